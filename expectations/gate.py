@@ -1,0 +1,470 @@
+"""The gate: judges a staged table by a suite, in one pass however many rules.
+
+Before the staging write, Great Expectations' own `<map_metric>.condition` columns are compiled, without a Spark job,
+into bit masks that are written beside the rows. After it, one aggregate over the staged table turns the bits and the
+plain aggregates into metrics. A genuine `ValidationDefinition` then runs on an engine that takes those metrics as
+known; only distinct, quantile, window and foreign-key rules still run queries of their own. The interfaces used are
+private to Great Expectations, so its version is pinned and tests compare every verdict with the stock engine's.
+"""
+
+import functools
+import logging
+import operator
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import great_expectations as gx
+from great_expectations.exceptions import MetricResolutionError
+from great_expectations.execution_engine import SparkDFExecutionEngine
+from great_expectations.expectations.registry import get_expectation_impl, get_metric_provider
+from great_expectations.expectations.row_conditions import (
+    Condition,
+    PassThroughCondition,
+    deserialize_row_condition,
+)
+from great_expectations.util import convert_to_json_serializable
+from great_expectations.validator.v1_validator import Validator
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from expectations import own  # noqa: F401  (registers headgate's own expectations)
+from expectations.suites import DIMENSIONS, Rule, Suite, SuiteError
+
+# Counts without examples: the ledger holds the examples.
+RESULT_FORMAT = {"result_format": "BASIC", "partial_unexpected_count": 0}
+SCHEMA_METRICS = ("table.columns", "table.column_types")
+LAZY = (".condition", ".aggregate_fn", ".map")
+# Conditions that look at other rows stay with the stock engine.
+WINDOWED = (
+    "column_values.unique.",
+    "column_values.increasing.",
+    "column_values.decreasing.",
+    "compound_columns.unique.",
+)
+BITS = 63  # of a BIGINT, without the sign
+MASK = "_failed"
+
+logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
+
+
+class GateEngine(SparkDFExecutionEngine):
+    """Spark's engine, which takes the metrics in `known` (by GX's own metric ids) as they are."""
+
+    known: dict[Any, Any]
+    parents: Mapping[str, DataFrame]
+
+    def resolve_metrics(
+        self, metrics_to_resolve: Any, metrics: Any = None, runtime_configuration: Any = None
+    ) -> dict[Any, Any]:
+        wanted = list(metrics_to_resolve)
+        answered = {m.id: self.known[m.id] for m in wanted if m.id in self.known}
+        if answered:
+            return answered  # the others come back in the next round
+        # One by one, and the bundled aggregates together: the stock engine loses all that a round has computed
+        # when one metric of it raises, and computes it again.
+        resolved: dict[Any, Any] = {}
+        first_error = None
+        single = [[m] for m in wanted if get_metric_provider(m.metric_name, self)[1] is not None]
+        bundled = [m for m in wanted if get_metric_provider(m.metric_name, self)[1] is None]
+        for group in (*single, bundled):
+            if group:
+                try:
+                    resolved |= super().resolve_metrics(group, metrics, runtime_configuration)
+                except MetricResolutionError as e:
+                    first_error = first_error or e
+        if first_error is not None:
+            self.known |= resolved
+            raise first_error
+        return resolved
+
+
+@dataclass
+class Bit:
+    """A row rule: where it fails, and which rows it looks at."""
+
+    rule_metric: Any  # id of the metric that counts its failures
+    condition: Column
+    domain: Column | None
+    empty_is_null: bool  # over no rows, GX's sum gives null and its count 0
+
+
+@dataclass
+class Compiled:
+    bits: list[Bit] = field(default_factory=list)
+    aggregates: dict[Any, Column] = field(default_factory=dict)
+    constants: dict[Any, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    rule: Rule
+    success: bool
+    raised: str | None
+    element_count: int | None
+    unexpected_count: int | None
+    result: dict[str, Any]
+
+    @property
+    def observed(self) -> float | None:
+        value = self.result.get("observed_value")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return float(value)
+
+    def told(self) -> str:
+        """One line on how the rule came out."""
+        name = ", ".join(self.rule.columns) or "table"
+        if self.raised:
+            return f"{self.rule.type} ({name}) could not be evaluated: {self.raised}"
+        if self.unexpected_count is not None and self.element_count:
+            counts = f"{self.unexpected_count:,} of {self.element_count:,} rows fail"
+        else:
+            counts = f"observed {self.result.get('observed_value')!r}"
+        return f"{self.rule.type} ({name}): {counts}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a suite says of a staged table."""
+
+    results: tuple[RuleResult, ...]
+    quarantined: int
+    rows: int
+    ceiling: float
+    document: dict[str, Any]  # the ValidationDefinition's own result
+
+    @property
+    def blocking(self) -> list[str]:
+        """Why the table must not be published; empty if it may."""
+        reasons = [r.told() for r in self.results if r.raised]
+        for r in self.results:
+            if not r.success and not r.raised and r.rule.severity == "critical" and not self.handled(r):
+                reasons.append(r.told())
+        if not self.results:
+            reasons.append("no rule was evaluated")
+        if self.quarantined and self.quarantined > self.ceiling * self.rows:
+            reasons.append(
+                f"{self.quarantined:,} of {self.rows:,} rows would be quarantined, more than the ceiling of "
+                f"{self.ceiling:.1%}"
+            )
+        return reasons
+
+    @property
+    def warnings(self) -> list[str]:
+        return [r.told() for r in self.results if not r.success and not r.raised and r.rule.severity == "warning"]
+
+    @property
+    def passed(self) -> int:
+        return sum(r.success or self.handled(r) for r in self.results)
+
+    def handled(self, result: RuleResult) -> bool:
+        """A failing row rule whose rows go to quarantine does not block by itself."""
+        return result.rule.quarantine and not result.success and result.raised is None
+
+    def dimensions(self) -> dict[str, float | None]:
+        """Per quality dimension, the mean share of rows (or of table rules) that hold; None: not measured."""
+        shares: dict[str, list[float]] = {d: [] for d in DIMENSIONS}
+        for r in self.results:
+            if r.element_count and r.unexpected_count is not None:
+                shares[r.rule.dimension].append(1 - r.unexpected_count / r.element_count)
+            else:
+                shares[r.rule.dimension].append(float(r.success))
+        return {d: sum(s) / len(s) if s else None for d, s in shares.items()}
+
+
+class Gate:
+    """Judges one table by one suite.
+
+    parents: the tables that foreign keys point to; parameters: values for `$PARAMETER`s of the suite;
+    ceiling: largest share of rows that may be quarantined. With `stock`, nothing is compiled and Great Expectations'
+    own engine computes everything: the referee.
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        suite: Suite,
+        *,
+        parents: Mapping[str, DataFrame] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        ceiling: float = 0.0,
+        stock: bool = False,
+    ) -> None:
+        self.suite = suite
+        self.parameters = dict(parameters or {})
+        self.ceiling = ceiling
+        self.compiled = Compiled()
+        self.metric_of_rule: dict[int, Any] = {}  # rule -> id of the metric that counts its failures
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = {"globally": False}
+        source = context.data_sources.add_spark("headgate", persist=False)
+        if not stock:
+            install_engine(source, spark)
+        self.engine = source.get_execution_engine()
+        self.engine.known = {}
+        self.engine.parents = dict(parents or {})
+        self.batch = source.add_dataframe_asset("staged").add_batch_definition_whole_dataframe("whole")
+        built = gx.ExpectationSuite(name=suite.name, expectations=suite.configurations())
+        if len(built.expectations) != len(suite.rules):
+            raise SuiteError(
+                f"suite '{suite.name}': {len(suite.rules)} rules written, {len(built.expectations)} loaded"
+            )
+        self.definition = context.validation_definitions.add(
+            gx.ValidationDefinition(name=suite.name, data=self.batch, suite=context.suites.add(built))
+        )
+
+    def masks(self, df: DataFrame) -> dict[str, Column]:
+        """Compile the row rules on a table about to be staged; returns the bit mask columns to write beside it."""
+        check_regexes(df.sparkSession, self.suite)
+        self.compiled, self.metric_of_rule = compile_suite(self, df)
+        masks = {}
+        for word in range(0, max(len(self.compiled.bits), 1), BITS):
+            bits = [
+                F.when(within(bit.domain, bit.condition), F.lit(1 << i).cast("bigint")).otherwise(
+                    F.lit(0).cast("bigint")
+                )
+                for i, bit in enumerate(self.compiled.bits[word : word + BITS])
+            ]
+            mask = functools.reduce(lambda a, b: a.bitwiseOR(b), bits, F.lit(0).cast("bigint"))
+            masks[mask_name(word // BITS)] = mask
+        return masks
+
+    def is_quarantined(self) -> Column:
+        """Whether a staged row fails a rule that asks for quarantine."""
+        return functools.reduce(
+            operator.or_, (bit_is_set(position) for _, position in self.quarantine_bits()), F.lit(False)
+        )
+
+    def quarantine_reason(self) -> Column:
+        """The rules that ask for a staged row's quarantine, as text."""
+        told = [
+            F.when(bit_is_set(position), F.lit(f"{rule.type} ({', '.join(rule.columns)})"))
+            for rule, position in self.quarantine_bits()
+        ]
+        return F.concat_ws("; ", *told) if told else F.lit(None).cast("string")
+
+    def quarantine_bits(self) -> list[tuple[Rule, int]]:
+        positions = {bit.rule_metric: i for i, bit in enumerate(self.compiled.bits)}
+        found = []
+        for rule in self.suite.rules:
+            if rule.quarantine:
+                metric = self.metric_of_rule.get(rule.index)
+                if metric not in positions:
+                    raise SuiteError(f"{rule.where}: {rule.type} is no row rule, so it cannot quarantine rows")
+                found.append((rule, positions[metric]))
+        return found
+
+    def judge(self, staged: DataFrame, rows: int, quarantined: int = 0) -> Verdict:
+        """Judge the `rows` staged rows (the kept ones, with the masks), of which `quarantined` are to be set aside."""
+        masks = [c for c in staged.columns if c == MASK or re.fullmatch(MASK + r"_\d+", c)]
+        self.engine.known = self.measured(staged) if masks else {}
+        outcome = self.definition.run(
+            batch_parameters={"dataframe": staged.drop(*masks)},
+            result_format=RESULT_FORMAT,
+            expectation_parameters=self.parameters,
+        )
+        results = []
+        for result in outcome.results:
+            rule = self.suite.rules[result.expectation_config.meta["rule"]]
+            detail = convert_to_json_serializable(dict(result.result or {}))
+            results.append(
+                RuleResult(
+                    rule=rule,
+                    success=bool(result.success),
+                    raised=what_raised(result.exception_info),
+                    element_count=detail.get("element_count"),
+                    unexpected_count=detail.get("unexpected_count"),
+                    result=detail,
+                )
+            )
+        if len(results) != len(self.suite.rules):
+            raise SuiteError(
+                f"suite '{self.suite.name}': {len(results)} of {len(self.suite.rules)} rules were evaluated"
+            )
+        results.sort(key=lambda r: r.rule.index)
+        return Verdict(
+            results=tuple(results),
+            quarantined=quarantined,
+            rows=rows,
+            ceiling=self.ceiling,
+            document=outcome.to_json_dict(),
+        )
+
+    def measured(self, staged: DataFrame) -> dict[Any, Any]:
+        """The one pass: every compiled metric from one aggregate over the staged rows."""
+        wanted = dict(self.compiled.aggregates)
+        for i, bit in enumerate(self.compiled.bits):
+            failures = F.sum(within(bit.domain, F.when(bit_is_set(i), 1).otherwise(0)))
+            wanted[bit.rule_metric] = failures if bit.empty_is_null else F.coalesce(failures, F.lit(0))
+        known = dict(self.compiled.constants)
+        if wanted:
+            row = staged.agg(*(column.alias(f"m{i}") for i, column in enumerate(wanted.values()))).first()
+            known |= {metric: convert_to_json_serializable(row[i]) for i, metric in enumerate(wanted)}
+        return known
+
+
+def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any]]:
+    """Walk Great Expectations' own metric graph of the suite, resolving only what needs no data.
+
+    Returns what was compiled, and for each row rule the id of the metric that counts its failures.
+    """
+    validator = Validator(
+        batch_definition=gate.batch, result_format=RESULT_FORMAT, batch_parameters={"dataframe": df}
+    )._wrapped_validator
+    engine = validator._execution_engine
+    runtime = {"result_format": RESULT_FORMAT}
+    configurations = validator.process_expectations_for_validation(
+        gate.definition.suite.expectation_configurations, gate.parameters
+    )
+    graphs, _, _ = validator._generate_metric_dependency_subgraphs_for_each_expectation_configuration(
+        expectation_configurations=configurations,
+        processed_configurations=[],
+        catch_exceptions=True,
+        runtime_configuration=runtime,
+    )
+    waiting: dict[Any, Any] = {}
+    metric_of_rule: dict[int, Any] = {}
+    for graph in graphs:
+        map_metric = getattr(get_expectation_impl(graph.configuration.type), "map_metric", None)
+        for edge in graph.graph.edges:
+            for metric in (edge.left, edge.right):
+                if metric is None:
+                    continue
+                if metric.id not in waiting or not waiting[metric.id].metric_dependencies:
+                    waiting[metric.id] = metric
+                if metric.metric_name == f"{map_metric}.unexpected_count":
+                    metric_of_rule[graph.configuration.meta["rule"]] = metric.id
+    own_metrics = set(metric_of_rule.values())
+    compiled = Compiled()
+    lazy: dict[Any, Any] = {}  # resolved without data
+    needs_data: set[Any] = set()
+    while waiting:
+        ready = [
+            m
+            for m in waiting.values()
+            if all(d.id in lazy or d.id in needs_data for d in m.metric_dependencies.values())
+        ]
+        if not ready:
+            raise RuntimeError("Great Expectations' metrics depend on each other in a circle")
+        for metric in ready:
+            del waiting[metric.id]
+            if not all(d.id in lazy for d in metric.metric_dependencies.values()):
+                needs_data.add(metric.id)
+                continue
+            try:
+                if metric.metric_name in SCHEMA_METRICS or metric.metric_name.endswith(LAZY):
+                    lazy |= SparkDFExecutionEngine.resolve_metrics(engine, [metric], lazy, runtime)
+                else:
+                    needs_data.add(metric.id)
+                    compile_metric(compiled, engine, df, metric, lazy, metric.id in own_metrics)
+            except Exception:  # whatever it is, the stock engine says it again in the verdict, which then blocks
+                needs_data.add(metric.id)
+    return compiled, metric_of_rule
+
+
+def compile_metric(
+    compiled: Compiled, engine: SparkDFExecutionEngine, df: DataFrame, metric: Any, lazy: dict[Any, Any], own_rule: bool
+) -> None:
+    """Compile one metric whose dependencies are resolved, or leave it to the stock engine."""
+    name, dependencies = metric.metric_name, metric.metric_dependencies
+    _, provider = get_metric_provider(name, engine)
+    if name.endswith(".unexpected_values"):
+        compiled.constants[metric.id] = []
+    elif provider is None:  # an aggregate that the stock engine would bundle
+        column, domain, _ = lazy[dependencies["metric_partial_fn"].id]
+        rows = rows_of(engine, dict(domain))
+        if name == "table.row_count":
+            compiled.aggregates[metric.id] = F.count(within(rows, F.lit(1)))
+            lazy[metric.id] = None  # every condition names it as a dependency, and none reads it
+        elif name.endswith(".unexpected_count"):
+            condition = condition_of(metric, lazy)
+            if name.startswith("column_values.nonnull.") and not own_rule:  # how many values another rule looks at
+                compiled.aggregates[metric.id] = F.sum(within(rows, F.when(condition, 1).otherwise(0)))
+            elif not name.startswith(WINDOWED):
+                compiled.bits.append(Bit(metric.id, condition, rows, empty_is_null=True))
+        elif "distinct" not in name and rows is None:  # a distinct count would add a shuffle to the one pass
+            df.agg(column)  # analysed here, so that it cannot fail later
+            compiled.aggregates[metric.id] = column
+    elif "unexpected_condition" in dependencies:
+        condition, compute, accessor = lazy[dependencies["unexpected_condition"].id]
+        rows = rows_of(engine, {**compute, **accessor})
+        if name.endswith(".filtered_row_count"):
+            compiled.aggregates[metric.id] = F.count(within(rows, F.lit(1)))
+        elif name.endswith(".unexpected_count") and not name.startswith(WINDOWED):
+            compiled.bits.append(Bit(metric.id, condition, rows, empty_is_null=False))
+
+
+def condition_of(metric: Any, lazy: Mapping[Any, Any]) -> Column:
+    """The row condition behind a `.unexpected_count`: the same domain and values, under the name `.condition`."""
+    wanted = metric.metric_name.removesuffix("unexpected_count") + "condition"
+    return next(found[0] for key, found in lazy.items() if key[0] == wanted and key[1:] == metric.id[1:])
+
+
+def rows_of(engine: SparkDFExecutionEngine, domain: dict[str, Any]) -> Column | None:
+    """The rows that a rule looks at, as a condition: what the stock engine's `get_domain_records` filters by."""
+    if domain.get("table"):
+        raise ValueError("rules over another table are not compiled")
+    filters: list[Column] = []
+    condition = domain.get("row_condition")
+    if condition:
+        if isinstance(condition, dict):
+            condition = deserialize_row_condition(condition)
+        if isinstance(condition, PassThroughCondition):
+            filters.append(F.expr(condition.pass_through_filter))
+        elif isinstance(condition, Condition):
+            filters.append(F.expr(engine.condition_to_filter_clause(condition)))
+        elif isinstance(condition, str) and domain.get("condition_parser") == "spark":
+            filters.append(F.expr(condition))
+        else:
+            raise ValueError(f"row_condition {condition!r} is not compiled")
+    filters += [F.expr(c.condition) for c in domain.get("filter_conditions") or []]
+    if "column" not in domain and domain.get("ignore_row_if"):
+        pair = [domain[k] for k in ("column_A", "column_B") if k in domain]
+        nulls = [F.col(c).isNull() for c in domain.get("column_list", pair)]
+        if domain["ignore_row_if"] in ("both_values_are_missing", "all_values_are_missing"):
+            filters.append(~functools.reduce(operator.and_, nulls))
+        elif domain["ignore_row_if"] in ("either_value_is_missing", "any_value_is_missing"):
+            filters.append(~functools.reduce(operator.or_, nulls))
+    return functools.reduce(operator.and_, filters) if filters else None
+
+
+def within(rows: Column | None, value: Column) -> Column:
+    """`value` on the rows that a rule looks at, null elsewhere."""
+    return value if rows is None else F.when(rows, value)
+
+
+def check_regexes(spark: SparkSession, suite: Suite) -> None:
+    """Refuse a pattern that Java cannot read: inside a mask it would break the staging write."""
+    for rule in suite.rules:
+        patterns = [rule.kwargs.get("regex"), *(rule.kwargs.get("regex_list") or [])]
+        for pattern in filter(None, patterns):
+            try:
+                spark.range(1).select(F.lit("").rlike(F.lit(pattern))).collect()
+            except Exception as e:
+                raise SuiteError(f"{rule.where}: '{pattern}' is no regular expression of Java: {e}") from None
+
+
+def mask_name(word: int) -> str:
+    return MASK if word == 0 else f"{MASK}_{word}"
+
+
+def bit_is_set(position: int) -> Column:
+    word, bit = divmod(position, BITS)
+    return F.col(mask_name(word)).bitwiseAND(F.lit(1 << bit).cast("bigint")) != 0
+
+
+def install_engine(source: Any, spark: SparkSession) -> None:
+    """Make this one data source hand out a `GateEngine`."""
+    kwargs = source.dict(exclude=source._get_exec_engine_excludes(), config_provider=source._config_provider)
+    engine = GateEngine(spark=spark, **kwargs)
+    source._spark, source._execution_engine, source._cached_execution_engine_kwargs = spark, engine, kwargs
+
+
+def what_raised(info: Mapping[str, Any] | None) -> str | None:
+    """The message of an exception in a result, in either of the two shapes that Great Expectations gives it."""
+    for entry in (info, *(info or {}).values()):
+        if isinstance(entry, Mapping) and entry.get("raised_exception"):
+            return str(entry.get("exception_message")).strip().splitlines()[0]
+    return None

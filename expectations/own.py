@@ -1,0 +1,156 @@
+"""headgate's own expectations, by Great Expectations' public extension point.
+
+Great Expectations has no foreign keys, no freshness and no comparison with an earlier version on Spark.
+"""
+
+from typing import Any, ClassVar
+
+from great_expectations.core.metric_domain_types import MetricDomainTypes
+from great_expectations.core.metric_function_types import MetricPartialFunctionTypes
+from great_expectations.core.suite_parameters import SuiteParameterDict
+from great_expectations.execution_engine import SparkDFExecutionEngine
+from great_expectations.expectations.expectation import BatchExpectation, MulticolumnMapExpectation
+from great_expectations.expectations.metrics.map_metric_provider import (
+    MulticolumnMapMetricProvider,
+    multicolumn_condition_partial,
+)
+from great_expectations.expectations.metrics.metric_provider import metric_partial, metric_value
+from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
+from pyspark.sql import functions as F
+
+TABLE_DOMAIN = ("batch_id", "row_condition", "condition_parser")
+
+
+class RowsSatisfySql(MulticolumnMapMetricProvider):
+    condition_metric_name = "headgate.rows_satisfy_sql"
+    condition_domain_keys = ("batch_id", "table", "column_list", "row_condition", "condition_parser", "ignore_row_if")
+    condition_value_keys = ("predicate",)
+
+    @multicolumn_condition_partial(engine=SparkDFExecutionEngine)
+    def _spark(cls, column_list: Any, predicate: str = "true", **_: Any) -> Any:
+        return F.coalesce(F.expr(predicate), F.lit(True))
+
+
+class ExpectRowsToSatisfySql(MulticolumnMapExpectation):
+    """Every row satisfies a Spark SQL predicate; as in an SQL CHECK constraint, a null verdict satisfies it.
+
+    column_list: the columns that the predicate reads (they must exist); predicate: the SQL; mostly: share of rows.
+    """
+
+    predicate: str
+    ignore_row_if: str = "never"
+    map_metric: ClassVar[str] = "headgate.rows_satisfy_sql"
+    success_keys: ClassVar[tuple[str, ...]] = ("predicate", "mostly")
+    args_keys: ClassVar[tuple[str, ...]] = ("column_list", "predicate")
+
+
+class ForeignKeyOrphans(TableMetricProvider):
+    metric_name = "headgate.foreign_key_orphans"
+    value_keys = ("columns", "parent_table", "parent_columns")
+
+    @metric_value(engine=SparkDFExecutionEngine)
+    def _spark(
+        cls,
+        execution_engine: Any,
+        metric_domain_kwargs: dict[str, Any],
+        metric_value_kwargs: dict[str, Any],
+        metrics: Any,
+        runtime_configuration: Any,
+    ) -> int:
+        df, _, _ = execution_engine.get_compute_domain(metric_domain_kwargs, domain_type=MetricDomainTypes.TABLE)
+        columns, parent_columns = metric_value_kwargs["columns"], metric_value_kwargs["parent_columns"]
+        parent = execution_engine.parents[metric_value_kwargs["parent_table"]]
+        keys = [f"k{i}" for i in range(len(columns))]
+        child_keys = df.select(*(F.col(c).alias(k) for c, k in zip(columns, keys, strict=True))).dropna()
+        parent_keys = parent.select(*(F.col(c).alias(k) for c, k in zip(parent_columns, keys, strict=True)))
+        return child_keys.join(parent_keys.distinct(), on=keys, how="left_anti").count()
+
+
+class ExpectForeignKeyToExist(BatchExpectation):
+    """Every key is found in another table of the pipeline; keys with a null in any column are not checked (SQL's
+    MATCH SIMPLE).
+
+    columns: the key here; parent_table, parent_columns: where it must be found; mostly: share of rows.
+    """
+
+    columns: list[str]
+    parent_table: str
+    parent_columns: list[str]
+    mostly: float = 1.0
+    metric_dependencies: ClassVar[tuple[str, ...]] = ("headgate.foreign_key_orphans", "table.row_count")
+    domain_keys: ClassVar[tuple[str, ...]] = TABLE_DOMAIN
+    success_keys: ClassVar[tuple[str, ...]] = ("columns", "parent_table", "parent_columns", "mostly")
+
+    def _validate(
+        self, metrics: dict[str, Any], runtime_configuration: Any = None, execution_engine: Any = None
+    ) -> dict[str, Any]:
+        orphans, rows = metrics["headgate.foreign_key_orphans"], metrics["table.row_count"]
+        found = rows - orphans
+        return {
+            "success": orphans == 0 or found >= self._get_success_kwarg("mostly") * rows,
+            "result": {"observed_value": orphans, "element_count": rows, "unexpected_count": orphans},
+        }
+
+
+class NewestTimestamp(TableMetricProvider):
+    metric_name = "headgate.newest_timestamp"
+    value_keys = ("column",)
+
+    @metric_partial(
+        engine=SparkDFExecutionEngine,
+        partial_fn_type=MetricPartialFunctionTypes.AGGREGATE_FN,
+        domain_type=MetricDomainTypes.TABLE,
+    )
+    def _spark(
+        cls,
+        execution_engine: Any,
+        metric_domain_kwargs: dict[str, Any],
+        metric_value_kwargs: dict[str, Any],
+        metrics: Any,
+        runtime_configuration: Any,
+    ) -> Any:
+        newest = F.max(F.col(metric_value_kwargs["column"]).cast("timestamp"))
+        return F.date_format(newest, "yyyy-MM-dd'T'HH:mm:ss"), metric_domain_kwargs, {}
+
+
+class ExpectNewestTimestampToBeAtLeast(BatchExpectation):
+    """The newest timestamp of a column is not before a moment (freshness). A column of nulls fails.
+
+    column: date or timestamp, read as UTC; not_before: a day or moment in ISO form, or a parameter of the run such as
+    {"$PARAMETER": "as_of"}.
+    """
+
+    column: str
+    not_before: str | SuiteParameterDict
+    metric_dependencies: ClassVar[tuple[str, ...]] = ("headgate.newest_timestamp",)
+    domain_keys: ClassVar[tuple[str, ...]] = TABLE_DOMAIN
+    success_keys: ClassVar[tuple[str, ...]] = ("column", "not_before")
+
+    def _validate(
+        self, metrics: dict[str, Any], runtime_configuration: Any = None, execution_engine: Any = None
+    ) -> dict[str, Any]:
+        newest = metrics["headgate.newest_timestamp"]
+        # ISO moments of one zone sort as text.
+        success = newest is not None and newest >= str(self._get_success_kwarg("not_before")).replace(" ", "T")
+        return {"success": success, "result": {"observed_value": newest}}
+
+
+class ExpectRowCountToStayNearPrevious(BatchExpectation):
+    """The number of rows lies within a range around that of the version published before; a first version passes.
+
+    min_ratio, max_ratio: bounds of rows / previous rows; previous_rows: {"$PARAMETER": "previous_rows"}.
+    """
+
+    previous_rows: int | SuiteParameterDict
+    min_ratio: float = 0.9
+    max_ratio: float = 10.0
+    metric_dependencies: ClassVar[tuple[str, ...]] = ("table.row_count",)
+    domain_keys: ClassVar[tuple[str, ...]] = TABLE_DOMAIN
+    success_keys: ClassVar[tuple[str, ...]] = ("previous_rows", "min_ratio", "max_ratio")
+
+    def _validate(
+        self, metrics: dict[str, Any], runtime_configuration: Any = None, execution_engine: Any = None
+    ) -> dict[str, Any]:
+        rows, previous = metrics["table.row_count"], self._get_success_kwarg("previous_rows")
+        lowest, highest = (previous * self._get_success_kwarg(k) for k in ("min_ratio", "max_ratio"))
+        return {"success": previous < 0 or lowest <= rows <= highest, "result": {"observed_value": rows}}

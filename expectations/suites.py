@@ -1,0 +1,194 @@
+"""Suites: YAML in Great Expectations' own form, loaded strictly.
+
+Great Expectations drops a misspelt expectation type or severity from a suite with a log line, and then passes. Here
+every entry is built on its own and anything that is not exactly understood is refused.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SEVERITIES = ("critical", "warning", "info")
+# ISO/IEC 25012:2008; DAMA UK 2013.
+DIMENSIONS = ("completeness", "validity", "uniqueness", "consistency", "timeliness", "accuracy")
+ON_ROW_FAIL = ("publish", "quarantine")
+MAX_RULES = 500
+
+NO_SPARK = "Great Expectations has no Spark implementation of it"
+REFUSED = {
+    "expect_column_values_to_be_dateutil_parseable": NO_SPARK,
+    "expect_column_values_to_match_like_pattern": NO_SPARK,
+    "expect_column_values_to_not_match_like_pattern": NO_SPARK,
+    "expect_column_values_to_match_like_pattern_list": NO_SPARK,
+    "expect_column_values_to_not_match_like_pattern_list": NO_SPARK,
+    "expect_table_row_count_to_equal_other_table": NO_SPARK + "; expect_row_count_to_stay_near_previous may serve",
+    "expect_query_results_to_match_comparison": NO_SPARK,
+    "expect_column_quantile_values_to_be_between": "it crashes the run on Spark (its result is not JSON)",
+    "expect_column_kl_divergence_to_be_less_than": "it crashes the run on Spark (its result is not JSON)",
+    "expect_column_values_to_match_json_schema": "it raises on a text that is not JSON",
+    "unexpected_rows_expectation": "it leaves a global view behind; write expect_rows_to_satisfy_sql",
+}
+ROW_FLOORS = ("expect_table_row_count_to_be_between", "expect_table_row_count_to_equal")
+PRESENCE = (
+    "expect_table_columns_to_match_set",
+    "expect_table_columns_to_match_ordered_list",
+    "expect_column_to_exist",
+)
+
+
+class SuiteError(ValueError):
+    """A suite that cannot be trusted as written; the message names file, line and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One expectation of a suite, with its place in the file."""
+
+    index: int
+    type: str
+    kwargs: Mapping[str, Any]
+    severity: str
+    dimension: str
+    quarantine: bool
+    meta: Mapping[str, Any]
+    where: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the judged table that the rule names."""
+        kwargs = self.kwargs
+        named = [kwargs.get(k) for k in ("column", "column_A", "column_B")]
+        named += [c for k in ("column_list", "columns") if isinstance(kwargs.get(k), list) for c in kwargs[k]]
+        if self.type == "expect_table_columns_to_match_set" and isinstance(kwargs.get("column_set"), list):
+            named += kwargs["column_set"]
+        return tuple(c for c in named if isinstance(c, str))
+
+    def configuration(self) -> dict[str, Any]:
+        """The entry in Great Expectations' form, marked so that its result can be found again."""
+        return {
+            "type": self.type,
+            "kwargs": dict(self.kwargs),
+            "severity": self.severity,
+            "meta": {**self.meta, "rule": self.index},
+        }
+
+
+@dataclass(frozen=True)
+class Suite:
+    name: str
+    rules: tuple[Rule, ...]
+    parents: tuple[str, ...] = field(default=())  # tables that foreign keys point to
+
+    def configurations(self) -> list[dict[str, Any]]:
+        return [rule.configuration() for rule in self.rules]
+
+
+def load_suite(data: Any, at: Callable[..., str]) -> Suite:
+    """Check a suite read from YAML; `at(*place)` names a place in the file. Raises `SuiteError`."""
+    if not isinstance(data, dict):
+        raise SuiteError(f"{at()}: a suite has a name and a list of expectations")
+    for key in data:
+        if key not in ("name", "expectations", "meta", "notes"):
+            raise SuiteError(f"{at(key)}: unknown key '{key}'{hint(key, ('name', 'expectations', 'meta', 'notes'))}")
+    entries = data.get("expectations")
+    if not isinstance(data.get("name"), str) or not isinstance(entries, list) or not entries:
+        raise SuiteError(f"{at()}: a suite needs a name and at least one expectation")
+    if len(entries) > MAX_RULES:
+        raise SuiteError(f"{at('expectations')}: {len(entries)} expectations; at most {MAX_RULES}")
+    rules = tuple(load_rule(i, entry, at) for i, entry in enumerate(entries))
+    if not any(r.type in ROW_FLOORS and (r.kwargs.get("min_value") or r.kwargs.get("value")) for r in rules):
+        raise SuiteError(
+            f"{at('expectations')}: an empty table passes most rules, so a suite needs a floor: "
+            "expect_table_row_count_to_be_between with a min_value of at least 1"
+        )
+    if not any(r.type in PRESENCE for r in rules):
+        raise SuiteError(
+            f"{at('expectations')}: a suite says which columns must be there, by one of {', '.join(PRESENCE)}"
+        )
+    parents = {r.kwargs["parent_table"] for r in rules if r.type == "expect_foreign_key_to_exist"}
+    return Suite(name=data["name"], rules=rules, parents=tuple(sorted(parents)))
+
+
+def load_rule(index: int, entry: Any, at: Callable[..., str]) -> Rule:
+    here = ("expectations", index)
+    if not isinstance(entry, dict):
+        raise SuiteError(f"{at(*here)}: an expectation is a mapping with type and kwargs")
+    allowed = ("type", "kwargs", "severity", "meta", "notes", "description")
+    for key in entry:
+        if key not in allowed:
+            raise SuiteError(f"{at(*here, key)}: unknown key '{key}'{hint(key, allowed)}")
+    kind, kwargs, meta = entry.get("type"), entry.get("kwargs") or {}, entry.get("meta") or {}
+    known = known_types()
+    if kind in REFUSED:
+        raise SuiteError(f"{at(*here, 'type')}: '{kind}' is not allowed: {REFUSED[kind]}")
+    if kind not in known:
+        raise SuiteError(f"{at(*here, 'type')}: there is no expectation '{kind}'{hint(kind, known)}")
+    severity = entry.get("severity", "critical")
+    if severity not in SEVERITIES:
+        raise SuiteError(f"{at(*here, 'severity')}: '{severity}' is none of {', '.join(SEVERITIES)}")
+    if not isinstance(kwargs, dict) or not isinstance(meta, dict):
+        raise SuiteError(f"{at(*here)}: kwargs and meta are mappings")
+    dimension = meta.get("dimension")
+    if dimension not in DIMENSIONS:
+        raise SuiteError(
+            f"{at(*here, 'meta')}: meta.dimension is one of {', '.join(DIMENSIONS)}, not {dimension!r}"
+            f"{hint(dimension, DIMENSIONS)}"
+        )
+    action = meta.get("on_row_fail", "publish")
+    if action not in ON_ROW_FAIL:
+        raise SuiteError(
+            f"{at(*here, 'meta')}: meta.on_row_fail is one of {', '.join(ON_ROW_FAIL)}{hint(action, ON_ROW_FAIL)}"
+        )
+    rule = Rule(
+        index=index,
+        type=kind,
+        kwargs=kwargs,
+        severity=severity,
+        dimension=dimension,
+        quarantine=action == "quarantine",
+        meta=meta,
+        where=at(*here),
+    )
+    build(rule)
+    return rule
+
+
+def build(rule: Rule) -> Any:
+    """The rule as Great Expectations' own object; raises `SuiteError` with what it says is wrong."""
+    from great_expectations.compatibility.pydantic import ValidationError
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    try:
+        return ExpectationConfiguration(**rule.configuration()).to_domain_obj()
+    except ValidationError as e:
+        fields = known_types()[rule.type]
+        said = []
+        for error in e.errors():
+            name = str(error["loc"][0])
+            unknown = error["type"] == "value_error.extra"
+            said.append(f"kwargs.{name}: {'unknown' + hint(name, fields) if unknown else error['msg']}")
+        raise SuiteError(f"{rule.where}: {rule.type}: {'; '.join(said)}") from None
+    except (TypeError, ValueError, KeyError, AttributeError) as e:
+        raise SuiteError(f"{rule.where}: {rule.type}: {e}") from None
+
+
+def known_types() -> dict[str, tuple[str, ...]]:
+    """Every expectation that a suite may hold, with the names of its options."""
+    from great_expectations.expectations.registry import (
+        get_expectation_impl,
+        list_registered_expectation_implementations,
+    )
+
+    from expectations import own  # noqa: F401  (registers headgate's own expectations)
+
+    return {
+        name: tuple(get_expectation_impl(name).__fields__)
+        for name in sorted(list_registered_expectation_implementations())
+        if name not in REFUSED
+    }
+
+
+def hint(word: Any, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f" — did you mean '{match[0]}'?" if match else ""

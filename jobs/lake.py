@@ -1,0 +1,285 @@
+"""The lake: where tables lie, what their versions say, and the system tables.
+
+Versions, releases and the other small tables are read and written without a JVM, by `deltalake`; rows move through
+Spark. A release is written as one compare-and-swap on the releases table, so it has exactly one winner.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
+from transforms.step import nearest
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+PINNED = pa.list_(pa.struct([("table", pa.string()), ("version", pa.int64())]))
+
+SCHEMAS = {
+    "runs": pa.schema(
+        [
+            ("run_id", pa.string()),
+            ("pipeline", pa.string()),
+            ("event", pa.string()),  # started | finished
+            ("status", pa.string()),  # running | succeeded | nothing to do | the class of the error
+            ("at", TIMESTAMP),
+            ("user", pa.string()),
+            ("as_of", pa.date32()),
+            ("release", pa.string()),
+            ("seconds", pa.float64()),
+            ("message", pa.string()),
+            ("tables", pa.string()),  # JSON: per table rows in, made, published, rejected, seconds of each phase
+        ]
+    ),
+    "releases": pa.schema(
+        [
+            ("number", pa.int64()),
+            ("release", pa.string()),
+            ("pipeline", pa.string()),
+            ("run_id", pa.string()),
+            ("at", TIMESTAMP),
+            ("as_of", pa.date32()),
+            ("note", pa.string()),
+            ("tables", PINNED),
+        ]
+    ),
+    "metrics": pa.schema(
+        [
+            ("run_id", pa.string()),
+            ("table", pa.string()),
+            ("build_key", pa.string()),
+            ("at", TIMESTAMP),
+            ("kind", pa.string()),  # expectation | dimension
+            ("name", pa.string()),
+            ("columns", pa.list_(pa.string())),
+            ("dimension", pa.string()),
+            ("severity", pa.string()),
+            ("success", pa.bool_()),
+            ("element_count", pa.int64()),
+            ("unexpected_count", pa.int64()),
+            ("value", pa.float64()),  # observed value, or the share of a dimension's rules or cells that hold
+            ("result", pa.string()),  # JSON: Great Expectations' own result
+        ]
+    ),
+    "lineage": pa.schema(
+        [
+            ("run_id", pa.string()),
+            ("table", pa.string()),
+            ("version", pa.int64()),
+            ("build_key", pa.string()),
+            ("input", pa.string()),
+            ("input_version", pa.int64()),
+            ("as_of", pa.date32()),
+            ("steps", pa.string()),  # JSON: the steps with their options
+        ]
+    ),
+    "files": pa.schema(
+        [
+            ("table", pa.string()),
+            ("path", pa.string()),
+            ("date", pa.date32()),
+            ("size", pa.int64()),
+            ("modified", TIMESTAMP),
+            ("sha256", pa.string()),
+            ("build_key", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+}
+SYSTEM_TABLES = (*SCHEMAS, "ledger")
+
+
+@dataclass(frozen=True)
+class Published:
+    """One version of a table, as its commit describes it."""
+
+    table: str
+    path: str
+    version: int
+    rows: int
+    at: datetime
+    operation: str
+    facts: dict[str, Any]  # what headgate wrote into the commit: run_id, build_key, inputs, suite, ...
+
+    @property
+    def build_key(self) -> str | None:
+        return self.facts.get("build_key")
+
+
+class Lake:
+    """A folder (or object-store prefix) of Delta tables with their system tables."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root if "://" in root else str(Path(root).absolute())
+
+    def path(self, table: str) -> str:
+        return f"{self.root}/_system/{table}" if table in SYSTEM_TABLES else f"{self.root}/{table}"
+
+    def staging(self, table: str, build_key: str) -> str:
+        return f"{self.root}/_staging/{table}/{build_key}"
+
+    def open(self, table: str, version: int | None = None) -> DeltaTable | None:
+        """The table at a version (default: newest), or None where there is no such table."""
+        try:
+            return DeltaTable(self.path(table), version=version)
+        except TableNotFoundError:
+            return None
+        except Exception as e:
+            if version is not None:
+                raise UsageError(f"table '{table}' has no version {version} that can still be read ({e})") from None
+            raise HeadgateError(f"table '{table}' cannot be opened: {e}") from e
+
+    def published(self, table: str, version: int | None = None) -> Published | None:
+        delta = self.open(table, version)
+        if delta is None:
+            return None
+        return describe(table, self.path(table), delta, delta.history(1)[0])
+
+    def tables(self) -> list[str]:
+        """Names of the user's tables in the lake."""
+        if "://" in self.root:
+            from pyarrow import fs
+
+            files, base = fs.FileSystem.from_uri(self.root)
+            found = files.get_file_info(fs.FileSelector(base, allow_not_found=True))
+            names = [f.base_name for f in found if f.type == fs.FileType.Directory]
+        else:
+            root = Path(self.root)
+            names = [p.name for p in root.iterdir() if (p / "_delta_log").is_dir()] if root.is_dir() else []
+        return sorted(n for n in names if not n.startswith(("_", ".")) and self.open(n) is not None)
+
+    def need_table(self, table: str) -> DeltaTable:
+        delta = self.open(table)
+        if delta is None:
+            known = self.tables()
+            there = f" (tables: {', '.join(known)})" if known else ""
+            raise InputMissing(f"the lake {self.root} has no table '{table}'{nearest(table, known)}{there}")
+        return delta
+
+    def system(self, table: str) -> pa.Table:
+        """The whole of a small system table; empty where nothing was written yet."""
+        delta = self.open(table)
+        return SCHEMAS[table].empty_table() if delta is None else delta.to_pyarrow_table()
+
+    def record(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows to a small system table."""
+        if rows:
+            write_deltalake(self.path(table), pa.Table.from_pylist(list(rows), schema=SCHEMAS[table]), mode="append")
+
+    def files_of(self, table: str) -> dict[str, dict[str, Any]]:
+        """What was recorded of each file taken up into a table; the newest record counts."""
+        delta = self.open("files")
+        if delta is None:
+            return {}
+        known = delta.to_pyarrow_table(filters=[("table", "=", table)])
+        # A replaced file has two records; they are told apart by the time of the file itself.
+        rows = sorted(known.to_pylist(), key=lambda r: r["modified"])
+        return {row["path"]: row for row in rows}
+
+    # -- releases
+
+    @property
+    def releases(self) -> list[dict[str, Any]]:
+        return sorted(self.system("releases").to_pylist(), key=lambda r: r["number"])
+
+    def latest_release(self, pipeline: str | None = None) -> dict[str, Any] | None:
+        found = [r for r in self.releases if pipeline in (None, r["pipeline"])]
+        return found[-1] if found else None
+
+    def release(self, name: str) -> dict[str, Any]:
+        """A release by its name or number, or `latest`."""
+        known = self.releases
+        if not known:
+            raise InputMissing(f"the lake {self.root} has no release yet")
+        if name == "latest":
+            return known[-1]
+        for row in known:
+            if name in (row["release"], str(row["number"])):
+                return row
+        names = [r["release"] for r in known]
+        raise UsageError(f"there is no release '{name}'{nearest(name, names)} (newest: {', '.join(names[-5:])})")
+
+    def publish_release(
+        self,
+        pipeline: str,
+        run_id: str,
+        tables: dict[str, int],
+        as_of: date | None,
+        seen: int | None,
+        name: str | None,
+        note: str = "",
+    ) -> str:
+        """Name the versions of all tables together.
+
+        `seen` is the number of the pipeline's newest release when the run pinned its inputs: if another has appeared
+        since, this run lost and raises `LostRace`.
+        """
+        for _ in range(20):
+            delta = self.open("releases")
+            known = delta.to_pyarrow_table().to_pylist() if delta else []
+            mine = [r["number"] for r in known if r["pipeline"] == pipeline]
+            if (max(mine) if mine else None) != seen:
+                raise LostRace(f"another run of '{pipeline}' published a release meanwhile; run again to build on it")
+            number = max((r["number"] for r in known), default=0) + 1
+            release = name or f"{pipeline}-{number}"
+            if any(r["release"] == release for r in known):
+                raise UsageError(f"there is a release '{release}' already; a release never changes")
+            row = {
+                "number": number,
+                "release": release,
+                "pipeline": pipeline,
+                "run_id": run_id,
+                "at": now(),
+                "as_of": as_of,
+                "note": note,
+                "tables": [{"table": t, "version": v} for t, v in sorted(tables.items())],
+            }
+            data = pa.Table.from_pylist([row], schema=SCHEMAS["releases"])
+            try:
+                if delta is None:
+                    write_deltalake(self.path("releases"), data, mode="error")
+                else:
+                    write_deltalake(
+                        delta, data, mode="append", commit_properties=CommitProperties(max_commit_retries=0)
+                    )
+                return release
+            except (CommitFailedError, OSError) as e:
+                if "already exists" not in str(e).lower() and not isinstance(e, CommitFailedError):
+                    raise
+        raise LostRace(f"the releases of {self.root} changed 20 times while this one was being written; run again")
+
+
+def describe(table: str, path: str, delta: DeltaTable, commit: dict[str, Any]) -> Published:
+    try:
+        facts = json.loads(commit.get("userMetadata") or "{}")
+    except ValueError:
+        facts = {}
+    return Published(
+        table=table,
+        path=path,
+        version=delta.version(),
+        rows=count_rows(delta),
+        at=datetime.fromtimestamp(commit["timestamp"] / 1000, tz=timezone.utc),
+        operation=commit.get("operation", ""),
+        facts=facts if isinstance(facts, dict) else {},
+    )
+
+
+def count_rows(delta: DeltaTable) -> int:
+    """Rows of a table from the statistics of its log; files without statistics are counted."""
+    files = pa.table(delta.get_add_actions(flatten=True))
+    if not files.num_rows:
+        return 0
+    rows = files["num_records"]
+    return delta.to_pyarrow_dataset().count_rows() if rows.null_count else pc.sum(rows).as_py()
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -1,0 +1,116 @@
+"""Starting Spark: the one place that knows its settings. Only the command line calls it."""
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import HeadgateError
+from jobs.jars import local_jars
+from jobs.java import java_home
+
+ALWAYS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.compression.codec": "zstd",
+    # A column that differs only in case is another column nowhere in the lake.
+    "spark.sql.caseSensitive": "false",
+    "spark.ui.showConsoleProgress": "false",
+}
+LOCAL = {
+    "spark.ui.enabled": "false",
+    "spark.driver.memory": "4g",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1)),
+    # 50 partitions for the log of a small table cost tens of seconds on a laptop.
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
+}
+
+
+def start(settings: Mapping[str, str], retention_days: int) -> Any:
+    """A Spark session with Delta. `settings` go before headgate's defaults; tables created in it keep
+    `retention_days` of history readable."""
+    logging.getLogger("DataFrameQueryContextLogger").setLevel(logging.CRITICAL)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    from pyspark.sql import SparkSession
+
+    horizon = f"interval {retention_days} days"
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    local = not submitted and settings.get("spark.master", "local").startswith("local")
+    merged = ALWAYS | (LOCAL if local else {}) | dict(settings)
+    merged |= {
+        "spark.databricks.delta.properties.defaults.logRetentionDuration": horizon,
+        "spark.databricks.delta.properties.defaults.deletedFileRetentionDuration": horizon,
+        # Published tables stay at reader version 1, so that every reader of Delta opens them.
+        "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
+        "spark.databricks.delta.properties.defaults.checkpointPolicy": "classic",
+    }
+    builder = SparkSession.builder.appName("headgate")
+    if submitted:
+        merged["spark.jars"] = add_delta_to_running_jvm()
+        merged = {k: v for k, v in merged.items() if v and not k.startswith("spark.driver.")}
+    else:
+        os.environ["JAVA_HOME"] = str(java_home())
+        if local:
+            builder = builder.master(settings.get("spark.master", "local[*]"))
+            merged["spark.sql.warehouse.dir"] = tempfile.gettempdir()
+        if "spark.jars.packages" not in merged:
+            merged["spark.jars"] = ",".join(local_jars())
+    for key, value in merged.items():
+        builder = builder.config(key, value)
+    with quiet_jvm() as log:
+        try:
+            spark = builder.getOrCreate()
+        except Exception as e:
+            told = Path(log).read_text(errors="replace").strip().splitlines()[-10:] if log else []
+            raise HeadgateError("\n".join([f"Spark did not start: {e}", *told])) from e
+    spark.sparkContext.setLogLevel("OFF")
+    if submitted:
+        archive = os.environ.get("HEADGATE_ZIP")
+        if archive:
+            spark.sparkContext.addPyFile(archive)
+    return spark
+
+
+@contextlib.contextmanager
+def quiet_jvm() -> Iterator[str | None]:
+    """Give the JVM started inside a file for its standard error: a page of notices otherwise greets the user."""
+    if os.environ.get("HEADGATE_VERBOSE") or "PYSPARK_GATEWAY_PORT" in os.environ:
+        yield None
+        return
+    with tempfile.NamedTemporaryFile(prefix="headgate-jvm-", suffix=".log") as log:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield log.name
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def add_delta_to_running_jvm() -> str:
+    """Under spark-submit the JVM runs already; where it was started without Delta, add the jars to its class loader.
+
+    Returns what `spark.jars` must hold for the executors, or nothing if the JVM has Delta.
+    """
+    from pyspark import SparkContext
+
+    SparkContext._ensure_initialized()
+    jvm = SparkContext._jvm
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    try:
+        loader.loadClass("io.delta.sql.DeltaSparkSessionExtension")
+        return ""
+    except Exception:
+        jars = local_jars()
+    for jar in jars:
+        loader.addURL(jvm.java.io.File(jar).toURI().toURL())
+    return ",".join(jars)

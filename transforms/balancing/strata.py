@@ -1,0 +1,202 @@
+"""Exact stratified resampling by hash thresholds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import Window as W
+from pyspark.sql import functions as F
+
+from transforms.rows import (
+    MADE,
+    PARENTS,
+    ROW_ID,
+    content_key,
+    is_training,
+    quoted,
+    reject,
+    stable_hash,
+)
+from transforms.step import Learner, Step, StepError, need
+
+LARGEST_STRATA = 20_000  # with BINS, what one fit may bring to the driver
+BINS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResampleStrata(Step):
+    """Repeat or leave out training rows by fixed thresholds: what `sample_strata` becomes once fitted.
+
+    strata: each entry is {"stratum", "rows", "target", "copies", "hash", "row_id"}: every row of the stratum is taken
+        `copies` times, and once more if its (hash, row id) is at most the entry's.
+    Rows of other splits and of unseen strata stay as they are. Rows taken zero times are marked; further copies are
+    new rows that name their parent. Cost: one pass; the strata are broadcast.
+    """
+
+    name: ClassVar[str] = "resample_strata"
+    by: tuple[str, ...]
+    strata: tuple[Mapping[str, Any], ...]
+    seed: int = 0
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need(self.by, have)
+        return list(have)
+
+    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+        if not self.strata:
+            return df
+        before = df.columns
+        fields = ("stratum", "copies", "hash", "row_id", "target", "rows")
+        lookup = df.sparkSession.createDataFrame(
+            [tuple(s[f] for f in fields) for s in self.strata],
+            "_stratum string, _copies int, _cut_hash long, _cut_id string, _target long, _rows long",
+        )
+        df = df.withColumn("_hash", row_hash(self.seed))
+        df = df.join(F.broadcast(lookup), on=stratum_of(self.by) == F.col("_stratum"), how="left")
+        below = (F.col("_hash") < F.col("_cut_hash")) | (
+            (F.col("_hash") == F.col("_cut_hash")) & (F.col(ROW_ID) <= F.col("_cut_id"))
+        )
+        taken = F.col("_copies") + F.when(below, 1).otherwise(0)
+        df = df.withColumn("_taken", F.when(is_training(df) & F.col("_copies").isNotNull(), taken).otherwise(1))
+        evidence = {
+            "stratum": F.concat_ws(", ", *(F.concat(F.lit(f"{c}="), F.col(quoted(c)).cast("string")) for c in self.by)),
+            "hash": F.col("_hash"),
+            "threshold": F.col("_cut_hash"),
+            "rows_of_stratum": F.col("_rows"),
+            "target": F.col("_target"),
+        }
+        df = reject(df, F.col("_taken") == 0, "sample_strata", "not drawn for its stratum", evidence)
+        if any(s["copies"] > 1 or (s["copies"] == 1 and s["hash"] is not None) for s in self.strata):
+            df = df.withColumn("_copy", F.explode(F.sequence(F.lit(0), F.greatest(F.col("_taken"), F.lit(1)) - 1)))
+            copy = F.col("_copy") > 0
+            copy_id = F.md5(content_key(F.lit("sample_strata"), F.col(ROW_ID), F.col("_copy")))
+            df = df.withColumns(
+                {
+                    ROW_ID: F.when(copy, copy_id).otherwise(F.col(ROW_ID)),
+                    PARENTS: F.when(copy, F.array(F.col(ROW_ID))).otherwise(F.col(PARENTS)),
+                    MADE: F.when(copy, F.lit("sample_strata")).otherwise(F.col(MADE)),
+                }
+            )
+        return df.select(*(quoted(c) for c in before))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleStrata(Learner):
+    """Bring each stratum of the training split to an exact number of rows.
+
+    by: the columns whose distinct tuples are the strata; a null counts as a value.
+    rows: target rows of every stratum; or
+    total: target rows of all strata together, spread in proportion to (rows of the stratum)^(1/temperature).
+        Exactly one of the two.
+    temperature: 1 (default) keeps the natural shares, larger evens them out.
+    max_copies: how often a row may be taken at most (1: only leave rows out). Strata that reach it pass what they
+        cannot take on to the others (`total`), or stay smaller (`rows`).
+    seed: another seed draws other rows.
+    Which rows are drawn is decided by a hash of the row id, so it is the same in any partitioning, and a larger target
+    draws a superset. Row ids must be unique. Cost: two passes over the key columns to fit (a histogram of hashes per
+    stratum, then the exact cut inside one bin), one pass to apply; more than 20,000 strata are refused.
+    """
+
+    name: ClassVar[str] = "sample_strata"
+    by: tuple[str, ...]
+    rows: int | None = None
+    total: int | None = None
+    temperature: float = 1.0
+    max_copies: int = 1
+    seed: int = 0
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need(self.by, have)
+        if (self.rows is None) == (self.total is None):
+            raise StepError("give exactly one of rows and total")
+        if self.temperature <= 0 or self.max_copies < 1 or min(self.rows or 0, self.total or 0) < 0:
+            raise StepError("rows and total must be at least 0, temperature above 0, max_copies at least 1")
+        return list(have)
+
+    def fit(self, df: DataFrame) -> ResampleStrata:
+        keys = df.select(
+            stratum_of(self.by).alias("stratum"),
+            F.col(ROW_ID).alias("row_id"),
+            row_hash(self.seed).alias("hash"),
+        ).withColumn("bin", F.shiftright("hash", 64 - int(math.log2(BINS))).cast("int"))
+        histogram = keys.groupBy("stratum", "bin").count().limit(LARGEST_STRATA * BINS + 1).collect()
+        if len(histogram) > LARGEST_STRATA * BINS:
+            raise StepError(f"by: more than {LARGEST_STRATA:,} strata of {', '.join(self.by)}")
+        bins: dict[str, dict[int, int]] = {}
+        for row in histogram:
+            bins.setdefault(row["stratum"], {})[row["bin"]] = row["count"]
+        sizes = {stratum: sum(counts.values()) for stratum, counts in sorted(bins.items())}
+        targets = self.targets(sizes)
+        wanted = []  # stratum, bin that the cut falls in, rank of the cut inside the bin
+        for stratum, size in sizes.items():
+            ahead = targets[stratum] % size
+            for number in sorted(bins[stratum]) if ahead else ():
+                if ahead <= bins[stratum][number]:
+                    wanted.append((stratum, number, ahead))
+                    break
+                ahead -= bins[stratum][number]
+        cuts = self.cuts(keys, wanted) if wanted else {}
+        strata = []
+        for stratum, size in sizes.items():
+            cut_hash, cut_id = cuts.get(stratum, (None, None))
+            target = targets[stratum]
+            entry = {"stratum": stratum, "rows": size, "target": target, "copies": target // size}
+            strata.append(entry | {"hash": cut_hash, "row_id": cut_id})
+        return ResampleStrata(by=self.by, strata=tuple(strata), seed=self.seed)
+
+    def targets(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """The exact number of rows of each stratum."""
+        caps = {s: n * self.max_copies for s, n in sizes.items()}
+        if self.rows is not None:
+            return {s: min(self.rows, cap) for s, cap in caps.items()}
+        return spread(self.total or 0, {s: n ** (1 / self.temperature) for s, n in sizes.items()}, caps)
+
+    def cuts(self, keys: DataFrame, wanted: list[tuple[str, int, int]]) -> dict[str, tuple[int, str]]:
+        """The (hash, row id) at the wanted rank inside the wanted bin of each stratum."""
+        lookup = keys.sparkSession.createDataFrame(wanted, "stratum string, bin int, rank int")
+        inside = keys.join(F.broadcast(lookup), on=["stratum", "bin"], how="inner")
+        order = W.partitionBy("stratum").orderBy("hash", "row_id").rowsBetween(W.unboundedPreceding, W.currentRow)
+        rows = (
+            inside.withColumn("place", F.row_number().over(order))
+            .where(F.col("place") == F.col("rank"))
+            .select("stratum", "hash", "row_id")
+            .collect()
+        )
+        return {r["stratum"]: (r["hash"], r["row_id"]) for r in rows}
+
+
+def spread(total: int, weights: Mapping[str, float], caps: Mapping[str, int]) -> dict[str, int]:
+    """Divide `total` in proportion to `weights` into whole numbers under `caps`, by largest remainders.
+
+    What a capped entry cannot take is spread again over the others. Ties fall to the smaller name. Where the caps add
+    up to less than `total`, every entry is at its cap.
+    """
+    shares: dict[str, float] = {}
+    free, left = dict(weights), float(total)
+    while free:
+        scale = left / sum(free.values())
+        full = [name for name in free if free[name] * scale >= caps[name]]
+        if not full:
+            shares |= {name: weight * scale for name, weight in free.items()}
+            break
+        for name in full:
+            shares[name] = float(caps[name])
+            left -= caps[name]
+            del free[name]
+        left = max(left, 0.0)
+    whole = {name: math.floor(share + 1e-9) for name, share in shares.items()}
+    missing = min(total, sum(caps.values())) - sum(whole.values())
+    by_remainder = sorted((n for n in shares if whole[n] < caps[n]), key=lambda n: (whole[n] - shares[n], n))
+    for name in by_remainder[:missing]:
+        whole[name] += 1
+    return whole
+
+
+def stratum_of(by: Sequence[str]) -> Column:
+    return content_key(*(F.col(quoted(c)) for c in by))
+
+
+def row_hash(seed: int) -> Column:
+    return stable_hash(seed, F.col(ROW_ID))

@@ -1,0 +1,67 @@
+"""Class weights: cost-sensitive learning without touching a row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from transforms.imputation.simple import LARGEST_STATE
+from transforms.rows import SPLIT, TRAIN, quoted
+from transforms.step import Learner, Step, StepError, need
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssignWeights(Step):
+    """Give each training row the weight of its class: what `class_weights` becomes once fitted.
+
+    label: the class column; weights: class (as text) -> weight; into: the new column.
+    Rows of other splits, and rows whose class is null or unseen, get null. Cost: one pass.
+    """
+
+    name: ClassVar[str] = "assign_weights"
+    label: str
+    weights: Mapping[str, float]
+    into: str = "class_weight"
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need([self.label], have)
+        return [*have, *([self.into] if self.into not in have else [])]
+
+    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+        weight = F.lit(None).cast("double")
+        if self.weights:
+            pairs = [F.lit(x) for pair in self.weights.items() for x in pair]
+            weight = F.try_element_at(F.create_map(*pairs), F.col(quoted(self.label)).cast("string"))
+        if SPLIT in df.columns:
+            weight = F.when(F.col(SPLIT) == TRAIN, weight)
+        return df.withColumn(self.into, weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassWeights(Learner):
+    """Learn the balanced weight of each class from the training rows: n / (classes * rows of the class).
+
+    label: the class column; into: the new column (double), null outside the training split.
+    The weights' mean over the training rows is 1 (King and Zeng, 2001; scikit-learn's `balanced`).
+    Null labels are left out and get null. Cost: one aggregate to fit, one pass to apply.
+    """
+
+    name: ClassVar[str] = "class_weights"
+    label: str
+    into: str = "class_weight"
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need([self.label], have)
+        return [*have, *([self.into] if self.into not in have else [])]
+
+    def fit(self, df: DataFrame) -> AssignWeights:
+        label = F.col(quoted(self.label))
+        counts = df.where(label.isNotNull()).groupBy(label.cast("string").alias("label")).count()
+        rows = counts.limit(LARGEST_STATE + 1).collect()
+        if len(rows) > LARGEST_STATE:
+            raise StepError(f"label: '{self.label}' has more than {LARGEST_STATE:,} classes")
+        total = sum(r["count"] for r in rows)
+        weights = {r["label"]: total / (len(rows) * r["count"]) for r in sorted(rows, key=lambda r: r["label"])}
+        return AssignWeights(label=self.label, weights=weights, into=self.into)

@@ -1,0 +1,124 @@
+"""Columns: types, names, selection and derived values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from transforms.rows import FILE, FILE_DATE, change_cells, quoted, reject
+from transforms.step import Step, StepError, need
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cast(Step):
+    """Convert columns to other types.
+
+    columns: column -> Spark type, such as `int`, `double`, `date`, `timestamp`, `decimal(10,2)`.
+    invalid: what happens to a row with a value that the type cannot hold: `reject` (default) marks it with the
+        value as evidence, `null` empties the cell and notes it in `_changed`.
+    Nulls stay null; `NaN` becomes the floating-point NaN, and null in an integer column counts as invalid.
+    Cost: one pass, no shuffle.
+    """
+
+    name: ClassVar[str] = "cast"
+    columns: Mapping[str, str]
+    invalid: Literal["reject", "null"] = "reject"
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need(self.columns, have)
+        return list(have)
+
+    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+        converted = {c: F.col(quoted(c)).try_cast(t) for c, t in self.columns.items()}
+        invalid = {c: F.col(quoted(c)).isNotNull() & v.isNull() for c, v in converted.items()}
+        if self.invalid == "null":
+            return change_cells(df, self.name, converted, invalid)
+        for column, when in invalid.items():
+            evidence = {
+                "column": F.lit(column),
+                "value": F.col(quoted(column)),
+                "type": F.lit(self.columns[column]),
+            }
+            df = reject(df, when, self.name, f"{column} is not {self.columns[column]}", evidence)
+        return df.withColumns(converted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rename(Step):
+    """Rename columns.
+
+    columns: old name -> new name. A new name must not be taken. Cost: none.
+    """
+
+    name: ClassVar[str] = "rename"
+    columns: Mapping[str, str]
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need(self.columns, have)
+        names = [self.columns.get(c, c) for c in have]
+        for name in names:
+            if names.count(name) > 1:
+                raise StepError(f"two columns would be named '{name}'")
+        return names
+
+    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+        return df.withColumnsRenamed(dict(self.columns))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectColumns(Step):
+    """Keep the listed columns, in this order; the bookkeeping columns always stay. Cost: none."""
+
+    name: ClassVar[str] = "select_columns"
+    columns: tuple[str, ...]
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need(self.columns, have)
+        return list(self.columns)
+
+    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+        kept = [c for c in df.columns if c.startswith("_") and c not in (*self.columns, FILE, FILE_DATE)]
+        return df.select(*(quoted(c) for c in (*self.columns, *kept)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropColumns(Step):
+    """Drop the listed columns. Cost: none."""
+
+    name: ClassVar[str] = "drop_columns"
+    columns: tuple[str, ...]
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need(self.columns, have)
+        return [c for c in have if c not in self.columns]
+
+    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+        return df.drop(*self.columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derive(Step):
+    """Add columns computed by Spark SQL expressions over the columns of the same row.
+
+    columns: new column -> expression, such as `arr_delay > 15`. All expressions see the columns before the step.
+    Aggregates, windows and random functions are refused: they would make a value depend on other rows.
+    Nulls and NaN follow Spark SQL. Cost: one pass, no shuffle.
+    """
+
+    name: ClassVar[str] = "derive"
+    columns: Mapping[str, str]
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        for column, expression in self.columns.items():
+            if column.startswith("_"):
+                raise StepError(f"'{column}' starts with '_': those names are headgate's own bookkeeping")
+            lowered = expression.lower()
+            for word in (" over ", " over(", "rand(", "randn(", "uuid(", "monotonically_increasing_id("):
+                if word in lowered:
+                    raise StepError(f"'{column}: {expression}' uses '{word.strip()}', which is not stable per row")
+        return [*have, *(c for c in self.columns if c not in have)]
+
+    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+        return df.withColumns({c: F.expr(e) for c, e in self.columns.items()})

@@ -1,0 +1,64 @@
+"""Units of measurement, converted by the definitions of the `pint` library."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pint
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from transforms.rows import quoted
+from transforms.step import Step, StepError, need
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitChange:
+    """From which unit to which, and the name of the converted column (default: the same name)."""
+
+    from_unit: str
+    to_unit: str
+    into: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertUnits(Step):
+    """Convert physical quantities between units, such as degF to degC or mile to metre.
+
+    columns: column -> {from_unit, to_unit, into}. Units are written as in pint (`degF`, `mile/hour`, `hPa`).
+    The result is a double; nulls stay null, NaN stays NaN. Units of different dimension, or related by anything
+    but a factor and an offset, raise `StepError`. Cost: one pass, no shuffle.
+    """
+
+    name: ClassVar[str] = "convert_units"
+    columns: Mapping[str, UnitChange]
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need(self.columns, have)
+        for change in self.columns.values():
+            factor_and_offset(change)
+        return [self.columns[c].into or c if c in self.columns else c for c in have]
+
+    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+        values = {}
+        for column, change in self.columns.items():
+            factor, offset = factor_and_offset(change)
+            values[column] = F.col(quoted(column)).cast("double") * F.lit(factor) + F.lit(offset)
+        renames = {c: change.into for c, change in self.columns.items() if change.into}
+        return df.withColumns(values).withColumnsRenamed(renames)
+
+
+def factor_and_offset(change: UnitChange) -> tuple[float, float]:
+    """(factor, offset) such that `to = from * factor + offset`."""
+    registry = pint.application_registry
+    try:
+        zero, one, hundred = (
+            float(registry.Quantity(x, change.from_unit).to(change.to_unit).magnitude) for x in (0.0, 1.0, 100.0)
+        )
+    except (pint.errors.PintError, AttributeError) as e:
+        raise StepError(f"cannot convert '{change.from_unit}' to '{change.to_unit}': {e}") from None
+    factor = (hundred - zero) / 100.0
+    if abs((one - zero) - factor) > 1e-9 * max(1.0, abs(factor)):
+        raise StepError(f"'{change.from_unit}' to '{change.to_unit}' is not a factor and an offset")
+    # A pure factor keeps its full precision; the difference of two offsets would lose digits.
+    return (one, 0.0) if zero == 0 else (factor, zero)

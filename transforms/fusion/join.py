@@ -1,0 +1,80 @@
+"""Keyed joins with other tables of the pipeline."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from transforms.rows import quoted
+from transforms.step import Step, StepError, nearest, need
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinTable(Step):
+    """Look up columns of another table by a key that is unique there (a left join: no row is lost or doubled).
+
+    table: the other table of the pipeline.
+    on: column here -> key column there.
+    columns: new column here -> column there.
+    matched: name of an added boolean column that says whether the key was found; a suite gates the match rate by it.
+    A null in the key matches nothing. A key that occurs twice in the other table raises `StepError` naming it;
+    rows there with a null in the key are left out. Cost: a shuffle of both sides by key, or none where the
+    other table is small enough to be broadcast; and one aggregate over the other table's key.
+    """
+
+    name: ClassVar[str] = "join_table"
+    table: str
+    on: Mapping[str, str]
+    columns: Mapping[str, str]
+    matched: str
+
+    def tables(self) -> tuple[str, ...]:
+        return (self.table,)
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need(self.on, have)
+        if self.table not in tables:
+            raise StepError(f"there is no table '{self.table}' to join{nearest(self.table, tables)}")
+        try:
+            need([*self.on.values(), *self.columns.values()], tables[self.table])
+        except StepError as e:
+            raise StepError(f"table '{self.table}': {e}") from None
+        taken = [c for c in (*self.columns, self.matched) if c in have]
+        if taken:
+            raise StepError(f"the column '{taken[0]}' is there already; give the joined one another name")
+        return [*have, *self.columns, self.matched]
+
+    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
+        keys = [F.col(quoted(c)) for c in self.on.values()]
+        repeated = (
+            tables[self.table].groupBy(*keys).count().where(F.col("count") > 1).dropna(subset=[*self.on.values()])
+        )
+        example = repeated.orderBy(*keys).first()
+        if example is not None:
+            key = ", ".join(f"{c}={v}" for c, v in zip(self.on.values(), example, strict=False))
+            raise StepError(
+                f"table '{self.table}' has {example['count']} rows with {key}: the key of a join must be unique "
+                "there. Put drop_duplicates before, or join on more columns"
+            )
+
+    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+        keys = {f"_k{i}": there for i, there in enumerate(self.on.values())}
+        values = {f"_v{i}": there for i, there in enumerate(self.columns.values())}
+        looked_up = tables[self.table].select(
+            *(F.col(quoted(there)).alias(new) for new, there in (keys | values).items()),
+            F.lit(True).alias("_found"),
+        )
+        matches = F.lit(True)
+        for i, here in enumerate(self.on):
+            matches = matches & (F.col(f"here.{quoted(here)}") == F.col(f"there._k{i}"))
+        return (
+            df.alias("here")
+            .join(looked_up.alias("there"), on=matches, how="left")
+            .select(
+                *(F.col(f"here.{quoted(c)}").alias(c) for c in df.columns),
+                *(F.col(f"there._v{i}").alias(new) for i, new in enumerate(self.columns)),
+                F.coalesce(F.col("there._found"), F.lit(False)).alias(self.matched),
+            )
+        )

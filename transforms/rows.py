@@ -1,0 +1,106 @@
+"""The bookkeeping of rows: identity, rejection, changed cells, parents, split.
+
+Steps mark rows and never drop them, so that every row that came in can be accounted for.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+ROW_ID = "_row_id"
+REJECTED = "_rejected"
+CHANGED = "_changed"
+PARENTS = "_parents"
+MADE = "_made"  # the step that made the row in this build; only while staged
+FILE = "_file"
+FILE_DATE = "_file_date"
+SPLIT = "split"
+TRAIN = "train"
+
+REJECTED_TYPE = "struct<step:string,reason:string,evidence:map<string,string>>"
+CHANGED_TYPE = "array<struct<column:string,step:string>>"
+BOOKKEEPING = {
+    ROW_ID: "string",
+    REJECTED: REJECTED_TYPE,
+    CHANGED: CHANGED_TYPE,
+    PARENTS: "array<string>",
+    MADE: "string",
+}
+
+
+def with_bookkeeping(df: DataFrame) -> DataFrame:
+    """Add the bookkeeping columns that are not there yet, empty."""
+    missing = {name: F.lit(None).cast(t) for name, t in BOOKKEEPING.items() if name not in df.columns}
+    return df.withColumns(missing) if missing else df
+
+
+def content_key(*columns: Column) -> Column:
+    """One string that is equal exactly for equal tuples: each value is prefixed by its length, a null is '-'."""
+    texts = [column.cast("string") for column in columns]
+    return F.concat(*(F.coalesce(F.concat(F.length(t).cast("string"), F.lit(":"), t), F.lit("-")) for t in texts))
+
+
+def row_id(source: str, columns: Iterable[str]) -> Column:
+    """Identity of a record: the MD5 (128 bits, hexadecimal) of the source's name and the given columns.
+
+    The same record delivered twice has the same identity; nothing of the physical layout enters it.
+    """
+    return F.md5(content_key(F.lit(source), *(F.col(quoted(c)) for c in columns)))
+
+
+def quoted(column: str) -> str:
+    """A column name as Spark reads it literally, dots and backquotes included."""
+    return "`" + column.replace("`", "``") + "`"
+
+
+def is_kept() -> Column:
+    return F.col(REJECTED).isNull()
+
+
+def reject(df: DataFrame, when: Column, step: str, reason: str | Column, evidence: Mapping[str, Column]) -> DataFrame:
+    """Mark the unmarked rows where `when` is true; a null condition marks nothing."""
+    pairs = [x for name, value in evidence.items() for x in (F.lit(name), value.cast("string"))]
+    mark = F.struct(
+        F.lit(step).alias("step"),
+        (reason if isinstance(reason, Column) else F.lit(reason)).alias("reason"),
+        (F.create_map(*pairs) if pairs else F.lit(None).cast("map<string,string>")).alias("evidence"),
+    ).cast(REJECTED_TYPE)
+    return df.withColumn(REJECTED, F.when(is_kept() & when, mark).otherwise(F.col(REJECTED)))
+
+
+def changed_cells(step: str, changes: Mapping[str, Column]) -> Column:
+    """The new value of `_changed`: what it held, then one entry for each column whose condition is true."""
+    entries = F.array_compact(
+        F.array(
+            *(
+                F.when(when, F.struct(F.lit(column).alias("column"), F.lit(step).alias("step")))
+                for column, when in changes.items()
+            )
+        )
+    ).cast(CHANGED_TYPE)
+    so_far = F.coalesce(F.col(CHANGED), F.array().cast(CHANGED_TYPE))
+    anything = F.lit(False)
+    for when in changes.values():
+        anything = anything | F.coalesce(when, F.lit(False))
+    return F.when(anything, F.concat(so_far, entries)).otherwise(F.col(CHANGED))
+
+
+def change_cells(df: DataFrame, step: str, values: Mapping[str, Column], changes: Mapping[str, Column]) -> DataFrame:
+    """Replace columns by `values`, noting in `_changed` the cells where the condition of `changes` is true."""
+    return df.withColumns({CHANGED: changed_cells(step, changes), **values})
+
+
+def training_rows(df: DataFrame) -> DataFrame:
+    """The rows that steps may learn from: unmarked, and of the training split where there is one."""
+    return df.where(is_training(df))
+
+
+def is_training(df: DataFrame) -> Column:
+    """Whether a row is unmarked and, where there is a split, of the training split."""
+    return is_kept() & (F.col(SPLIT) == TRAIN) if SPLIT in df.columns else is_kept()
+
+
+def stable_hash(seed: int, *columns: Column) -> Column:
+    """A uniform 64-bit hash of a stable key and a seed, the same in any partitioning."""
+    return F.xxhash64(F.lit(seed).cast("long"), content_key(*columns))

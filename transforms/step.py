@@ -1,0 +1,65 @@
+"""What every step is: a frozen description of a change, applied to a DataFrame.
+
+A step's dataclass fields are its options, as written in YAML. `names_after` follows the column names through the
+step without Spark, so that a misspelt column is refused before anything starts; `apply` changes the rows.
+A step that learns is a `Learner`: its `fit` returns another frozen step that holds plain values.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pyspark.sql import DataFrame
+
+Action = Literal["reject", "clip", "null", "flag"]
+
+
+class StepError(ValueError):
+    """A step cannot do what its options ask for; the message says what, which, and what is allowed."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint naming the closest known word, or an empty string."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" — did you mean '{match[0]}'?" if match else ""
+
+
+def need(wanted: Iterable[str], have: Sequence[str]) -> None:
+    """Raise `StepError` for the first wanted column that is not there."""
+    for column in wanted:
+        if column not in have:
+            raise StepError(f"there is no column '{column}' here{nearest(column, have)} (columns: {', '.join(have)})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A change of rows or cells, without reading, writing or a session of its own."""
+
+    name: ClassVar[str]
+
+    def tables(self) -> tuple[str, ...]:
+        """Names of the other tables that the step reads."""
+        return ()
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        """The column names after this step, given those before it; raises `StepError` on an unknown one."""
+        return list(have)
+
+    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
+        """Prove, by bounded queries, what `apply` relies on; raises `StepError`."""
+
+    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner(Step):
+    """A step that learns from the unmarked training rows before it can be applied."""
+
+    def fit(self, df: DataFrame) -> Step:
+        """Learn from `df` (only unmarked training rows) and return the frozen step."""
+        raise NotImplementedError
+
+    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+        raise StepError(f"'{self.name}' must be fitted before it is applied")
