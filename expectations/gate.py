@@ -441,7 +441,7 @@ def check_regexes(spark: SparkSession, suite: Suite) -> None:
         patterns = [rule.kwargs.get("regex"), *(rule.kwargs.get("regex_list") or [])]
         for pattern in filter(None, patterns):
             try:
-                spark.range(1).select(F.lit("").rlike(F.lit(pattern))).collect()
+                spark.range(1).select(F.regexp(F.lit(""), F.lit(pattern))).collect()
             except Exception as e:
                 raise SuiteError(f"{rule.where}: '{pattern}' is no regular expression of Java: {e}") from None
 

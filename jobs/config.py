@@ -152,9 +152,11 @@ class Pipeline:
         return list(graphlib.TopologicalSorter({t: sorted(self.inputs(t)) for t in self.tables}).static_order())
 
     def inputs(self, table: str) -> set[str]:
+        """The tables that a table is built from or judged against."""
         start = self.tables[table].from_
         joined = {name for step in self.steps[table] for name in step.tables()}
-        return joined | ({start} if start else set())
+        suite = self.suites[table]
+        return joined | ({start} if start else set()) | (set(suite.parents) if suite else set())
 
     def upstream(self, tables: Sequence[str]) -> list[str]:
         """The given tables and all that they are built from, in building order."""
@@ -165,6 +167,18 @@ class Pipeline:
                 wanted.add(table)
                 queue.extend(self.inputs(table))
         return [t for t in self.order if t in wanted]
+
+
+class Yaml12(yaml.SafeLoader):
+    """YAML whose only booleans are true and false (YAML 1.2): a key named `on` stays a word."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+Yaml12.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: node.value)
 
 
 def read_yaml(file: Path) -> Yaml:
@@ -179,7 +193,7 @@ def read_yaml(file: Path) -> Yaml:
         raise UsageError(f"{file}: cannot be read: {e}") from None
     lines: dict[tuple[Any, ...], int] = {}
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=Yaml12)
         data = plain(root, (), lines, file) if root is not None else None
     except yaml.MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
@@ -204,7 +218,7 @@ def plain(node: yaml.Node, place: tuple[Any, ...], lines: dict[tuple[Any, ...], 
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [plain(item, (*place, i), lines, file) for i, item in enumerate(node.value)]
-    value = yaml.SafeLoader("").construct_object(node, deep=True)
+    value = Yaml12("").construct_object(node, deep=True)
     if isinstance(value, str):
         return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", lambda m: variable(m, f"{file}:{line}"), value)
     return value

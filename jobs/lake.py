@@ -6,7 +6,7 @@ Spark. A release is written as one compare-and-swap on the releases table, so it
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ SCHEMAS = {
         [
             ("run_id", pa.string()),
             ("table", pa.string()),
-            ("build_key", pa.string()),
+            ("build", pa.string()),
             ("at", TIMESTAMP),
             ("kind", pa.string()),  # expectation | dimension
             ("name", pa.string()),
@@ -72,8 +72,7 @@ SCHEMAS = {
         [
             ("run_id", pa.string()),
             ("table", pa.string()),
-            ("version", pa.int64()),
-            ("build_key", pa.string()),
+            ("build", pa.string()),
             ("input", pa.string()),
             ("input_version", pa.int64()),
             ("as_of", pa.date32()),
@@ -88,7 +87,8 @@ SCHEMAS = {
             ("size", pa.int64()),
             ("modified", TIMESTAMP),
             ("sha256", pa.string()),
-            ("build_key", pa.string()),
+            ("base", pa.int64()),  # the table's version before the build that took the file up
+            ("build", pa.string()),
             ("run_id", pa.string()),
         ]
     ),
@@ -106,11 +106,7 @@ class Published:
     rows: int
     at: datetime
     operation: str
-    facts: dict[str, Any]  # what headgate wrote into the commit: run_id, build_key, inputs, suite, ...
-
-    @property
-    def build_key(self) -> str | None:
-        return self.facts.get("build_key")
+    facts: dict[str, Any]  # what headgate wrote into the commit: run_id, build, build_key, base, inputs, ...
 
 
 class Lake:
@@ -140,7 +136,11 @@ class Lake:
         delta = self.open(table, version)
         if delta is None:
             return None
-        return describe(table, self.path(table), delta, delta.history(1)[0])
+        found = describe(table, self.path(table), delta, delta.history(1)[0])
+        if "restored_version" in found.facts:  # the content, and so the build, is that of the version restored
+            origin = self.published(table, found.facts["restored_version"])
+            found = replace(found, facts=(origin.facts if origin else {}) | {"restored": found.facts})
+        return found
 
     def tables(self) -> list[str]:
         """Names of the user's tables in the lake."""
@@ -174,14 +174,32 @@ class Lake:
             write_deltalake(self.path(table), pa.Table.from_pylist(list(rows), schema=SCHEMAS[table]), mode="append")
 
     def files_of(self, table: str) -> dict[str, dict[str, Any]]:
-        """What was recorded of each file taken up into a table; the newest record counts."""
+        """The files taken up into the table's present content, by path.
+
+        Files are recorded just before the commit that publishes them. Records of a build that was never published
+        (its run died), or that was undone by a restore, do not count: their base is not below the present build's.
+        """
         delta = self.open("files")
-        if delta is None:
+        current = self.published(table)
+        if delta is None or current is None:
             return {}
-        known = delta.to_pyarrow_table(filters=[("table", "=", table)])
-        # A replaced file has two records; they are told apart by the time of the file itself.
-        rows = sorted(known.to_pylist(), key=lambda r: r["modified"])
-        return {row["path"]: row for row in rows}
+        last = current.facts.get("base", current.version)
+        rows = delta.to_pyarrow_table(filters=[("table", "=", table)]).to_pylist()
+        return {r["path"]: r for r in sorted(rows, key=lambda r: (r["base"], r["modified"])) if r["base"] <= last}
+
+    def forget_unpublished_files(self, table: str) -> None:
+        """Delete the records of files whose build was never published."""
+        delta, current = self.open("files"), self.published(table)
+        if delta is not None:
+            last = current.facts.get("base", current.version) if current else -2
+            dead = f"\"table\" = '{table}' AND base > {last}"
+            if delta.to_pyarrow_dataset().count_rows(filter=(pc.field("table") == table) & (pc.field("base") > last)):
+                delta.delete(dead)
+
+    def has_build(self, system_table: str, build: str) -> bool:
+        """Whether rows of a build were recorded already (by a run that died before it published)."""
+        delta = self.open(system_table)
+        return delta is not None and delta.to_pyarrow_dataset().count_rows(filter=pc.field("build") == build) > 0
 
     # -- releases
 
@@ -256,7 +274,8 @@ class Lake:
         raise LostRace(f"the releases of {self.root} changed 20 times while this one was being written; run again")
 
 
-def describe(table: str, path: str, delta: DeltaTable, commit: dict[str, Any]) -> Published:
+def describe(table: str, path: str, delta: DeltaTable, commit: dict[str, Any], version: int | None = None) -> Published:
+    """What a commit says; the rows are those of `delta`, and not counted for another `version` of it."""
     try:
         facts = json.loads(commit.get("userMetadata") or "{}")
     except ValueError:
@@ -264,8 +283,8 @@ def describe(table: str, path: str, delta: DeltaTable, commit: dict[str, Any]) -
     return Published(
         table=table,
         path=path,
-        version=delta.version(),
-        rows=count_rows(delta),
+        version=delta.version() if version is None else version,
+        rows=count_rows(delta) if version is None else -1,
         at=datetime.fromtimestamp(commit["timestamp"] / 1000, tz=timezone.utc),
         operation=commit.get("operation", ""),
         facts=facts if isinstance(facts, dict) else {},

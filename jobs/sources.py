@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 from pyarrow import fs
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -40,11 +42,17 @@ class Landed:
 def open_landing(landing: str) -> tuple[fs.FileSystem, str]:
     if "://" in landing:
         return fs.FileSystem.from_uri(landing)
-    return fs.LocalFileSystem(), str(Path(landing).absolute())
+    return fs.LocalFileSystem(), absolute(landing)
+
+
+def absolute(landing: str) -> str:
+    return landing if "://" in landing else str(Path(landing).absolute())
 
 
 def list_files(landing: str, source: Source, as_of: date | None) -> list[Landed]:
     """The files that match the source's pattern, in the order of their paths; with `as_of`, none of a later day."""
+    if source.format == "delta":
+        return list_delta(landing, source)
     files, root = open_landing(landing)
     pattern = re.compile(
         "".join(
@@ -70,6 +78,18 @@ def list_files(landing: str, source: Source, as_of: date | None) -> list[Landed]
             modified = info.mtime or datetime.fromtimestamp(0)
             found.append(Landed(path, day, info.size, modified.astimezone(timezone.utc)))
     return sorted(found, key=lambda f: f.path)
+
+
+def list_delta(landing: str, source: Source) -> list[Landed]:
+    """A Delta source as one file, whose size is its version: a new version replaces the rows of the one before."""
+    path = f"{landing}/{source.path}"
+    try:
+        delta = DeltaTable(path)
+    except TableNotFoundError:
+        return []
+    at = datetime.fromtimestamp(delta.history(1)[0]["timestamp"] / 1000, tz=timezone.utc)
+    mark = f"{delta.metadata().id} version {delta.version()}"
+    return [Landed(source.path, None, delta.version(), at, sha256=mark)]
 
 
 def new_files(listed: Iterable[Landed], known: Mapping[str, Mapping[str, Any]]) -> list[Landed]:
@@ -147,9 +167,11 @@ def read_files(spark: SparkSession, landing: str, source: Source, table: str, fi
 
     Columns are those of the schema, then `_row_id`, `_file`, `_file_date`, `_rejected`.
     """
-    root = landing if "://" in landing else str(Path(landing).absolute())
+    root = absolute(landing)
     paths = [f"{root}/{f.path}" for f in files]
-    if source.format == "parquet":
+    if source.format == "delta":
+        rows = read_delta(spark, root, files[0]).withColumn(CORRUPT, F.lit(None).cast("string"))
+    elif source.format == "parquet":
         reader = spark.read.schema(source.columns) if source.columns else spark.read
         rows = reader.parquet(*paths).withColumn(CORRUPT, F.lit(None).cast("string"))
     elif source.format == "csv":
@@ -159,6 +181,7 @@ def read_files(spark: SparkSession, landing: str, source: Source, table: str, fi
             header=True,
             sep=source.delimiter,
             nullValue=source.null_value,
+            emptyValue="",
             mode="PERMISSIVE",
             columnNameOfCorruptRecord=CORRUPT,
             enforceSchema=True,
@@ -177,7 +200,7 @@ def read_files(spark: SparkSession, landing: str, source: Source, table: str, fi
     path = relative_path(root)
     dates = {f.path: f.date for f in files if f.date}
     day = F.regexp_extract(FILE, r"(\d{4}-\d{2}-\d{2})", 1).try_cast("date") if dates else F.lit(None).cast("date")
-    rows = rows.withColumn(FILE, path)
+    rows = rows.withColumn(FILE, F.lit(source.path) if source.format == "delta" else path)
     malformed = F.col(CORRUPT).isNotNull()
     identity = F.when(malformed, row_id(f"{table} malformed", [CORRUPT])).otherwise(
         row_id(table, source.key or columns)
@@ -196,6 +219,23 @@ def read_files(spark: SparkSession, landing: str, source: Source, table: str, fi
     )
 
 
+def read_delta(spark: SparkSession, root: str, file: Landed) -> DataFrame:
+    return spark.read.format("delta").option("versionAsOf", file.size).load(f"{root}/{file.path}")
+
+
+def count_records(spark: SparkSession, landing: str, source: Source, files: list[Landed]) -> int:
+    """How many records the files hold, malformed ones included, counted apart from `read_files`."""
+    root = absolute(landing)
+    paths = [f"{root}/{f.path}" for f in files]
+    if source.format == "delta":
+        return read_delta(spark, root, files[0]).count()
+    if source.format == "parquet":
+        return spark.read.parquet(*paths).count()
+    if source.format == "csv":
+        return spark.read.csv(paths, header=True, sep=source.delimiter, escape='"').count()
+    return spark.read.text(paths).where(F.trim("value") != "").count()
+
+
 def relative_path(root: str) -> Any:
     """The path of each row's file below the landing folder."""
     name = F.url_decode(F.regexp_replace(F.col("_metadata.file_path"), r"\+", "%2B"))
@@ -208,7 +248,7 @@ def with_line_numbers(spark: SparkSession, landing: str, rejected: DataFrame) ->
 
     Only the files that have malformed lines are read again.
     """
-    root = landing if "://" in landing else str(Path(landing).absolute())
+    root = absolute(landing)
     wanted = rejected.select(
         "row_id", "step", "reason", F.col("evidence")["file"].alias("file"), F.col("evidence")["text"].alias("text")
     ).distinct()
@@ -220,7 +260,7 @@ def with_line_numbers(spark: SparkSession, landing: str, rejected: DataFrame) ->
     )
     return (
         wanted.alias("w")
-        .join(F.broadcast(lines).alias("l") if False else lines.alias("l"), on=["file", "text"], how="left")
+        .join(lines.alias("l"), on=["file", "text"], how="left")
         .select(
             "row_id",
             "step",

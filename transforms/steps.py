@@ -7,7 +7,7 @@ from pydantic import ConfigDict, TypeAdapter
 from transforms.balancing.split import SplitByHash
 from transforms.balancing.strata import ResampleStrata, SampleStrata
 from transforms.balancing.weights import AssignWeights, ClassWeights
-from transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr
+from transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
 from transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns
 from transforms.cleaning.text import NormaliseText
 from transforms.cleaning.times import LocalToUtc
@@ -29,6 +29,7 @@ STEPS: dict[str, type[Step]] = {
     "local_to_utc": LocalToUtc,
     "check_bounds": CheckBounds,
     "check_outliers_iqr": CheckOutliersIqr,
+    "reject_rows": RejectRows,
     # deduplication
     "drop_duplicates": DropDuplicates,
     # imputation

@@ -88,11 +88,11 @@ class SampleStrata(Learner):
 
     by: the columns whose distinct tuples are the strata; a null counts as a value.
     rows: target rows of every stratum; or
-    total: target rows of all strata together, spread in proportion to (rows of the stratum)^(1/temperature).
-        Exactly one of the two.
+    total: target rows of all strata together, spread in proportion to (rows of the stratum)^(1/temperature); or
+    share: the same, as a share of the training rows (rounded down). Exactly one of the three.
     temperature: 1 (default) keeps the natural shares, larger evens them out.
     max_copies: how often a row may be taken at most (1: only leave rows out). Strata that reach it pass what they
-        cannot take on to the others (`total`), or stay smaller (`rows`).
+        cannot take on to the others (`total`, `share`), or stay smaller (`rows`).
     seed: another seed draws other rows.
     Which rows are drawn is decided by a hash of the row id, so it is the same in any partitioning, and a larger target
     draws a superset. Row ids must be unique. Cost: two passes over the key columns to fit (a histogram of hashes per
@@ -103,16 +103,18 @@ class SampleStrata(Learner):
     by: tuple[str, ...]
     rows: int | None = None
     total: int | None = None
+    share: float | None = None
     temperature: float = 1.0
     max_copies: int = 1
     seed: int = 0
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need(self.by, have)
-        if (self.rows is None) == (self.total is None):
-            raise StepError("give exactly one of rows and total")
-        if self.temperature <= 0 or self.max_copies < 1 or min(self.rows or 0, self.total or 0) < 0:
-            raise StepError("rows and total must be at least 0, temperature above 0, max_copies at least 1")
+        given = [x for x in (self.rows, self.total, self.share) if x is not None]
+        if len(given) != 1:
+            raise StepError("give exactly one of rows, total and share")
+        if self.temperature <= 0 or self.max_copies < 1 or given[0] < 0:
+            raise StepError("rows, total and share must be at least 0, temperature above 0, max_copies at least 1")
         return list(have)
 
     def fit(self, df: DataFrame) -> ResampleStrata:
@@ -151,7 +153,8 @@ class SampleStrata(Learner):
         caps = {s: n * self.max_copies for s, n in sizes.items()}
         if self.rows is not None:
             return {s: min(self.rows, cap) for s, cap in caps.items()}
-        return spread(self.total or 0, {s: n ** (1 / self.temperature) for s, n in sizes.items()}, caps)
+        total = self.total if self.total is not None else math.floor((self.share or 0) * sum(sizes.values()))
+        return spread(total, {s: n ** (1 / self.temperature) for s, n in sizes.items()}, caps)
 
     def cuts(self, keys: DataFrame, wanted: list[tuple[str, int, int]]) -> dict[str, tuple[int, str]]:
         """The (hash, row id) at the wanted rank inside the wanted bin of each stratum."""

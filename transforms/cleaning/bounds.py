@@ -116,6 +116,30 @@ class CheckOutliersIqr(Learner):
         return CheckBounds(columns=bounds, action=self.action, marked_by=self.name)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RejectRows(Step):
+    """Mark the rows for which a Spark SQL predicate is true.
+
+    where: the predicate, over the columns of the row; a null verdict marks nothing.
+    reason: why, in words for the ledger.
+    show: columns whose values go into the evidence.
+    Cost: one pass, no shuffle.
+    """
+
+    name: ClassVar[str] = "reject_rows"
+    where: str
+    reason: str
+    show: tuple[str, ...] = ()
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need(self.show, have)
+        return list(have)
+
+    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+        evidence = {"where": F.lit(self.where), **{c: F.col(quoted(c)) for c in self.show}}
+        return reject(df, F.expr(self.where), self.name, self.reason, evidence)
+
+
 def flag_name(column: str) -> str:
     return f"{column}_out_of_bounds"
 

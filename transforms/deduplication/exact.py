@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pyspark.sql import DataFrame
 from pyspark.sql import Window as W
@@ -18,7 +18,8 @@ DIRECTIONS = ("ASC", "DESC")
 class DropDuplicates(Step):
     """Of the rows that are equal in some columns, keep one and mark the others.
 
-    columns: rows equal in all of these are duplicates; nulls are equal to each other, and so are NaN and NaN.
+    columns: rows equal in all of these are duplicates; NaN equals NaN.
+    nulls: `equal` (default) takes a null as a value like any other; `distinct` compares no row with a null in `columns`.
     keep: which copy stays, as an ORDER BY list: `arr_time desc, _file`. Nulls come last. Ties fall to the smaller
         `_row_id`, then to the smaller content, so that no order of the input matters.
     Evidence: the kept row's id and file, and the number of copies. Cost: one shuffle of the rows by key.
@@ -27,6 +28,7 @@ class DropDuplicates(Step):
     name: ClassVar[str] = "drop_duplicates"
     columns: tuple[str, ...]
     keep: str = ROW_ID
+    nulls: Literal["equal", "distinct"] = "equal"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need(self.columns, have)
@@ -52,8 +54,14 @@ class DropDuplicates(Step):
         data = [c for c, kind in df.dtypes if not c.startswith("_") and not kind.startswith(("map", "variant"))]
         ties = [F.col(ROW_ID), *([F.col(FILE)] if FILE in df.columns else [])]
         ties.append(content_key(*(F.col(quoted(c)) for c in data)))
-        # Rows that an earlier step marked stay out of the competition.
-        copies = W.partitionBy(*(F.col(quoted(c)) for c in self.columns), is_kept())
+        # Rows that an earlier step marked stay out of the competition, each apart.
+        compared = is_kept()
+        if self.nulls == "distinct":
+            for column in self.columns:
+                compared = compared & F.col(quoted(column)).isNotNull()
+        # A row that is not compared competes with itself alone.
+        alone = F.when(~compared, F.concat(F.col(ROW_ID), F.lit("/"), content_key(*(F.col(quoted(c)) for c in data))))
+        copies = W.partitionBy(*(F.col(quoted(c)) for c in self.columns), alone)
         ranked = copies.orderBy(*ordering, *ties).rowsBetween(W.unboundedPreceding, W.currentRow)
         everything = copies.rowsBetween(W.unboundedPreceding, W.unboundedFollowing)
         kept = {"kept_row_id": F.first(ROW_ID).over(ranked), "copies": F.count(F.lit(1)).over(everything)}
@@ -62,7 +70,7 @@ class DropDuplicates(Step):
         df = df.withColumns({"_rank": F.row_number().over(ranked), **{f"_{n}": c for n, c in kept.items()}})
         marked = reject(
             df,
-            F.col("_rank") > 1,
+            (F.col("_rank") > 1) & compared,
             self.name,
             f"repeats another row in {', '.join(self.columns)}",
             {n: F.col(f"_{n}") for n in kept},

