@@ -234,8 +234,8 @@ def variable(match: re.Match[str], where: str) -> str:
     return value
 
 
-def checked(model: Any, document: Yaml, data: Any, place: tuple[Any, ...], whole: bool = True) -> Any:
-    """`data` as `model` (a pydantic model or a step class), or `UsageError` naming file, line, path and allowed names."""
+def checked(model: Any, document: Yaml, data: Any, place: tuple[Any, ...]) -> Any:
+    """`data` as `model` (a pydantic model or a step class); raises `UsageError` naming line, path and allowed names."""
     adapter = options_of(model) if dataclasses.is_dataclass(model) else pydantic.TypeAdapter(model)
     try:
         return adapter.validate_python(data if data is not None else {})

@@ -12,7 +12,7 @@ from jobs.lake import SYSTEM_TABLES, Lake, describe
 
 
 def tables(lake: Lake, release: str | None) -> list[dict[str, Any]]:
-    """Every table with its newest version, or with the one that a release pins; `release` is the newest that pins it."""
+    """Every table at its newest version, or at the one that a release pins, with the newest release pinning it."""
     pinned = {t["table"]: t["version"] for t in lake.release(release)["tables"]} if release else None
     releases = lake.releases
     rows = []

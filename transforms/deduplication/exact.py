@@ -19,7 +19,7 @@ class DropDuplicates(Step):
     """Of the rows that are equal in some columns, keep one and mark the others.
 
     columns: rows equal in all of these are duplicates; NaN equals NaN.
-    nulls: `equal` (default) takes a null as a value like any other; `distinct` compares no row with a null in `columns`.
+    nulls: `equal` (default) takes a null as a value; `distinct` compares no row that has a null in `columns`.
     keep: which copy stays, as an ORDER BY list: `arr_time desc, _file`. Nulls come last. Ties fall to the smaller
         `_row_id`, then to the smaller content, so that no order of the input matters.
     Evidence: the kept row's id and file, and the number of copies. Cost: one shuffle of the rows by key.
