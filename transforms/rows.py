@@ -4,6 +4,7 @@ Steps mark rows and never drop them, so that every row that came in can be accou
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -30,9 +31,11 @@ BOOKKEEPING = {
 
 
 def with_bookkeeping(df: DataFrame) -> DataFrame:
-    """Add the bookkeeping columns that are not there yet, empty."""
-    missing = {name: F.lit(None).cast(t) for name, t in BOOKKEEPING.items() if name not in df.columns}
-    return df.withColumns(missing) if missing else df
+    """Add the bookkeeping columns that are not there yet; `_changed` starts as an empty list, the others as null."""
+    columns = {name: F.lit(None).cast(t) for name, t in BOOKKEEPING.items() if name not in df.columns}
+    if CHANGED in columns:
+        columns[CHANGED] = F.array().cast(CHANGED_TYPE)
+    return df.withColumns(columns)
 
 
 def content_key(*columns: Column) -> Column:
@@ -58,37 +61,35 @@ def is_kept() -> Column:
     return F.col(REJECTED).isNull()
 
 
-def reject(df: DataFrame, when: Column, step: str, reason: str | Column, evidence: Mapping[str, Column]) -> DataFrame:
-    """Mark the unmarked rows where `when` is true; a null condition marks nothing."""
-    pairs = [x for name, value in evidence.items() for x in (F.lit(name), value.cast("string"))]
-    mark = F.struct(
-        F.lit(step).alias("step"),
-        (reason if isinstance(reason, Column) else F.lit(reason)).alias("reason"),
-        (F.create_map(*pairs) if pairs else F.lit(None).cast("map<string,string>")).alias("evidence"),
-    ).cast(REJECTED_TYPE)
-    return df.withColumn(REJECTED, F.when(is_kept() & when, mark).otherwise(F.col(REJECTED)))
+@dataclass(frozen=True)
+class Rejection:
+    """When to mark a row, why, and what shows it. A null condition marks nothing."""
+
+    when: Column
+    reason: str
+    evidence: Mapping[str, Column]
+
+    def mark(self, step: str) -> Column:
+        pairs = [x for name, value in self.evidence.items() for x in (F.lit(name), value.cast("string"))]
+        evidence = F.create_map(*pairs) if pairs else F.lit(None).cast("map<string,string>")
+        fields = (F.lit(step).alias("step"), F.lit(self.reason).alias("reason"), evidence.alias("evidence"))
+        return F.when(self.when, F.struct(*fields).cast(REJECTED_TYPE))
 
 
-def changed_cells(step: str, changes: Mapping[str, Column]) -> Column:
-    """The new value of `_changed`: what it held, then one entry for each column whose condition is true."""
-    entries = F.array_compact(
-        F.array(
-            *(
-                F.when(when, F.struct(F.lit(column).alias("column"), F.lit(step).alias("step")))
-                for column, when in changes.items()
-            )
-        )
-    ).cast(CHANGED_TYPE)
-    so_far = F.coalesce(F.col(CHANGED), F.array().cast(CHANGED_TYPE))
-    anything = F.lit(False)
-    for when in changes.values():
-        anything = anything | F.coalesce(when, F.lit(False))
-    return F.when(anything, F.concat(so_far, entries)).otherwise(F.col(CHANGED))
+def reject(df: DataFrame, step: str, *rejections: Rejection) -> DataFrame:
+    """Mark the unmarked rows to which a rejection applies; the first that does gives the reason."""
+    # One expression for all of them: a chain of columns, each reading the last, takes seconds to plan.
+    return df.withColumn(REJECTED, F.coalesce(F.col(REJECTED), *(r.mark(step) for r in rejections)))
 
 
 def change_cells(df: DataFrame, step: str, values: Mapping[str, Column], changes: Mapping[str, Column]) -> DataFrame:
     """Replace columns by `values`, noting in `_changed` the cells where the condition of `changes` is true."""
-    return df.withColumns({CHANGED: changed_cells(step, changes), **values})
+    nothing = F.array().cast(CHANGED_TYPE)
+    entries = [
+        F.when(when, F.array(F.struct(F.lit(column).alias("column"), F.lit(step).alias("step")))).otherwise(nothing)
+        for column, when in changes.items()
+    ]
+    return df.withColumns({CHANGED: F.concat(F.col(CHANGED), *entries), **values})
 
 
 def training_rows(df: DataFrame) -> DataFrame:

@@ -13,6 +13,7 @@ from transforms.rows import (
     MADE,
     PARENTS,
     ROW_ID,
+    Rejection,
     content_key,
     is_training,
     quoted,
@@ -67,7 +68,7 @@ class ResampleStrata(Step):
             "rows_of_stratum": F.col("_rows"),
             "target": F.col("_target"),
         }
-        df = reject(df, F.col("_taken") == 0, "sample_strata", "not drawn for its stratum", evidence)
+        df = reject(df, "sample_strata", Rejection(F.col("_taken") == 0, "not drawn for its stratum", evidence))
         if any(s["copies"] > 1 or (s["copies"] == 1 and s["hash"] is not None) for s in self.strata):
             df = df.withColumn("_copy", F.explode(F.sequence(F.lit(0), F.greatest(F.col("_taken"), F.lit(1)) - 1)))
             copy = F.col("_copy") > 0

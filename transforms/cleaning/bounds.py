@@ -8,7 +8,7 @@ from typing import ClassVar
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from transforms.rows import change_cells, quoted, reject
+from transforms.rows import Rejection, change_cells, quoted, reject
 from transforms.step import Action, Learner, Step, StepError, need
 
 
@@ -41,6 +41,7 @@ class CheckBounds(Step):
         if self.action == "flag":
             return df.withColumns({flag_name(c): when for c, when in outside.items()})
         if self.action == "reject":
+            rejections = []
             for column, when in outside.items():
                 low, high = self.columns[column]
                 evidence = {
@@ -49,8 +50,8 @@ class CheckBounds(Step):
                     "lowest": F.lit(low),
                     "highest": F.lit(high),
                 }
-                df = reject(df, when, self.marked_by, f"{column} is out of bounds", evidence)
-            return df
+                rejections.append(Rejection(when, f"{column} is out of bounds", evidence))
+            return reject(df, self.marked_by, *rejections)
         kinds = dict(df.dtypes)
         values = {c: self.replacement(c, outside[c]).cast(kinds[c]) for c in self.columns}
         return change_cells(df, self.marked_by, values, outside)
@@ -137,7 +138,7 @@ class RejectRows(Step):
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
         evidence = {"where": F.lit(self.where), **{c: F.col(quoted(c)) for c in self.show}}
-        return reject(df, F.expr(self.where), self.name, self.reason, evidence)
+        return reject(df, self.name, Rejection(F.expr(self.where), self.reason, evidence))
 
 
 def flag_name(column: str) -> str:

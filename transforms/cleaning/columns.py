@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from transforms.rows import FILE, FILE_DATE, change_cells, quoted, reject
+from transforms.rows import FILE, FILE_DATE, Rejection, change_cells, quoted, reject
 from transforms.step import Step, StepError, need
 
 
@@ -35,14 +35,15 @@ class Cast(Step):
         invalid = {c: F.col(quoted(c)).isNotNull() & v.isNull() for c, v in converted.items()}
         if self.invalid == "null":
             return change_cells(df, self.name, converted, invalid)
+        rejections = []
         for column, when in invalid.items():
             evidence = {
                 "column": F.lit(column),
                 "value": F.col(quoted(column)),
                 "type": F.lit(self.columns[column]),
             }
-            df = reject(df, when, self.name, f"{column} is not {self.columns[column]}", evidence)
-        return df.withColumns(converted)
+            rejections.append(Rejection(when, f"{column} is not {self.columns[column]}", evidence))
+        return reject(df, self.name, *rejections).withColumns(converted)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from transforms.rows import FILE, ROW_ID, content_key, is_kept, quoted, reject
+from transforms.rows import FILE, ROW_ID, Rejection, is_kept, quoted, reject
 from transforms.step import Step, StepError, nearest, need
 
 DIRECTIONS = ("ASC", "DESC")
@@ -21,8 +21,8 @@ class DropDuplicates(Step):
     columns: rows equal in all of these are duplicates; NaN equals NaN.
     nulls: `equal` (default) takes a null as a value; `distinct` compares no row that has a null in `columns`.
     keep: which copy stays, as an ORDER BY list: `arr_time desc, _file`. Nulls come last. Ties fall to the smaller
-        `_row_id`, then to the smaller content, so that no order of the input matters.
-    Evidence: the kept row's id and file, and the number of copies. Cost: one shuffle of the rows by key.
+        `_row_id`, file and hash of the content, so that no order of the input matters.
+    Evidence: the kept row's id and file. Cost: one shuffle of the rows by key.
     """
 
     name: ClassVar[str] = "drop_duplicates"
@@ -53,26 +53,25 @@ class DropDuplicates(Step):
         ]
         data = [c for c, kind in df.dtypes if not c.startswith("_") and not kind.startswith(("map", "variant"))]
         ties = [F.col(ROW_ID), *([F.col(FILE)] if FILE in df.columns else [])]
-        ties.append(content_key(*(F.col(quoted(c)) for c in data)))
+        content = F.xxhash64(*(F.col(quoted(c)) for c in data))
+        ties.append(content)
         # Rows that an earlier step marked stay out of the competition, each apart.
         compared = is_kept()
         if self.nulls == "distinct":
             for column in self.columns:
                 compared = compared & F.col(quoted(column)).isNotNull()
         # A row that is not compared competes with itself alone.
-        alone = F.when(~compared, F.concat(F.col(ROW_ID), F.lit("/"), content_key(*(F.col(quoted(c)) for c in data))))
+        alone = F.when(~compared, F.concat_ws("/", F.col(ROW_ID), content.cast("string")))
         copies = W.partitionBy(*(F.col(quoted(c)) for c in self.columns), alone)
         ranked = copies.orderBy(*ordering, *ties).rowsBetween(W.unboundedPreceding, W.currentRow)
-        everything = copies.rowsBetween(W.unboundedPreceding, W.unboundedFollowing)
-        kept = {"kept_row_id": F.first(ROW_ID).over(ranked), "copies": F.count(F.lit(1)).over(everything)}
+        kept = {"kept_row_id": F.first(ROW_ID).over(ranked)}
         if FILE in df.columns:
             kept["kept_file"] = F.first(FILE).over(ranked)
         df = df.withColumns({"_rank": F.row_number().over(ranked), **{f"_{n}": c for n, c in kept.items()}})
-        marked = reject(
-            df,
+        again = Rejection(
             (F.col("_rank") > 1) & compared,
-            self.name,
             f"repeats another row in {', '.join(self.columns)}",
             {n: F.col(f"_{n}") for n in kept},
         )
+        marked = reject(df, self.name, again)
         return marked.drop("_rank", *(f"_{n}" for n in kept))

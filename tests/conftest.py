@@ -1,0 +1,105 @@
+"""One Spark session for the whole suite, a cut of a real year, and an exact comparison of rows."""
+
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.config import Environment, load_pipeline
+from jobs.lake import Lake
+from jobs.progress import Progress
+
+ROOT = Path(__file__).parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+TEST_SETTINGS = {
+    "spark.master": "local[2]",
+    # Small data: one partition after a shuffle, and no re-planning between stages.
+    "spark.sql.shuffle.partitions": "1",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.default.parallelism": "2",
+    "spark.driver.memory": "2g",
+}
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Any]:
+    from jobs.session import start
+
+    session = start(TEST_SETTINGS, retention_days=30)
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def landing_of() -> Callable[..., Path]:
+    """Writes days of the real year into a folder."""
+    from jobs.samples import write_flights
+
+    def write(folder: Path, last: str, first: str = "2013-01-01") -> Path:
+        write_flights(folder, date.fromisoformat(first), date.fromisoformat(last))
+        return folder
+
+    return write
+
+
+def run_pipeline(spark: Any, folder: Path, file: Path | None = None, **options: Any) -> Any:
+    """Run a pipeline (default: the main job) with landing/ and lake/ of a folder, in the suite's session."""
+    from jobs.run import run
+
+    environment = Environment(lake=str(folder / "lake"), landing=str(folder / "landing"))
+    pipeline = load_pipeline(file or ROOT / "conf" / "flights.yaml")
+    lake = Lake(environment.lake)
+    return run(pipeline, environment, lake, lambda: spark, Progress(watched=False), **options)
+
+
+@pytest.fixture(scope="session")
+def night(spark: Any, landing_of: Any, tmp_path_factory: Any) -> Path:
+    """A folder with three days of the real year landed, built and released. Tests read it and do not write."""
+    folder = tmp_path_factory.mktemp("night")
+    landing_of(folder / "landing", "2013-01-03")
+    run_pipeline(spark, folder)
+    return folder
+
+
+@pytest.fixture
+def own_night(night: Path, tmp_path: Path) -> Path:
+    """A copy of `night` that a test may change."""
+    shutil.copytree(night, tmp_path / "night")
+    return tmp_path / "night"
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality in which NaN equals NaN and nothing else, null equals null, and types count."""
+    if isinstance(a, float) and isinstance(b, float):
+        return (math.isnan(a) and math.isnan(b)) or a == b
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    return type(a) is type(b) and a == b
+
+
+def plain_rows(df: Any, *columns: str) -> list[tuple[Any, ...]]:
+    """Rows as sorted tuples of plain values, for exact comparison."""
+    rows = [tuple(plain(v) for v in row) for row in (df.select(*columns) if columns else df).collect()]
+    return sorted(rows, key=repr)
+
+
+def plain(value: Any) -> Any:
+    if hasattr(value, "asDict"):
+        return value.asDict(recursive=True)
+    return [plain(v) for v in value] if isinstance(value, list) else value
+
+
+def assert_rows(df: Any, columns: list[str], expected: list[tuple[Any, ...]]) -> None:
+    """The rows are exactly these, in any order."""
+    found = plain_rows(df, *columns)
+    wanted = sorted(expected, key=repr)
+    assert len(found) == len(wanted) and all(same(a, b) for a, b in zip(found, wanted, strict=True)), (
+        f"\nfound:  {found}\nwanted: {wanted}"
+    )

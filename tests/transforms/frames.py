@@ -1,0 +1,32 @@
+"""Small frames with bookkeeping, and steps applied to them."""
+
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from transforms.rows import REJECTED, row_id, training_rows, with_bookkeeping
+from transforms.step import Learner, Step
+
+
+def frame(spark: Any, schema: str, *rows: tuple[Any, ...]) -> Any:
+    """A frame whose row ids are those of its content."""
+    df = spark.createDataFrame(list(rows), schema)
+    return with_bookkeeping(df.withColumn("_row_id", row_id("test", df.columns)))
+
+
+def applied(step: Step, df: Any, **tables: Any) -> Any:
+    step.names_after([c for c in df.columns if not c.startswith("_")], {n: t.columns for n, t in tables.items()})
+    step.check(df, tables)
+    frozen = step.fit(training_rows(df)) if isinstance(step, Learner) else step
+    return frozen.apply(df, tables)
+
+
+def rejected(df: Any, *columns: str) -> Any:
+    """The marked rows: the given columns, then step, reason, evidence."""
+    mark = F.col(REJECTED)
+    parts = (mark["step"].alias("step"), mark["reason"].alias("reason"), mark["evidence"].alias("evidence"))
+    return df.where(mark.isNotNull()).select(*columns, *parts)
+
+
+def kept(df: Any) -> Any:
+    return df.where(F.col(REJECTED).isNull())

@@ -1,0 +1,177 @@
+from datetime import datetime
+
+import pytest
+
+from tests.conftest import assert_rows, plain_rows
+from tests.transforms.frames import applied, frame, kept, rejected
+from transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
+from transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns
+from transforms.cleaning.text import NormaliseText
+from transforms.cleaning.times import LocalToUtc
+from transforms.cleaning.units import ConvertUnits, UnitChange, factor_and_offset
+from transforms.step import StepError
+
+NAN = float("nan")
+
+
+def changed(df, *columns):
+    return {row[:-1]: [(c["column"], c["step"]) for c in row[-1]] for row in plain_rows(df, *columns, "_changed")}
+
+
+def test_cast_converts_and_marks_what_cannot_be_converted(spark):
+    df = frame(spark, "id int, n string", (1, "7"), (2, "seven"), (3, None))
+    out = applied(Cast(columns={"n": "int"}), df)
+    assert_rows(kept(out), ["id", "n"], [(1, 7), (3, None)])
+    evidence = {"column": "n", "value": "seven", "type": "int"}
+    assert_rows(rejected(out, "id"), ["id", "step", "reason", "evidence"], [(2, "cast", "n is not int", evidence)])
+
+
+def test_cast_may_empty_the_cell_instead(spark):
+    df = frame(spark, "id int, n string", (1, "7"), (2, "seven"))
+    out = applied(Cast(columns={"n": "int"}, invalid="null"), df)
+    assert_rows(kept(out), ["id", "n"], [(1, 7), (2, None)])
+    assert changed(out, "id") == {(1,): [], (2,): [("n", "cast")]}
+
+
+def test_first_failing_column_gives_the_reason(spark):
+    df = frame(spark, "a string, b string", ("x", "y"))
+    out = applied(Cast(columns={"a": "int", "b": "int"}), df)
+    assert_rows(rejected(out), ["reason"], [("a is not int",)])
+
+
+def test_columns_are_renamed_selected_dropped_and_derived(spark):
+    df = frame(spark, "a int, b int", (1, 2))
+    assert Rename(columns={"a": "c"}).names_after(["a", "b"], {}) == ["c", "b"]
+    assert_rows(applied(Derive(columns={"c": "a + b"}), df), ["a", "b", "c"], [(1, 2, 3)])
+    assert "b" not in applied(DropColumns(columns=("b",)), df).columns
+    selected = applied(SelectColumns(columns=("b",)), df).columns
+    assert selected[0] == "b" and "a" not in selected and "_row_id" in selected
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (Cast(columns={"aa": "int"}), "there is no column 'aa' here — did you mean 'a'?"),
+        (Rename(columns={"a": "b"}), "two columns would be named 'b'"),
+        (Derive(columns={"_x": "1"}), "bookkeeping"),
+        (Derive(columns={"x": "rand()"}), "not stable per row"),
+        (Derive(columns={"x": "sum(a) over (partition by b)"}), "not stable per row"),
+        (CheckBounds(columns={"a": (2, 1)}), "wrong way round"),
+        (LocalToUtc(columns={"a": "u"}, time_zone="America/New_Yrok"), "did you mean 'America/New_York'?"),
+        (LocalToUtc(columns={"a": "u"}), "exactly one of"),
+        (ConvertUnits(columns={"a": UnitChange(from_unit="metre", to_unit="kg")}), "cannot convert"),
+        (ConvertUnits(columns={"a": UnitChange(from_unit="metrre", to_unit="km")}), "cannot convert"),
+    ],
+)
+def test_wrong_options_are_refused_before_spark(step, told):
+    with pytest.raises(StepError, match=r".*") as e:
+        step.names_after(["a", "b"], {})
+    assert told in str(e.value)
+
+
+def test_text_is_normalised_and_changes_are_noted(spark):
+    df = frame(spark, "id int, t string", (1, "  a \t b "), (2, "ab"), (3, "   "), (4, None), (5, "\u00a0x"))
+    out = applied(NormaliseText(columns=("t",), case="upper"), df)
+    assert_rows(out, ["id", "t"], [(1, "A B"), (2, "AB"), (3, None), (4, None), (5, "X")])
+    assert changed(out, "id")[(4,)] == []
+    assert changed(out, "id")[(1,)] == [("t", "normalise_text")]
+
+
+def test_text_takes_a_unicode_form(spark):
+    df = frame(spark, "t string", ("e\u0301",), (None,), ("\uff21",))
+    assert_rows(applied(NormaliseText(columns=("t",), unicode="NFC"), df), ["t"], [("é",), (None,), ("\uff21",)])
+    assert_rows(applied(NormaliseText(columns=("t",), unicode="NFKC"), df), ["t"], [("é",), (None,), ("A",)])
+
+
+@pytest.mark.parametrize(
+    ("from_unit", "to_unit", "value", "expected"),
+    [
+        ("degF", "degC", 212.0, 100.0),
+        ("degF", "degC", -40.0, -40.0),
+        ("mile/hour", "m/s", 10.0, 4.4704),
+        ("inch", "mm", 2.0, 50.8),
+        ("mbar", "hPa", 1013.0, 1013.0),
+    ],
+)
+def test_units(from_unit, to_unit, value, expected):
+    factor, offset = factor_and_offset(UnitChange(from_unit=from_unit, to_unit=to_unit))
+    assert value * factor + offset == pytest.approx(expected, abs=1e-9)
+
+
+def test_units_keep_null_and_nan(spark):
+    df = frame(spark, "d double", (1.0,), (None,), (NAN,))
+    out = applied(ConvertUnits(columns={"d": UnitChange(from_unit="mile", to_unit="km", into="km")}), df)
+    assert_rows(out, ["km"], [(1.609344,), (None,), (NAN,)])
+
+
+def test_local_times_become_utc(spark):
+    rows = [
+        ("2013-01-01 05:15:00", "America/New_York"),
+        ("2013-07-01 05:15:00", "America/New_York"),
+        ("2013-03-10 02:30:00", "America/New_York"),  # skipped by the zone: moved forward
+        (None, "America/New_York"),
+        ("nonsense", "America/New_York"),
+        ("2013-01-01 05:15:00", None),
+    ]
+    df = frame(spark, "t string, z string", *rows)
+    out = applied(LocalToUtc(columns={"t": "u"}, time_zone_column="z"), df)
+    found = [r["u"] for r in out.orderBy("u").collect() if r["u"]]
+    texts = sorted(r[0] for r in out.selectExpr("cast(u as string)").collect() if r[0])
+    assert len(found) == 3
+    assert texts == ["2013-01-01 10:15:00", "2013-03-10 07:30:00", "2013-07-01 09:15:00"]
+    assert all(isinstance(u, datetime) for u in found)
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        ("clip", [(1, 0.0), (2, 5.0), (3, 10.0), (4, None), (5, None)]),
+        ("null", [(1, None), (2, 5.0), (3, None), (4, None), (5, None)]),
+    ],
+)
+def test_bounds_change_cells(spark, action, expected):
+    df = frame(spark, "id int, x double", (1, -1.0), (2, 5.0), (3, 11.0), (4, None), (5, NAN))
+    out = applied(CheckBounds(columns={"x": (0, 10)}, action=action), df)
+    assert_rows(out, ["id", "x"], expected)
+    noted = {key[0] for key, entries in changed(out, "id").items() if entries}
+    assert noted == {1, 3, 5}
+
+
+def test_bounds_reject_or_flag(spark):
+    df = frame(spark, "id int, x double", (1, -1.0), (2, 0.0), (3, 10.0), (4, None), (5, NAN))
+    out = applied(CheckBounds(columns={"x": (0, 10)}), df)
+    assert_rows(rejected(out, "id"), ["id", "reason"], [(1, "x is out of bounds"), (5, "x is out of bounds")])
+    flagged = applied(CheckBounds(columns={"x": (0, None)}, action="flag"), df)
+    assert_rows(flagged, ["id", "x_out_of_bounds"], [(1, True), (2, False), (3, False), (4, False), (5, True)])
+
+
+def test_integer_columns_stay_integer_when_clipped(spark):
+    df = frame(spark, "x int", (-5,), (5,))
+    assert_rows(applied(CheckBounds(columns={"x": (0, 3)}, action="clip"), df), ["x"], [(0,), (3,)])
+
+
+def test_iqr_fences_are_learned_from_training_rows(spark):
+    rows = [(i, float(i), "train") for i in range(1, 10)] + [(10, 1000.0, "test"), (11, NAN, "train")]
+    df = frame(spark, "id int, x double, split string", *rows)
+    frozen = CheckOutliersIqr(columns=("x",)).fit(df.where("split = 'train'"))
+    assert frozen.columns == {"x": (-3.0, 13.0)}  # quartiles 3 and 7
+    out = applied(CheckOutliersIqr(columns=("x",)), df)
+    found = rejected(out, "id")
+    assert_rows(found, ["id", "step"], [(10, "check_outliers_iqr"), (11, "check_outliers_iqr")])
+
+
+def test_iqr_of_an_empty_column_fences_nothing(spark):
+    df = frame(spark, "x double", (None,), (None,))
+    assert CheckOutliersIqr(columns=("x",)).fit(df).columns == {"x": (None, None)}
+
+
+def test_rows_are_rejected_by_a_predicate(spark):
+    df = frame(spark, "a int, b int", (1, 1), (1, 2), (None, 1))
+    out = applied(RejectRows(where="a = b", reason="loop", show=("a",)), df)
+    assert_rows(rejected(out), ["reason", "evidence"], [("loop", {"where": "a = b", "a": "1"})])
+
+
+def test_a_marked_row_keeps_its_first_mark(spark):
+    df = frame(spark, "a int", (1,))
+    twice = applied(RejectRows(where="a = 1", reason="second"), applied(RejectRows(where="a = 1", reason="first"), df))
+    assert_rows(rejected(twice), ["reason"], [("first",)])
