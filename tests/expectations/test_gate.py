@@ -1,0 +1,248 @@
+"""The gate's verdict is the stock engine's, for every expectation that a suite may hold."""
+
+import json
+from datetime import date, datetime
+
+import pytest
+
+from expectations.gate import BITS, Gate
+from expectations.suites import SuiteError, known_types, load_suite
+from tests.conftest import same
+
+NAN = float("nan")
+FLOOR = ("expect_table_row_count_to_be_between", {"min_value": 1})
+PRESENT = ("expect_column_to_exist", {"column": "i"})
+
+# A table with nulls, NaN, empties, duplicates; `s` holds text of every awkward kind.
+SCHEMA = "i int, j int, x double, s string, t string, d date, ts timestamp, js string, b boolean, dt string"
+ROWS = [
+    (1, 1, 1.0, "a", "a", date(2013, 1, 1), datetime(2013, 1, 1, 5), '{"a": 1}', True, "2013-01-01"),
+    (2, 3, NAN, "", "b", date(2013, 1, 2), None, "not json", False, "2013-02-30"),
+    (2, 3, None, None, "b", None, datetime(2013, 2, 1), None, None, None),
+    (None, 5, -0.0, "déjà vu", None, date(1999, 12, 31), datetime(2014, 1, 1), "[]", True, "yesterday"),
+    (5, None, float("inf"), "a b", "a b", date(2013, 1, 1), datetime(2013, 1, 1, 5), "{}", True, "1999-12-31"),
+    (5, None, 1e9, "汉字", "汉字", date(2013, 1, 3), datetime(2013, 1, 1), '"x"', False, "2013-01-01"),
+]
+
+# At least one passing and one failing use of every allowed expectation.
+USES = [
+    *[("expect_column_values_to_be_between", {"column": c, "min_value": lo, "max_value": hi, **more})
+      for c, lo, hi, more in (("i", 1, 4, {}), ("i", 1, 4, {"mostly": 0.5}), ("x", 0, 10, {}), ("j", 1, 9, {}),
+                              ("i", 2, 3, {"strict_min": True}),
+                              ("i", 3, 9, {"row_condition": "j = 3", "condition_parser": "spark"}))],
+    *[(f"expect_column_values_to_{name}", {"column": c, **more})
+      for name in ("not_be_null", "be_null", "be_unique", "be_increasing", "be_decreasing")
+      for c, more in (("i", {}), ("s", {}), ("x", {}), ("j", {"mostly": 0.3}))
+      if not (name in ("be_increasing", "be_decreasing") and c == "s")],
+    *[(f"expect_column_values_to_{name}", {"column": "s", "value_set": ["a", "", "zz"], **more})
+      for name in ("be_in_set", "not_be_in_set") for more in ({}, {"mostly": 0.2})],
+    *[(f"expect_column_values_to_{name}", {"column": "s", "regex": regex})
+      for name in ("match_regex", "not_match_regex") for regex in ("^a", ".*", "^$")],
+    ("expect_column_values_to_match_regex_list", {"column": "s", "regex_list": ["^a", "汉"], "match_on": "any"}),
+    ("expect_column_values_to_match_regex_list", {"column": "s", "regex_list": ["a", "b"], "match_on": "all"}),
+    ("expect_column_values_to_not_match_regex_list", {"column": "s", "regex_list": ["^z", "^a$"]}),
+    ("expect_column_value_lengths_to_be_between", {"column": "s", "min_value": 1, "max_value": 3}),
+    ("expect_column_value_lengths_to_equal", {"column": "t", "value": 1}),
+    ("expect_column_values_to_match_strftime_format", {"column": "dt", "strftime_format": "%Y-%m-%d"}),
+    ("expect_column_values_to_be_json_parseable", {"column": "js"}),
+    ("expect_column_values_to_be_of_type", {"column": "i", "type_": "IntegerType"}),
+    ("expect_column_values_to_be_of_type", {"column": "i", "type_": "StringType"}),
+    ("expect_column_values_to_be_in_type_list", {"column": "x", "type_list": ["DoubleType", "FloatType"]}),
+    ("expect_column_type_to_be", {"column": "s", "type_": "StringType"}),
+    ("expect_column_value_z_scores_to_be_less_than", {"column": "j", "threshold": 1, "double_sided": True}),
+    ("expect_column_values_to_not_be_outliers", {"column": "j", "method": "iqr"}),
+    *[("expect_column_pair_values_to_be_equal", {"column_A": "s", "column_B": "t", "ignore_row_if": ignore})
+      for ignore in ("both_values_are_missing", "either_value_is_missing", "neither")],
+    ("expect_column_pair_values_a_to_be_greater_than_b", {"column_A": "j", "column_B": "i", "or_equal": True}),
+    ("expect_column_pair_values_a_to_be_greater_than_b", {"column_A": "i", "column_B": "j"}),
+    ("expect_column_pair_values_to_be_in_set", {"column_A": "i", "column_B": "j", "value_pairs_set": [[1, 1], [2, 3]]}),
+    ("expect_multicolumn_sum_to_equal", {"column_list": ["i", "j"], "sum_total": 5}),
+    ("expect_multicolumn_values_to_be_equal", {"column_list": ["s", "t"]}),
+    ("expect_select_column_values_to_be_unique_within_record", {"column_list": ["s", "t"]}),
+    ("expect_compound_columns_to_be_unique", {"column_list": ["i", "j"]}),
+    ("expect_compound_columns_to_be_unique", {"column_list": ["i", "j", "x"], "ignore_row_if": "never"}),
+    *[(f"expect_column_{name}_to_be_between", {"column": c, "min_value": -5, "max_value": 5})
+      for name in ("min", "max", "mean", "sum", "stdev", "median", "unique_value_count") for c in ("i", "j", "x")],
+    ("expect_column_min_to_be_between", {"column": "i", "min_value": 2, "row_condition": "j = 3",
+                                         "condition_parser": "spark"}),
+    *[(f"expect_column_proportion_of_{name}_values_to_be_between", {"column": "i", "min_value": low})
+      for name in ("unique", "non_null") for low in (0.1, 0.99)],
+    ("expect_column_most_common_value_to_be_in_set", {"column": "t", "value_set": ["b"]}),
+    *[(f"expect_column_distinct_values_to_{name}", {"column": "i", "value_set": values})
+      for name in ("be_in_set", "contain_set", "equal_set") for values in ([1, 2, 5], [1, 9])],
+    ("expect_column_to_exist", {"column": "x"}),
+    ("expect_table_columns_to_match_set", {"column_set": ["i", "j"], "exact_match": False}),
+    ("expect_table_columns_to_match_set", {"column_set": ["i", "j"], "exact_match": True}),
+    ("expect_table_columns_to_match_ordered_list", {"column_list": ["i", "j"]}),
+    ("expect_table_column_count_to_equal", {"value": 10}),
+    ("expect_table_column_count_to_be_between", {"min_value": 11}),
+    ("expect_table_row_count_to_equal", {"value": 6}),
+    ("expect_table_row_count_to_be_between", {"min_value": 7}),
+    ("expect_rows_to_satisfy_sql", {"column_list": ["i", "j"], "predicate": "i <= j"}),
+    ("expect_rows_to_satisfy_sql", {"column_list": ["i", "j"], "predicate": "i < j", "mostly": 0.5}),
+    ("expect_foreign_key_to_exist", {"columns": ["i"], "parent_table": "p", "parent_columns": ["id"]}),
+    ("expect_foreign_key_to_exist", {"columns": ["j"], "parent_table": "p", "parent_columns": ["id"], "mostly": 0.5}),
+    ("expect_newest_timestamp_to_be_at_least", {"column": "ts", "not_before": "2013-06-01"}),
+    ("expect_newest_timestamp_to_be_at_least", {"column": "ts", "not_before": {"$PARAMETER": "as_of"}}),
+    ("expect_row_count_to_stay_near_previous", {"previous_rows": {"$PARAMETER": "previous_rows"}}),
+    ("expect_row_count_to_stay_near_previous", {"previous_rows": 100}),
+]  # fmt: skip
+
+
+def suite_of(*uses, **fields):
+    entries = [
+        {"type": t, "kwargs": k, "meta": {"dimension": "validity"}, **fields} for t, k in (FLOOR, PRESENT, *uses)
+    ]
+    return load_suite({"name": "parity", "expectations": entries}, lambda *place: "test")
+
+
+def verdicts(spark, suite, df, rows):
+    parents = {"p": spark.createDataFrame([(1,), (2,), (3,)], "id int")}
+    parameters = {"as_of": "2015-01-01", "previous_rows": 5}
+    made = {"parents": parents, "parameters": parameters}
+    stock = Gate(spark, suite, stock=True, **made).judge(df, rows)
+    gate = Gate(spark, suite, **made)
+    return stock, gate.judge(df.withColumns(gate.masks(df)), rows), gate
+
+
+def assert_same_verdicts(stock, ours):
+    for theirs, mine in zip(stock.results, ours.results, strict=True):
+        told = f"{mine.rule.type} {dict(mine.rule.kwargs)}"
+        assert (theirs.success, theirs.raised) == (mine.success, mine.raised), told
+        assert same(json.loads(json.dumps(theirs.result)), json.loads(json.dumps(mine.result))), told
+    assert stock.blocking == ours.blocking
+    assert stock.document["statistics"] == ours.document["statistics"]
+
+
+def test_every_allowed_expectation_is_used_here():
+    assert set(known_types()) - {t for t, _ in USES} == set()
+
+
+def test_verdicts_equal_the_stock_engine(spark):
+    df = spark.createDataFrame(ROWS, SCHEMA).coalesce(1)
+    stock, ours, gate = verdicts(spark, suite_of(*USES), df, len(ROWS))
+    assert_same_verdicts(stock, ours)
+    assert len(gate.compiled.bits) > 30
+    outcomes = [r.success for r in ours.results]
+    assert any(outcomes) and not all(outcomes)
+
+
+@pytest.mark.parametrize("rows", [[], [(None,) * 10] * 3], ids=["no rows", "only nulls"])
+def test_verdicts_equal_on_empty_and_null_tables(spark, rows):
+    df = spark.createDataFrame(rows, SCHEMA).coalesce(1)
+    skipped = ("z_scores", "outliers")  # both engines raise, with messages that name a metric of their own run
+    uses = [u for u in USES if not any(s in u[0] for s in skipped)]
+    stock, ours, _ = verdicts(spark, suite_of(*uses), df, len(rows))
+    assert_same_verdicts(stock, ours)
+
+
+def test_verdicts_equal_on_the_real_year(spark, night):
+    df = spark.read.format("delta").load(str(night / "lake" / "flights"))
+    uses = [
+        ("expect_column_values_to_be_between", {"column": "arr_delay", "min_value": -60, "max_value": 60}),
+        ("expect_column_values_to_not_be_null", {"column": "tailnum"}),
+        ("expect_column_values_to_match_regex", {"column": "tailnum", "regex": "^N[0-9]+"}),
+        ("expect_compound_columns_to_be_unique", {"column_list": ["tailnum", "flight_date"]}),
+        (
+            "expect_rows_to_satisfy_sql",
+            {"column_list": ["dep_delay", "arr_delay"], "predicate": "arr_delay < dep_delay"},
+        ),
+        ("expect_column_pair_values_a_to_be_greater_than_b", {"column_A": "distance_km", "column_B": "air_time"}),
+        ("expect_column_mean_to_be_between", {"column": "distance_km", "min_value": 1000, "max_value": 2000}),
+    ]
+    entries = [("expect_column_to_exist", {"column": "carrier"}), *uses]
+    suite = load_suite(
+        {
+            "name": "real",
+            "expectations": [{"type": t, "kwargs": k, "meta": {"dimension": "validity"}} for t, k in (FLOOR, *entries)],
+        },
+        lambda *place: "test",
+    )
+    stock, ours, _ = verdicts(spark, suite, df, df.count())
+    assert_same_verdicts(stock, ours)
+
+
+def test_more_rules_than_one_mask_holds(spark):
+    df = spark.createDataFrame([(i,) for i in range(100)], "i int").coalesce(1)
+    uses = [("expect_column_values_to_be_between", {"column": "i", "max_value": n}) for n in range(BITS + 10)]
+    stock, ours, gate = verdicts(spark, suite_of(*uses), df, 100)
+    assert list(gate.masks(df)) == ["_failed", "_failed_1"]
+    assert_same_verdicts(stock, ours)
+    assert [r.unexpected_count for r in ours.results[2:]] == [99 - n for n in range(BITS + 10)]
+
+
+def quarantine(spark, ceiling, severity="critical"):
+    df = spark.createDataFrame([(i, None if i == 3 else i) for i in range(10)], "i int, j int").coalesce(1)
+    entries = [
+        {"type": t, "kwargs": k, "severity": severity, "meta": {"dimension": "validity", **meta}}
+        for t, k, meta in (
+            (*FLOOR, {}),
+            (*PRESENT, {}),
+            ("expect_column_values_to_not_be_null", {"column": "j"}, {"on_row_fail": "quarantine"}),
+            ("expect_column_values_to_be_between", {"column": "i", "max_value": 8}, {"on_row_fail": "quarantine"}),
+        )
+    ]
+    suite = load_suite({"name": "q", "expectations": entries}, lambda *place: "test")
+    gate = Gate(spark, suite, ceiling=ceiling)
+    staged = df.withColumns(gate.masks(df))
+    aside = staged.where(gate.is_quarantined())
+    found = {r["i"]: r["why"] for r in aside.select("i", gate.quarantine_reason().alias("why")).collect()}
+    return found, gate.judge(staged, 10, len(found))
+
+
+def test_rows_that_fail_a_quarantine_rule_are_set_aside(spark):
+    found, verdict = quarantine(spark, ceiling=0.2)
+    assert found == {
+        3: "expect_column_values_to_not_be_null (j)",
+        9: "expect_column_values_to_be_between (i)",
+    }
+    assert verdict.blocking == [] and verdict.passed == 4
+    assert [r.success for r in verdict.results] == [True, True, False, False]
+
+
+def test_more_than_the_ceiling_blocks(spark):
+    _, verdict = quarantine(spark, ceiling=0.1)
+    assert verdict.blocking == ["2 of 10 rows would be quarantined, more than the ceiling of 10.0%"]
+
+
+@pytest.mark.parametrize(("severity", "blocks", "warns"), [("critical", 1, 0), ("warning", 0, 1), ("info", 0, 0)])
+def test_severity_decides(spark, severity, blocks, warns):
+    df = spark.createDataFrame([(1,)], "i int")
+    suite = suite_of(("expect_column_values_to_be_between", {"column": "i", "min_value": 5}), severity=severity)
+    _, verdict, _ = verdicts(spark, suite, df, 1)
+    assert (len(verdict.blocking), len(verdict.warnings)) == (blocks, warns)
+
+
+def test_a_rule_that_raises_blocks_whatever_its_severity(spark):
+    df = spark.createDataFrame([("a",)], "i string")
+    suite = suite_of(("expect_column_mean_to_be_between", {"column": "nope", "min_value": 5}), severity="info")
+    _, verdict, _ = verdicts(spark, suite, df, 1)
+    assert len(verdict.blocking) == 1 and "could not be evaluated" in verdict.blocking[0]
+
+
+def test_a_pattern_that_java_cannot_read_is_refused(spark):
+    df = spark.createDataFrame([("a",)], "i string")
+    suite = suite_of(("expect_column_values_to_match_regex", {"column": "i", "regex": "("}))
+    with pytest.raises(SuiteError, match="no regular expression"):
+        Gate(spark, suite).masks(df)
+
+
+def test_only_row_rules_can_quarantine(spark):
+    df = spark.createDataFrame([(1,)], "i int")
+    entry = {"dimension": "uniqueness", "on_row_fail": "quarantine"}
+    suite = suite_of(("expect_column_values_to_be_unique", {"column": "i"}))
+    data = [r.configuration() | {"meta": {"dimension": "validity"}} for r in suite.rules]
+    data[2]["meta"] = entry
+    suite = load_suite({"name": "q", "expectations": data}, lambda *place: "test")
+    gate = Gate(spark, suite)
+    gate.masks(df)
+    with pytest.raises(SuiteError, match="no row rule"):
+        gate.is_quarantined()
+
+
+def test_dimensions_are_measured_or_said_not_to_be(spark):
+    df = spark.createDataFrame([(1,), (2,), (None,), (9,)], "i int").coalesce(1)
+    suite = suite_of(("expect_column_values_to_be_between", {"column": "i", "max_value": 5}))
+    _, verdict, _ = verdicts(spark, suite, df, 4)
+    assert verdict.dimensions()["validity"] == pytest.approx((1 + 1 + 0.75) / 3)
+    assert verdict.dimensions()["accuracy"] is None

@@ -1,0 +1,91 @@
+import copy
+
+import pytest
+
+from expectations.suites import REFUSED, SuiteError, known_types, load_suite
+from tests.conftest import ROOT
+
+GOOD = {
+    "name": "good",
+    "expectations": [
+        {
+            "type": "expect_table_row_count_to_be_between",
+            "kwargs": {"min_value": 1},
+            "meta": {"dimension": "completeness"},
+        },
+        {"type": "expect_column_to_exist", "kwargs": {"column": "a"}, "meta": {"dimension": "consistency"}},
+        {
+            "type": "expect_column_values_to_be_between",
+            "kwargs": {"column": "a", "min_value": 0},
+            "severity": "warning",
+            "meta": {"dimension": "validity"},
+        },
+    ],
+}
+
+
+def at(*place):
+    return "suite.yaml: " + ".".join(map(str, place))
+
+
+def changed(**fields):
+    data = copy.deepcopy(GOOD)
+    data["expectations"][2] |= fields
+    return data
+
+
+def test_a_good_suite_loads_in_full():
+    suite = load_suite(GOOD, at)
+    assert [r.severity for r in suite.rules] == ["critical", "critical", "warning"]
+    assert suite.rules[2].columns == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (changed(type="expect_column_values_to_be_betwen"), "did you mean 'expect_column_values_to_be_between'?"),
+        (changed(severity="critcal"), "none of critical, warning, info"),
+        (changed(severity="CRITICAL"), "none of critical, warning, info"),
+        (changed(kwargs={"column": "a", "min_vlue": 0}), "kwargs.min_vlue: unknown — did you mean 'min_value'?"),
+        (changed(kwargs={"min_value": 0}), "kwargs.column: field required"),
+        (changed(kwargs={"column": "a", "min_value": 0, "mostly": 2}), "mostly"),
+        (changed(meta={}), "meta.dimension is one of"),
+        (changed(meta={"dimension": "validty"}), "did you mean 'validity'?"),
+        (changed(meta={"dimension": "validity", "on_row_fail": "quarantaine"}), "did you mean 'quarantine'?"),
+        (changed(sevrity="info"), "unknown key 'sevrity' — did you mean 'severity'?"),
+        ({"name": "x", "expectations": []}, "at least one expectation"),
+        ({"name": "x", "expectations": GOOD["expectations"][1:]}, "needs a floor"),
+        (
+            {"name": "x", "expectations": [GOOD["expectations"][0], GOOD["expectations"][2]]},
+            "which columns must be there",
+        ),
+        ([], "a name and a list"),
+    ],
+)
+def test_what_is_not_understood_is_refused(data, told):
+    with pytest.raises(SuiteError) as e:
+        load_suite(data, at)
+    assert told in str(e.value) and "suite.yaml" in str(e.value)
+
+
+@pytest.mark.parametrize("kind", sorted(REFUSED))
+def test_rules_that_cannot_be_trusted_are_refused_with_the_reason(kind):
+    with pytest.raises(SuiteError, match="is not allowed"):
+        load_suite(changed(type=kind), at)
+
+
+def test_own_expectations_are_known():
+    assert {
+        "expect_foreign_key_to_exist",
+        "expect_newest_timestamp_to_be_at_least",
+        "expect_rows_to_satisfy_sql",
+        "expect_row_count_to_stay_near_previous",
+    } <= set(known_types())
+
+
+def test_every_suite_of_the_project_loads():
+    from jobs.config import load_pipeline
+
+    pipeline = load_pipeline(ROOT / "conf" / "flights.yaml")
+    used = {t.suite for t in pipeline.tables.values()}
+    assert used == {p.stem for p in (ROOT / "expectations" / "suites").glob("*.yaml")}
