@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import Any
 
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -19,7 +21,6 @@ from jobs.lake import Lake, Published, now
 from jobs.planning import TablePlan, build_key
 from jobs.progress import Progress
 from jobs.publishing import (
-    is_delta,
     ledger_entries,
     publish,
     published_columns,
@@ -175,12 +176,12 @@ class Builder:
         staging = lake.staging(table, key)
         gate = self.gate(plan, files)
         done = staging + "/_built"
-        if is_delta(staging) and is_delta(done):
+        if DeltaTable.is_deltatable(done):
             # A run that died left this behind: the same inputs, configuration and code.
             rows_in = read_small(done)["rows_in"]
+            staged = spark.read.parquet(staging)
             if gate is not None:
-                left = spark.read.format("delta").load(staging)
-                gate.masks(left.drop(*(c for c in left.columns if c.startswith(MASK))))
+                gate.masks(staged.drop(*(c for c in staged.columns if c.startswith(MASK))))
         else:
             with self.progress.phase(table, "steps"):
                 df, rows_in = rows()
@@ -192,20 +193,21 @@ class Builder:
             with self.progress.phase(table, "stage"):
                 stage(df, staging)
                 write_small(done, {"rows_in": rows_in})
-        staged = spark.read.format("delta").load(staging)
+            staged = spark.read.schema(df.schema).parquet(staging)
         masks = [c for c in staged.columns if c.startswith(MASK)]
         quarantined = gate.is_quarantined() if gate else F.lit(False)
-        with self.progress.phase(table, "gate"):
+        with self.progress.phase(table, "balance"):
             counts = count_staged(staged, quarantined, rows_in)
             if counts.lost:
                 raise HeadgateError(
                     f"table '{table}': the rows do not balance: {counts.rows_in:,} in + {counts.made:,} made, but "
                     f"{counts.published:,} kept + {sum(counts.rejected.values()):,} rejected"
                 )
-            columns = published_columns(staged, masks, raw=bool(files))
-            kept = staged.where(F.col(REJECTED).isNull())
-            verdict = None
-            if gate is not None:
+        columns = published_columns(staged, masks, raw=bool(files))
+        kept = staged.where(F.col(REJECTED).isNull())
+        verdict = None
+        if gate is not None:
+            with self.progress.phase(table, "gate"):
                 verdict = gate.judge(
                     kept.select(*columns, *masks), counts.published + counts.quarantined, counts.quarantined
                 )
@@ -339,6 +341,7 @@ class Builder:
                     "size": f.size,
                     "modified": f.modified,
                     "sha256": f.sha256,
+                    "at": now(),
                     "base": base,
                     "build": build,
                     "run_id": self.run_id,
@@ -407,13 +410,8 @@ def load_fitted(lake: Lake, table: str, build_key: str) -> list[Step]:
 
 def write_small(path: str, value: dict[str, Any]) -> None:
     """A JSON value as a Delta table of one row, so that it is there whole or not at all, on any storage."""
-    import pyarrow as pa
-    from deltalake import write_deltalake
-
     write_deltalake(path, pa.table({"value": [json.dumps(value, default=str)]}), mode="overwrite")
 
 
 def read_small(path: str) -> dict[str, Any]:
-    from deltalake import DeltaTable
-
     return json.loads(DeltaTable(path).to_pyarrow_table()["value"][0].as_py())

@@ -413,8 +413,11 @@ def follow_columns(
 
 def ddl_columns(ddl: str, where: str) -> list[tuple[str, str]]:
     """(name, type) of each column of a Spark DDL text such as 'id BIGINT, tags ARRAY<STRING>'."""
-    parts, depth, start = [], 0, 0
+    parts, depth, start, inside_name = [], 0, 0, False
     for i, char in enumerate(ddl):
+        inside_name ^= char == "`"
+        if inside_name:
+            continue
         depth += (char in "<(") - (char in ">)")
         if char == "," and depth == 0:
             parts.append(ddl[start:i])

@@ -87,6 +87,7 @@ SCHEMAS = {
             ("size", pa.int64()),
             ("modified", TIMESTAMP),
             ("sha256", pa.string()),
+            ("at", TIMESTAMP),
             ("base", pa.int64()),  # the table's version before the build that took the file up
             ("build", pa.string()),
             ("run_id", pa.string()),
@@ -136,10 +137,13 @@ class Lake:
         delta = self.open(table, version)
         if delta is None:
             return None
-        found = describe(table, self.path(table), delta, delta.history(1)[0])
+        newest = delta if version is None else self.need_table(table)
+        age = newest.version() - delta.version()
+        commits = newest.history(age + 1)  # a table opened at an older version numbers its history wrongly
+        found = describe(table, self.path(table), delta, commits[age] if age < len(commits) else {})
         if "restored_version" in found.facts:  # the content, and so the build, is that of the version restored
             origin = self.published(table, found.facts["restored_version"])
-            found = replace(found, facts=(origin.facts if origin else {}) | {"restored": found.facts})
+            found = replace(found, facts=origin.facts if origin else {})
         return found
 
     def tables(self) -> list[str]:
@@ -173,25 +177,43 @@ class Lake:
         if rows:
             write_deltalake(self.path(table), pa.Table.from_pylist(list(rows), schema=SCHEMAS[table]), mode="append")
 
+    def last_output_rows(self, table: str) -> int | None:
+        """How many rows the newest commit says that it wrote."""
+        delta = self.open(table)
+        told = delta.history(1)[0].get("operationMetrics", {}) if delta else {}
+        return int(told["numOutputRows"]) if "numOutputRows" in told else None
+
+    def last_base(self, table: str) -> int | None:
+        """The base of the newest build that a table's commits name, past those of other writers; None without one."""
+        delta = self.open(table)
+        if delta is None:
+            return None
+        for limit in (1, 20, None):
+            commits = delta.history(limit)
+            for age, commit in enumerate(commits):
+                facts = facts_of(commit)
+                if "restored_version" in facts or "build" in facts:
+                    found = self.published(table, delta.version() - age)
+                    return found.facts.get("base") if found else None
+        return None
+
     def files_of(self, table: str) -> dict[str, dict[str, Any]]:
         """The files taken up into the table's present content, by path.
 
         Files are recorded just before the commit that publishes them. Records of a build that was never published
         (its run died), or that was undone by a restore, do not count: their base is not below the present build's.
         """
-        delta = self.open("files")
-        current = self.published(table)
-        if delta is None or current is None:
+        delta, last = self.open("files"), self.last_base(table)
+        if delta is None or last is None:
             return {}
-        last = current.facts.get("base", current.version)
         rows = delta.to_pyarrow_table(filters=[("table", "=", table)]).to_pylist()
-        return {r["path"]: r for r in sorted(rows, key=lambda r: (r["base"], r["modified"])) if r["base"] <= last}
+        return {r["path"]: r for r in sorted(rows, key=lambda r: (r["base"], r["at"])) if r["base"] <= last}
 
     def forget_unpublished_files(self, table: str) -> None:
         """Delete the records of files whose build was never published."""
-        delta, current = self.open("files"), self.published(table)
+        delta, last = self.open("files"), self.last_base(table)
         if delta is not None:
-            last = current.facts.get("base", current.version) if current else -2
+            last = -2 if last is None else last
             dead = f"\"table\" = '{table}' AND base > {last}"
             if delta.to_pyarrow_dataset().count_rows(filter=(pc.field("table") == table) & (pc.field("base") > last)):
                 delta.delete(dead)
@@ -276,19 +298,24 @@ class Lake:
 
 def describe(table: str, path: str, delta: DeltaTable, commit: dict[str, Any], version: int | None = None) -> Published:
     """What a commit says; the rows are those of `delta`, and not counted for another `version` of it."""
-    try:
-        facts = json.loads(commit.get("userMetadata") or "{}")
-    except ValueError:
-        facts = {}
     return Published(
         table=table,
         path=path,
         version=delta.version() if version is None else version,
         rows=count_rows(delta) if version is None else -1,
-        at=datetime.fromtimestamp(commit["timestamp"] / 1000, tz=timezone.utc),
+        at=datetime.fromtimestamp(commit.get("timestamp", 0) / 1000, tz=timezone.utc),
         operation=commit.get("operation", ""),
-        facts=facts if isinstance(facts, dict) else {},
+        facts=facts_of(commit),
     )
+
+
+def facts_of(commit: dict[str, Any]) -> dict[str, Any]:
+    """What headgate wrote into a commit; nothing for a commit of another writer."""
+    try:
+        facts = json.loads(commit.get("userMetadata") or "{}")
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def count_rows(delta: DeltaTable) -> int:

@@ -2,14 +2,12 @@
 
 import json
 import math
-import shutil
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from delta.tables import DeltaTable as SparkDeltaTable
 from py4j.protocol import Py4JJavaError
+from pyarrow import fs
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -30,15 +28,12 @@ LEDGER_COLUMNS = {
 }
 
 
-def is_delta(path: str) -> bool:
-    from deltalake import DeltaTable
-
-    return DeltaTable.is_deltatable(path)
-
-
 def stage(df: DataFrame, path: str) -> None:
-    """Write kept and rejected rows, with their marks and masks, in one pass."""
-    df.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(path)
+    """Write kept and rejected rows, with their marks and masks, in one pass.
+
+    Plain Parquet: only the build that wrote it reads it, and a table's log would cost more than its rows.
+    """
+    df.write.mode("overwrite").parquet(path)
 
 
 def write_ledger(
@@ -118,9 +113,13 @@ def publish(
         if "io.delta.exceptions.Concurrent" in str(e.java_exception) or "ConcurrentAppend" in str(e):
             raise LostRace(f"table '{table}' was changed by another writer while it was published; run again") from None
         raise
+    written = lake.last_output_rows(table)
     done = lake.published(table)
     if done is None or done.facts.get("run_id") != facts["run_id"] or done.facts.get("build") != facts["build"]:
         raise LostRace(f"another run published table '{table}' first; run again to build on it")
+    expected = facts["rows"]["published"]
+    if how.mode != "merge" and not replaced_files and written != expected:
+        raise HeadgateError(f"table '{table}': {expected:,} rows were to be published, the commit holds {written:,}")
     return done
 
 
@@ -174,20 +173,14 @@ def ledger_entries(staged: DataFrame, quarantined: Column, reason: Column) -> Da
     )
 
 
-def size_of(path: str) -> int:
-    from deltalake import DeltaTable
-
-    files = pa.table(DeltaTable(path).get_add_actions(flatten=True))
-    return pc.sum(files["size_bytes"]).as_py() or 0
+def size_of(folder: str) -> int:
+    """Bytes of the files in a folder."""
+    files, base = fs.FileSystem.from_uri(folder) if "://" in folder else (fs.LocalFileSystem(), folder)
+    return sum(f.size or 0 for f in files.get_file_info(fs.FileSelector(base)))
 
 
 def remove(folder: str) -> None:
     """Remove a folder of the lake's own staging area."""
-    if "://" in folder:
-        from pyarrow import fs
-
-        files, base = fs.FileSystem.from_uri(folder)
-        if files.get_file_info(base).type != fs.FileType.NotFound:
-            files.delete_dir(base)
-    else:
-        shutil.rmtree(Path(folder), ignore_errors=True)
+    files, base = fs.FileSystem.from_uri(folder) if "://" in folder else (fs.LocalFileSystem(), folder)
+    if files.get_file_info(base).type != fs.FileType.NotFound:
+        files.delete_dir(base)

@@ -1,5 +1,6 @@
 """Looking at a lake without a JVM: tables, versions, releases, SQL over any of them."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -93,7 +94,9 @@ def sql(lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Ta
     System tables are there under their names (runs, releases, ledger, metrics, lineage, files). At most `limit`
     rows come back.
     """
-    connection = duckdb.connect(config={"TimeZone": "UTC"})
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+    with contextlib.suppress(duckdb.Error):  # without its ICU extension, DuckDB knows no other zone than UTC
+        connection.execute("SET TimeZone = 'UTC'")
     # A query reads the tables named here and nothing else of the machine.
     connection.execute("SET enable_external_access = false")
     for name, version in readable(lake, release).items():

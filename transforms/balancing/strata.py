@@ -30,6 +30,7 @@ BINS = 64
 class ResampleStrata(Step):
     """Repeat or leave out training rows by fixed thresholds: what `sample_strata` becomes once fitted.
 
+    by, seed: as in `sample_strata`.
     strata: each entry is {"stratum", "rows", "target", "copies", "hash", "row_id"}: every row of the stratum is taken
         `copies` times, and once more if its (hash, row id) is at most the entry's.
     Rows of other splits and of unseen strata stay as they are. Rows taken zero times are marked; further copies are

@@ -1,0 +1,53 @@
+"""The real pipeline through spark-submit, from an empty folder with only the archive beside it."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pyspark
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory):
+    """What `make build` makes: the wheel's bytes under the name that executors accept."""
+    folder = tmp_path_factory.mktemp("dist")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*pip, "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)], check=True)
+    (wheel,) = folder.glob("headgate-*.whl")
+    return wheel.rename(folder / "headgate.zip")
+
+
+def test_the_wheel_holds_the_three_packages_and_nothing_else(archive):
+    tops = {name.split("/")[0] for name in zipfile.ZipFile(archive).namelist()}
+    assert {t for t in tops if not t.endswith(".dist-info")} == {"jobs", "transforms", "expectations"}
+
+
+def test_spark_submit_runs_the_real_pipeline(archive, tmp_path, landing_of):
+    from jobs.java import java_home
+
+    (tmp_path / "headgate.zip").write_bytes(archive.read_bytes())
+    landing_of(tmp_path / "landing", "2013-01-01")
+    submit = Path(pyspark.__path__[0]) / "bin" / "spark-submit"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK", "PYTHONPATH", "HEADGATE_ZIP"))}
+    environment |= {"JAVA_HOME": str(java_home()), "PYSPARK_PYTHON": sys.executable, "PYTHONSAFEPATH": "1"}
+    command = [str(submit), "--master", "local[2]", "--conf", "spark.sql.shuffle.partitions=2"]
+    command += ["--conf", "spark.databricks.delta.snapshotPartitions=2"]
+    command += [str(ROOT / "deploy" / "launch.py"), "run", str(ROOT / "conf" / "flights.yaml"), "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    outcome = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert outcome["release"] == "flights-1" and outcome["built"] == 12
+    assert {p.name for p in tmp_path.iterdir()} >= {"headgate.zip", "landing", "lake"}
+
+
+def test_without_an_archive_it_says_what_to_do(tmp_path):
+    environment = os.environ | {"HEADGATE_ZIP": str(tmp_path / "none.zip")}
+    command = [sys.executable, str(ROOT / "deploy" / "launch.py"), "run"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "`make build` makes it" in done.stderr

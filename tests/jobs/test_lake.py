@@ -1,0 +1,72 @@
+import threading
+from datetime import datetime, timezone
+
+import pytest
+
+from jobs.errors import InputMissing, LostRace, UsageError
+from jobs.lake import SCHEMAS, Lake
+
+
+def test_an_empty_lake_says_so(tmp_path):
+    lake = Lake(str(tmp_path / "lake"))
+    assert lake.tables() == [] and lake.releases == [] and lake.system("runs").num_rows == 0
+    with pytest.raises(InputMissing, match="has no release yet"):
+        lake.release("latest")
+    with pytest.raises(InputMissing, match="has no table 'x'"):
+        lake.need_table("x")
+    assert not (tmp_path / "lake").exists()
+
+
+def test_releases_are_numbered_named_and_never_change(tmp_path):
+    lake = Lake(str(tmp_path))
+    assert lake.publish_release("p", "r1", {"a": 1}, None, None, None) == "p-1"
+    assert lake.publish_release("p", "r2", {"a": 2}, None, 1, "spring") == "spring"
+    assert lake.release("latest")["release"] == lake.release("2")["release"] == "spring"
+    with pytest.raises(UsageError, match="never changes"):
+        lake.publish_release("p", "r3", {"a": 3}, None, 2, "spring")
+    with pytest.raises(UsageError, match="did you mean 'spring'"):
+        lake.release("sprng")
+
+
+def test_a_release_on_an_old_view_loses(tmp_path):
+    lake = Lake(str(tmp_path))
+    lake.publish_release("p", "r1", {"a": 1}, None, None, None)
+    with pytest.raises(LostRace):
+        lake.publish_release("p", "r2", {"a": 1}, None, None, None)
+    assert len(lake.releases) == 1
+
+
+def test_of_eight_releases_at_once_one_wins(tmp_path):
+    lake = Lake(str(tmp_path))
+    lake.publish_release("p", "r0", {"a": 0}, None, None, None)
+    outcomes = []
+
+    def publish(i):
+        try:
+            outcomes.append(Lake(str(tmp_path)).publish_release("p", f"r{i}", {"a": i}, None, 1, None))
+        except LostRace:
+            outcomes.append(None)
+
+    threads = [threading.Thread(target=publish, args=(i,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert sorted(outcomes, key=str) == [None] * 7 + ["p-2"] and len(lake.releases) == 2
+
+
+def test_other_pipelines_releases_do_not_compete(tmp_path):
+    lake = Lake(str(tmp_path))
+    lake.publish_release("p", "r1", {"a": 1}, None, None, None)
+    assert lake.publish_release("q", "r2", {"b": 1}, None, None, None) == "q-2"
+    assert lake.latest_release("p")["release"] == "p-1"
+
+
+def test_system_tables_keep_their_schema(tmp_path):
+    lake = Lake(str(tmp_path))
+    at = datetime(2013, 1, 1, tzinfo=timezone.utc)
+    lake.record("runs", [{"run_id": "r", "at": at, "status": "running"}])
+    assert lake.system("runs").schema.names == SCHEMAS["runs"].names
+    assert lake.system("runs").to_pylist()[0]["at"] == at
+    with pytest.raises(UsageError, match="no version 9"):
+        lake.open("runs", 9)

@@ -1,0 +1,429 @@
+"""The main job on a cut of the real year, end to end."""
+
+import json
+import shutil
+from datetime import date
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+from deltalake import DeltaTable
+
+from jobs import queries
+from jobs.build import load_fitted
+from jobs.config import Environment, load_pipeline
+from jobs.errors import GateBlocked, InputMissing, LostRace, UsageError
+from jobs.lake import Lake
+from jobs.planning import plan_table
+from jobs.run import dry_run
+from tests.conftest import ROOT, run_pipeline
+
+FLIGHTS = ROOT / "conf" / "flights.yaml"
+
+
+def content(folder: Path, table: str, version: int | None = None) -> list[str]:
+    """The rows of a published table as sorted texts."""
+    rows = DeltaTable(str(folder / "lake" / table), version=version).to_pyarrow_table().to_pylist()
+    return sorted(json.dumps(r, default=str, sort_keys=True) for r in rows)
+
+
+def lake_of(folder: Path) -> Lake:
+    return Lake(str(folder / "lake"))
+
+
+def records(outcome):
+    return {r["table"]: r for r in outcome.tables}
+
+
+def variant(folder: Path, **edits: str) -> Path:
+    """A copy of the project's pipeline and suites with texts replaced: file name -> 'old -> new'."""
+    conf = folder / "variant"
+    shutil.copytree(ROOT / "conf", conf / "conf")
+    shutil.copytree(ROOT / "expectations" / "suites", conf / "expectations" / "suites")
+    for name, edit in edits.items():
+        file = next((conf).rglob(f"{name}.yaml"))
+        old, new = edit.split(" -> ")
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new, 1))
+    return conf / "conf" / "flights.yaml"
+
+
+def test_every_row_is_accounted_for(night):
+    """rows in + rows made = rows published + rows rejected, from what was written and not from what was counted."""
+    lake = lake_of(night)
+    ledger = DeltaTable(lake.path("ledger")).to_pyarrow_table()
+    pipeline = load_pipeline(FLIGHTS)
+    for name, table in pipeline.tables.items():
+        published = lake.published(name)
+        build = published.facts["build"]
+        rejected = pc.sum(pc.equal(ledger["build"], build)).as_py() or 0
+        rows_in = lake.published(table.from_).rows if table.from_ else published.facts["rows"]["rows_in"]
+        made = published.facts["rows"]["made"]
+        assert rows_in + made == published.rows + rejected, name
+    landed = sum(len(f.read_text().splitlines()) - 1 for f in (night / "landing" / "flights").glob("*.csv"))
+    assert lake.published("raw_flights").rows == landed == 2699
+
+
+def test_the_training_table_is_what_a_model_needs(night):
+    rows = DeltaTable(str(night / "lake" / "flights_training")).to_pyarrow_table().to_pylist()
+    splits = {r["split"] for r in rows}
+    assert splits == {"train", "valid", "test"}
+    assert all(r["temp_c"] is not None and r["seats"] is not None and r["late"] is not None for r in rows)
+    assert {r["split"] for r in rows if r["weight"] is not None} == {"train"}
+    weights = [r["weight"] for r in rows if r["split"] == "train"]
+    assert sum(weights) / len(weights) == pytest.approx(1)
+    filled = [c["step"] for r in rows for c in r["_changed"] if c["column"] == "plane_age"]
+    assert filled and set(filled) == {"impute_median"}
+    made = [r for r in rows if r["_parents"]]
+    assert all(r["split"] == "train" for r in made)
+    ids = {r["_row_id"] for r in rows}
+    assert len(ids) == len(rows) and all(set(r["_parents"]) <= ids for r in made)
+
+
+def test_known_facts_of_the_year(night):
+    flights = DeltaTable(str(night / "lake" / "flights")).to_pyarrow_table().to_pylist()
+    first = next(r for r in flights if (r["carrier"], r["flight"], str(r["flight_date"])) == ("UA", 1545, "2013-01-01"))
+    assert str(first["sched_dep_utc"]) == "2013-01-01 10:15:00+00:00"
+    assert first["distance_km"] == pytest.approx(1400 * 1.609344)
+    weather = DeltaTable(str(night / "lake" / "weather")).to_pyarrow_table().to_pylist()
+    hour = next(r for r in weather if r["origin"] == "EWR" and str(r["time_hour"]) == "2013-01-01 06:00:00+00:00")
+    assert hour["temp_c"] == pytest.approx((39.02 - 32) / 1.8)
+
+
+def test_tables_are_open_to_every_reader_for_the_promised_time(night):
+    for table in lake_of(night).tables():
+        delta = DeltaTable(str(night / "lake" / table))
+        assert delta.protocol().min_reader_version == 1
+        assert delta.metadata().configuration["delta.deletedFileRetentionDuration"] == "interval 30 days"
+        assert delta.metadata().configuration["delta.logRetentionDuration"] == "interval 30 days"
+
+
+def test_system_tables_tell_the_run(night):
+    lake = lake_of(night)
+    runs = lake.system("runs").to_pylist()
+    assert [r["event"] for r in sorted(runs, key=lambda r: r["at"])] == ["started", "finished"]
+    assert {r["status"] for r in runs} == {"running", "succeeded"}
+    release = lake.release("latest")
+    assert {t["table"] for t in release["tables"]} == set(load_pipeline(FLIGHTS).tables)
+    lineage = lake.system("lineage").to_pylist()
+    fused = {r["input"] for r in lineage if r["table"] == "flights_fused"}
+    assert fused == {"flights", "weather", "planes", "airports", "airlines"}
+    metrics = lake.system("metrics").to_pylist()
+    rules = [m for m in metrics if m["table"] == "flights" and m["kind"] == "expectation"]
+    assert len(rules) == 20 and all(r["success"] for r in rules if r["severity"] == "critical")
+    dimensions = {m["name"]: m["value"] for m in metrics if m["table"] == "flights" and m["kind"] == "dimension"}
+    assert dimensions["accuracy"] is None and dimensions["uniqueness"] == 1.0
+    validation = next(m for m in metrics if m["table"] == "flights" and m["kind"] == "validation")
+    assert json.loads(validation["result"])["statistics"]["evaluated_expectations"] == 20
+    files = lake.system("files").to_pylist()
+    assert all(len(f["sha256"]) == 64 and f["size"] > 0 for f in files) and len(files) == 3 + 3 + 3
+
+
+def test_nothing_new_builds_nothing_and_starts_no_spark(night):
+    before = len(lake_of(night).releases)
+    outcome = run_pipeline(None, night)
+    assert outcome.built == 0 and outcome.release == "flights-1"
+    assert len(lake_of(night).releases) == before
+
+
+def test_a_new_day_is_taken_up_alone_and_equals_a_full_build(spark, own_night, landing_of, tmp_path):
+    landing_of(own_night / "landing", "2013-01-04")
+    plans = {r["table"]: r for r in dry_run_of(own_night)}
+    assert plans["raw_flights"]["why"] == "1 new files" and plans["planes"]["build"] is False
+    assert plans["flights_training"]["why"] == "flights_fused will be built"
+    built = records(run_pipeline(spark, own_night, tables=("flights",)))
+    assert built["raw_flights"]["rows_in"] == 915 and built["airlines"]["status"] == "up to date"
+    at_once = tmp_path / "at once"
+    landing_of(at_once / "landing", "2013-01-04")
+    run_pipeline(spark, at_once, tables=("flights",))
+    for table in ("raw_flights", "flights"):
+        assert content(own_night, table) == content(at_once, table), table
+    # The release before still answers as it did.
+    first = queries.tables(lake_of(own_night), "flights-1")
+    assert next(r["rows"] for r in first if r["table"] == "raw_flights") == 2699
+    answer = queries.sql(lake_of(own_night), "select count(*) as n from raw_flights", "flights-1", None)
+    assert answer.to_pylist() == [{"n": 2699}]
+
+
+def dry_run_of(folder, **options):
+    environment = Environment(lake=str(folder / "lake"), landing=str(folder / "landing"))
+    given = {"tables": (), "as_of": None, "force": False} | options
+    return dry_run(load_pipeline(FLIGHTS), environment, lake_of(folder), **given)
+
+
+def test_as_of_builds_what_stood_that_night(spark, own_night, landing_of, tmp_path):
+    then = records(run_pipeline(spark, own_night, tables=("flights",), as_of=date(2013, 1, 2)))
+    assert then["raw_flights"]["status"] == "up to date" and then["flights"]["rows_in"] == 842 + 943
+    alone = tmp_path / "alone"
+    landing_of(alone / "landing", "2013-01-04")  # later files are there, and left alone
+    run_pipeline(spark, alone, tables=("flights",), as_of=date(2013, 1, 2))
+    assert content(own_night, "flights") == content(alone, "flights")
+    assert lake_of(alone).published("raw_flights").rows == 842 + 943
+    again = records(run_pipeline(spark, own_night, tables=("flights",)))
+    assert again["flights"]["rows_in"] == 2699
+    assert content(own_night, "flights") == content(own_night, "flights", 0)
+
+
+def test_partitioning_does_not_change_a_table(spark, night, landing_of, tmp_path):
+    other = tmp_path / "other"
+    landing_of(other / "landing", "2013-01-03")
+    settings = {"spark.sql.shuffle.partitions": "7", "spark.sql.files.maxPartitionBytes": "20000"}
+    before = {k: spark.conf.get(k) for k in settings}
+    try:
+        for key, value in settings.items():
+            spark.conf.set(key, value)
+        run_pipeline(spark, other)
+    finally:
+        for key, value in before.items():
+            spark.conf.set(key, value)
+    for table in ("raw_flights", "flights", "flights_fused", "flights_training"):
+        assert content(other, table) == content(night, table), table
+    strip = "select row_id, step, reason, evidence from ledger order by all"
+    ledgers = [queries.sql(lake_of(f), strip, None, None).to_pylist() for f in (night, other)]
+    assert ledgers[0] == ledgers[1] and ledgers[0]
+
+
+def test_a_blocked_gate_leaves_the_table_as_it_was(spark, own_night, tmp_path):
+    before = content(own_night, "flights")
+    releases = len(lake_of(own_night).releases)
+    file = variant(tmp_path, flights="max_value: 10000 -> max_value: 1000")
+    with pytest.raises(GateBlocked) as e:
+        run_pipeline(spark, own_night, file)
+    assert "expect_column_values_to_be_between (distance_km)" in str(e.value) and "version 0 stays" in str(e.value)
+    assert content(own_night, "flights") == before and lake_of(own_night).published("flights").version == 0
+    assert len(lake_of(own_night).releases) == releases
+    assert lake_of(own_night).system("runs").to_pylist()[-1] is not None
+    statuses = {r["status"] for r in lake_of(own_night).system("runs").to_pylist()}
+    assert "GateBlocked" in statuses
+
+
+def small(folder: Path, tables: str) -> Path:
+    """A pipeline of a few tables, with a suite that holds for any of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "any.yaml").write_text(
+        "name: any\nexpectations:\n"
+        "  - {type: expect_table_row_count_to_be_between, kwargs: {min_value: 1}, meta: {dimension: completeness}}\n"
+        "  - {type: expect_column_to_exist, kwargs: {column: id}, meta: {dimension: consistency}}\n"
+    )
+    (folder / "small.yaml").write_text(f"pipeline: small\nsuites: .\ntables:\n{tables}")
+    return folder / "small.yaml"
+
+
+CSV = "  t:\n    source: {format: csv, path: 't/*.csv', schema: 'id INT, v STRING', key: [id]%s}\n    suite: any\n"
+
+
+def land(folder: Path, name: str, text: str) -> None:
+    file = folder / "landing" / "t" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def test_malformed_lines_go_to_the_ledger_with_file_and_line(spark, tmp_path):
+    land(tmp_path, "a.csv", "id,v\n1,x\n2,y,z\nthree,q\n4,w\n2,y,z\n")
+    outcome = run_pipeline(spark, tmp_path, small(tmp_path, CSV % ""))
+    assert records(outcome)["t"]["published"] == 2 and records(outcome)["t"]["rejected"] == {
+        "ingest: malformed line": 3
+    }
+    ledger = queries.sql(lake_of(tmp_path), "select step, evidence from ledger", None, None).to_pylist()
+    found = sorted((dict(r["evidence"])["file"], int(dict(r["evidence"])["line"])) for r in ledger)
+    assert found == [("t/a.csv", 3), ("t/a.csv", 4), ("t/a.csv", 6)]
+
+
+def test_a_changed_file_is_refused_or_replaced(spark, tmp_path):
+    file = small(tmp_path, CSV % "")
+    land(tmp_path, "a.csv", "id,v\n1,x\n2,y\n")
+    land(tmp_path, "b.csv", "id,v\n3,z\n")
+    run_pipeline(spark, tmp_path, file)
+    land(tmp_path, "a.csv", "id,v\n1,x\n")
+    with pytest.raises(InputMissing, match=r"t/a\.csv: the file shrank since it was taken up"):
+        run_pipeline(spark, tmp_path, file)
+    file = small(tmp_path, CSV % ", on_changed_file: replace")
+    run_pipeline(spark, tmp_path, file)
+    answer = queries.sql(lake_of(tmp_path), "select id from t order by id", None, None).to_pylist()
+    assert answer == [{"id": 1}, {"id": 3}]
+    assert run_pipeline(None, tmp_path, file).built == 0
+
+
+def test_a_touched_file_is_known_again_by_its_checksum(spark, tmp_path):
+    import os
+
+    file = small(tmp_path, CSV % "")
+    land(tmp_path, "a.csv", "id,v\n1,x\n")
+    run_pipeline(spark, tmp_path, file)
+    os.utime(tmp_path / "landing" / "t" / "a.csv", (1, 1))
+    assert run_pipeline(spark, tmp_path, file).built == 0
+    assert run_pipeline(None, tmp_path, file).built == 0
+
+
+def test_a_wrong_header_is_refused_by_file_and_column(spark, tmp_path):
+    land(tmp_path, "a.csv", "v,id\nx,1\n")
+    with pytest.raises(InputMissing, match=r"t/a\.csv: its header .* 'v' stands where 'id' should"):
+        run_pipeline(spark, tmp_path, small(tmp_path, CSV % ""))
+
+
+def test_no_files_are_named_with_pattern_and_folder(tmp_path):
+    with pytest.raises(InputMissing, match=r"table 't': no file matches 't/\*\.csv' in"):
+        run_pipeline(None, tmp_path, small(tmp_path, CSV % ""))
+    assert not (tmp_path / "lake").exists()
+
+
+def test_an_empty_table_is_blocked_by_its_floor(spark, tmp_path):
+    land(tmp_path, "a.csv", "id,v\n")
+    with pytest.raises(GateBlocked, match="nothing was published"):
+        run_pipeline(spark, tmp_path, small(tmp_path, CSV % ""))
+    assert lake_of(tmp_path).published("t") is None
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "delta"])
+def test_other_formats_are_taken_up_once(spark, tmp_path, kind):
+    rows = spark.createDataFrame([(1, "x"), (2, None)], "id INT, v STRING").coalesce(1)
+    target = tmp_path / "landing" / "t"
+    if kind == "jsonl":
+        land(tmp_path, "a.jsonl", '{"id": 1, "v": "x"}\n{"id": 2}\n{"id": \n')
+        source = "{format: jsonl, path: 't/*.jsonl', schema: 'id INT, v STRING', key: [id]}"
+    elif kind == "parquet":
+        rows.write.parquet(str(target))
+        source = "{format: parquet, path: 't/*.parquet', key: [id]}"
+    else:
+        rows.write.format("delta").save(str(target))
+        source = "{format: delta, path: t, key: [id]}"
+    file = small(tmp_path, f"  t:\n    source: {source}\n    suite: any\n")
+    outcome = run_pipeline(spark, tmp_path, file)
+    assert records(outcome)["t"]["published"] == 2
+    assert sum(records(outcome)["t"]["rejected"].values()) == (1 if kind == "jsonl" else 0)
+    assert run_pipeline(None, tmp_path, file).built == 0
+    if kind == "delta":
+        spark.createDataFrame([(3, "z")], "id INT, v STRING").write.format("delta").mode("append").save(str(target))
+        run_pipeline(spark, tmp_path, file)
+        answer = queries.sql(lake_of(tmp_path), "select count(*) as n from t", None, None).to_pylist()
+        assert answer == [{"n": 3}]
+
+
+def test_merge_updates_inserts_and_keeps(spark, tmp_path):
+    tables = CSV % "" + "  m:\n    from: t\n    steps:\n      - drop_duplicates: {columns: [id], keep: _file desc}\n"
+    file = small(tmp_path, tables + "    suite: any\n    publish: {mode: merge, key: [id]}\n")
+    land(tmp_path, "a.csv", "id,v\n1,x\n2,y\n")
+    run_pipeline(spark, tmp_path, file)
+    land(tmp_path, "b.csv", "id,v\n2,Y\n3,z\n")
+    run_pipeline(spark, tmp_path, file)
+    answer = queries.sql(lake_of(tmp_path), "select id, v from m order by id", None, None).to_pylist()
+    assert answer == [{"id": 1, "v": "x"}, {"id": 2, "v": "Y"}, {"id": 3, "v": "z"}]
+    assert run_pipeline(None, tmp_path, file).built == 0
+
+
+def test_a_run_that_died_before_publishing_is_taken_up(spark, tmp_path, monkeypatch):
+    from jobs import build
+
+    file = small(tmp_path, CSV % "" + "  m:\n    from: t\n    suite: any\n")
+    land(tmp_path, "a.csv", "id,v\n1,x\n2,y\nbad\n")
+
+    class Killed(BaseException):
+        pass
+
+    def die(*args, **kwargs):
+        raise Killed
+
+    real, stage = build.publish, build.stage
+    monkeypatch.setattr(build, "publish", die)
+    with pytest.raises(Killed):
+        run_pipeline(spark, tmp_path, file)
+    assert lake_of(tmp_path).published("t") is None
+    monkeypatch.setattr(build, "publish", real)
+    monkeypatch.setattr(build, "stage", die)  # what was staged is taken up, not staged again
+    with pytest.raises(Killed):
+        run_pipeline(spark, tmp_path, file)  # only table m, which had not been staged, asks for staging
+    assert lake_of(tmp_path).published("t").rows == 2
+    monkeypatch.setattr(build, "stage", stage)
+    outcome = run_pipeline(spark, tmp_path, file)
+    assert records(outcome)["m"]["rows"] == 2
+    counted = "select count(*) as n, count(distinct build) as builds from ledger"
+    assert queries.sql(lake_of(tmp_path), counted, None, None).to_pylist() == [{"n": 1, "builds": 1}]
+    assert len(lake_of(tmp_path).system("files").to_pylist()) == 1
+    assert not (tmp_path / "lake" / "_staging" / "t").exists()
+
+
+def test_a_table_changed_meanwhile_loses_the_race(spark, tmp_path, monkeypatch):
+    from jobs import build
+
+    file = small(tmp_path, CSV % "")
+    land(tmp_path, "a.csv", "id,v\n1,x\n")
+    run_pipeline(spark, tmp_path, file)
+    land(tmp_path, "b.csv", "id,v\n2,y\n")
+    stage = build.stage
+
+    def another_writer(df, path):
+        stage(df, path)
+        DeltaTable(lake_of(tmp_path).path("t")).delete("id = 1")
+
+    monkeypatch.setattr(build, "stage", another_writer)
+    with pytest.raises(LostRace, match="changed by another writer"):
+        run_pipeline(spark, tmp_path, file)
+    monkeypatch.setattr(build, "stage", stage)
+    run_pipeline(spark, tmp_path, file)
+    answer = queries.sql(lake_of(tmp_path), "select id from t order by id", None, None).to_pylist()
+    assert answer == [{"id": 2}]  # what the other writer did stands
+
+
+def test_restore_brings_back_content_and_later_files_come_again(spark, tmp_path):
+    file = small(tmp_path, CSV % "")
+    land(tmp_path, "a.csv", "id,v\n1,x\n")
+    run_pipeline(spark, tmp_path, file)
+    land(tmp_path, "b.csv", "id,v\n2,y\n")
+    run_pipeline(spark, tmp_path, file)
+    lake = lake_of(tmp_path)
+    assert queries.restore(lake, [("t", 0)], "r") == [{"table": "t", "version": 2, "content_of": 0, "rows": 1}]
+    assert len(content(tmp_path, "t")) == 1 and len(content(tmp_path, "t", 1)) == 2
+    assert records(run_pipeline(spark, tmp_path, file))["t"]["rows_in"] == 1
+    assert len(content(tmp_path, "t")) == 2
+    with pytest.raises(UsageError, match="no version 99"):
+        queries.restore(lake, [("t", 99)], "r")
+
+
+def test_a_column_that_only_spark_can_miss_is_a_usage_error(spark, tmp_path):
+    tables = CSV % "" + "  m:\n    from: t\n    steps:\n      - derive: {columns: {w: nosuch + 1}}\n    suite: any\n"
+    land(tmp_path, "a.csv", "id,v\n1,x\n")
+    with pytest.raises(UsageError, match=r"table 'm', step 1 \(derive\).*nosuch"):
+        run_pipeline(spark, tmp_path, small(tmp_path, tables))
+
+
+def test_fitted_steps_can_be_loaded_and_applied(spark, night):
+    lake = lake_of(night)
+    key = lake.published("flights_training").facts["build_key"]
+    names = [s.name for s in load_fitted(lake, "flights_training", key)]
+    assert names.count("fill_missing") == 3 and "resample_strata" in names and "assign_weights" in names
+
+
+def test_versions_tables_and_sql_answer_without_spark(night):
+    lake = lake_of(night)
+    row = next(r for r in queries.tables(lake, None) if r["table"] == "flights_training")
+    assert row["version"] == 0 and row["release"] == "flights-1" and row["rows"] > 0
+    version = queries.versions(lake, "flights")[0]
+    assert version["releases"] == ["flights-1"] and version["rows_in"] == 2699
+    with pytest.raises(UsageError, match="sql:"):
+        queries.sql(lake, "select nope from flights", None, None)
+    with pytest.raises(UsageError, match="sql:"):
+        queries.sql(lake, "select * from read_csv('/etc/passwd')", None, None)
+    with pytest.raises(InputMissing, match="did you mean 'flights'"):
+        queries.versions(lake, "flihgts")
+
+
+def test_spark_answers_the_same(spark, night):
+    lake = lake_of(night)
+    query = "select origin, count(*) as n from flights group by origin order by origin"
+    by_duckdb, by_spark = queries.sql(lake, query, None, None), queries.sql_by_spark(spark, lake, query, "latest", None)
+    assert by_duckdb.to_pylist() == by_spark.to_pylist()
+
+
+def test_a_table_alone_makes_no_release(spark, tmp_path, landing_of):
+    landing_of(tmp_path / "landing", "2013-01-01")
+    outcome = run_pipeline(spark, tmp_path, tables=("airlines",))
+    assert {r["table"] for r in outcome.tables} == {"raw_airlines", "airlines"} and outcome.release is None
+    with pytest.raises(UsageError, match="did you mean 'airlines'"):
+        run_pipeline(spark, tmp_path, tables=("airlnes",))
+
+
+def test_plans_say_why(night):
+    environment = Environment(lake=str(night / "lake"), landing=str(night / "landing"))
+    plan = plan_table(load_pipeline(FLIGHTS), environment, lake_of(night), "flights", None, force=True)
+    assert plan.why == "a rebuild was asked for" and plan.pins["raw_flights"].version == 0
