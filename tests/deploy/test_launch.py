@@ -32,7 +32,7 @@ def test_spark_submit_runs_the_real_pipeline(archive, tmp_path, landing_of):
     from jobs.java import java_home
 
     (tmp_path / "headgate.zip").write_bytes(archive.read_bytes())
-    landing_of(tmp_path / "landing", "2013-01-01")
+    landing_of(tmp_path / "landing", "2013-01-02")
     submit = Path(pyspark.__path__[0]) / "bin" / "spark-submit"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK", "PYTHONPATH", "HEADGATE_ZIP"))}
     environment |= {"JAVA_HOME": str(java_home()), "PYSPARK_PYTHON": sys.executable, "PYTHONSAFEPATH": "1"}
@@ -40,8 +40,9 @@ def test_spark_submit_runs_the_real_pipeline(archive, tmp_path, landing_of):
     command += ["--conf", "spark.databricks.delta.snapshotPartitions=2"]
     command += [str(ROOT / "deploy" / "launch.py"), "run", str(ROOT / "conf" / "flights.yaml"), "--json"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    outcome = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    # spark-submit merges what the program says on both streams.
+    outcome = json.loads(next(line for line in done.stdout.splitlines() if '"release"' in line))
     assert outcome["release"] == "flights-1" and outcome["built"] == 12
     assert {p.name for p in tmp_path.iterdir()} >= {"headgate.zip", "landing", "lake"}
 
