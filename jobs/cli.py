@@ -1,8 +1,10 @@
 """The command line: the one place that starts and stops Spark, and turns errors into exit codes."""
 
+import atexit
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 import traceback
 import uuid
@@ -412,26 +414,41 @@ def text_of(value: Any) -> str:
 
 def main() -> None:
     """The console script."""
+    code = exit_code()
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    sys.stderr.flush()
+    # Python's own exit functions run; the destructors of native libraries do not: the thread pools of pyarrow abort
+    # the process now and then when they are torn down on a busy machine.
+    atexit._run_exitfuncs()
+    os._exit(code)
+
+
+def exit_code() -> int:
+    """Run the command; tell what went wrong in one line, and return the exit code of its class."""
     try:
         headgate.main(standalone_mode=False)
+        return 0
+    except SystemExit as e:
+        return e.code if isinstance(e.code, int) else 1
     except click.exceptions.Exit as e:
-        sys.exit(e.exit_code)
-    except click.Abort:
+        return e.exit_code
+    except (click.Abort, KeyboardInterrupt):
         click.echo("headgate: interrupted", err=True)
-        sys.exit(130)
+        return 130
     except click.ClickException as e:
         command = e.ctx.command_path if isinstance(e, click.UsageError) and e.ctx else "headgate"
         click.echo(f"headgate: {e.format_message()} (see '{command} --help')", err=True)
-        sys.exit(2)
+        return 2
     except HeadgateError as e:
         click.echo(f"headgate: {e}", err=True)
-        sys.exit(e.exit_code)
+        return e.exit_code
     except BrokenPipeError:
-        sys.exit(0)
+        return 0
     except Exception as e:
         traceback.print_exc()
         click.echo(f"headgate: failed: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}", err=True)
-        sys.exit(1)
+        return 1
 
 
 if __name__ == "__main__":
