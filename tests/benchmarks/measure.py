@@ -1,0 +1,57 @@
+"""What a command costs: wall seconds, CPU seconds of its whole process tree, peak memory."""
+
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Cost:
+    wall: float
+    cpu: float
+    peak_mb: float
+    stdout: str
+    stderr: str
+    code: int
+
+    def __str__(self) -> str:
+        return f"{self.wall:7.1f} s wall  {self.cpu:7.1f} s CPU  {self.peak_mb:6.0f} MB peak"
+
+
+def measure(command: list[str], cwd: Path, **environment: str) -> Cost:
+    """Run a command in a session of its own and follow all its processes, the JVM included, in /proc."""
+    started = time.monotonic()
+    with open(cwd / "stdout.txt", "w+") as out, open(cwd / "stderr.txt", "w+") as err:
+        process = subprocess.Popen(
+            command, cwd=cwd, stdout=out, stderr=err, env=os.environ | environment, start_new_session=True
+        )
+        cpu: dict[int, float] = {}
+        peak = 0.0
+        while process.poll() is None:
+            peak = max(peak, sample(process.pid, cpu))
+            time.sleep(0.1)
+        wall = time.monotonic() - started
+        out.seek(0)
+        err.seek(0)
+        return Cost(wall, sum(cpu.values()), peak, out.read(), err.read(), process.returncode)
+
+
+def sample(session: int, cpu: dict[int, float]) -> float:
+    """Note the CPU seconds of each process of a session; returns their resident memory in MB."""
+    resident = 0
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session:
+            cpu[int(folder.name)] = (int(fields[11]) + int(fields[12])) / TICKS
+            resident += int(fields[21]) * PAGE
+    return resident / 1e6
