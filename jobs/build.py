@@ -17,7 +17,7 @@ from expectations.gate import MASK, Gate, Verdict
 from expectations.suites import SuiteError
 from jobs.config import Environment, Pipeline
 from jobs.errors import GateBlocked, HeadgateError, InputMissing, UsageError
-from jobs.lake import Lake, Published, now
+from jobs.lake import SAME_CONTENT, Lake, Published, now
 from jobs.planning import TablePlan, build_key
 from jobs.progress import Progress
 from jobs.publishing import (
@@ -25,6 +25,7 @@ from jobs.publishing import (
     publish,
     published_columns,
     remove,
+    remove_abandoned,
     size_of,
     stage,
     write_ledger,
@@ -111,7 +112,8 @@ class Builder:
             check_header(source, file)
             taken.append(file)
         if touched and plan.current:
-            self.record_files(plan.table, touched, plan.current.facts.get("base", plan.base), "same content")
+            last = self.lake.last_build(plan.table) or {}
+            self.record_files(plan.table, touched, last.get("base", plan.base), SAME_CONTENT)
         return taken, changed
 
     def ingested(self, table: str, files: list[Landed]) -> tuple[DataFrame, int]:
@@ -173,12 +175,14 @@ class Builder:
     ) -> Built:
         table, lake, spark = plan.table, self.lake, self.spark
         build = f"{key[:16]}-{plan.base + 1}"
-        staging = lake.staging(table, key)
+        # Each run stages in a folder of its own, so that two at once do not write over each other.
+        staging = f"{lake.staging(table)}/{key}-{self.run_id}"
+        marker = f"{lake.staging(table)}/{key}"
         gate = self.gate(plan, files)
-        done = staging + "/_built"
-        if DeltaTable.is_deltatable(done):
+        if DeltaTable.is_deltatable(marker):
             # A run that died left this behind: the same inputs, configuration and code.
-            rows_in = read_small(done)["rows_in"]
+            left = read_small(marker)
+            staging, rows_in = left["staging"], left["rows_in"]
             staged = spark.read.parquet(staging)
             if gate is not None:
                 gate.masks(staged.drop(*(c for c in staged.columns if c.startswith(MASK))))
@@ -192,7 +196,7 @@ class Builder:
                         raise UsageError(str(e)) from None
             with self.progress.phase(table, "stage"):
                 stage(df, staging)
-                write_small(done, {"rows_in": rows_in})
+                write_small(marker, {"rows_in": rows_in, "staging": staging})
             staged = spark.read.schema(df.schema).parquet(staging)
         masks = [c for c in staged.columns if c.startswith(MASK)]
         quarantined = gate.is_quarantined() if gate else F.lit(False)
@@ -223,9 +227,7 @@ class Builder:
                 entries = ledger_entries(staged, quarantined, reason)
                 if files:
                     entries = numbered(spark, self.environment.landing, entries)
-                write_ledger(
-                    lake, entries, run_id=self.run_id, build=build, table=table, base=plan.base, expected=rejected
-                )
+                write_ledger(lake, entries, run_id=self.run_id, build=build, table=table, expected=rejected)
             self.record_lineage(plan, build)
             if files:
                 self.record_files(table, files, plan.base, build)
@@ -250,7 +252,9 @@ class Builder:
                 facts=facts,
                 replaced_files=(changed if plan.base >= 0 else []) if files else None,
             )
-        remove(f"{lake.root}/_staging/{table}")
+        remove(marker)
+        remove(staging)
+        remove_abandoned(lake.staging(table))
         return Built(table=table, published=published, counts=counts, verdict=verdict)
 
     def gate(self, plan: TablePlan, files: list[Landed]) -> Gate | None:
@@ -329,7 +333,7 @@ class Builder:
         self.lake.record("lineage", rows)
 
     def record_files(self, table: str, files: list[Landed], base: int, build: str) -> None:
-        if build != "same content" and self.lake.has_build("files", build):
+        if build != SAME_CONTENT and self.lake.has_build("files", build):
             return
         self.lake.record(
             "files",

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from jobs.errors import HeadgateError, UsageError
-from jobs.java import java_home
+from jobs.java import cache_folder, java_home
 
 COORDINATES = "io.delta:delta-spark_4.1_2.13:4.4.0"
 # Everything else that Delta asks for is a second copy of what Spark ships.
@@ -28,10 +28,6 @@ SHA256 = {
     "unitycatalog-client-0.6.0.jar": "48257499a86b801a3e2372cec55ac226ca1c1c7eabe5c118e7302f29a1fdbc19",
     "unitycatalog-hadoop-0.6.0.jar": "c47b63c961c87102b9e1d63809a0915ba4c86b7652f57c8d39ca3a05b441a150",
 }
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headgate"
 
 
 def jars_folder() -> Path:

@@ -30,6 +30,11 @@ def version_of(home: Path) -> int | None:
     return int(match[1]) if match else None
 
 
+def cache_folder() -> Path:
+    """Where headgate keeps what it fetched or made for this user."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headgate"
+
+
 def candidates() -> list[Path]:
     found = []
     if os.environ.get("JAVA_HOME"):
@@ -63,8 +68,7 @@ def packaged_home() -> Path | None:
     if spec is None or spec.origin is None:
         return None
     runtime = Path(spec.origin).parent / "java-runtime"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headgate"
-    home = cache / "java" / re.sub(r"\W+", "_", str(runtime)).strip("_")[-120:]
+    home = cache_folder() / "java" / re.sub(r"\W+", "_", str(runtime)).strip("_")[-120:]
     wrapper = home / "bin" / "java"
     text = WRAPPER.format(java=runtime / "bin" / "java")
     if not wrapper.is_file() or wrapper.read_text() != text:

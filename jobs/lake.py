@@ -94,6 +94,7 @@ SCHEMAS = {
         ]
     ),
 }
+SAME_CONTENT = "same content"  # the build of a file that was only touched
 SYSTEM_TABLES = (*SCHEMAS, "ledger")
 
 
@@ -119,8 +120,8 @@ class Lake:
     def path(self, table: str) -> str:
         return f"{self.root}/_system/{table}" if table in SYSTEM_TABLES else f"{self.root}/{table}"
 
-    def staging(self, table: str, build_key: str) -> str:
-        return f"{self.root}/_staging/{table}/{build_key}"
+    def staging(self, table: str) -> str:
+        return f"{self.root}/_staging/{table}"
 
     def open(self, table: str, version: int | None = None) -> DeltaTable | None:
         """The table at a version (default: newest), or None where there is no such table."""
@@ -160,6 +161,7 @@ class Lake:
         return sorted(n for n in names if not n.startswith(("_", ".")) and self.open(n) is not None)
 
     def need_table(self, table: str) -> DeltaTable:
+        """The table, or `InputMissing` with the nearest name."""
         delta = self.open(table)
         if delta is None:
             known = self.tables()
@@ -183,40 +185,36 @@ class Lake:
         told = delta.history(1)[0].get("operationMetrics", {}) if delta else {}
         return int(told["numOutputRows"]) if "numOutputRows" in told else None
 
-    def last_base(self, table: str) -> int | None:
-        """The base of the newest build that a table's commits name, past those of other writers; None without one."""
+    def last_build(self, table: str) -> dict[str, Any] | None:
+        """The facts of the newest build that a table's commits name, past those of other writers; None without one."""
         delta = self.open(table)
         if delta is None:
             return None
         for limit in (1, 20, None):
-            commits = delta.history(limit)
-            for age, commit in enumerate(commits):
+            for age, commit in enumerate(delta.history(limit)):
                 facts = facts_of(commit)
                 if "restored_version" in facts or "build" in facts:
                     found = self.published(table, delta.version() - age)
-                    return found.facts.get("base") if found else None
+                    return found.facts if found else None
         return None
 
     def files_of(self, table: str) -> dict[str, dict[str, Any]]:
-        """The files taken up into the table's present content, by path.
-
-        Files are recorded just before the commit that publishes them. Records of a build that was never published
-        (its run died), or that was undone by a restore, do not count: their base is not below the present build's.
-        """
-        delta, last = self.open("files"), self.last_base(table)
+        """The files taken up into the table's present content, by path."""
+        delta, last = self.open("files"), self.last_build(table)
         if delta is None or last is None:
             return {}
         rows = delta.to_pyarrow_table(filters=[("table", "=", table)]).to_pylist()
-        return {r["path"]: r for r in sorted(rows, key=lambda r: (r["base"], r["at"])) if r["base"] <= last}
+        return {r["path"]: r for r in sorted(rows, key=lambda r: (r["base"], r["at"])) if counts(r, last)}
 
     def forget_unpublished_files(self, table: str) -> None:
         """Delete the records of files whose build was never published."""
-        delta, last = self.open("files"), self.last_base(table)
-        if delta is not None:
-            last = -2 if last is None else last
-            dead = f"\"table\" = '{table}' AND base > {last}"
-            if delta.to_pyarrow_dataset().count_rows(filter=(pc.field("table") == table) & (pc.field("base") > last)):
-                delta.delete(dead)
+        delta, last = self.open("files"), self.last_build(table)
+        if delta is None:
+            return
+        rows = delta.to_pyarrow_table(filters=[("table", "=", table)]).to_pylist()
+        for build, base in sorted({(r["build"], r["base"]) for r in rows if last is None or not counts(r, last)}):
+            delta = self.need_table("files")
+            delta.delete(f"\"table\" = '{table}' AND build = '{build}' AND base = {base}")
 
     def has_build(self, system_table: str, build: str) -> bool:
         """Whether rows of a build were recorded already (by a run that died before it published)."""
@@ -307,6 +305,17 @@ def describe(table: str, path: str, delta: DeltaTable, commit: dict[str, Any], v
         operation=commit.get("operation", ""),
         facts=facts_of(commit),
     )
+
+
+def counts(file: dict[str, Any], last: dict[str, Any]) -> bool:
+    """Whether the record of a file belongs to what was published up to the build `last`.
+
+    Files are recorded just before the commit that publishes them, so a run that died, that lost a race, or that a
+    restore undid leaves records that do not count: of a later base, or of the same base by another build.
+    """
+    if file["base"] == last["base"]:
+        return file["build"] in (last["build"], SAME_CONTENT)
+    return file["base"] < last["base"]
 
 
 def facts_of(commit: dict[str, Any]) -> dict[str, Any]:

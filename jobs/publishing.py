@@ -2,6 +2,7 @@
 
 import json
 import math
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pyarrow.compute as pc
@@ -17,6 +18,7 @@ from jobs.lake import Lake, Published
 from transforms.rows import FILE, MADE, REJECTED, ROW_ID, quoted
 
 FILE_BYTES = 64 << 20
+ABANDONED = timedelta(days=1)
 LEDGER_COLUMNS = {
     "run_id": "string",
     "build": "string",
@@ -36,9 +38,7 @@ def stage(df: DataFrame, path: str) -> None:
     df.write.mode("overwrite").parquet(path)
 
 
-def write_ledger(
-    lake: Lake, entries: DataFrame, *, run_id: str, build: str, table: str, base: int, expected: int
-) -> None:
+def write_ledger(lake: Lake, entries: DataFrame, *, run_id: str, build: str, table: str, expected: int) -> None:
     """Append the rejected rows of a build to the ledger, once however often it is tried.
 
     entries: row_id, step, reason, evidence. Raises `HeadgateError` if other than `expected` rows were written.
@@ -53,8 +53,8 @@ def write_ledger(
         .write.format("delta")
         .mode("append")
         .partitionBy("table")
-        .option("txnAppId", f"headgate-ledger:{table}")
-        .option("txnVersion", base + 1)
+        .option("txnAppId", f"headgate:{table}:{build}")
+        .option("txnVersion", 1)
         .option("userMetadata", json.dumps({"run_id": run_id, "build": build}))
         .save(path)
     )
@@ -175,12 +175,26 @@ def ledger_entries(staged: DataFrame, quarantined: Column, reason: Column) -> Da
 
 def size_of(folder: str) -> int:
     """Bytes of the files in a folder."""
-    files, base = fs.FileSystem.from_uri(folder) if "://" in folder else (fs.LocalFileSystem(), folder)
+    files, base = file_system(folder)
     return sum(f.size or 0 for f in files.get_file_info(fs.FileSelector(base)))
 
 
 def remove(folder: str) -> None:
     """Remove a folder of the lake's own staging area."""
-    files, base = fs.FileSystem.from_uri(folder) if "://" in folder else (fs.LocalFileSystem(), folder)
+    files, base = file_system(folder)
     if files.get_file_info(base).type != fs.FileType.NotFound:
         files.delete_dir(base)
+
+
+def remove_abandoned(folder: str) -> None:
+    """Remove what runs that died left in a table's staging area, once it is a day old: until then a run may use it."""
+    files, base = file_system(folder)
+    for child in files.get_file_info(fs.FileSelector(base, allow_not_found=True)):
+        inside = files.get_file_info(fs.FileSelector(child.path, recursive=True, allow_not_found=True))
+        newest = max((f.mtime for f in (child, *inside) if f.mtime), default=None)
+        if newest is not None and datetime.now(timezone.utc) - newest.astimezone(timezone.utc) > ABANDONED:
+            files.delete_dir(child.path)
+
+
+def file_system(folder: str) -> tuple[fs.FileSystem, str]:
+    return fs.FileSystem.from_uri(folder) if "://" in folder else (fs.LocalFileSystem(), folder)

@@ -340,7 +340,7 @@ def test_a_run_that_died_before_publishing_is_taken_up(spark, tmp_path, monkeypa
     counted = "select count(*) as n, count(distinct build) as builds from ledger"
     assert queries.sql(lake_of(tmp_path), counted, None, None).to_pylist() == [{"n": 1, "builds": 1}]
     assert len(lake_of(tmp_path).system("files").to_pylist()) == 1
-    assert not (tmp_path / "lake" / "_staging" / "t").exists()
+    assert not list((tmp_path / "lake" / "_staging" / "t").iterdir())
 
 
 def test_a_table_changed_meanwhile_loses_the_race(spark, tmp_path, monkeypatch):
@@ -363,6 +363,33 @@ def test_a_table_changed_meanwhile_loses_the_race(spark, tmp_path, monkeypatch):
     run_pipeline(spark, tmp_path, file)
     answer = queries.sql(lake_of(tmp_path), "select id from t order by id", None, None).to_pylist()
     assert answer == [{"id": 2}]  # what the other writer did stands
+
+
+def test_files_of_a_run_that_lost_are_taken_up_by_the_next(spark, tmp_path, monkeypatch):
+    """Another run publishes first, without a file that this one had seen and recorded."""
+    from jobs import build
+
+    file = small(tmp_path, CSV % "")
+    land(tmp_path, "a.csv", "id,v\n1,x\n")
+    run_pipeline(spark, tmp_path, file)
+    land(tmp_path, "b.csv", "id,v\n2,y\n")
+    land(tmp_path, "c.csv", "id,v\n3,z\n")
+    publish = build.publish
+
+    def other_wins(*args, **kwargs):
+        monkeypatch.setattr(build, "publish", publish)
+        (tmp_path / "landing" / "t" / "c.csv").rename(tmp_path / "c.csv")
+        run_pipeline(spark, tmp_path, file)
+        (tmp_path / "c.csv").rename(tmp_path / "landing" / "t" / "c.csv")
+        return publish(*args, **kwargs)
+
+    monkeypatch.setattr(build, "publish", other_wins)
+    with pytest.raises(LostRace):
+        run_pipeline(spark, tmp_path, file)
+    run_pipeline(spark, tmp_path, file)
+    answer = queries.sql(lake_of(tmp_path), "select id from t order by id", None, None).to_pylist()
+    assert answer == [{"id": 1}, {"id": 2}, {"id": 3}]
+    assert run_pipeline(None, tmp_path, file).built == 0
 
 
 def test_restore_brings_back_content_and_later_files_come_again(spark, tmp_path):
