@@ -36,13 +36,10 @@ from expectations.suites import DIMENSIONS, Rule, Suite, SuiteError
 RESULT_FORMAT = {"result_format": "BASIC", "partial_unexpected_count": 0}
 SCHEMA_METRICS = ("table.columns", "table.column_types")
 LAZY = (".condition", ".aggregate_fn", ".map")
-# Conditions that look at other rows stay with the stock engine.
-WINDOWED = (
-    "column_values.unique.",
-    "column_values.increasing.",
-    "column_values.decreasing.",
-    "compound_columns.unique.",
-)
+# Conditions that look at other rows: uniqueness is counted per key, without the stock engine's window over whole rows;
+# order stays with the stock engine.
+UNIQUE = ("column_values.unique.", "compound_columns.unique.")
+WINDOWED = (*UNIQUE, "column_values.increasing.", "column_values.decreasing.")
 BITS = 63  # of a BIGINT, without the sign
 MASK = "_failed"
 
@@ -95,6 +92,7 @@ class Compiled:
     bits: list[Bit] = field(default_factory=list)
     aggregates: dict[Any, Column] = field(default_factory=dict)
     constants: dict[Any, Any] = field(default_factory=dict)
+    keys: dict[Any, tuple[list[str], Column | None]] = field(default_factory=dict)  # of uniqueness: key, rows
 
 
 @dataclass(frozen=True)
@@ -302,6 +300,10 @@ class Gate:
         if wanted:
             row = staged.agg(*(column.alias(f"m{i}") for i, column in enumerate(wanted.values()))).first()
             known |= {metric: convert_to_json_serializable(row[i]) for i, metric in enumerate(wanted)}
+        for metric, (columns, rows) in self.compiled.keys.items():
+            looked_at = staged if rows is None else staged.where(rows)
+            repeated = looked_at.groupBy(*(F.col(c) for c in columns)).count().where(F.col("count") > 1)
+            known[metric] = repeated.agg(F.coalesce(F.sum("count"), F.lit(0))).first()[0]
         return known
 
 
@@ -389,9 +391,14 @@ def compile_metric(
             compiled.aggregates[metric.id] = column
     elif "unexpected_condition" in dependencies:
         condition, compute, accessor = lazy[dependencies["unexpected_condition"].id]
-        rows = rows_of(engine, {**compute, **accessor})
+        domain = {**compute, **accessor}
+        rows = rows_of(engine, domain)
         if name.endswith(".filtered_row_count"):
             compiled.aggregates[metric.id] = F.count(within(rows, F.lit(1)))
+        elif name.endswith(".unexpected_count") and name.startswith(UNIQUE):
+            key = list(domain.get("column_list") or [domain["column"]])
+            present = F.lit(True) if "column_list" in domain else F.col(key[0]).isNotNull()
+            compiled.keys[metric.id] = (key, present if rows is None else rows & present)
         elif name.endswith(".unexpected_count") and not name.startswith(WINDOWED):
             compiled.bits.append(Bit(metric.id, condition, rows, empty_is_null=False))
 

@@ -18,6 +18,7 @@ from jobs.lake import Lake, Published
 from transforms.rows import FILE, MADE, REJECTED, ROW_ID, quoted
 
 FILE_BYTES = 64 << 20
+SMALL_FILE_BYTES = 4 << 20
 ABANDONED = timedelta(days=1)
 LEDGER_COLUMNS = {
     "run_id": "string",
@@ -150,8 +151,9 @@ def merge(spark: SparkSession, path: str, rows: DataFrame, key: tuple[str, ...],
 
 
 def few_files(rows: DataFrame, size: int) -> DataFrame:
-    """Fewer, larger files without a shuffle."""
-    return rows.coalesce(max(1, math.ceil(size / FILE_BYTES)))
+    """Fewer, larger files without a shuffle; small tables are still written by all cores."""
+    cores = rows.sparkSession.sparkContext.defaultParallelism
+    return rows.coalesce(max(1, math.ceil(size / FILE_BYTES), min(cores, math.ceil(size / SMALL_FILE_BYTES))))
 
 
 def published_columns(staged: DataFrame, masks: list[str], raw: bool) -> list[str]:
