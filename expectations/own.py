@@ -63,7 +63,7 @@ class ForeignKeyOrphans(TableMetricProvider):
         keys = [f"k{i}" for i in range(len(columns))]
         child_keys = df.select(*(F.col(c).alias(k) for c, k in zip(columns, keys, strict=True))).dropna()
         parent_keys = parent.select(*(F.col(c).alias(k) for c, k in zip(parent_columns, keys, strict=True)))
-        return child_keys.join(parent_keys.distinct(), on=keys, how="left_anti").count()
+        return child_keys.join(parent_keys, on=keys, how="left_anti").count()
 
 
 class ExpectForeignKeyToExist(BatchExpectation):

@@ -111,11 +111,11 @@ def test_system_tables_tell_the_run(night):
     assert fused == {"flights", "weather", "planes", "airports", "airlines"}
     metrics = lake.system("metrics").to_pylist()
     rules = [m for m in metrics if m["table"] == "flights" and m["kind"] == "expectation"]
-    assert len(rules) == 20 and all(r["success"] for r in rules if r["severity"] == "critical")
+    assert len(rules) == 19 and all(r["success"] for r in rules if r["severity"] == "critical")
     dimensions = {m["name"]: m["value"] for m in metrics if m["table"] == "flights" and m["kind"] == "dimension"}
     assert dimensions["accuracy"] is None and dimensions["uniqueness"] == 1.0
     validation = next(m for m in metrics if m["table"] == "flights" and m["kind"] == "validation")
-    assert json.loads(validation["result"])["statistics"]["evaluated_expectations"] == 20
+    assert json.loads(validation["result"])["statistics"]["evaluated_expectations"] == 19
     files = lake.system("files").to_pylist()
     assert all(len(f["sha256"]) == 64 and f["size"] > 0 for f in files) and len(files) == 3 + 3 + 3
 
