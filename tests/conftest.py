@@ -1,7 +1,10 @@
 """One Spark session for the whole suite, a cut of a real year, and an exact comparison of rows."""
 
+import atexit
 import math
+import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -16,6 +19,7 @@ from jobs.progress import Progress
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
+EXIT_STATUS = pytest.StashKey[int]()
 TEST_SETTINGS = {
     "spark.master": "local[2]",
     # Small data: one partition after a shuffle, and no re-planning between stages.
@@ -24,6 +28,19 @@ TEST_SETTINGS = {
     "spark.default.parallelism": "2",
     "spark.driver.memory": "2g",
 }
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[EXIT_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    # As in the command line: native thread pools now and then abort a process that has done all its work.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    atexit._run_exitfuncs()
+    os._exit(config.stash.get(EXIT_STATUS, 1))
 
 
 @pytest.fixture(scope="session")
