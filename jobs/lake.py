@@ -176,8 +176,15 @@ class Lake:
 
     def record(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows to a small system table."""
-        if rows:
-            write_deltalake(self.path(table), pa.Table.from_pylist(list(rows), schema=SCHEMAS[table]), mode="append")
+        data = pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
+        for last in (*[False] * 9, True):
+            try:
+                if rows:
+                    write_deltalake(self.path(table), data, mode="append")
+                return
+            except Exception as e:  # two runs that create the table at once: the slower appends to it
+                if last or not is_conflict(e):
+                    raise
 
     def last_output_rows(self, table: str) -> int | None:
         """How many rows the newest commit says that it wrote."""
@@ -288,10 +295,15 @@ class Lake:
                         delta, data, mode="append", commit_properties=CommitProperties(max_commit_retries=0)
                     )
                 return release
-            except (CommitFailedError, OSError) as e:
-                if "already exists" not in str(e).lower() and not isinstance(e, CommitFailedError):
+            except Exception as e:
+                if not is_conflict(e):
                     raise
         raise LostRace(f"the releases of {self.root} changed 20 times while this one was being written; run again")
+
+
+def is_conflict(error: Exception) -> bool:
+    """Whether another writer was first."""
+    return isinstance(error, CommitFailedError) or "already exists" in str(error).lower()
 
 
 def describe(table: str, path: str, delta: DeltaTable, commit: dict[str, Any], version: int | None = None) -> Published:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pyarrow.compute as pc
+from delta.exceptions import base as delta_errors
 from delta.tables import DeltaTable as SparkDeltaTable
 from py4j.protocol import Py4JJavaError
 from pyarrow import fs
@@ -17,6 +18,17 @@ from jobs.errors import HeadgateError, LostRace
 from jobs.lake import Lake, Published
 from transforms.rows import FILE, MADE, REJECTED, ROW_ID, quoted
 
+CONFLICTS = (
+    delta_errors.DeltaConcurrentModificationException,
+    delta_errors.ConcurrentWriteException,
+    delta_errors.MetadataChangedException,
+    delta_errors.ProtocolChangedException,
+    delta_errors.ConcurrentAppendException,
+    delta_errors.ConcurrentDeleteReadException,
+    delta_errors.ConcurrentDeleteDeleteException,
+    delta_errors.ConcurrentTransactionException,
+)
+TRIES = 5  # of an append that other runs may disturb and that is safe to repeat
 FILE_BYTES = 64 << 20
 SMALL_FILE_BYTES = 4 << 20
 ABANDONED = timedelta(days=1)
@@ -49,7 +61,7 @@ def write_ledger(lake: Lake, entries: DataFrame, *, run_id: str, build: str, tab
     rows = entries.withColumns({name: F.lit(value) for name, value in constants.items()}).select(
         *(F.col(name).cast(kind) for name, kind in LEDGER_COLUMNS.items())
     )
-    (
+    writer = (
         few_files(rows, expected * 200)
         .write.format("delta")
         .mode("append")
@@ -57,8 +69,14 @@ def write_ledger(lake: Lake, entries: DataFrame, *, run_id: str, build: str, tab
         .option("txnAppId", f"headgate:{table}:{build}")
         .option("txnVersion", 1)
         .option("userMetadata", json.dumps({"run_id": run_id, "build": build}))
-        .save(path)
     )
+    for last in (*[False] * (TRIES - 1), True):
+        try:
+            writer.save(path)
+            break
+        except Exception as e:
+            if last or not is_conflict(e):
+                raise
     delta = lake.open("ledger")
     written = (
         delta.to_pyarrow_dataset().count_rows(filter=(pc.field("table") == table) & (pc.field("build") == build))
@@ -110,8 +128,8 @@ def publish(
                 writer.mode("append").save(path)
             else:
                 writer.mode("overwrite").option("overwriteSchema", "true").save(path)
-    except Py4JJavaError as e:
-        if "io.delta.exceptions.Concurrent" in str(e.java_exception) or "ConcurrentAppend" in str(e):
+    except Exception as e:
+        if is_conflict(e):
             raise LostRace(f"table '{table}' was changed by another writer while it was published; run again") from None
         raise
     written = lake.last_output_rows(table)
@@ -122,6 +140,13 @@ def publish(
     if how.mode != "merge" and not replaced_files and written != expected:
         raise HeadgateError(f"table '{table}': {expected:,} rows were to be published, the commit holds {written:,}")
     return done
+
+
+def is_conflict(error: Exception) -> bool:
+    """Whether Delta refused a commit because of another writer; some reach Python bare, as an error of py4j."""
+    if isinstance(error, Py4JJavaError):
+        return "io.delta.exceptions." in str(error.java_exception)
+    return isinstance(error, CONFLICTS)
 
 
 def merge(spark: SparkSession, path: str, rows: DataFrame, key: tuple[str, ...], options: dict[str, str]) -> None:

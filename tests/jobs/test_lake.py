@@ -70,3 +70,20 @@ def test_system_tables_keep_their_schema(tmp_path):
     assert lake.system("runs").to_pylist()[0]["at"] == at
     with pytest.raises(UsageError, match="no version 9"):
         lake.open("runs", 9)
+
+
+def test_eight_writers_that_create_a_system_table_all_write(tmp_path):
+    errors = []
+
+    def write(i):
+        try:
+            Lake(str(tmp_path)).record("runs", [{"run_id": f"r{i}"}])
+        except Exception as e:
+            errors.append(e)
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not errors and Lake(str(tmp_path)).system("runs").num_rows == 8
