@@ -113,4 +113,5 @@ def add_delta_to_running_jvm() -> str:
         jars = local_jars()
     for jar in jars:
         loader.addURL(jvm.java.io.File(jar).toURI().toURL())
-    return ",".join(jars)
+    given = jvm.java.lang.System.getProperty("spark.jars") or ""
+    return ",".join(filter(None, [given, *jars]))

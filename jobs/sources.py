@@ -54,13 +54,7 @@ def list_files(landing: str, source: Source, as_of: date | None) -> list[Landed]
     if source.format == "delta":
         return list_delta(landing, source)
     files, root = open_landing(landing)
-    pattern = re.compile(
-        "".join(
-            r"(?P<date>\d{4}-\d{2}-\d{2})" if part == DATE_PLACE else r"[^/]*" if part == "*" else re.escape(part)
-            for part in re.split(r"(\{date\}|\*)", source.path)
-        )
-        + "$"
-    )
+    pattern = re.compile(regex_of(source.path))
     fixed = re.split(r"[*{]", source.path)[0]
     folder = posixpath.join(root, posixpath.dirname(fixed))
     selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
@@ -71,13 +65,22 @@ def list_files(landing: str, source: Source, as_of: date | None) -> list[Landed]
         if info.type != fs.FileType.File or not match:
             continue
         try:
-            day = date.fromisoformat(match["date"]) if "date" in match.groupdict() else None
+            day = date.fromisoformat(match[1]) if match.re.groups else None
         except ValueError:
             continue
         if as_of is None or day is None or day <= as_of:
             modified = info.mtime or datetime.fromtimestamp(0)
             found.append(Landed(path, day, info.size, modified.astimezone(timezone.utc)))
     return sorted(found, key=lambda f: f.path)
+
+
+def regex_of(path: str) -> str:
+    """A source's pattern as a regular expression that Python and Java read alike; its first group is the day."""
+    parts = re.split(r"(\{date\}|\*)", path)
+    day, again = r"(\d{4}-\d{2}-\d{2})", r"\1"
+    days = [i for i, part in enumerate(parts) if part == DATE_PLACE]
+    wild = {DATE_PLACE: again, "*": r"[^/]*"}
+    return "".join(day if i in days[:1] else wild.get(p) or re.escape(p) for i, p in enumerate(parts)) + "$"
 
 
 def list_delta(landing: str, source: Source) -> list[Landed]:
@@ -198,8 +201,8 @@ def read_files(spark: SparkSession, landing: str, source: Source, table: str, fi
         )
     columns = [c for c in rows.columns if c != CORRUPT]
     path = relative_path(root)
-    dates = {f.path: f.date for f in files if f.date}
-    day = F.regexp_extract(FILE, r"(\d{4}-\d{2}-\d{2})", 1).try_cast("date") if dates else F.lit(None).cast("date")
+    dated = DATE_PLACE in source.path
+    day = F.regexp_extract(FILE, regex_of(source.path), 1).try_cast("date") if dated else F.lit(None).cast("date")
     rows = rows.withColumn(FILE, F.lit(source.path) if source.format == "delta" else path)
     malformed = F.col(CORRUPT).isNotNull()
     identity = F.when(malformed, row_id(f"{table} malformed", [CORRUPT])).otherwise(
@@ -252,7 +255,9 @@ def with_line_numbers(spark: SparkSession, landing: str, rejected: DataFrame) ->
     wanted = rejected.select(
         "row_id", "step", "reason", F.col("evidence")["file"].alias("file"), F.col("evidence")["text"].alias("text")
     ).distinct()
-    paths = [f"{root}/{r['file']}" for r in wanted.select("file").distinct().limit(10_000).collect()]
+    paths = [f"{root}/{r['file']}" for r in wanted.select("file").distinct().collect()]
+    if not paths:
+        return rejected
     lines = (
         spark.read.text(paths, wholetext=True)
         .select(relative_path(root).alias("file"), F.posexplode(F.split("value", "\r?\n")))

@@ -1,6 +1,7 @@
 """The main job on a cut of the real year, end to end."""
 
 import json
+import re
 import shutil
 from datetime import date
 from pathlib import Path
@@ -16,6 +17,7 @@ from jobs.errors import GateBlocked, InputMissing, LostRace, UsageError
 from jobs.lake import Lake
 from jobs.planning import plan_table
 from jobs.run import dry_run
+from jobs.sources import regex_of
 from tests.conftest import ROOT, run_pipeline
 
 FLIGHTS = ROOT / "conf" / "flights.yaml"
@@ -228,6 +230,37 @@ def test_malformed_lines_go_to_the_ledger_with_file_and_line(spark, tmp_path):
     ledger = queries.sql(lake_of(tmp_path), "select step, evidence from ledger", None, None).to_pylist()
     found = sorted((dict(r["evidence"])["file"], int(dict(r["evidence"])["line"])) for r in ledger)
     assert found == [("t/a.csv", 3), ("t/a.csv", 4), ("t/a.csv", 6)]
+
+
+def test_a_raw_table_may_quarantine_rows(spark, tmp_path):
+    file = small(tmp_path, CSV % "" + "    quarantine_ceiling: 0.5\n")
+    rule = "{type: expect_column_values_to_be_between, kwargs: {column: id, max_value: 5}"
+    with (tmp_path / "any.yaml").open("a") as suite:
+        suite.write(f"  - {rule}, meta: {{dimension: validity, on_row_fail: quarantine}}}}\n")
+    land(tmp_path, "a.csv", "id,v\n1,x\n2,y\n9,z\n")
+    outcome = run_pipeline(spark, tmp_path, file)
+    assert records(outcome)["t"]["rejected"] == {"gate: fails a row rule": 1} and records(outcome)["t"]["rows"] == 2
+    land(tmp_path, "b.csv", "id,v\n3,x\nbad\n8,z\n4,z\n")
+    run_pipeline(spark, tmp_path, file)
+    answer = queries.sql(
+        lake_of(tmp_path), "select step, count(*) as n from ledger group by all order by 1", None, None
+    )
+    assert answer.to_pylist() == [{"step": "gate", "n": 2}, {"step": "ingest", "n": 1}]
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "day"),
+    [
+        ("a/{date}.csv", "a/2013-01-31.csv", "2013-01-31"),
+        ("a_2012-01-01/x_{date}_*.csv", "a_2012-01-01/x_2013-01-31_7.csv", "2013-01-31"),
+        ("{date}/f_{date}.csv", "2013-01-31/f_2013-01-31.csv", "2013-01-31"),
+        ("{date}/f_{date}.csv", "2013-01-31/f_2013-02-01.csv", None),
+        ("a/*.csv", "a/b/c.csv", None),
+    ],
+)
+def test_patterns_find_files_and_their_day(path, name, day):
+    match = re.match(regex_of(path), name)
+    assert (match[1] if match else None) == day
 
 
 def test_a_changed_file_is_refused_or_replaced(spark, tmp_path):
