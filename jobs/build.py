@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from expectations.gate import MASK, Gate, Verdict
 from expectations.suites import SuiteError
-from jobs.config import Environment, Pipeline
+from jobs.config import Environment, FileSource, Pipeline, Publish, Pulled
 from jobs.errors import GateBlocked, HeadgateError, InputMissing, UsageError
 from jobs.lake import SAME_CONTENT, Lake, Published, now
 from jobs.planning import TablePlan, build_key
@@ -30,8 +30,21 @@ from jobs.publishing import (
     stage,
     write_ledger,
 )
-from jobs.sources import Landed, check_header, count_records, fingerprint, read_files, with_line_numbers
-from transforms.rows import FILE_DATE, MADE, REJECTED, training_rows, with_bookkeeping
+from jobs.pulled import pull, source_name
+from jobs.sources import (
+    CORRUPT,
+    MALFORMED,
+    Landed,
+    assert_unchanged,
+    count_records,
+    fingerprint,
+    judged,
+    read_files,
+    with_identity,
+    with_line_numbers,
+)
+from transforms.deduplication.exact import DropDuplicates
+from transforms.rows import FILE, FILE_DATE, MADE, REJECTED, ROW_ID, quoted, training_rows, with_bookkeeping
 from transforms.step import Learner, Step, StepError
 from transforms.steps import STEPS, options_of
 
@@ -62,6 +75,17 @@ class Built:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What a table's source has that is new, and how it reaches the table."""
+
+    files: list[Landed]  # of a source that is asked for its rows, one that stands for the night
+    rows: Callable[[], tuple[DataFrame, int]]  # and how many there are, counted apart
+    how: Publish
+    replaces: tuple[str, ...]  # files whose earlier rows these replace
+    scratch: str | None = None  # a folder to be removed once this is published
+
+
+@dataclass(frozen=True)
 class Builder:
     """What all builds of a run share."""
 
@@ -74,53 +98,103 @@ class Builder:
     as_of: date | None
 
     def build(self, plan: TablePlan) -> Built | None:
-        """Build and publish one table; None if its files turn out to be the same as before."""
-        table = plan.table
-        if self.pipeline.tables[table].source is None:
-            return self.stage_and_publish(plan, str(plan.build_key), lambda: self.derived(plan), [])
+        """Build and publish one table; None if its source turns out to hold what it held before."""
+        table, source = plan.table, self.pipeline.tables[plan.table].source
+        if source is None:
+            return self.stage_and_publish(plan, str(plan.build_key), lambda: self.derived(plan))
         self.lake.forget_unpublished_files(table)
         with self.progress.phase(table, "ingest"):
-            files, changed = self.files_to_take(plan)
-        if not files:
+            taken = self.files_to_take(plan, source) if isinstance(source, FileSource) else self.pulled(plan, source)
+        if taken is None:
             return None
-        seen = [[f.path, f.sha256] for f in files]
-        key = build_key(self.pipeline, table, {"files": seen, "base": plan.base})
-        return self.stage_and_publish(plan, key, lambda: self.ingested(table, files), files, changed)
+        key = build_key(self.pipeline, table, {"files": [[f.path, f.sha256] for f in taken.files], "base": plan.base})
+        built = self.stage_and_publish(plan, key, lambda: self.with_steps_of(table, taken.rows()), taken)
+        if taken.scratch:
+            remove(taken.scratch)
+        return built
 
     # -- where the rows come from
 
-    def files_to_take(self, plan: TablePlan) -> tuple[list[Landed], list[str]]:
-        """The files whose content is new, and the paths of those that replace an earlier content."""
-        source = self.pipeline.tables[plan.table].source
-        assert source is not None
-        taken, changed, touched = [], [], []
+    def files_to_take(self, plan: TablePlan, source: FileSource) -> Taken | None:
+        """The files whose content is new, as they look; those that replace an earlier content replace its rows."""
+        landing, spark = self.environment.landing, self.spark
+        taken: list[Landed] = []
+        changed, touched = [], []
         if source.format == "delta":
-            return list(plan.fresh), [f.path for f in plan.fresh]
-        for file in fingerprint(self.spark, self.environment.landing, plan.fresh):
-            before = plan.known.get(file.path)
-            if before is not None and before["sha256"] == file.sha256:
-                touched.append(file)
-                continue
-            if before is not None:
-                if source.on_changed_file == "refuse":
-                    how = "shrank" if file.size < before["size"] else "changed"
-                    raise InputMissing(
-                        f"{file.path}: the file {how} since it was taken up ({before['size']:,} bytes then, "
-                        f"{file.size:,} now). Put it back, or set source.on_changed_file: replace"
-                    )
-                changed.append(file.path)
-            check_header(source, file)
-            taken.append(file)
+            taken = list(plan.fresh)
+            changed = [f.path for f in plan.fresh]
+        else:
+            reference = self.columns_before(plan)
+            for file in fingerprint(spark, landing, source, plan.fresh):
+                before = plan.known.get(file.path)
+                if before is not None and before["sha256"] == file.sha256:
+                    touched.append(file)
+                    continue
+                if before is not None:
+                    if source.on_changed_file == "refuse" and not before.get("problem"):
+                        how = "shrank" if file.size < before["size"] else "changed"
+                        raise InputMissing(
+                            f"{file.path}: the file {how} since it was taken up ({before['size']:,} bytes then, "
+                            f"{file.size:,} now). Put it back, or set source.on_changed_file: replace"
+                        )
+                    changed.append(file.path)
+                file = judged(source, file, reference)
+                if file.problem is None and reference is None:
+                    reference = file.columns
+                if file.problem is not None:
+                    self.progress.tell("warning", table=plan.table, message=f"set aside {file.path}: {file.problem}")
+                taken.append(file)
         if touched and plan.current:
             last = self.lake.last_build(plan.table) or {}
             self.record_files(plan.table, touched, last.get("base", plan.base), SAME_CONTENT)
-        return taken, changed
+        if not taken:
+            return None
 
-    def ingested(self, table: str, files: list[Landed]) -> tuple[DataFrame, int]:
-        source = self.pipeline.tables[table].source
-        assert source is not None
-        rows = read_files(self.spark, self.environment.landing, source, table, files)
-        rows_in = count_records(self.spark, self.environment.landing, source, files)
+        def rows() -> tuple[DataFrame, int]:
+            counted = count_records(spark, landing, source, taken)
+            return read_files(spark, landing, source, plan.table, taken), counted
+
+        how = Publish(mode="append")
+        return Taken(taken, rows, how, tuple(changed) if plan.base >= 0 else ())
+
+    def columns_before(self, plan: TablePlan) -> dict[str, str] | None:
+        """The columns of the file that was taken up last; of files of one night, of the one whose path comes last."""
+        files = sorted(plan.known.values(), key=lambda f: (f["base"], f["path"]))
+        known = [f["columns"] for f in files if f.get("columns") and not f.get("problem")]
+        return json.loads(known[-1]) if known else None
+
+    def pulled(self, plan: TablePlan, source: Pulled) -> Taken | None:
+        """What a source that is asked for its rows has that is not yet in the table."""
+        table, name = plan.table, source_name(source)
+        before = plan.known.get(name, {})
+        scratch = f"{self.lake.staging(table)}/pulled-{self.run_id}"
+        found = pull(self.spark, source, self.pipeline.code[table], before.get("watermark"), scratch)
+        columns = [c for c in found.rows.columns if c not in (CORRUPT, FILE)]
+        rows = with_identity(found.rows, table, columns, source.key)
+        day = F.lit(self.as_of or datetime.now(timezone.utc).date())
+        rows = rows.select(
+            *(F.col(quoted(c)) for c in columns), ROW_ID, FILE, day.cast("date").alias(FILE_DATE), REJECTED
+        )
+        whole = source.watermark is None
+        if whole and before.get("sha256") == found.sha256:
+            rows = rows.limit(0)
+        elif not whole and plan.base >= 0:
+            rows = not_yet_in(rows, self.read(table, plan.base), columns if source.key else [])
+        count = rows.count()
+        if not count and plan.base >= 0:
+            remove(scratch)
+            return None
+        order = f"{quoted(source.watermark)} desc" if source.watermark else ROW_ID
+        once = DropDuplicates(columns=(ROW_ID,), keep=order.replace("`", ""))
+        landed = Landed(
+            name, None, count, now(), sha256=found.sha256, watermark=found.watermark or before.get("watermark")
+        )
+        merged = Publish(mode="merge", key=(ROW_ID,))
+        how = Publish(mode="replace") if whole else merged if source.key else Publish(mode="append")
+        return Taken([landed], lambda: (once.apply(rows, {}), count), how, (), scratch)
+
+    def with_steps_of(self, table: str, given: tuple[DataFrame, int]) -> tuple[DataFrame, int]:
+        rows, rows_in = given
         return self.with_steps(table, with_bookkeeping(rows), {}), rows_in
 
     def derived(self, plan: TablePlan) -> tuple[DataFrame, int]:
@@ -170,10 +244,10 @@ class Builder:
         plan: TablePlan,
         key: str,
         rows: Callable[[], tuple[DataFrame, int]],
-        files: list[Landed],
-        changed: list[str] | None = None,
+        taken: Taken | None = None,
     ) -> Built:
         table, lake, spark = plan.table, self.lake, self.spark
+        files = taken.files if taken else []
         build = f"{key[:16]}-{plan.base + 1}"
         # Each run stages in a folder of its own, so that two at once do not write over each other.
         staging = f"{lake.staging(table)}/{key}-{self.run_id}"
@@ -196,6 +270,8 @@ class Builder:
                         raise UsageError(str(e)) from None
             with self.progress.phase(table, "stage"):
                 stage(df, staging)
+                if isinstance(self.pipeline.tables[table].source, FileSource):
+                    assert_unchanged(self.environment.landing, files)
                 write_small(marker, {"rows_in": rows_in, "staging": staging})
             staged = spark.read.schema(df.schema).parquet(staging)
         masks = [c for c in staged.columns if c.startswith(MASK)]
@@ -213,7 +289,9 @@ class Builder:
         if gate is not None:
             with self.progress.phase(table, "gate"):
                 verdict = gate.judge(
-                    kept.select(*columns, *masks), counts.published + counts.quarantined, counts.quarantined
+                    kept.select(*map(quoted, columns), *masks),
+                    counts.published + counts.quarantined,
+                    counts.quarantined,
                 )
                 self.record_metrics(table, build, verdict)
                 if verdict.blocking:
@@ -225,8 +303,8 @@ class Builder:
             if rejected:
                 reason = gate.quarantine_reason() if gate else F.lit(None).cast("string")
                 entries = ledger_entries(staged, quarantined, reason)
-                if files:
-                    entries = numbered(spark, self.environment.landing, entries)
+                if isinstance(self.pipeline.tables[table].source, FileSource):
+                    entries = self.numbered(table, entries)
                 write_ledger(lake, entries, run_id=self.run_id, build=build, table=table, expected=rejected)
             self.record_lineage(plan, build)
             if files:
@@ -245,12 +323,13 @@ class Builder:
                 spark,
                 lake,
                 table,
-                kept.where(~quarantined).select(*columns),
-                self.pipeline.tables[table].publish,
+                kept.where(~quarantined).select(*map(quoted, columns)),
+                taken.how if taken else self.pipeline.tables[table].publish,
                 base=plan.base,
                 staged_bytes=size_of(staging),
                 facts=facts,
-                replaced_files=(changed if plan.base >= 0 else []) if files else None,
+                replaced_files=taken.replaces if taken else (),
+                evolves=taken is not None,
             )
         remove(marker)
         remove(staging)
@@ -280,6 +359,13 @@ class Builder:
             return Gate(self.spark, suite, parents=parents, parameters=parameters, ceiling=ceiling)
         except SuiteError as e:
             raise UsageError(str(e)) from None
+
+    def numbered(self, table: str, entries: DataFrame) -> DataFrame:
+        """The entries with malformed lines replaced by one for each such line, with its number in the file."""
+        source = self.pipeline.tables[table].source
+        malformed = (F.col("step") == "ingest") & (F.col("reason") == MALFORMED)
+        lines = with_line_numbers(self.spark, self.environment.landing, source, entries.where(malformed))
+        return entries.where(~malformed).unionByName(lines)
 
     # -- what is recorded
 
@@ -329,7 +415,8 @@ class Builder:
             for name, pin in plan.pins.items()
         ]
         if source is not None:
-            rows.append({**common, "input": f"landing:{source.path}", "as_of": self.as_of})
+            name = f"landing:{source.path}" if isinstance(source, FileSource) else source_name(source)
+            rows.append({**common, "input": name, "as_of": self.as_of})
         self.lake.record("lineage", rows)
 
     def record_files(self, table: str, files: list[Landed], base: int, build: str) -> None:
@@ -345,6 +432,9 @@ class Builder:
                     "size": f.size,
                     "modified": f.modified,
                     "sha256": f.sha256,
+                    "columns": json.dumps(f.columns) if f.columns is not None else None,
+                    "watermark": f.watermark,
+                    "problem": f.problem,
                     "at": now(),
                     "base": base,
                     "build": build,
@@ -383,10 +473,18 @@ def count_staged(staged: DataFrame, quarantined: Any, rows_in: int) -> Counts:
     return counts
 
 
-def numbered(spark: SparkSession, landing: str, entries: DataFrame) -> DataFrame:
-    """The entries with malformed lines replaced by one entry for each such line, with its number in the file."""
-    malformed = F.col("step") == "ingest"
-    return entries.where(~malformed).unionByName(with_line_numbers(spark, landing, entries.where(malformed)))
+def not_yet_in(rows: DataFrame, table: DataFrame, columns: list[str]) -> DataFrame:
+    """The rows of a look-back that the table does not hold with the same id and the same `columns`.
+
+    Rows that were rejected come again, and are judged again.
+    """
+
+    def content(have: Sequence[str]) -> Column:
+        return F.xxhash64(F.lit(""), *(F.to_json(F.struct(F.col(quoted(c)))) for c in columns if c in have))
+
+    present = table.select(F.col(ROW_ID).alias("_there"), content(table.columns).alias("_same"))
+    known = (F.col(ROW_ID) == F.col("_there")) & (content(columns) == F.col("_same"))
+    return rows.join(present, on=known, how="left_anti")
 
 
 def blocked_message(table: str, verdict: Verdict, plan: TablePlan, pipeline: Pipeline) -> str:

@@ -1,5 +1,7 @@
 """Configuration: YAML read with line numbers, checked in full before Spark starts."""
 
+import ast
+import codecs
 import dataclasses
 import graphlib
 import os
@@ -8,29 +10,52 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
 
 from expectations.suites import Suite, SuiteError, load_suite
 from jobs.errors import UsageError
+from jobs.lake import SYSTEM_TABLES, TABLE_NAME
 from transforms.rows import FILE, FILE_DATE, SPLIT
 from transforms.step import Learner, Step, StepError, nearest
 from transforms.steps import STEPS, options_of
 
-TABLE_NAME = r"^[a-z][a-z0-9_]*$"
 DATE_PLACE = "{date}"
+UNWRITABLE = " ,;{}()\n\t="  # in names of columns that are published
 
 
 class Model(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class Source(Model):
+class SecretReference(Model):
+    """A secret by reference: the name of an environment variable, or of a file."""
+
+    env: str | None = None
+    file: str | None = None
+
+    def read(self, name: str) -> str:
+        if (self.env is None) == (self.file is None):
+            raise UsageError(f"{name}: give exactly one of env and file")
+        if self.env is not None:
+            if self.env not in os.environ:
+                raise UsageError(f"{name}: the environment variable {self.env} is not set")
+            return os.environ[self.env]
+        try:
+            return Path(self.file or "").read_text().strip()
+        except OSError as e:
+            raise UsageError(f"{name}: cannot read {self.file}: {e.strerror}") from None
+
+
+KEY = pydantic.Field(default=(), description="Columns that identify a record; without them its whole content does")
+
+
+class FileSource(Model):
     """Files that land for a table: each is taken up exactly once."""
 
-    format: Literal["csv", "jsonl", "parquet", "delta"]
+    format: Literal["csv", "jsonl", "parquet", "avro", "delta"]
     path: str = pydantic.Field(
         description="Pattern below the landing folder, such as 'flights/{date}.csv'; '*' matches within a name, "
         "{date} a day as 2013-01-31. For delta: the folder of the table."
@@ -38,14 +63,110 @@ class Source(Model):
     columns: str | None = pydantic.Field(
         default=None, alias="schema", description="Columns as Spark DDL, in the files' order; required for csv, jsonl"
     )
-    key: tuple[str, ...] = pydantic.Field(
-        default=(), description="Columns that identify a record; without them its whole content does"
-    )
+    key: tuple[str, ...] = KEY
     delimiter: str = pydantic.Field(default=",", min_length=1, max_length=1, description="Of csv")
     null_value: str = pydantic.Field(default="", description="The text of csv that means null")
+    encoding: str = pydantic.Field(default="utf-8", description="Of csv and jsonl: the character set, by its name")
+    max_line_bytes: int = pydantic.Field(
+        default=16 << 20, ge=1, description="Of csv and jsonl: a file with a longer line is a bad file"
+    )
     on_changed_file: Literal["refuse", "replace"] = pydantic.Field(
         default="refuse", description="When a file taken up before has other content now: stop, or replace its rows"
     )
+    on_bad_file: Literal["refuse", "quarantine"] = pydantic.Field(
+        default="refuse",
+        description="When a file is damaged, not text of its encoding, or has other columns or types: stop, or set "
+        "the whole file aside in the ledger and go on",
+    )
+    on_other_columns: Literal["refuse", "quarantine", "evolve"] = pydantic.Field(
+        default="refuse",
+        description="When a file lacks columns or has more: stop, set it aside, or take it up with nulls for what it "
+        "lacks and new columns for what it adds (text, in csv and jsonl)",
+    )
+
+
+class Pulled(Model):
+    """What all sources that are asked for their rows share."""
+
+    key: tuple[str, ...] = KEY
+    watermark: str | None = pydantic.Field(
+        default=None,
+        description="Column that grows with every change (a time or a number): only rows beyond its highest value so "
+        "far are asked for. Without it, every night takes the whole and replaces the table where it differs",
+    )
+    look_back: str = pydantic.Field(
+        default="0", description="How far below the highest watermark to ask again, for rows that came late: '2 days'"
+    )
+
+
+class JdbcSource(Pulled):
+    """A table or query of a database, read through JDBC."""
+
+    format: Literal["jdbc"]
+    url: str = pydantic.Field(description="JDBC URL without user and password: jdbc:postgresql://host:5432/shop")
+    table: str | None = pydantic.Field(default=None, description="The table, as schema.name in its true case")
+    query: str | None = pydantic.Field(default=None, description="A SELECT, instead of a table")
+    user: SecretReference | None = pydantic.Field(default=None, description="Where the user's name is found")
+    password: SecretReference | None = pydantic.Field(default=None, description="Where the password is found")
+    driver: str | None = pydantic.Field(default=None, description="Class of the driver, where the URL does not tell")
+    partition_by: str | None = pydantic.Field(
+        default=None, description="Numeric, date or time column whose range is read in `partitions` parts at once"
+    )
+    partitions: int = pydantic.Field(default=8, ge=1, description="How many parts are read at once")
+    fetch_size: int = pydantic.Field(default=10_000, ge=1, description="Rows that the database sends at a time")
+
+
+class Paging(Model):
+    """How a page of an HTTP API names the next one."""
+
+    by: Literal["link", "cursor", "offset"]
+    next: str | None = pydantic.Field(
+        default=None,
+        description="Where in a page the next URL (link) or cursor stands, such as meta.next; for link, the Link "
+        "header (RFC 8288) is used without it",
+    )
+    param: str | None = pydantic.Field(default=None, description="The query parameter that takes cursor or offset")
+    size_param: str | None = pydantic.Field(default=None, description="The query parameter that takes `size`")
+    size: int = pydantic.Field(default=100, ge=1, description="Records of a page; by offset, a shorter one is the last")
+
+
+class HttpSource(Pulled):
+    """Records of an HTTP API that answers in pages of JSON."""
+
+    format: Literal["http"]
+    url: str = pydantic.Field(pattern=r"^https?://", description="URL of the first page")
+    columns: str = pydantic.Field(alias="schema", description="Columns as Spark DDL; other members are left out")
+    records: str = pydantic.Field(default="", description="Where in a page its records stand: data.items; '' for all")
+    params: dict[str, str | SecretReference] = pydantic.Field(
+        default_factory=dict, description="Query parameters; '{watermark}' stands for where the last night ended"
+    )
+    headers: dict[str, str | SecretReference] = pydantic.Field(
+        default_factory=dict, description="Headers; secrets by reference"
+    )
+    paging: Paging | None = pydantic.Field(default=None, description="Without it, there is one page")
+    retries: int = pydantic.Field(
+        default=5, ge=0, description="Tries again, with growing pauses, after 429, 5xx and lost connections"
+    )
+    timeout: float = pydantic.Field(default=30.0, gt=0, description="Seconds to wait for an answer")
+    max_pages: int = pydantic.Field(default=100_000, ge=1, description="More pages than this are an error")
+
+
+class PythonSource(Pulled):
+    """Records from a Python function of the user's own."""
+
+    format: Literal["python"]
+    function: str = pydantic.Field(
+        pattern=r"^[^:]+\.py:[A-Za-z_]\w*$",
+        description="file.py:name, relative to the pipeline's file. It is called with the highest watermark so far "
+        "(text, or None) and yields one dict for each record; it runs on one executor",
+    )
+    columns: str = pydantic.Field(alias="schema", description="Columns as Spark DDL")
+
+
+SOURCE_KINDS = ("csv", "jsonl", "parquet", "avro", "delta", "jdbc", "http", "python")
+SECRET_PLACES = {"user", "password", "headers", "params", "secrets", "url"}
+PULLED = (JdbcSource, HttpSource, PythonSource)
+Source = Annotated[FileSource | JdbcSource | HttpSource | PythonSource, pydantic.Field(discriminator="format")]
 
 
 class Publish(Model):
@@ -92,31 +213,12 @@ class Environment(Model):
         default=365, ge=1, description="How long a table's old versions stay readable; set when the table is created"
     )
     spark: dict[str, str] = pydantic.Field(default_factory=dict, description="Spark settings")
-    secrets: dict[str, "SecretReference"] = pydantic.Field(
+    secrets: dict[str, SecretReference] = pydantic.Field(
         default_factory=dict, description="Spark setting -> where its secret value is found at start; never the value"
     )
 
     def spark_settings(self) -> dict[str, str]:
-        return dict(self.spark) | {name: reference.read(name) for name, reference in self.secrets.items()}
-
-
-class SecretReference(Model):
-    """A secret by reference: the name of an environment variable, or of a file."""
-
-    env: str | None = None
-    file: str | None = None
-
-    def read(self, name: str) -> str:
-        if (self.env is None) == (self.file is None):
-            raise UsageError(f"secrets.{name}: give exactly one of env and file")
-        if self.env is not None:
-            if self.env not in os.environ:
-                raise UsageError(f"secrets.{name}: the environment variable {self.env} is not set")
-            return os.environ[self.env]
-        try:
-            return Path(self.file or "").read_text().strip()
-        except OSError as e:
-            raise UsageError(f"secrets.{name}: cannot read {self.file}: {e.strerror}") from None
+        return dict(self.spark) | {name: reference.read(f"secrets.{name}") for name, reference in self.secrets.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +247,7 @@ class Pipeline:
     tables: Mapping[str, Table]
     steps: Mapping[str, Sequence[Step]]
     suites: Mapping[str, Suite | None]
+    code: Mapping[str, str | None]  # of tables with a Python function as their source: the text of its file
 
     @cached_property
     def order(self) -> list[str]:
@@ -246,7 +349,11 @@ def checked(model: Any, document: Yaml, data: Any, place: tuple[Any, ...]) -> An
 
 def located(loc: Sequence[Any]) -> tuple[Any, ...]:
     """A pydantic location without the parts that are not keys of the document."""
-    return tuple(part for part in loc if not (isinstance(part, str) and part.startswith("function-")))
+    parts = [part for part in loc if not (isinstance(part, str) and part.startswith("function-"))]
+    if "source" in parts:  # pydantic names the choice, the document does not
+        tag = parts.index("source") + 1
+        parts[tag : tag + 1] = [p for p in parts[tag : tag + 1] if p not in SOURCE_KINDS]
+    return tuple(parts)
 
 
 def explained(error: Mapping[str, Any], adapter: pydantic.TypeAdapter[Any]) -> str:
@@ -257,6 +364,13 @@ def explained(error: Mapping[str, Any], adapter: pydantic.TypeAdapter[Any]) -> s
         return f"unknown option '{wrong}'{nearest(wrong, allowed)} (allowed: {', '.join(allowed)})"
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return "this option is required"
+    if kind == "union_tag_not_found":
+        return f"the option 'format' is required (one of {', '.join(SOURCE_KINDS)})"
+    if kind == "union_tag_invalid":
+        tag = str(error["ctx"]["tag"])
+        return f"format '{tag}' is none of {', '.join(SOURCE_KINDS)}{nearest(tag, SOURCE_KINDS)}"
+    if SECRET_PLACES & set(map(str, error["loc"])):  # a value written here by mistake may be a secret
+        return message[0].lower() + message[1:]
     return f"{message[0].lower()}{message[1:]}, not {error.get('input')!r}"
 
 
@@ -269,12 +383,15 @@ def allowed_names(schema: Mapping[str, Any], place: Sequence[Any]) -> list[str]:
             node = definitions[node["$ref"].rsplit("/", 1)[1]]
         for choice in node.get("anyOf", ()):
             target = resolve(choice)
-            if "properties" in target or "additionalProperties" in target:
-                return target
+            if "properties" in target or "additionalProperties" in target or "discriminator" in target:
+                return resolve(target)
         return node
 
     node = resolve(schema)
     for part in place:
+        if "discriminator" in node:
+            node = resolve({"$ref": node["discriminator"]["mapping"][part]})
+            continue
         extra = node.get("additionalProperties")
         node = node.get("properties", {}).get(part) or (extra if isinstance(extra, dict) else node.get("items")) or {}
         node = resolve(node)
@@ -300,7 +417,8 @@ def load_pipeline(file: Path) -> Pipeline:
     steps = {name: build_steps(document, name, table) for name, table in read.tables.items()}
     folder = (file.parent / read.suites).resolve()
     suites = {name: suite_of(document, name, table, folder) for name, table in read.tables.items()}
-    pipeline = Pipeline(name=read.pipeline, tables=read.tables, steps=steps, suites=suites)
+    code = {name: code_of(document, name, table) for name, table in read.tables.items()}
+    pipeline = Pipeline(name=read.pipeline, tables=read.tables, steps=steps, suites=suites, code=code)
     for name in names:
         for joined in pipeline.inputs(name):
             if joined not in names:
@@ -321,6 +439,8 @@ def check_table(document: Yaml, name: str, table: Table, names: Sequence[str]) -
     here = ("tables", name)
     if not re.match(TABLE_NAME, name):
         raise UsageError(f"{document.at(*here)}: a table is named by lower-case letters, digits and _, not '{name}'")
+    if name in SYSTEM_TABLES:
+        raise UsageError(f"{document.at(*here)}: '{name}' is a system table; choose another name")
     if (table.source is None) == (table.from_ is None):
         raise UsageError(f"{document.at(*here)}: give exactly one of source and from")
     if table.from_ is not None and table.from_ not in names:
@@ -329,19 +449,61 @@ def check_table(document: Yaml, name: str, table: Table, names: Sequence[str]) -
     if (table.publish.mode == "merge") != bool(table.publish.key):
         raise UsageError(f"{document.at(*here, 'publish')}: key goes with mode merge, and merge needs it")
     if table.source is not None:
-        source, place = table.source, (*here, "source")
-        if source.format in ("csv", "jsonl") and not source.columns:
-            raise UsageError(f"{document.at(*place)}: schema is required for {source.format}")
-        if ".." in Path(source.path).parts:
-            raise UsageError(f"{document.at(*place, 'path')}: a path may not leave the landing folder by '..'")
-        if source.columns:
-            present = [n for n, _ in ddl_columns(source.columns, document.at(*place, "schema"))]
-            for key in source.key:
-                if key not in present:
-                    hint = nearest(key, present)
-                    raise UsageError(f"{document.at(*place, 'key')}: there is no column '{key}'{hint}")
+        check_source(document, (*here, "source"), table.source)
         if table.publish != Publish():
             raise UsageError(f"{document.at(*here, 'publish')}: a table with a source appends; leave publish out")
+
+
+def check_source(document: Yaml, place: tuple[Any, ...], source: Source) -> None:
+    """Refuse what the options of a source say together but not each alone."""
+
+    def wrong(option: str, why: str) -> UsageError:
+        return UsageError(f"{document.at(*place, option)}: {why}")
+
+    columns = getattr(source, "columns", None)
+    present = [n for n, _ in ddl_columns(columns, document.at(*place, "schema"))] if columns else None
+    named = [("key", column) for column in source.key]
+    if isinstance(source, FileSource):
+        if source.format in ("csv", "jsonl") and not columns:
+            raise wrong("schema", f"schema is required for {source.format}")
+        if ".." in Path(source.path).parts or source.path.startswith("/"):
+            raise wrong("path", "a path is below the landing folder; it may not leave it by '..' or start with '/'")
+        try:
+            codecs.lookup(source.encoding)
+        except LookupError:
+            raise wrong("encoding", f"there is no encoding '{source.encoding}'") from None
+    else:
+        if source.watermark:
+            named.append(("watermark", source.watermark))
+        elif source.look_back != "0":
+            raise wrong("look_back", "look_back goes with a watermark")
+        if not re.fullmatch(r"\d+(\.\d+)?|\d+ (second|minute|hour|day|week)s?", source.look_back):
+            raise wrong("look_back", f"'{source.look_back}' is neither a number nor a time such as '2 days'")
+    if isinstance(source, JdbcSource):
+        if (source.table is None) == (source.query is None):
+            raise wrong("table", "give exactly one of table and query")
+        if re.search(r"(?i)password=|//[^/@]*:[^/@]*@", source.url):
+            raise wrong("url", "a URL may not hold a password; name where it is found by password")
+    for option, column in named:
+        if present is not None and column not in present:
+            raise wrong(option, f"there is no column '{column}'{nearest(column, present)}")
+
+
+def code_of(document: Yaml, name: str, table: Table) -> str | None:
+    """The text of the file of a source's Python function."""
+    if not isinstance(table.source, PythonSource):
+        return None
+    where = document.at("tables", name, "source", "function")
+    path, _, function = table.source.function.partition(":")
+    file = document.file.parent / path
+    try:
+        text = file.read_text(encoding="utf-8")
+        functions = [node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    except (OSError, UnicodeDecodeError, SyntaxError) as e:
+        raise UsageError(f"{where}: {file} cannot be read: {e}") from None
+    if function not in functions:
+        raise UsageError(f"{where}: {file} has no function '{function}'{nearest(function, functions)}")
+    return text
 
 
 def build_steps(document: Yaml, name: str, table: Table) -> tuple[Step, ...]:
@@ -377,9 +539,10 @@ def follow_columns(
     """The published columns of a table as far as they can be known without Spark (None: only Spark can tell)."""
     table = pipeline.tables[name]
     if table.source is not None:
-        if table.source.columns is None:
+        columns = getattr(table.source, "columns", None)
+        if columns is None:
             return None
-        have = [n for n, _ in ddl_columns(table.source.columns, document.at("tables", name, "source", "schema"))]
+        have = [n for n, _ in ddl_columns(columns, document.at("tables", name, "source", "schema"))]
         have += [FILE, FILE_DATE]
     else:
         start = known[str(table.from_)]
@@ -397,6 +560,12 @@ def follow_columns(
             raise UsageError(f"{where}: resampling touches training rows only; put split_by_hash before it")
     if table.source is None:
         have = [c for c in have if c not in (FILE, FILE_DATE)]
+    unwritable = next((c for c in have if set(c) & set(UNWRITABLE)), None)
+    if unwritable is not None:
+        raise UsageError(
+            f"{document.at('tables', name)}: the column '{unwritable}' cannot be published: Delta allows none of "
+            "space , ; { } ( ) = and line breaks in a name. Put a rename step for it"
+        )
     for option, columns in (("key", table.publish.key), ("sort_by", table.publish.sort_by)):
         for column in columns:
             if column not in have:

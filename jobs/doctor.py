@@ -32,8 +32,9 @@ def examine(lake: str, landing: str) -> Iterator[Finding]:
         yield Finding(package, found == wanted, f"{found or 'not installed'} (needs {wanted})")
     pandas = installed("pandas")
     yield Finding("pandas", bool(pandas) and pandas.split(".")[0] == "2", f"{pandas} (needs 2; 3 breaks PySpark 4.1)")
-    delta = COORDINATES.rsplit(":", 1)[1]
-    yield Finding("delta jars fit", delta == installed("delta-spark"), f"{COORDINATES}")
+    versions = [c.rsplit(":", 1)[1] for c in COORDINATES.split(",")]
+    fit = versions[:2] == [installed("delta-spark"), installed("pyspark")]
+    yield Finding("jars fit", fit, COORDINATES.replace(",", ", "))
     try:
         home = java_home()
         others = [f"{c} is Java {version_of(c)}" for c in candidates() if c != home]

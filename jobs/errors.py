@@ -26,3 +26,19 @@ class InputMissing(HeadgateError):
 
 class LostRace(HeadgateError):
     exit_code = 5
+
+
+STORAGE = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Permission denied")
+STORAGE += ("Not a directory", "AccessDenied", "Mkdirs failed", "Input/output error")
+
+
+def storage_failure(error: BaseException, place: str) -> HeadgateError | None:
+    """The error as a storage that cannot be written, in one line; None if it is something else."""
+    text = f"{error} {getattr(error, 'java_exception', '')}"
+    seen: list[BaseException] = []
+    while error.__cause__ is not None and error not in seen:
+        seen.append(error)
+        error = error.__cause__
+        text += str(error)
+    why = next((s for s in STORAGE if s.lower() in text.lower()), None)
+    return HeadgateError(f"{place} cannot be written: {why}. Published tables stay as they were") if why else None

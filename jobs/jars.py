@@ -1,4 +1,4 @@
-"""Delta's jars: fetched once by Spark's own resolver, verified, then read from a local folder."""
+"""The jars of Delta, Avro and PostgreSQL's driver: resolved once by Spark, verified, then read from a local folder."""
 
 import hashlib
 import os
@@ -11,14 +11,21 @@ from pathlib import Path
 from jobs.errors import HeadgateError, UsageError
 from jobs.java import cache_folder, java_home
 
-COORDINATES = "io.delta:delta-spark_4.1_2.13:4.4.0"
-# Everything else that Delta asks for is a second copy of what Spark ships.
+COORDINATES = ",".join(
+    (
+        "io.delta:delta-spark_4.1_2.13:4.4.0",
+        "org.apache.spark:spark-avro_2.13:4.1.1",
+        "org.postgresql:postgresql:42.7.14",
+    )
+)
+# Everything else that they ask for is a second copy of what Spark ships.
 EXCLUDED = (
     "org.apache.hadoop:*,org.apache.parquet:*,org.apache.logging.log4j:*,org.slf4j:*,com.fasterxml.jackson.core:*,"
     "com.fasterxml.jackson.datatype:*,com.fasterxml.jackson.module:*,com.github.luben:*,org.xerial.snappy:*,"
     "commons-logging:*,commons-pool:*,io.airlift:*,javax.annotation:*,org.locationtech.jts:*,org.roaringbitmap:*,"
-    "com.google.code.findbugs:*,org.antlr:*"
+    "com.google.code.findbugs:*,org.antlr:*,org.tukaani:*,org.checkerframework:*"
 )
+JARS_OF = "delta-4.4.0-spark-4.1.1"  # the name of their folder in the cache
 SHA256 = {
     "delta-spark_4.1_2.13-4.4.0.jar": "75a9400986853c061f5109f012547de2545a5759e5e752e5ef633dabe16a4f10",
     "delta-storage-4.4.0.jar": "c46735481fa8e326b0957be02b4420cbcab4b325bb08009b7f2045a95133f1cc",
@@ -27,13 +34,15 @@ SHA256 = {
     "delta-kernel-unitycatalog-4.4.0.jar": "cea22dfb4ac562b3cd27bf652697750e8336009d73fb06631363aaaad5345ffa",
     "unitycatalog-client-0.6.0.jar": "48257499a86b801a3e2372cec55ac226ca1c1c7eabe5c118e7302f29a1fdbc19",
     "unitycatalog-hadoop-0.6.0.jar": "c47b63c961c87102b9e1d63809a0915ba4c86b7652f57c8d39ca3a05b441a150",
+    "spark-avro_2.13-4.1.1.jar": "6a19d90bc3b6e88d8db0fa36a19273aa10fea2dbd7a62bb60e4cedd73051b32d",
+    "postgresql-42.7.14.jar": "73914527305a40cce504b0d3d90b23caf565136912d607ae8ae7c5895512332c",
 }
 
 
 def jars_folder() -> Path:
     """The folder that `HEADGATE_JARS` names, or the one in the user's cache."""
     named = os.environ.get("HEADGATE_JARS")
-    return Path(named) if named else cache_folder() / "jars" / COORDINATES.replace(":", "_")
+    return Path(named) if named else cache_folder() / "jars" / JARS_OF
 
 
 def missing_jars(folder: Path) -> list[str]:

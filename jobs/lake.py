@@ -5,6 +5,8 @@ Spark. A release is written as one compare-and-swap on the releases table, so it
 """
 
 import json
+import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
@@ -87,6 +89,9 @@ SCHEMAS = {
             ("size", pa.int64()),
             ("modified", TIMESTAMP),
             ("sha256", pa.string()),
+            ("columns", pa.string()),  # JSON: the file's columns -> types
+            ("watermark", pa.string()),  # of a source that is asked for its rows: the highest so far
+            ("problem", pa.string()),  # why the file was set aside
             ("at", TIMESTAMP),
             ("base", pa.int64()),  # the table's version before the build that took the file up
             ("build", pa.string()),
@@ -94,6 +99,7 @@ SCHEMAS = {
         ]
     ),
 }
+TABLE_NAME = r"^[a-z][a-z0-9_]*$"
 SAME_CONTENT = "same content"  # the build of a file that was only touched
 SYSTEM_TABLES = (*SCHEMAS, "ledger")
 
@@ -118,6 +124,8 @@ class Lake:
         self.root = root if "://" in root else str(Path(root).absolute())
 
     def path(self, table: str) -> str:
+        if not re.match(TABLE_NAME, table):
+            raise UsageError(f"'{table}' is no name of a table: lower-case letters, digits and _")
         return f"{self.root}/_system/{table}" if table in SYSTEM_TABLES else f"{self.root}/{table}"
 
     def staging(self, table: str) -> str:
@@ -146,6 +154,18 @@ class Lake:
             origin = self.published(table, found.facts["restored_version"])
             found = replace(found, facts=origin.facts if origin else {})
         return found
+
+    def need_writable(self) -> None:
+        """Raise `HeadgateError` unless files can be made in the lake."""
+        if "://" in self.root:
+            return  # an object store tells at the first write
+        folder = Path(self.root, "_system")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as e:
+            raise HeadgateError(f"the lake {self.root} cannot be written: {e.strerror}") from None
 
     def tables(self) -> list[str]:
         """Names of the user's tables in the lake."""
@@ -180,7 +200,7 @@ class Lake:
         for last in (*[False] * 9, True):
             try:
                 if rows:
-                    write_deltalake(self.path(table), data, mode="append")
+                    write_deltalake(self.path(table), data, mode="append", schema_mode="merge")
                 return
             except Exception as e:  # two runs that create the table at once: the slower appends to it
                 if last or not is_conflict(e):

@@ -5,12 +5,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime, timezone
 from typing import Any
 
-from jobs.config import Environment, Pipeline
+from jobs.config import Environment, FileSource, Pipeline
 from jobs.errors import InputMissing
 from jobs.lake import Lake, Published
+from jobs.pulled import source_name
 from jobs.sources import Landed, list_files, new_files
 from jobs.version import VERSION
 
@@ -76,13 +77,21 @@ def plan_ingest(
 ) -> TablePlan:
     source = pipeline.tables[table].source
     assert source is not None
+    known = lake.files_of(table)
+    if not isinstance(source, FileSource):
+        past = as_of is not None and as_of < datetime.now(timezone.utc).date()
+        if past and current is None:
+            raise InputMissing(f"table '{table}': {source_name(source)} cannot be asked for what it held on {as_of}")
+        why = None if past else "its source is asked for what is new"
+        return TablePlan(table=table, why=why, current=current, known=known)
     listed = list_files(environment.landing, source, as_of)
     if not listed and current is None:
         raise InputMissing(
             f"table '{table}': no file matches '{source.path}' in {environment.landing}"
             + (f" up to {as_of}" if as_of else "")
         )
-    known = lake.files_of(table)
+    if source.format == "delta" and not listed and known:
+        raise InputMissing(f"table '{table}': the Delta table '{source.path}' has vanished from {environment.landing}")
     fresh = new_files(listed, known)
     if not fresh:
         why = None
@@ -110,6 +119,7 @@ def build_key(pipeline: Pipeline, table: str, inputs: Mapping[str, Any]) -> str:
         "table": table,
         "inputs": inputs,
         "source": configured.source.model_dump(mode="json") if configured.source else None,
+        "code": pipeline.code[table],
         "from": configured.from_,
         "steps": [{step.name: dataclasses.asdict(step)} for step in pipeline.steps[table]],
         "suite": suite.configurations() if suite else None,

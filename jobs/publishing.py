@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -99,13 +100,15 @@ def publish(
     base: int,
     staged_bytes: int,
     facts: dict[str, Any],
-    replaced_files: list[str] | None,
+    replaced_files: Sequence[str],
+    evolves: bool,
 ) -> Published:
     """Publish rows in one atomic commit on top of version `base`; raises `LostRace` if another run was there first.
 
     The commit carries the transaction (table, base + 1): of two writers from the same base, Delta lets the first
     write and silently passes over the second, which then finds the other's mark in the log.
-    `replaced_files`: of a table with a source, the files whose rows this commit replaces (none: it only appends).
+    replaced_files: of a table with a source, the files whose rows this commit replaces. evolves: whether rows that are
+    appended may bring new columns.
     """
     path = lake.path(table)
     current = lake.published(table)
@@ -121,13 +124,15 @@ def publish(
             merge(spark, path, rows, how.key, options)
         else:
             writer = rows.write.format("delta").options(**options)
+            if evolves:
+                writer = writer.option("mergeSchema", "true")
             if replaced_files:
                 names = ", ".join("'" + f.replace("\\", "\\\\").replace("'", "\\'") + "'" for f in replaced_files)
                 writer.mode("overwrite").option("replaceWhere", f"{FILE} IN ({names})").save(path)
-            elif how.mode == "append" or replaced_files is not None:
+            elif how.mode == "append":
                 writer.mode("append").save(path)
             else:
-                writer.mode("overwrite").option("overwriteSchema", "true").save(path)
+                writer.option("mergeSchema", "false").mode("overwrite").option("overwriteSchema", "true").save(path)
     except Exception as e:
         if is_conflict(e):
             raise LostRace(f"table '{table}' was changed by another writer while it was published; run again") from None

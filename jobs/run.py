@@ -12,7 +12,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from jobs.config import Environment, Pipeline
-from jobs.errors import HeadgateError, UsageError
+from jobs.errors import HeadgateError, UsageError, storage_failure
 from jobs.lake import Lake, now
 from jobs.planning import TablePlan, plan_table
 from jobs.progress import Progress
@@ -89,6 +89,7 @@ def run(
             if builder is None:
                 from jobs.build import Builder
 
+                lake.need_writable()
                 lake.record("runs", [{**common, "event": "started", "status": "running", "at": now()}])
                 with progress.phase("spark", "start"):
                     spark = start_spark()
@@ -129,14 +130,22 @@ def run(
         return Outcome(run_id, name, records, time.monotonic() - started, sum(r["status"] == "built" for r in records))
     except BaseException as e:
         error = e
-        raise
+        if isinstance(e, HeadgateError) or (failure := storage_failure(e, f"the lake {lake.root}")) is None:
+            raise
+        error = failure
+        raise failure from None
     finally:
         if builder is not None:
             status = "succeeded" if error is None else type(error).__name__
             message = str(error)[:2000] if isinstance(error, HeadgateError) else ""
             finished = {"event": "finished", "status": status, "at": now(), "message": message}
             details = {"release": name if error is None else None, "tables": json.dumps(records, default=str)}
-            lake.record("runs", [{**common, **finished, **details, "seconds": time.monotonic() - started}])
+            row = {**common, **finished, **details, "seconds": time.monotonic() - started}
+            try:
+                lake.record("runs", [row])
+            except Exception:
+                if error is None:
+                    raise  # otherwise a full disk would hide why the run failed
 
 
 def skipped(plan: TablePlan) -> dict[str, Any]:

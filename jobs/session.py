@@ -21,6 +21,10 @@ ALWAYS = {
     # A column that differs only in case is another column nowhere in the lake.
     "spark.sql.caseSensitive": "false",
     "spark.ui.showConsoleProgress": "false",
+    # Times without a zone are UTC here; as a type of their own they would raise the tables' reader version.
+    "spark.sql.parquet.inferTimestampNTZ.enabled": "false",
+    # Source files come in every encoding that Java knows.
+    "spark.sql.legacy.javaCharsets": "true",
 }
 LOCAL = {
     "spark.ui.enabled": "false",
@@ -62,7 +66,7 @@ def start(settings: Mapping[str, str], retention_days: int) -> Any:
             builder = builder.master(settings.get("spark.master", "local[*]"))
             merged["spark.sql.warehouse.dir"] = tempfile.gettempdir()
         if "spark.jars.packages" not in merged:
-            merged["spark.jars"] = ",".join(local_jars())
+            merged["spark.jars"] = ",".join(filter(None, [merged.get("spark.jars"), *local_jars()]))
     for key, value in merged.items():
         builder = builder.config(key, value)
     with quiet_jvm() as log:

@@ -3,28 +3,39 @@
 Listing needs no JVM, so that a night without new files costs no Spark. Checksums and rows are read on the executors.
 """
 
-import hashlib
+import csv
+import json
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from pyarrow import fs
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Window as W
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
-from jobs.config import DATE_PLACE, Source, ddl_columns
+from jobs.config import DATE_PLACE, FileSource, ddl_columns
 from jobs.errors import InputMissing
-from transforms.rows import FILE, FILE_DATE, REJECTED, REJECTED_TYPE, quoted, row_id
+from jobs.inspection import TEXT, inspect
+from transforms.rows import FILE, FILE_DATE, REJECTED, REJECTED_TYPE, ROW_ID, quoted, row_id
 
-CHUNK = 8 << 20
 CORRUPT = "_malformed"
+MALFORMED = "malformed line"  # the reason in the ledger
+DAYS = ("0001-01-01", "9999-12-31")  # what every reader of the tables can hold
+WIDER = {  # types that are read as another without loss
+    "tinyint": ("smallint", "int", "bigint", "double"),
+    "smallint": ("int", "bigint", "double"),
+    "int": ("bigint", "double"),
+    "float": ("double",),
+    "date": ("timestamp",),
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,11 @@ class Landed:
     size: int
     modified: datetime
     sha256: str | None = None
-    header: str | None = None
+    columns: Mapping[str, str] | None = None  # name -> type ('' where the format has none), in the file's order
+    quoted_newlines: bool = False
+    records: int | None = None  # where they were counted already
+    watermark: str | None = None  # of a source that is asked for its rows: the highest so far
+    problem: str | None = None  # why the file is set aside
 
 
 def open_landing(landing: str) -> tuple[fs.FileSystem, str]:
@@ -49,7 +64,7 @@ def absolute(landing: str) -> str:
     return landing if "://" in landing else str(Path(landing).absolute())
 
 
-def list_files(landing: str, source: Source, as_of: date | None) -> list[Landed]:
+def list_files(landing: str, source: FileSource, as_of: date | None) -> list[Landed]:
     """The files that match the source's pattern, in the order of their paths; with `as_of`, none of a later day."""
     if source.format == "delta":
         return list_delta(landing, source)
@@ -83,13 +98,15 @@ def regex_of(path: str) -> str:
     return "".join(day if i in days[:1] else wild.get(p) or re.escape(p) for i, p in enumerate(parts)) + "$"
 
 
-def list_delta(landing: str, source: Source) -> list[Landed]:
+def list_delta(landing: str, source: FileSource) -> list[Landed]:
     """A Delta source as one file, whose size is its version: a new version replaces the rows of the one before."""
     path = f"{landing}/{source.path}"
     try:
         delta = DeltaTable(path)
     except TableNotFoundError:
         return []
+    except Exception as e:
+        raise InputMissing(f"{source.path}: this Delta table cannot be read: {str(e).splitlines()[0]}") from None
     at = datetime.fromtimestamp(delta.history(1)[0]["timestamp"] / 1000, tz=timezone.utc)
     mark = f"{delta.metadata().id} version {delta.version()}"
     return [Landed(source.path, None, delta.version(), at, sha256=mark)]
@@ -105,138 +122,318 @@ def new_files(listed: Iterable[Landed], known: Mapping[str, Mapping[str, Any]]) 
     return fresh
 
 
-def fingerprint(spark: SparkSession, landing: str, listed: Iterable[Landed]) -> list[Landed]:
-    """The files with their checksums and first lines, read where the executors are."""
+def fingerprint(spark: SparkSession, landing: str, source: FileSource, listed: Iterable[Landed]) -> list[Landed]:
+    """The files with their checksums, columns and problems, looked through where the executors are."""
     by_path = {f.path: f for f in listed}
     if not by_path:
         return []
+    common = {
+        "root": absolute(landing),
+        "format": source.format,
+        "encoding": source.encoding,
+        "max_line_bytes": source.max_line_bytes,
+    }
+    requests = spark.createDataFrame([(json.dumps({**common, "path": p}),) for p in by_path], "request string")
     workers = spark.sparkContext.defaultParallelism
-    paths = spark.createDataFrame([(landing, p) for p in by_path], "landing string, path string")
-    read = paths.repartition(min(len(by_path), 4 * workers)).mapInArrow(
-        digest, "path string, sha256 string, header string, size long"
-    )
+    found = requests.repartition(min(len(by_path), 4 * workers)).mapInArrow(inspect, "found string")
     seen = []
-    for row in read.collect():
-        file = by_path[row["path"]]
-        if row["sha256"] is None:
+    for facts in (json.loads(row["found"]) for row in found.collect()):
+        file = by_path[facts["path"]]
+        if facts["sha256"] is None:
             raise InputMissing(f"{file.path}: the file vanished, or cannot be read, while it was being taken up")
-        if row["size"] != file.size:
+        if facts["size"] != file.size:
             raise InputMissing(f"{file.path}: the file grew or shrank while it was being taken up; run again")
-        seen.append(replace(file, sha256=row["sha256"], header=row["header"]))
-    return sorted(seen, key=lambda f: f.path)
-
-
-def digest(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        rows = [digest_file(r["landing"], r["path"]) for r in batch.to_pylist()]
-        yield pa.RecordBatch.from_pylist(
-            rows,
-            pa.schema([("path", pa.string()), ("sha256", pa.string()), ("header", pa.string()), ("size", pa.int64())]),
+        columns = facts["columns"]
+        problem = facts["problem"]
+        if source.format == "csv" and file.size and problem is None:
+            names = next(csv.reader([facts["header"] or ""], delimiter=source.delimiter), [])
+            repeated = next((n for n in names if names.count(n) > 1), None)
+            problem = f"its header names the column '{repeated}' twice" if repeated is not None else None
+            columns = dict.fromkeys(names, "")
+        seen.append(
+            replace(
+                file,
+                sha256=facts["sha256"],
+                columns=columns,
+                quoted_newlines=facts.get("quoted_newlines", False),
+                problem=problem,
+            )
         )
+    seen.sort(key=lambda f: f.path)
+    return survey_json(spark, landing, source, seen) if source.format == "jsonl" else seen
 
 
-def digest_file(landing: str, path: str) -> dict[str, Any]:
-    files, root = open_landing(landing)
-    checksum, size, head = hashlib.sha256(), 0, b""
-    try:
-        with files.open_input_stream(posixpath.join(root, path), compression=None) as stream:
-            while chunk := stream.read(CHUNK):
-                if not size:
-                    head = chunk[: 1 << 16]
-                checksum.update(chunk)
-                size += len(chunk)
-    except OSError:
-        return {"path": path, "sha256": None, "header": None, "size": 0}
-    first = head.split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8-sig", errors="replace")
-    return {"path": path, "sha256": checksum.hexdigest(), "header": first, "size": size}
+def survey_json(spark: SparkSession, landing: str, source: FileSource, files: list[Landed]) -> list[Landed]:
+    """The files with how many records and which members they hold, from one pass over their lines."""
+    readable = [f for f in files if f.problem is None]
+    if not readable:
+        return files
+    root = absolute(landing)
+    members = F.array_sort(F.json_object_keys("value"))
+    rows = (
+        read_lines(spark, source, [f"{root}/{f.path}" for f in readable])
+        .where(F.trim("value") != "")
+        .groupBy(relative_path(root).alias("path"))
+        .agg(
+            F.count("*").alias("records"), F.array_sort(F.array_distinct(F.flatten(F.collect_set(members)))).alias("n")
+        )
+    )
+    found = {row["path"]: row for row in rows.collect()}
+    return [
+        f
+        if f.problem
+        else replace(
+            f,
+            records=found[f.path]["records"] if f.path in found else 0,
+            columns=dict.fromkeys(found[f.path]["n"] or [], "") if f.path in found else {},
+        )
+        for f in files
+    ]
 
 
-def check_header(source: Source, file: Landed) -> None:
-    """Refuse a CSV file whose first line does not name the columns of the schema in their order."""
-    import csv
-
-    if source.format != "csv" or file.size == 0:
-        return
-    expected = [n for n, _ in ddl_columns(source.columns or "", file.path)]
-    found = next(csv.reader([file.header or ""], delimiter=source.delimiter), [])
-    if found != expected:
-        wrong = next((pair for pair in zip(expected, found, strict=False) if pair[0] != pair[1]), None)
-        detail = f"'{wrong[1]}' stands where '{wrong[0]}' should" if wrong else f"{len(found)} columns"
-        raise InputMissing(f"{file.path}: its header is not that of the schema ({len(expected)} columns): {detail}")
+def read_lines(spark: SparkSession, source: FileSource, paths: list[str]) -> DataFrame:
+    """The lines of text files, decoded: one column `value`."""
+    reader = spark.read.option("encoding", source.encoding)
+    if source.encoding.lower() not in ("utf-8", "utf8"):
+        # Spark's text reader knows only UTF-8; as CSV of one column without quotes a line is read in any encoding.
+        return reader.csv(paths, schema="value string", sep="\u0001", quote="", escape="")
+    return spark.read.text(paths)
 
 
-def read_files(spark: SparkSession, landing: str, source: Source, table: str, files: list[Landed]) -> DataFrame:
+def judged(source: FileSource, file: Landed, reference: Mapping[str, str] | None) -> Landed:
+    """The file as the source's policy takes it; raises `InputMissing` where that is to refuse.
+
+    reference: the columns of the file taken up last, for a source without a schema.
+    """
+    problem, option = file.problem, "on_bad_file"
+    if problem is None and file.columns is not None and (file.size or source.format != "csv"):
+        expected = {n: t.lower() for n, t in ddl_columns(source.columns, "")} if source.columns else reference
+        if expected is not None:
+            problem = wrong_type(file.columns, expected)
+            if problem is None:
+                problem, option = other_columns(source, file.columns, list(expected)), "on_other_columns"
+    policy = getattr(source, option)
+    if problem is None or policy == "evolve":
+        return file
+    if policy == "refuse":
+        raise InputMissing(f"{file.path}: {problem} (source.{option} says what is done with such a file)")
+    return replace(file, problem=problem)
+
+
+def wrong_type(found: Mapping[str, str], expected: Mapping[str, str]) -> str | None:
+    """Which column of a typed file is of a type that cannot be read as the expected one."""
+    for name, kind in found.items():
+        wanted = simple(expected.get(name, ""))
+        if kind and wanted and simple(kind) != wanted and wanted not in WIDER.get(simple(kind), ()):
+            return f"its column '{name}' is {kind}, where {expected[name]} is expected"
+    return None
+
+
+def simple(kind: str) -> str:
+    """A type in the one form in which types are compared; decimals of any size are one type."""
+    text = re.sub(r"\s+", "", kind.lower())
+    if text.startswith(("decimal", "numeric", "array", "map", "struct")):
+        return "decimal" if text.startswith(("decimal", "numeric")) else text.split("<")[0]
+    aliases = {"integer": "int", "long": "bigint", "short": "smallint", "byte": "tinyint", "real": "float"}
+    aliases |= {"timestamp_ltz": "timestamp", "varchar": "string", "char": "string"}
+    text = text.split("(")[0]
+    return aliases.get(text, text)
+
+
+def other_columns(source: FileSource, found: Mapping[str, str], expected: Sequence[str]) -> str | None:
+    """How the columns of a file differ from those expected; a member that a JSON record lacks is null."""
+    names = list(found)
+    lacking = [n for n in expected if n not in found] if source.format != "jsonl" else []
+    more = [n for n in names if n not in expected]
+    if lacking or more:
+        told = [f"lack '{n}'" for n in lacking[:3]] + [f"add '{n}'" for n in more[:3]]
+        return f"its columns are not those of the schema ({len(expected)} columns): they {', '.join(told)}"
+    if source.format == "csv" and names != list(expected):
+        wrong = next(pair for pair in zip(expected, names, strict=True) if pair[0] != pair[1])
+        return (
+            f"its columns are in another order than those of the schema: '{wrong[1]}' stands where '{wrong[0]}' should"
+        )
+    return None
+
+
+def assert_unchanged(landing: str, files: Iterable[Landed]) -> None:
+    """Raise `InputMissing` if a file is no longer what was looked through."""
+    system, root = open_landing(landing)
+    for file in files:
+        if file.modified is None or file.sha256 is None or " version " in file.sha256:
+            continue
+        info = system.get_file_info(posixpath.join(root, file.path))
+        changed = info.type != fs.FileType.File or info.size != file.size
+        if changed or (info.mtime and info.mtime.astimezone(timezone.utc) != file.modified):
+            raise InputMissing(f"{file.path}: the file changed while it was being read; run again")
+
+
+def read_files(spark: SparkSession, landing: str, source: FileSource, table: str, files: list[Landed]) -> DataFrame:
     """The rows of the files with identity, file and day; a malformed line comes as a rejected row.
 
-    Columns are those of the schema, then `_row_id`, `_file`, `_file_date`, `_rejected`.
+    Columns are those of the schema, then those that files add (`on_other_columns: evolve`), then `_row_id`, `_file`,
+    `_file_date`, `_rejected`. A file that is set aside comes as one rejected row. Raises `InputMissing` if there is
+    nothing that tells the columns.
     """
     root = absolute(landing)
+    readable = [f for f in files if f.problem is None]
+    groups: dict[Any, list[Landed]] = {}
+    for file in readable:
+        layout = tuple(file.columns or ()) if source.format != "jsonl" else ()
+        groups.setdefault((layout, file.quoted_newlines), []).append(file)
+    frames = [read_group(spark, root, source, group) for group in groups.values()]
+    if not frames:
+        if source.columns is None:
+            raise InputMissing("\n".join(f"{f.path}: {f.problem}" for f in files))
+        frames = [
+            spark.createDataFrame([], T.StructType.fromDDL(f"{source.columns}, {CORRUPT} STRING")).withColumn(
+                FILE, F.lit(None).cast("string")
+            )
+        ]
+    rows = frames[0]
+    for frame in frames[1:]:
+        rows = rows.unionByName(frame, allowMissingColumns=True)
+    columns = [c for c in rows.columns if c not in (CORRUPT, FILE)]
+    configured = [n for n, _ in ddl_columns(source.columns, "")] if source.columns else []
+    columns = [*configured, *(c for c in columns if c not in configured)]
+    dated = DATE_PLACE in source.path
+    day = F.regexp_extract(FILE, regex_of(source.path), 1).try_cast("date") if dated else F.lit(None).cast("date")
+    identified = with_identity(rows, table, columns, source.key).withColumn(FILE_DATE, day)
+    result = identified.select(*(F.col(quoted(c)) for c in columns), ROW_ID, FILE, FILE_DATE, REJECTED)
+    aside = [f for f in files if f.problem is not None]
+    return result.unionByName(set_aside(spark, table, aside), allowMissingColumns=True) if aside else result
+
+
+def with_identity(rows: DataFrame, table: str, columns: Sequence[str], key: Sequence[str]) -> DataFrame:
+    """Rows of a source with `_row_id` and, for malformed records and days that no reader can hold, `_rejected`."""
+    malformed = F.col(CORRUPT).isNotNull()
+    identity = F.when(malformed, row_id(f"{table} malformed", [CORRUPT])).otherwise(row_id(table, key or columns))
+    marks = [
+        F.when(malformed, mark(MALFORMED, {"file": F.col(FILE), "text": F.col(CORRUPT)})),
+        *(
+            F.when(
+                ~F.col(quoted(c)).between(F.lit(DAYS[0]).cast(kind), F.lit(f"{DAYS[1]} 23:59:59.999999").cast(kind)),
+                mark(
+                    f"outside {DAYS[0]} to {DAYS[1]}",
+                    {"file": F.col(FILE), "column": F.lit(c), "text": F.col(quoted(c)).cast("string")},
+                ),
+            )
+            for c, kind in rows.dtypes
+            if kind in ("date", "timestamp")
+        ),
+    ]
+    rejected = F.coalesce(*marks)
+    held = {  # what no reader can hold stands in the ledger, as text
+        c: F.when(rejected.isNull(), F.col(quoted(c))) for c, kind in rows.dtypes if kind in ("date", "timestamp")
+    }
+    rows = rows.withColumns({ROW_ID: identity, REJECTED: rejected})
+    return rows.withColumns(held) if held else rows
+
+
+def mark(reason: str, evidence: Mapping[str, Column]) -> Column:
+    """A rejection by the ingestion."""
+    pairs = [part for name, value in evidence.items() for part in (F.lit(name), value)]
+    fields = (F.lit("ingest").alias("step"), F.lit(reason).alias("reason"), F.create_map(*pairs).alias("evidence"))
+    return F.struct(*fields).cast(REJECTED_TYPE)
+
+
+def set_aside(spark: SparkSession, table: str, files: Sequence[Landed]) -> DataFrame:
+    """One rejected row for each file that is set aside."""
+    rows = [(f.path, f.date, f.problem, f.sha256, str(f.size)) for f in files]
+    named = spark.createDataFrame(rows, f"{FILE} string, {FILE_DATE} date, problem string, sha256 string, bytes string")
+    evidence = {"file": F.col(FILE), "problem": F.col("problem"), "sha256": F.col("sha256"), "bytes": F.col("bytes")}
+    return named.select(
+        row_id(f"{table} set aside", [FILE, "sha256"]).alias(ROW_ID),
+        FILE,
+        FILE_DATE,
+        mark("file set aside", evidence).alias(REJECTED),
+    )
+
+
+def read_group(spark: SparkSession, root: str, source: FileSource, files: list[Landed]) -> DataFrame:
+    """The records of files with the same columns: columns of the schema and of the files, `_malformed`, `_file`."""
     paths = [f"{root}/{f.path}" for f in files]
     if source.format == "delta":
         rows = read_delta(spark, root, files[0]).withColumn(CORRUPT, F.lit(None).cast("string"))
-    elif source.format == "parquet":
-        reader = spark.read.schema(source.columns) if source.columns else spark.read
-        rows = reader.parquet(*paths).withColumn(CORRUPT, F.lit(None).cast("string"))
-    elif source.format == "csv":
-        rows = spark.read.csv(
-            paths,
-            schema=f"{source.columns}, {CORRUPT} STRING",
-            header=True,
-            sep=source.delimiter,
-            nullValue=source.null_value,
-            emptyValue="",
-            mode="PERMISSIVE",
-            columnNameOfCorruptRecord=CORRUPT,
-            enforceSchema=True,
-            escape='"',
-            ignoreLeadingWhiteSpace=False,
-            ignoreTrailingWhiteSpace=False,
+        return rows.withColumn(FILE, F.lit(source.path))
+    types = {f.name: f.dataType for f in T.StructType.fromDDL(source.columns)} if source.columns else {}
+    found = dict.fromkeys(c for f in files for c in (f.columns or {}))
+    if source.format in TEXT:
+        names = list(dict.fromkeys([*(types if source.format == "jsonl" else ()), *found])) or list(types)
+        schema = T.StructType([T.StructField(n, types.get(n, T.StringType())) for n in names])
+        reader = spark.read.schema(schema.add(CORRUPT, "string")).options(
+            mode="PERMISSIVE", columnNameOfCorruptRecord=CORRUPT
         )
+        if source.encoding.lower() not in ("utf-8", "utf8"):
+            reader = reader.option("encoding", source.encoding).option("lineSep", "\n")
+        if source.format == "csv":
+            rows = reader.options(**csv_options(source, files[0])).csv(paths)
+        else:
+            rows = reader.json(paths)
     else:
-        rows = spark.read.json(
-            paths,
-            schema=f"{source.columns}, {CORRUPT} STRING",
-            mode="PERMISSIVE",
-            columnNameOfCorruptRecord=CORRUPT,
-        )
-    columns = [c for c in rows.columns if c != CORRUPT]
-    path = relative_path(root)
-    dated = DATE_PLACE in source.path
-    day = F.regexp_extract(FILE, regex_of(source.path), 1).try_cast("date") if dated else F.lit(None).cast("date")
-    rows = rows.withColumn(FILE, F.lit(source.path) if source.format == "delta" else path)
-    malformed = F.col(CORRUPT).isNotNull()
-    identity = F.when(malformed, row_id(f"{table} malformed", [CORRUPT])).otherwise(
-        row_id(table, source.key or columns)
-    )
-    mark = F.struct(
-        F.lit("ingest").alias("step"),
-        F.lit("malformed line").alias("reason"),
-        F.create_map(F.lit("file"), F.col(FILE), F.lit("text"), F.col(CORRUPT)).alias("evidence"),
-    ).cast(REJECTED_TYPE)
-    return rows.select(
-        *(F.col(quoted(c)) for c in columns),
-        identity.alias("_row_id"),
-        F.col(FILE),
-        day.alias(FILE_DATE),
-        F.when(malformed, mark).alias(REJECTED),
-    )
+        plain = spark.read.schema(source.columns) if source.columns and source.format == "parquet" else spark.read
+        rows = plain.parquet(*paths) if source.format == "parquet" else plain.format("avro").load(paths)
+        if source.columns:
+            read = {n: F.col(quoted(n)).cast(t) if n in rows.columns else F.lit(None).cast(t) for n, t in types.items()}
+            rows = rows.select(
+                *(value.alias(n) for n, value in read.items()),
+                *(F.col(quoted(c)) for c in rows.columns if c not in types),
+                "_metadata",
+            )
+        rows = rows.withColumn(CORRUPT, F.lit(None).cast("string"))
+    rows = rows.withColumn(FILE, relative_path(root))
+    missing = {n: F.lit(None).cast(t) for n, t in types.items() if n not in rows.columns}
+    return rows.withColumns(missing).drop("_metadata") if missing else rows.drop("_metadata")
+
+
+def csv_options(source: FileSource, file: Landed) -> dict[str, Any]:
+    return {
+        "header": True,
+        "sep": source.delimiter,
+        "nullValue": source.null_value,
+        "emptyValue": "",
+        "enforceSchema": True,
+        "escape": '"',
+        "ignoreLeadingWhiteSpace": False,
+        "ignoreTrailingWhiteSpace": False,
+        # Only where a quoted value holds a line break: such a file is read by one task.
+        "multiLine": file.quoted_newlines,
+        "maxCharsPerColumn": -1,
+    }
 
 
 def read_delta(spark: SparkSession, root: str, file: Landed) -> DataFrame:
     return spark.read.format("delta").option("versionAsOf", file.size).load(f"{root}/{file.path}")
 
 
-def count_records(spark: SparkSession, landing: str, source: Source, files: list[Landed]) -> int:
-    """How many records the files hold, malformed ones included, counted apart from `read_files`."""
+def count_records(spark: SparkSession, landing: str, source: FileSource, files: list[Landed]) -> int:
+    """How many records the files hold, malformed ones included, counted apart from `read_files`.
+
+    A file that is set aside counts as one.
+    """
     root = absolute(landing)
-    paths = [f"{root}/{f.path}" for f in files]
+    readable = [f for f in files if f.problem is None]
+    aside = len(files) - len(readable)
+    paths = [f"{root}/{f.path}" for f in readable]
+    if not paths:
+        return aside
     if source.format == "delta":
         return read_delta(spark, root, files[0]).count()
+    if source.format == "jsonl":
+        return aside + sum(f.records or 0 for f in readable)
     if source.format == "parquet":
-        return spark.read.parquet(*paths).count()
-    if source.format == "csv":
-        return spark.read.csv(paths, header=True, sep=source.delimiter, escape='"').count()
-    return spark.read.text(paths).where(F.trim("value") != "").count()
+        return aside + spark.read.parquet(*paths).count()
+    if source.format == "avro":
+        return aside + spark.read.format("avro").load(paths).count()
+    total = aside
+    for broken in (False, True):
+        group = [f for f in readable if f.quoted_newlines is broken]
+        if group:
+            reader = spark.read.options(**csv_options(source, group[0]))
+            if source.encoding.lower() not in ("utf-8", "utf8"):
+                reader = reader.option("encoding", source.encoding).option("lineSep", "\n")
+            total += reader.csv([f"{root}/{f.path}" for f in group], schema="value string").count()
+    return total
 
 
 def relative_path(root: str) -> Any:
@@ -246,32 +443,44 @@ def relative_path(root: str) -> Any:
     return F.regexp_replace(name, rf"^.*?{prefix}/", "")
 
 
-def with_line_numbers(spark: SparkSession, landing: str, rejected: DataFrame) -> DataFrame:
+def with_line_numbers(spark: SparkSession, landing: str, source: FileSource, rejected: DataFrame) -> DataFrame:
     """Ledger entries of malformed lines, one for each line of the files that holds such a text, with its number.
 
-    Only the files that have malformed lines are read again.
+    Only the files that have malformed lines are read again. A text over several lines has no number.
     """
     root = absolute(landing)
-    wanted = rejected.select(
+    texts = rejected.select(
         "row_id", "step", "reason", F.col("evidence")["file"].alias("file"), F.col("evidence")["text"].alias("text")
-    ).distinct()
-    paths = [f"{root}/{r['file']}" for r in wanted.select("file").distinct().collect()]
-    if not paths:
+    )
+    files = [r["file"] for r in texts.select("file").distinct().collect()]
+    if not files:
         return rejected
-    lines = (
-        spark.read.text(paths, wholetext=True)
-        .select(relative_path(root).alias("file"), F.posexplode(F.split("value", "\r?\n")))
-        .select("file", (F.col("pos") + 1).alias("line"), F.col("col").alias("text"))
+    line = F.col("line").cast("string")
+    evidence = F.create_map(F.lit("file"), F.col("file"), F.lit("line"), line, F.lit("text"), F.col("text"))
+    charset = "utf-8" if source.encoding.lower() in ("utf-8", "utf8") else source.encoding
+    binary = (
+        spark.read.format("binaryFile").load([f"{root}/{f}" for f in files if not packed(f)])
+        if any(not packed(f) for f in files)
+        else None
     )
-    return (
-        wanted.alias("w")
-        .join(lines.alias("l"), on=["file", "text"], how="left")
-        .select(
-            "row_id",
-            "step",
-            "reason",
-            F.create_map(
-                F.lit("file"), F.col("file"), F.lit("line"), F.col("line").cast("string"), F.lit("text"), F.col("text")
-            ).alias("evidence"),
+    if binary is None:
+        numbers = spark.createDataFrame([], "file string, line int, text string")
+    else:
+        numbers = (
+            binary.select(relative_path(root).alias("file"), F.decode("content", charset).alias("value"))
+            .select("file", F.posexplode(F.split("value", "\r?\n")))
+            .select("file", (F.col("pos") + 1).alias("line"), F.col("col").alias("text"))
         )
+    # The same text on two lines is two rows and two lines: the n-th row goes with the n-th line.
+    nth = F.row_number().over(W.partitionBy("file", "text").orderBy("line"))
+    again = F.row_number().over(W.partitionBy("file", "text").orderBy("row_id"))
+    return (
+        texts.withColumn("n", again)
+        .alias("w")
+        .join(numbers.withColumn("n", nth).alias("l"), on=["file", "text", "n"], how="left")
+        .select("row_id", "step", "reason", evidence.alias("evidence"))
     )
+
+
+def packed(path: str) -> bool:
+    return path.endswith((".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate"))

@@ -64,11 +64,13 @@ def landing_of() -> Callable[..., Path]:
     return write
 
 
-def run_pipeline(spark: Any, folder: Path, file: Path | None = None, **options: Any) -> Any:
+def run_pipeline(
+    spark: Any, folder: Path, file: Path | None = None, lake_at: Path | None = None, **options: Any
+) -> Any:
     """Run a pipeline (default: the main job) with landing/ and lake/ of a folder, in the suite's session."""
     from jobs.run import run
 
-    environment = Environment(lake=str(folder / "lake"), landing=str(folder / "landing"))
+    environment = Environment(lake=str(lake_at or folder / "lake"), landing=str(folder / "landing"))
     pipeline = load_pipeline(file or ROOT / "conf" / "flights.yaml")
     lake = Lake(environment.lake)
     return run(pipeline, environment, lake, lambda: spark, Progress(watched=False), **options)

@@ -291,7 +291,9 @@ def test_a_touched_file_is_known_again_by_its_checksum(spark, tmp_path):
 
 def test_a_wrong_header_is_refused_by_file_and_column(spark, tmp_path):
     land(tmp_path, "a.csv", "v,id\nx,1\n")
-    with pytest.raises(InputMissing, match=r"t/a\.csv: its header .* 'v' stands where 'id' should"):
+    with pytest.raises(
+        InputMissing, match=r"t/a\.csv: its columns are in another order .* 'v' stands where 'id' should"
+    ):
         run_pipeline(spark, tmp_path, small(tmp_path, CSV % ""))
 
 

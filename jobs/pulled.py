@@ -1,0 +1,148 @@
+"""Sources that are asked for their rows: databases by JDBC, HTTP APIs, Python functions of the user's own.
+
+What a night gets is written once, to the staging area; all that follows reads those bytes, so that a source that
+answers differently when asked again cannot make a run disagree with itself. The highest watermark is that of the rows
+that arrived, never a clock's.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from jobs.config import HttpSource, JdbcSource, PythonSource
+from jobs.errors import HeadgateError, InputMissing, UsageError
+from jobs.records import FAILED, function_reader, pages_reader, request_of
+from jobs.sources import CORRUPT
+from transforms.rows import FILE, quoted
+from transforms.step import nearest
+
+
+def source_name(source: JdbcSource | HttpSource | PythonSource) -> str:
+    """How the source is called in the table of files, in `_file` and in messages; it holds no secret."""
+    if isinstance(source, JdbcSource):
+        return f"jdbc:{source.table or 'query'}"
+    return source.url if isinstance(source, HttpSource) else f"python:{source.function}"
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What a source gave: columns of its own, `_malformed`, `_file`; and where the next night begins."""
+
+    rows: DataFrame
+    sha256: str
+    watermark: str | None
+
+
+def pull(
+    spark: SparkSession, source: JdbcSource | HttpSource | PythonSource, code: str | None, after: str | None, to: str
+) -> Pull:
+    """Ask a source for what is new and write it to the folder `to`; raises `InputMissing` where it cannot be read.
+
+    after: the highest watermark of the nights before. Cost: what the source sends; one pass over it for its hash.
+    """
+    if after is not None:
+        after = lowered(spark, source, after)
+    try:
+        asked = ask_jdbc(spark, source, after) if isinstance(source, JdbcSource) else ask(spark, source, code, after)
+        if source.watermark and source.watermark not in asked.columns:
+            hint = nearest(source.watermark, asked.columns)
+            raise UsageError(f"{source_name(source)}: there is no column '{source.watermark}' for a watermark{hint}")
+        asked.write.mode("overwrite").parquet(to)
+    except PySparkException as e:
+        raise InputMissing(f"{source_name(source)}: {told(e)}") from None
+    except Exception as e:
+        if isinstance(e, HeadgateError):
+            raise
+        raise InputMissing(f"{source_name(source)}: {told(e)}") from None
+    rows = spark.read.schema(asked.schema).parquet(to)
+    content = [F.to_json(F.struct(F.col(quoted(c)))) for c in rows.columns if c != FILE]
+    highest = F.max(quoted(source.watermark)).cast("string") if source.watermark else F.lit(None).cast("string")
+    seen = rows.agg(
+        F.count("*").alias("n"), F.sum(F.xxhash64(*content).cast("decimal(38,0)")).alias("h"), highest.alias("w")
+    ).first()
+    return Pull(rows, f"{seen['n']} rows {seen['h']}", seen["w"])
+
+
+def lowered(spark: SparkSession, source: JdbcSource | HttpSource | PythonSource, watermark: str) -> str:
+    """A watermark less the source's look-back."""
+    if source.look_back == "0":
+        return watermark
+    if re.fullmatch(r"[\d.]+", source.look_back):
+        value = F.lit(watermark).cast("decimal(38,6)") - F.lit(source.look_back).cast("decimal(38,6)")
+        return str(spark.range(1).select(value.alias("v")).first()["v"].normalize().__format__("f"))
+    amount, unit = source.look_back.split()
+    value = F.lit(watermark).cast("timestamp") - F.make_interval(**{f"{unit.rstrip('s')}s": F.lit(int(amount))})
+    return spark.range(1).select(value.cast("string").alias("v")).first()["v"]
+
+
+def told(error: Exception) -> str:
+    """The line of an error that a person can act on."""
+    text = str(error)
+    marked = re.search(re.escape(FAILED) + r"(.*)", text)
+    if marked:
+        return marked[1].strip()
+    cause = re.search(r"Caused by: [\w.$]+: (.*)|(?:PSQLException|SQLException): (.*)", text)
+    return (cause[1] or cause[2]) if cause else text.splitlines()[0]
+
+
+def ask_jdbc(spark: SparkSession, source: JdbcSource, after: str | None) -> DataFrame:
+    """Rows of a database whose watermark is `after` or higher, in parts where the source says by what to part them."""
+    options = {"url": source.url, "fetchsize": str(source.fetch_size)}
+    if source.driver:
+        options["driver"] = source.driver
+    for name in ("user", "password"):
+        reference = getattr(source, name)
+        if reference is not None:
+            options[name] = reference.read(f"source.{name}")
+    if source.query is not None:
+        relation = f"({source.query}) AS asked"
+    else:
+        dialects = spark.sparkContext._jvm.org.apache.spark.sql.jdbc.JdbcDialects
+        quote = dialects.get(source.url).quoteIdentifier
+        relation = ".".join(quote(part) for part in str(source.table).split("."))
+    rows = newer(spark.read.format("jdbc").options(**options).option("dbtable", relation).load(), source, after)
+    if source.partition_by:
+        if source.partition_by not in rows.columns:
+            hint = nearest(source.partition_by, rows.columns)
+            raise UsageError(f"{source_name(source)}: there is no column '{source.partition_by}'{hint}")
+        by = quoted(source.partition_by)
+        ends = rows.agg(F.min(by).cast("string").alias("low"), F.max(by).cast("string").alias("high")).first()
+        if ends["low"] is not None:
+            parts = {
+                "partitionColumn": source.partition_by,
+                "lowerBound": ends["low"],
+                "upperBound": ends["high"],
+                "numPartitions": str(source.partitions),
+            }
+            reader = spark.read.format("jdbc").options(**options, **parts).option("dbtable", relation)
+            rows = newer(reader.load(), source, after)
+    return rows.withColumns({CORRUPT: F.lit(None).cast("string"), FILE: F.lit(source_name(source))})
+
+
+def newer(rows: DataFrame, source: JdbcSource, after: str | None) -> DataFrame:
+    if after is None or source.watermark not in rows.columns:
+        return rows
+    kind = rows.schema[source.watermark].dataType
+    return rows.where(F.col(quoted(source.watermark)) >= F.lit(after).cast(kind))
+
+
+def ask(spark: SparkSession, source: HttpSource | PythonSource, code: str | None, after: str | None) -> DataFrame:
+    """Records of an HTTP API or a Python function, each a text of JSON, read as the source's columns."""
+    if isinstance(source, HttpSource):
+        reader = pages_reader(request_of(source, after))
+    else:
+        path, _, function = source.function.partition(":")
+        reader = function_reader(str(code), path, function, after)
+    spark.dataSource.register(reader)
+    texts = spark.read.format(reader.name()).load()
+    schema = T.StructType.fromDDL(source.columns).add(CORRUPT, "string")
+    options: Mapping[str, Any] = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": CORRUPT}
+    record = F.from_json("value", schema, options)
+    place = F.concat(F.lit(source_name(source)), F.col("place"))
+    return texts.select(record.alias("r"), place.alias(FILE)).select("r.*", FILE)
