@@ -22,6 +22,8 @@ from jobs.sources import CORRUPT
 from transforms.rows import FILE, quoted
 from transforms.step import nearest
 
+DRIVERS = {"jdbc:postgresql:": "org.postgresql.Driver"}  # that headgate brings; others come by `spark.jars`
+
 
 def source_name(source: JdbcSource | HttpSource | PythonSource) -> str:
     """How the source is called in the table of files, in `_file` and in messages; it holds no secret."""
@@ -94,8 +96,9 @@ def told(error: Exception) -> str:
 def ask_jdbc(spark: SparkSession, source: JdbcSource, after: str | None) -> DataFrame:
     """Rows of a database whose watermark is `after` or higher, in parts where the source says by what to part them."""
     options = {"url": source.url, "fetchsize": str(source.fetch_size)}
-    if source.driver:
-        options["driver"] = source.driver
+    driver = source.driver or next((d for prefix, d in DRIVERS.items() if source.url.startswith(prefix)), None)
+    if driver:
+        options["driver"] = driver
     for name in ("user", "password"):
         reference = getattr(source, name)
         if reference is not None:
