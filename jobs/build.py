@@ -18,6 +18,7 @@ from expectations.suites import SuiteError
 from jobs.config import Environment, FileSource, Pipeline, Publish, Pulled
 from jobs.errors import GateBlocked, HeadgateError, InputMissing, UsageError
 from jobs.lake import SAME_CONTENT, Lake, Published, now
+from jobs.lineage import columns_of
 from jobs.planning import TablePlan, build_key
 from jobs.progress import Progress
 from jobs.publishing import (
@@ -44,7 +45,22 @@ from jobs.sources import (
     with_line_numbers,
 )
 from transforms.deduplication.exact import DropDuplicates
-from transforms.rows import FILE, FILE_DATE, MADE, REJECTED, ROW_ID, quoted, training_rows, with_bookkeeping
+from transforms.rows import (
+    CONTENT,
+    FILE,
+    FILE_DATE,
+    MADE,
+    REJECTED,
+    ROW_ID,
+    Rejection,
+    content_hash,
+    hash_sum,
+    quoted,
+    reject,
+    total_of,
+    training_rows,
+    with_bookkeeping,
+)
 from transforms.step import Learner, Step, StepError
 from transforms.steps import STEPS, options_of
 
@@ -58,6 +74,7 @@ class Counts:
     rejected: dict[str, int] = field(default_factory=dict)  # "step: reason" -> rows
     quarantined: int = 0
     published: int = 0
+    content: int = 0  # sum of the hashes of the published rows
 
     @property
     def lost(self) -> int:
@@ -96,6 +113,7 @@ class Builder:
     progress: Progress
     run_id: str
     as_of: date | None
+    columns: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # lineage of each table built
 
     def build(self, plan: TablePlan) -> Built | None:
         """Build and publish one table; None if its source turns out to hold what it held before."""
@@ -108,7 +126,7 @@ class Builder:
         if taken is None:
             return None
         key = build_key(self.pipeline, table, {"files": [[f.path, f.sha256] for f in taken.files], "base": plan.base})
-        built = self.stage_and_publish(plan, key, lambda: self.with_steps_of(table, taken.rows()), taken)
+        built = self.stage_and_publish(plan, key, lambda: self.ingested(table, taken.rows()), taken)
         if taken.scratch:
             remove(taken.scratch)
         return built
@@ -150,12 +168,8 @@ class Builder:
         if not taken:
             return None
 
-        def rows() -> tuple[DataFrame, int]:
-            counted = count_records(spark, landing, source, taken)
-            return read_files(spark, landing, source, plan.table, taken), counted
-
         how = Publish(mode="append")
-        return Taken(taken, rows, how, tuple(changed) if plan.base >= 0 else ())
+        return Taken(taken, lambda: self.landed_rows(plan.table, taken), how, tuple(changed) if plan.base >= 0 else ())
 
     def columns_before(self, plan: TablePlan) -> dict[str, str] | None:
         """The columns of the file that was taken up last; of files of one night, of the one whose path comes last."""
@@ -193,11 +207,26 @@ class Builder:
         how = Publish(mode="replace") if whole else merged if source.key else Publish(mode="append")
         return Taken([landed], lambda: (once.apply(rows, {}), count), how, (), scratch)
 
-    def with_steps_of(self, table: str, given: tuple[DataFrame, int]) -> tuple[DataFrame, int]:
-        rows, rows_in = given
-        return self.with_steps(table, with_bookkeeping(rows), {}), rows_in
+    def landed_rows(self, table: str, files: list[Landed]) -> tuple[DataFrame, int]:
+        source = self.pipeline.tables[table].source
+        assert isinstance(source, FileSource)
+        counted = count_records(self.spark, self.environment.landing, source, files)
+        return read_files(self.spark, self.environment.landing, source, table, files), counted
 
-    def derived(self, plan: TablePlan) -> tuple[DataFrame, int]:
+    def ingested(self, table: str, given: tuple[DataFrame, int]) -> tuple[DataFrame, int]:
+        """Rows that arrived, without those that were erased, after the table's steps."""
+        rows, rows_in = given
+        erased = sorted({i for e in self.lake.erasures for i in e["row_ids"]})
+        df = with_bookkeeping(rows)
+        if erased:
+            known = F.broadcast(self.spark.createDataFrame([(i,) for i in erased], "_erased string"))
+            again = Rejection(F.col("_erased").isNotNull(), "was erased on request", {})
+            joined = df.join(known, on=F.col(ROW_ID) == F.col("_erased"), how="left")
+            df = reject(joined, "ingest", again).drop("_erased")
+        return self.with_steps(table, df, {}), rows_in
+
+    def derived(self, plan: TablePlan, save: bool = True) -> tuple[DataFrame, int]:
+        """The table's steps on its pinned inputs; `save`: keep what they learned."""
         frames = {}
         for name, pin in plan.pins.items():
             frames[name] = self.read(name, pin.version)
@@ -210,7 +239,9 @@ class Builder:
             rows_in = found.rows if found else 0
         else:
             rows_in = frames[start].count()
-        return self.with_steps(plan.table, with_bookkeeping(frames[start]), frames, plan.build_key), rows_in
+        df = self.with_steps(plan.table, with_bookkeeping(frames[start]), frames, plan.build_key if save else None)
+        self.columns[plan.table] = columns_of(df, frames)
+        return df, rows_in
 
     def read(self, table: str, version: int) -> DataFrame:
         return self.spark.read.format("delta").option("versionAsOf", version).load(self.lake.path(table))
@@ -259,7 +290,7 @@ class Builder:
             staging, rows_in = left["staging"], left["rows_in"]
             staged = spark.read.parquet(staging)
             if gate is not None:
-                gate.masks(staged.drop(*(c for c in staged.columns if c.startswith(MASK))))
+                gate.masks(staged.drop(CONTENT, *(c for c in staged.columns if c.startswith(MASK))))
         else:
             with self.progress.phase(table, "steps"):
                 df, rows_in = rows()
@@ -268,6 +299,7 @@ class Builder:
                         df = df.withColumns(gate.masks(df))
                     except SuiteError as e:
                         raise UsageError(str(e)) from None
+                df = df.withColumn(CONTENT, content_hash(df, published_columns(df, raw=bool(files))))
             with self.progress.phase(table, "stage"):
                 stage(df, staging)
                 if isinstance(self.pipeline.tables[table].source, FileSource):
@@ -283,7 +315,7 @@ class Builder:
                     f"table '{table}': the rows do not balance: {counts.rows_in:,} in + {counts.made:,} made, but "
                     f"{counts.published:,} kept + {sum(counts.rejected.values()):,} rejected"
                 )
-        columns = published_columns(staged, masks, raw=bool(files))
+        columns = published_columns(staged, raw=bool(files))
         kept = staged.where(F.col(REJECTED).isNull())
         verdict = None
         if gate is not None:
@@ -317,7 +349,8 @@ class Builder:
                 "base": plan.base,
                 "inputs": {n: [p.version, str(p.as_of or "")] for n, p in plan.pins.items()},
                 "as_of": str(self.as_of or ""),
-                "rows": dataclasses.asdict(counts),
+                "rows": {k: v for k, v in dataclasses.asdict(counts).items() if k != "content"},
+                "content": f"{counts.content:016x}",
             }
             published = publish(
                 spark,
@@ -409,7 +442,9 @@ class Builder:
             return
         steps = json.dumps([{s.name: dataclasses.asdict(s)} for s in self.pipeline.steps[plan.table]], default=str)
         source = self.pipeline.tables[plan.table].source
+        columns = self.columns.get(plan.table)
         common = {"run_id": self.run_id, "table": plan.table, "build": build, "steps": steps}
+        common["columns"] = json.dumps(columns) if columns is not None else None
         rows = [
             {**common, "input": name, "input_version": pin.version, "as_of": pin.as_of}
             for name, pin in plan.pins.items()
@@ -434,6 +469,8 @@ class Builder:
                     "sha256": f.sha256,
                     "columns": json.dumps(f.columns) if f.columns is not None else None,
                     "watermark": f.watermark,
+                    "quoted_newlines": f.quoted_newlines,
+                    "records": f.records,
                     "problem": f.problem,
                     "at": now(),
                     "base": base,
@@ -454,7 +491,7 @@ def count_staged(staged: DataFrame, quarantined: Any, rows_in: int) -> Counts:
             F.col(MADE).isNotNull().alias("made"),
             quarantined.alias("quarantined"),
         )
-        .count()
+        .agg(F.count("*").alias("count"), hash_sum(F.col(CONTENT)).alias("content"))
         .collect()
     )
     counts = Counts(rows_in=rows_in)
@@ -469,6 +506,7 @@ def count_staged(staged: DataFrame, quarantined: Any, rows_in: int) -> Counts:
             counts.quarantined += n
         else:
             counts.published += n
+            counts.content = total_of(*group["content"])
     counts.rejected = dict(sorted(counts.rejected.items(), key=lambda x: (-x[1], x[0])))
     return counts
 

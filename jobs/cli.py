@@ -90,7 +90,7 @@ def spark_of(environment: Environment) -> Iterator[Callable[[], Any]]:
         if not started:
             from jobs import session
 
-            started.append(session.start(environment.spark_settings(), environment.retention_days))
+            started.append(session.start(environment.spark_settings()))
         return started[0]
 
     try:
@@ -378,6 +378,291 @@ def restore(
         targets = [(str(table), int(version or 0))]
     rows = queries.restore(where, targets, uuid.uuid4().hex[:12])
     show(rows, json_, ["table", "version", "content_of", "rows"])
+
+
+@headgate.command()
+@click.argument("row_id", required=False)
+@click.option("--key", "keys", multiple=True, metavar="COLUMN=VALUE", help="Find the row by a column of --table.")
+@click.option("--table", metavar="NAME", help="The table of --key.")
+@lake_options
+@as_json
+def trace(
+    row_id: str | None,
+    keys: tuple[str, ...],
+    table: str | None,
+    env: str | None,
+    lake: str | None,
+    landing: str | None,
+    json_: bool,
+) -> None:
+    """Tell the whole story of a row: where it arrived, what changed it, where it is, or why it is not.
+
+    \b
+    headgate trace 9e107d9d372bb6826bd81d3542a419d6
+    headgate trace --table flights --key tailnum=N14228 --key flight=1545
+
+    ROW_ID is the `_row_id` of a published row or the `row_id` of a ledger entry. Needs no JVM.
+    """
+    from jobs import trace as tracing
+
+    environment = environment_of(env, lake, landing)
+    where = Lake(environment.lake)
+    if (row_id is None) == (not keys) or bool(keys) != bool(table):
+        raise UsageError("trace: give ROW_ID, or --table with --key COLUMN=VALUE")
+    ids = [row_id] if row_id else tracing.ids_of(where, str(table), pairs_of(keys))
+    story = [{"row_id": i, **event} for i in ids for event in tracing.trace(where, environment.landing, i)]
+    if json_:
+        show(story, True, [])
+        return
+    for i in ids:
+        click.echo(f"row {i}")
+        show([e for e in story if e["row_id"] == i], False, ["table", "event", "detail"])
+    if not ids:
+        click.echo("(no rows)")
+
+
+def pairs_of(texts: tuple[str, ...]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise UsageError(f"--key: '{text}' is not COLUMN=VALUE")
+    return dict(text.split("=", 1) for text in texts)
+
+
+@headgate.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--key", "key", multiple=True, metavar="COLUMN", help="Columns that pair the rows (default: _row_id).")
+@lake_options
+@as_json
+def diff(
+    a: str, b: str, key: tuple[str, ...], env: str | None, lake: str | None, landing: str | None, json_: bool
+) -> None:
+    """Say what differs between A and B: schema, rows added, removed and changed, each column's rate, examples.
+
+    \b
+    headgate diff flights@3 flights@latest      two versions of a table
+    headgate diff flights@flights-1 flights@5   the version that a release pins, and another
+    headgate diff flights-1 flights-2           two releases, table by table
+
+    Exits with 1 if anything differs, as diff(1) does. Reads only the files that the two do not share; needs no JVM.
+    """
+    from jobs import diff as diffs
+
+    told = diffs.diff(Lake(environment_of(env, lake, landing).lake), a, b, key)
+    if json_:
+        show(told, True, [])
+    else:
+        show(told, False, ["table", "from", "to", "added", "removed", "changed"])
+        for t in told:
+            lines = [f"  {change}" for change in t["schema"]]
+            lines += [f"  {c}: {n['cells']:,} cells differ ({n['rate']:.2%})" for c, n in t["columns"].items()]
+            for e in t["examples"]:
+                named = ", ".join(f"{k}={v}" for k, v in e.items() if k not in ("kind", "cells"))
+                lines.append(f"  {e['kind']}: {named}" + (f" ({'; '.join(e['cells'])})" if e["cells"] else ""))
+            if lines:
+                click.echo("\n".join([t["table"], *lines]))
+    if any(diffs.is_different(t) for t in told):
+        sys.exit(1)
+
+
+@headgate.command()
+@click.argument("place", metavar="TABLE[.COLUMN]")
+@lake_options
+@as_json
+def lineage(place: str, env: str | None, lake: str | None, landing: str | None, json_: bool) -> None:
+    """Draw what TABLE, or a column of it, was made of: inputs with their versions, steps, files. Needs no JVM."""
+    from rich.tree import Tree
+
+    from jobs.lineage import lineage as tree_of
+
+    tree = tree_of(Lake(environment_of(env, lake, landing).lake), place)
+    if json_:
+        click.echo(json.dumps(tree, ensure_ascii=False))
+        return
+
+    def drawn(node: dict[str, Any], into: Any) -> None:
+        for below in node["inputs"]:
+            drawn(below, into.add(told(below)))
+
+    def told(node: dict[str, Any]) -> str:
+        return node["name"] + (f"  ({node['detail']})" if node["detail"] else "")
+
+    root = Tree(told(tree))
+    drawn(tree, root)
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(root)
+
+
+@headgate.command()
+@lake_options
+@click.option("--table", "tables", multiple=True, metavar="NAME", help="Only this table.")
+@click.option("--retain-days", type=click.IntRange(0), help="Keep versions this long (default: retention_days).")
+@click.option("--grace-hours", type=click.FloatRange(0), default=24.0, show_default=True, help="Spare newer files.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@as_json
+def vacuum(
+    env: str | None,
+    lake: str | None,
+    landing: str | None,
+    tables: tuple[str, ...],
+    retain_days: int | None,
+    grace_hours: float,
+    dry_run: bool,
+    json_: bool,
+) -> None:
+    """Remove the files that no release, no recent version and no running job needs, and compact the system tables.
+
+    \b
+    headgate vacuum --dry-run                   what would go
+    headgate vacuum --retain-days 7             keep a week of versions, and all that releases hold
+    headgate release drop --keep 30             let go of old releases first
+    """
+    from jobs.keeping import vacuum as clean
+
+    environment = environment_of(env, lake, landing)
+    days = environment.retention_days if retain_days is None else retain_days
+    rows = clean(Lake(environment.lake), days, grace_hours, tables, dry_run)
+    show(rows, json_, ["table", "versions", "kept", "files_removed", "mb_removed"])
+
+
+@headgate.group(cls=Commands)
+def release() -> None:
+    """Let go of releases."""
+
+
+@release.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@lake_options
+@click.option("--keep", type=click.IntRange(1), help="Drop all but this many of the newest, of each pipeline.")
+@click.option("--older-than", type=click.IntRange(0), metavar="DAYS", help="Drop only those older than this.")
+@click.option("--pipeline", metavar="NAME", help="Only releases of this pipeline.")
+@click.option("--dry-run", is_flag=True, help="Only say which would go.")
+@as_json
+def drop(
+    names: tuple[str, ...],
+    env: str | None,
+    lake: str | None,
+    landing: str | None,
+    keep: int | None,
+    older_than: int | None,
+    pipeline: str | None,
+    dry_run: bool,
+    json_: bool,
+) -> None:
+    """Drop releases, so that `headgate vacuum` may remove what only they hold; the newest of a pipeline always stays.
+
+    \b
+    headgate release drop flights-3
+    headgate release drop --keep 30                  all but the newest 30 of each pipeline
+    headgate release drop --keep 5 --older-than 90   of those beyond 5, the ones older than 90 days
+    """
+    from jobs.keeping import drop_releases
+
+    if bool(names) == (keep is not None or older_than is not None):
+        raise UsageError("release drop: give the names of releases, or --keep, --older-than or both")
+    where = Lake(environment_of(env, lake, landing).lake)
+    show(drop_releases(where, names, keep, older_than, pipeline, dry_run), json_, ["release", "pipeline", "at"])
+
+
+@headgate.command()
+@click.argument("name", metavar="RELEASE")
+@lake_options
+@click.option("--rebuild", metavar="PIPELINE", type=click.Path(path_type=Path), help="Also make every table again.")
+@as_json
+def verify(
+    name: str, env: str | None, lake: str | None, landing: str | None, rebuild: Path | None, json_: bool
+) -> None:
+    """Check that RELEASE is what was published: files, rows, content hashes, the balance of rows. Exits 1 if not.
+
+    With --rebuild, every table is made again from its pinned inputs, where those and its configuration still exist,
+    and compared; nothing is written.
+    """
+    from jobs.verify import verify as check
+
+    environment = environment_of(env, lake, landing, rebuild or Path("conf/pipeline.yaml"))
+    where = Lake(environment.lake)
+    where.release(name)
+    pipeline = load_pipeline(rebuild) if rebuild else None
+    with spark_of(environment) as start:
+        told = check(start(), where, name, Progress(), pipeline, environment)
+    columns = ["table", "version", "rows", "files", "content", "balance", *(["rebuilt"] if rebuild else [])]
+    show(told, json_, columns)
+    if any(t["failed"] for t in told):
+        sys.exit(1)
+
+
+@headgate.command()
+@lake_options
+@click.option("--table", metavar="NAME", help="The table in which the rows are looked for, in all its versions.")
+@click.option("--where", metavar="CONDITION", help="Which rows: a condition in SQL.")
+@click.option("--keys", type=click.Path(path_type=Path), metavar="FILE", help="Or a CSV or Parquet file of their keys.")
+@click.option("--reason", metavar="TEXT", help="Why; it stands in the certificate, so write nothing personal.")
+@click.option("--signed-by", metavar="NAME", help="Who answers for it (default: the user).")
+@click.option("--yes", is_flag=True, help="Erase; without it, only what would be erased is told.")
+@click.option("--resume", is_flag=True, help="Finish an erasure that was killed.")
+@as_json
+def erase(
+    env: str | None,
+    lake: str | None,
+    landing: str | None,
+    table: str | None,
+    where: str | None,
+    keys: Path | None,
+    reason: str | None,
+    signed_by: str | None,
+    yes: bool,
+    resume: bool,
+    json_: bool,
+) -> None:
+    """Erase rows from every table, version, release, ledger entry and fitted state that they reached.
+
+    \b
+    headgate erase --table customers --where "customer_id = 42" --reason "request 7"          what would go
+    headgate erase --table customers --where "customer_id = 42" --reason "request 7" --yes    erase it
+    headgate erase --table customers --keys people.csv --reason "request 8" --yes
+
+    Releases stay readable under their names. A certificate is written to the table `erasures`; rows that had been
+    rejected as repeating an erased row are judged again by the next run. Files that brought the rows are named: what
+    lies in the landing folder is yours to remove, and is not taken up again.
+    """
+    from jobs import erasure
+    from jobs.run import user
+
+    environment = environment_of(env, lake, landing)
+    place = Lake(environment.lake)
+    progress = Progress()
+    if resume:
+        waiting = place.unfinished_erasures
+        if waiting:
+            with spark_of(environment) as start:
+                done = [erasure.finish(start(), place, e, progress) for e in waiting]
+            show(done, json_, ["erasure", "signed_by", "reason", "searched", "certificate"])
+        else:
+            click.echo("no erasure is unfinished")
+        return
+    if table is None or (where is None) == (keys is None) or reason is None:
+        raise UsageError("erase: give --table, --reason, and one of --where and --keys")
+    if place.unfinished_erasures:
+        raise UsageError("an erasure is not finished: headgate erase --resume")
+    found = erasure.reach(place, table, where, keys)
+    show(found.told(), json_, ["table", "rows", "cells"])
+    if not found.row_ids:
+        return
+    for line in (
+        f"{found.twins:,} rows that repeat an erased one will be judged again by the next run" if found.twins else "",
+        f"the rows came from {', '.join(sorted(found.landing))}: not touched, not taken up again"
+        if found.landing
+        else "",
+        "" if yes else "nothing was erased: add --yes to erase",
+    ):
+        if line:
+            click.echo(line, err=json_)
+    if yes:
+        asked = where if where is not None else Path(str(keys)).read_bytes().hex()
+        with spark_of(environment) as start:
+            by = signed_by or user()
+            done = erasure.erase(start(), place, found, str(asked), reason, by, user(), progress)
+        told = f"erased; {done['searched']} files searched, nothing left; certificate {done['certificate']}"
+        click.echo(told, err=json_)
 
 
 def show(rows: list[dict[str, Any]], json_: bool, columns: list[str]) -> None:

@@ -210,7 +210,7 @@ class Environment(Model):
     lake: str = "lake"
     landing: str = "landing"
     retention_days: int = pydantic.Field(
-        default=365, ge=1, description="How long a table's old versions stay readable; set when the table is created"
+        default=365, ge=0, description="Days for which `headgate vacuum` keeps versions that no release holds"
     )
     spark: dict[str, str] = pydantic.Field(default_factory=dict, description="Spark settings")
     secrets: dict[str, SecretReference] = pydantic.Field(

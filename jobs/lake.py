@@ -79,6 +79,7 @@ SCHEMAS = {
             ("input_version", pa.int64()),
             ("as_of", pa.date32()),
             ("steps", pa.string()),  # JSON: the steps with their options
+            ("columns", pa.string()),  # JSON: column -> the columns of the inputs whose values are in it
         ]
     ),
     "files": pa.schema(
@@ -91,6 +92,8 @@ SCHEMAS = {
             ("sha256", pa.string()),
             ("columns", pa.string()),  # JSON: the file's columns -> types
             ("watermark", pa.string()),  # of a source that is asked for its rows: the highest so far
+            ("quoted_newlines", pa.bool_()),  # whether a value of the file holds a line break
+            ("records", pa.int64()),  # of JSON lines and sources that are asked: how many
             ("problem", pa.string()),  # why the file was set aside
             ("at", TIMESTAMP),
             ("base", pa.int64()),  # the table's version before the build that took the file up
@@ -100,6 +103,24 @@ SCHEMAS = {
     ),
 }
 TABLE_NAME = r"^[a-z][a-z0-9_]*$"
+SCHEMAS["erasures"] = pa.schema(
+    [
+        ("erasure", pa.string()),
+        ("event", pa.string()),  # started | finished
+        ("at", TIMESTAMP),
+        ("user", pa.string()),
+        ("signed_by", pa.string()),
+        ("reason", pa.string()),
+        ("table", pa.string()),
+        ("asked_sha256", pa.string()),  # of what was asked for: the condition or the keys, which may be personal
+        ("row_ids", pa.list_(pa.string())),
+        ("tables", pa.string()),  # JSON: table -> rows, cells and files; per version rows and content afterwards
+        ("entries", pa.string()),  # JSON: build -> ledger entries that went
+        ("landing", pa.list_(pa.string())),  # files that brought the rows, and may still hold them
+        ("searched", pa.int64()),  # files that were searched at the end for rows left over; none was found
+        ("certificate", pa.string()),  # SHA-256 of all of the above
+    ]
+)
 SAME_CONTENT = "same content"  # the build of a file that was only touched
 SYSTEM_TABLES = (*SCHEMAS, "ledger")
 
@@ -242,6 +263,47 @@ class Lake:
         for build, base in sorted({(r["build"], r["base"]) for r in rows if last is None or not counts(r, last)}):
             delta = self.need_table("files")
             delta.delete(f"\"table\" = '{table}' AND build = '{build}' AND base = {base}")
+
+    def files_of_build(self, table: str, build: str) -> list[dict[str, Any]]:
+        """The files that a build took up, in the order of their paths."""
+        delta = self.open("files")
+        filters = [("table", "=", table), ("build", "=", build)]
+        rows = delta.to_pyarrow_table(filters=filters).to_pylist() if delta else []
+        return sorted(rows, key=lambda r: r["path"])
+
+    # -- erasures
+
+    @property
+    def erasures(self) -> list[dict[str, Any]]:
+        """The certificates of finished erasures, in their order."""
+        rows = [r for r in self.system("erasures").to_pylist() if r["event"] == "finished"]
+        return sorted(rows, key=lambda r: r["at"])
+
+    @property
+    def unfinished_erasures(self) -> list[dict[str, Any]]:
+        rows = self.system("erasures").to_pylist()
+        finished = {r["erasure"] for r in rows if r["event"] == "finished"}
+        return [r for r in rows if r["event"] == "started" and r["erasure"] not in finished]
+
+    def erased_versions(self, table: str) -> dict[int, dict[str, Any]]:
+        """version -> rows and content after the last erasure that touched it."""
+        found: dict[int, dict[str, Any]] = {}
+        for erasure in self.erasures:
+            versions = json.loads(erasure["tables"]).get(table, {}).get("versions", {})
+            found |= {int(v): facts for v, facts in versions.items()}
+        return found
+
+    def erased_entries(self, build: str) -> int:
+        """How many ledger entries of a build were erased."""
+        return sum(json.loads(e["entries"]).get(build, 0) for e in self.erasures)
+
+    def content_total(self, table: str, version: int) -> str | None:
+        """The recorded sum of the hashes of a version's rows, as an erasure left it; None where none is recorded."""
+        erased = self.erased_versions(table)
+        if version in erased:
+            return erased[version]["content"]
+        found = self.published(table, version)
+        return found.facts.get("content_total") if found else None
 
     def has_build(self, system_table: str, build: str) -> bool:
         """Whether rows of a build were recorded already (by a run that died before it published)."""

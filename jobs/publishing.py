@@ -1,7 +1,10 @@
 """Writing rows: the staged table, the ledger, and the one commit that publishes."""
 
+import functools
 import json
 import math
+import operator
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -14,10 +17,12 @@ from pyarrow import fs
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from expectations.gate import MASK
 from jobs.config import Publish
+from jobs.deltalog import file_system
 from jobs.errors import HeadgateError, LostRace
 from jobs.lake import Lake, Published
-from transforms.rows import FILE, MADE, REJECTED, ROW_ID, quoted
+from transforms.rows import CONTENT, FILE, FILE_DATE, MADE, REJECTED, ROW_ID, content_hash, hash_sum, quoted, total_of
 
 CONFLICTS = (
     delta_errors.DeltaConcurrentModificationException,
@@ -118,6 +123,8 @@ def publish(
         rows = few_files(rows, staged_bytes).sortWithinPartitions(*(F.col(quoted(c)) for c in how.sort_by))
     else:
         rows = few_files(rows, staged_bytes)
+    after = content_after(spark, lake, current, int(facts["content"], 16), path, how, rows, replaced_files)
+    facts = {**facts, "content_total": None if after is None else f"{after:016x}"}
     options = {"txnAppId": f"headgate:{table}", "txnVersion": str(base + 1), "userMetadata": json.dumps(facts)}
     try:
         if how.mode == "merge" and base >= 0:
@@ -186,12 +193,53 @@ def few_files(rows: DataFrame, size: int) -> DataFrame:
     return rows.coalesce(max(1, math.ceil(size / FILE_BYTES), min(cores, math.ceil(size / SMALL_FILE_BYTES))))
 
 
-def published_columns(staged: DataFrame, masks: list[str], raw: bool) -> list[str]:
+def published_columns(staged: DataFrame, raw: bool) -> list[str]:
     """What readers get of a staged table: its data, then the bookkeeping of identity, changes and parents."""
-    left_out = {REJECTED, MADE, *masks}
-    if not raw:
-        left_out |= {FILE, "_file_date"}
-    return [c for c in staged.columns if c not in left_out]
+    left_out = {REJECTED, MADE, CONTENT} | (set() if raw else {FILE, FILE_DATE})
+    return [c for c in staged.columns if c not in left_out and not re.fullmatch(rf"{MASK}(_\d+)?", c)]
+
+
+def content_of(rows: DataFrame) -> tuple[int, str]:
+    """How many rows there are, and the sum of their hashes: one pass."""
+    found = rows.agg(F.count("*").alias("n"), hash_sum(content_hash(rows, rows.columns)).alias("s")).first()
+    return found["n"], f"{total_of(*found['s']):016x}"
+
+
+def content_after(
+    spark: SparkSession,
+    lake: Lake,
+    before: Published | None,
+    added: int,
+    path: str,
+    how: Publish,
+    rows: DataFrame,
+    files: Sequence[str],
+) -> int | None:
+    """The sum of the hashes of all rows that a table will hold; None where that is not known without reading them all.
+
+    What a commit replaces is taken away: only the rows of the replaced files, or of the merged keys, are read. It is
+    not known where the version before has none on record, or where the columns change.
+    """
+    if before is None or (how.mode == "replace" and not files):
+        return added
+    recorded = lake.content_total(before.table, before.version)
+    if recorded is None:
+        return None
+    old = spark.read.format("delta").option("versionAsOf", before.version).load(path)
+    if set(old.columns) != set(rows.columns):
+        return None
+    total = int(recorded, 16) + added
+    if how.mode == "append" and not files:
+        return total % (1 << 64)
+    if files:
+        gone = old.where(F.col(FILE).isin(list(files)))
+    else:
+        keys = rows.select(*(F.col(quoted(c)).alias(f"_key{i}") for i, c in enumerate(how.key)))
+        match = functools.reduce(
+            operator.and_, (F.col(quoted(c)).eqNullSafe(F.col(f"_key{i}")) for i, c in enumerate(how.key))
+        )
+        gone = old.join(keys, on=match, how="left_semi")
+    return (total - int(content_of(gone)[1], 16)) % (1 << 64)
 
 
 def ledger_entries(staged: DataFrame, quarantined: Column, reason: Column) -> DataFrame:
@@ -226,7 +274,3 @@ def remove_abandoned(folder: str) -> None:
         newest = max((f.mtime for f in (child, *inside) if f.mtime), default=None)
         if newest is not None and datetime.now(timezone.utc) - newest.astimezone(timezone.utc) > ABANDONED:
             files.delete_dir(child.path)
-
-
-def file_system(folder: str) -> tuple[fs.FileSystem, str]:
-    return fs.FileSystem.from_uri(folder) if "://" in folder else (fs.LocalFileSystem(), folder)

@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from jobs.errors import InputMissing, UsageError
+from jobs.keeping import missing_files
 from jobs.lake import SYSTEM_TABLES, Lake, describe
 
 
@@ -137,6 +138,9 @@ def restore(lake: Lake, targets: Sequence[tuple[str, int]], run_id: str) -> list
     for table, version in targets:  # all are checked before the first is touched
         lake.need_table(table)
         lake.open(table, version)
+        missing = missing_files(lake, table, version)
+        if missing:
+            raise UsageError(f"version {version} of table '{table}' cannot be restored: vacuum removed {missing[0]}")
     rows = []
     for table, version in targets:
         delta = lake.need_table(table)

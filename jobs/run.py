@@ -12,7 +12,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from jobs.config import Environment, Pipeline
-from jobs.errors import HeadgateError, UsageError, storage_failure
+from jobs.errors import HeadgateError, LostRace, UsageError, storage_failure
 from jobs.lake import Lake, now
 from jobs.planning import TablePlan, plan_table
 from jobs.progress import Progress
@@ -90,6 +90,8 @@ def run(
                 from jobs.build import Builder
 
                 lake.need_writable()
+                for erasure in lake.unfinished_erasures:
+                    raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
                 lake.record("runs", [{**common, "event": "started", "status": "running", "at": now()}])
                 with progress.phase("spark", "start"):
                     spark = start_spark()

@@ -13,6 +13,7 @@ from jobs.errors import HeadgateError
 from jobs.jars import local_jars
 from jobs.java import java_home
 
+FOREVER = "interval 36500 days"
 ALWAYS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -38,20 +39,20 @@ LOCAL = {
 }
 
 
-def start(settings: Mapping[str, str], retention_days: int) -> Any:
-    """A Spark session with Delta. `settings` go before headgate's defaults; tables created in it keep
-    `retention_days` of history readable."""
+def start(settings: Mapping[str, str]) -> Any:
+    """A Spark session with Delta. `settings` go before headgate's defaults."""
     logging.getLogger("DataFrameQueryContextLogger").setLevel(logging.CRITICAL)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     from pyspark.sql import SparkSession
 
-    horizon = f"interval {retention_days} days"
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     local = not submitted and settings.get("spark.master", "local").startswith("local")
     merged = ALWAYS | (LOCAL if local else {}) | dict(settings)
     merged |= {
-        "spark.databricks.delta.properties.defaults.logRetentionDuration": horizon,
-        "spark.databricks.delta.properties.defaults.deletedFileRetentionDuration": horizon,
+        # A version lives as long as a release holds it: `headgate vacuum` alone removes files, and nothing the log.
+        "spark.databricks.delta.properties.defaults.logRetentionDuration": FOREVER,
+        "spark.databricks.delta.properties.defaults.deletedFileRetentionDuration": FOREVER,
+        "spark.databricks.delta.properties.defaults.enableExpiredLogCleanup": "false",
         # Published tables stay at reader version 1, so that every reader of Delta opens them.
         "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
         "spark.databricks.delta.properties.defaults.checkpointPolicy": "classic",

@@ -13,6 +13,8 @@ ROW_ID = "_row_id"
 REJECTED = "_rejected"
 CHANGED = "_changed"
 PARENTS = "_parents"
+JOINED = "_joined"  # rows of other tables whose cells a join put into the row; only where a table joins
+CONTENT = "_content"  # a hash of what is published of the row; only while staged
 MADE = "_made"  # the step that made the row in this build; only while staged
 FILE = "_file"
 FILE_DATE = "_file_date"
@@ -90,6 +92,33 @@ def change_cells(df: DataFrame, step: str, values: Mapping[str, Column], changes
         for column, when in changes.items()
     ]
     return df.withColumns({CHANGED: F.concat(F.col(CHANGED), *entries), **values})
+
+
+JOINED_TYPE = "array<struct<table:string,row_id:string>>"
+
+
+def content_hash(df: DataFrame, columns: Iterable[str]) -> Column:
+    """A 64-bit hash (xxHash64) of a row's cells with their columns' names; the order of columns changes none."""
+    kinds = dict(df.dtypes)
+    parts: list[Column] = []
+    for name in sorted(columns):
+        value = F.col(quoted(name))
+        parts += [F.lit(name), F.to_json(value) if "map<" in kinds[name] else value]
+    return F.xxhash64(*parts)
+
+
+def hash_sum(hashes: Column) -> Column:
+    """The sum of hashes as a struct of two sums that cannot overflow; `total_of` puts them together."""
+    low = F.lit(0xFFFFFFFF).cast("bigint")
+    return F.struct(
+        F.coalesce(F.sum(F.shiftright(hashes, 32)), F.lit(0)).alias("high"),
+        F.coalesce(F.sum(hashes.bitwiseAND(low)), F.lit(0)).alias("low"),
+    )
+
+
+def total_of(high: int, low: int) -> int:
+    """The sum of hashes modulo 2^64: it does not depend on the order of rows, and rows can be added and taken away."""
+    return ((high << 32) + low) % (1 << 64)
 
 
 def training_rows(df: DataFrame) -> DataFrame:

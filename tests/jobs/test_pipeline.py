@@ -93,12 +93,14 @@ def test_known_facts_of_the_year(night):
     assert hour["temp_c"] == pytest.approx((39.02 - 32) / 1.8)
 
 
-def test_tables_are_open_to_every_reader_for_the_promised_time(night):
+def test_tables_are_open_to_every_reader_and_their_history_stays(night):
     for table in lake_of(night).tables():
         delta = DeltaTable(str(night / "lake" / table))
         assert delta.protocol().min_reader_version == 1
-        assert delta.metadata().configuration["delta.deletedFileRetentionDuration"] == "interval 30 days"
-        assert delta.metadata().configuration["delta.logRetentionDuration"] == "interval 30 days"
+        configuration = delta.metadata().configuration
+        assert configuration["delta.deletedFileRetentionDuration"] == "interval 36500 days"
+        assert configuration["delta.logRetentionDuration"] == "interval 36500 days"
+        assert configuration["delta.enableExpiredLogCleanup"] == "false"
 
 
 def test_system_tables_tell_the_run(night):

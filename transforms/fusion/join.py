@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from transforms.rows import quoted
+from transforms.rows import JOINED, JOINED_TYPE, ROW_ID, quoted
 from transforms.step import Step, StepError, nearest, need
 
 
@@ -19,9 +19,9 @@ class JoinTable(Step):
     on: column here -> key column there.
     columns: new column here -> column there.
     matched: name of an added boolean column that says whether the key was found; a suite gates the match rate by it.
-    A null in the key matches nothing. A key that occurs twice in the other table raises `StepError` naming it;
-    rows there with a null in the key are left out. Cost: a shuffle of both sides by key, or none where the
-    other table is small enough to be broadcast; and one aggregate over the other table's key.
+    The joined row's id is added to `_joined`. A null in the key matches nothing. A key that occurs twice in the other
+    table raises `StepError` naming it; rows there with a null in the key are left out. Cost: a shuffle of both sides
+    by key, or none where the other table is small enough to be broadcast; and one aggregate over the other table's key.
     """
 
     name: ClassVar[str] = "join_table"
@@ -65,6 +65,7 @@ class JoinTable(Step):
         looked_up = tables[self.table].select(
             *(F.col(quoted(there)).alias(new) for new, there in (keys | values).items()),
             F.lit(True).alias("_found"),
+            (F.col(ROW_ID) if ROW_ID in tables[self.table].columns else F.lit(None).cast("string")).alias("_id"),
         )
         matches = F.lit(True)
         for i, here in enumerate(self.on):
@@ -73,8 +74,16 @@ class JoinTable(Step):
             df.alias("here")
             .join(looked_up.alias("there"), on=matches, how="left")
             .select(
-                *(F.col(f"here.{quoted(c)}").alias(c) for c in df.columns),
+                *(F.col(f"here.{quoted(c)}").alias(c) for c in df.columns if c != JOINED),
                 *(F.col(f"there._v{i}").alias(new) for i, new in enumerate(self.columns)),
                 F.coalesce(F.col("there._found"), F.lit(False)).alias(self.matched),
+                self.joined(df).alias(JOINED),
             )
         )
+
+    def joined(self, df: DataFrame) -> Column:
+        """The rows of other tables that were joined so far, and the one that is joined here."""
+        before = F.col(f"here.{JOINED}") if JOINED in df.columns else F.array().cast(JOINED_TYPE)
+        this = F.struct(F.lit(self.table).alias("table"), F.col("there._id").alias("row_id"))
+        found = F.col("there._id").isNotNull()
+        return F.concat(before, F.when(found, F.array(this)).otherwise(F.array().cast(JOINED_TYPE)))

@@ -1,0 +1,541 @@
+"""Erasing rows from every table, version, release, ledger entry and fitted state of a lake, with a certificate.
+
+Versions keep their numbers and releases keep pointing at them: the data files that hold a row are written again without
+it, and the log is made to name the new files. At every moment in between, each version reads as either before or
+after. What is to be done is recorded first, so that an erasure that was killed is finished by the next.
+
+A row keeps its `_row_id` through all tables, so its id finds it everywhere; rows made from it name it in `_parents`,
+and rows that took cells from it by a join name it in `_joined`: those cells become null.
+"""
+
+import hashlib
+import json
+import posixpath
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from pyarrow import fs
+from pyspark.sql import SparkSession
+
+from jobs.deltalog import LOG, commits, file_system, paths_of, stored_files
+from jobs.errors import HeadgateError, UsageError
+from jobs.lake import SYSTEM_TABLES, Lake, is_conflict, now
+from jobs.progress import Progress
+from jobs.publishing import content_of
+from transforms.rows import FILE, JOINED, PARENTS, ROW_ID
+
+SHOWN = 20
+
+
+@dataclass
+class Reach:
+    """What an erasure reaches."""
+
+    table: str
+    row_ids: set[str]
+    rows: dict[str, set[str]] = field(default_factory=dict)  # table -> ids of its rows that go, over all versions
+    joined: dict[str, set[str]] = field(default_factory=dict)  # table -> ids of rows that took cells by a join
+    cells: dict[str, set[str]] = field(default_factory=dict)  # table -> columns whose cells become null in those
+    entries: dict[str, int] = field(default_factory=dict)  # build -> ledger entries that go
+    twins: int = 0  # rows that were rejected as repeating an erased one
+    landing: set[str] = field(default_factory=set)
+
+    def told(self) -> list[dict[str, Any]]:
+        tables = sorted({*self.rows, *self.joined})
+        rows = [
+            {
+                "table": t,
+                "rows": len(self.rows.get(t, ())),
+                "cells": f"{', '.join(sorted(self.cells.get(t, ())))} of {len(self.joined[t])} rows"
+                if self.joined.get(t)
+                else "",
+            }
+            for t in tables
+        ]
+        return [*rows, {"table": "ledger", "rows": sum(self.entries.values()), "cells": ""}]
+
+
+def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = None) -> Reach:
+    """Find what belongs to the rows of a table that satisfy a condition or carry one of the keys, in any version.
+
+    where: a condition in SQL. keys: a CSV or Parquet file whose columns are columns of the table. Raises `UsageError`
+    for a condition that cannot be read. Cost: one pass over the ids of all files of all tables.
+    """
+    found = Reach(table, matching(lake, table, where, keys))
+    tables = [t for t in lake.tables() if ROW_ID in lake.need_table(t).to_pyarrow_dataset().schema.names]
+    while True:  # rows made from erased rows go too, and what was made from those
+        before = len(found.row_ids)
+        for name in tables:
+            for ids in id_columns(lake.path(name)):
+                hit = ids_in(ids, found.row_ids)
+                found.rows.setdefault(name, set()).update(hit)
+                found.row_ids |= hit
+        if len(found.row_ids) == before:
+            break
+    sources = {name: found.rows[name] for name in tables if found.rows.get(name)}
+    found.rows = sources
+    for source in sources:
+        for name, columns in tainted(lake, source).items():
+            took = set()
+            for ids in id_columns(lake.path(name)):
+                if JOINED in ids.column_names:
+                    took |= {
+                        r[ROW_ID]
+                        for r in ids.select([ROW_ID, JOINED]).to_pylist()
+                        if any(j["row_id"] in sources[source] for j in r[JOINED] or ())
+                    }
+            took -= found.rows.get(name, set())
+            if took:
+                found.joined.setdefault(name, set()).update(took)
+                found.cells.setdefault(name, set()).update(columns)
+    ledger = lake.open("ledger")
+    if ledger is not None:
+        wanted = pa.array(sorted(found.row_ids), pa.string())
+        dataset = ledger.to_pyarrow_dataset()
+        builds = dataset.to_table(columns=["build"], filter=pc.field("row_id").isin(wanted))["build"]
+        found.entries = {r["values"]: r["counts"] for r in pc.value_counts(builds).to_pylist()}
+        evidence = dataset.to_table(columns=["row_id", "evidence"], filter=~pc.field("row_id").isin(wanted))
+        kept = {
+            r["row_id"] for r in evidence.to_pylist() if dict(r["evidence"] or ()).get("kept_row_id") in found.row_ids
+        }
+        found.twins = len(kept)
+    found.landing = landing_files(lake, found)
+    return found
+
+
+def matching(lake: Lake, table: str, where: str | None, keys: Path | None) -> set[str]:
+    """Ids of the rows of any version of a table that satisfy the condition or carry one of the keys."""
+    delta = lake.need_table(table)
+    schema = pa.schema(delta.schema().to_arrow())
+    if ROW_ID not in schema.names:
+        raise UsageError(f"table '{table}' has no {ROW_ID}, so its rows cannot be followed")
+    files, base = file_system(lake.path(table))
+    paths = [f"{base}/{p}" for p in stored_files(lake.path(table))]
+    connection = duckdb.connect()
+    rows = ds.dataset(paths, schema=schema, filesystem=files, format=parquet()) if paths else schema.empty_table()
+    connection.register(table, rows)
+    if keys is not None:
+        listed = read_keys(keys, schema, table)
+        connection.register("_keys", listed)
+        on = " and ".join(f't."{c}" = k."{c}"' for c in listed.column_names)
+        query = f'select distinct t.{ROW_ID} as i from "{table}" t join _keys k on {on}'
+    else:
+        query = f'select distinct {ROW_ID} as i from "{table}" where ({where})'
+    connection.execute("SET enable_external_access = false")
+    try:
+        statements = connection.extract_statements(query)
+        if len(statements) != 1:
+            raise UsageError("--where: give one condition, not statements")
+        return {r[0] for r in connection.execute(query).fetchall()}
+    except duckdb.Error as e:
+        raise UsageError(f"--where: {str(e).splitlines()[0]}") from None
+
+
+def read_keys(file: Path, schema: pa.Schema, table: str) -> pa.Table:
+    """A file of keys, in the types of the table's columns."""
+    from pyarrow import csv
+
+    try:
+        if file.suffix == ".parquet":
+            keys = pq.read_table(file)
+        else:
+            names = csv.open_csv(file).schema.names
+            keys = csv.read_csv(
+                file, convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+            )
+        missing = [c for c in keys.column_names if c not in schema.names]
+        if missing:
+            raise UsageError(f"--keys: {file}: table '{table}' has no column '{missing[0]}'")
+        return keys.cast(pa.schema([schema.field(c) for c in keys.column_names]))
+    except (OSError, pa.ArrowException) as e:
+        raise UsageError(f"--keys: {file} cannot be read: {str(e).splitlines()[0]}") from None
+
+
+def parquet() -> ds.ParquetFileFormat:
+    # Spark writes times as INT96, which would overflow as nanoseconds.
+    return ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
+
+
+def id_columns(table: str) -> Iterable[pa.Table]:
+    """Ids, parents and joined rows of every data file of a table, referred to or not."""
+    files, base = file_system(table)
+    for path in stored_files(table):
+        yield ids_of(files, f"{base}/{path}")
+
+
+def ids_of(files: fs.FileSystem, path: str) -> pa.Table:
+    with files.open_input_file(path) as file:
+        names = pq.ParquetFile(file).schema_arrow.names
+        wanted = [c for c in (ROW_ID, PARENTS, JOINED, "row_id") if c in names]
+        file.seek(0)
+        return pq.read_table(file, columns=wanted)
+
+
+def ids_in(ids: pa.Table, erased: set[str]) -> set[str]:
+    """The ids of the rows that are erased or were made from erased ones."""
+    if ROW_ID not in ids.column_names:
+        return set()
+    wanted = pa.array(sorted(erased), pa.string())
+    hit = set(ids[ROW_ID].filter(pc.is_in(ids[ROW_ID], wanted)).to_pylist())
+    if PARENTS in ids.column_names:
+        made = ids.filter(pc.is_valid(ids[PARENTS]))
+        hit |= {r[ROW_ID] for r in made.select([ROW_ID, PARENTS]).to_pylist() if erased & set(r[PARENTS] or ())}
+    return hit
+
+
+def tainted(lake: Lake, source: str) -> dict[str, set[str]]:
+    """For each other table, the columns that hold values of a table, by the recorded lineage of columns."""
+    lineage: dict[str, dict[str, set[str]]] = {}
+    for entry in lake.system("lineage").to_pylist():
+        for column, origins in json.loads(entry["columns"] or "{}").items():
+            lineage.setdefault(entry["table"], {}).setdefault(column, set()).update(origins)
+    reached: dict[str, set[str]] = {}
+    while True:
+        grown = False
+        for table, columns in lineage.items():
+            for column, origins in columns.items():
+                if table == source or column.startswith("_") or column in reached.get(table, ()):
+                    continue
+                pairs = [o.split(".", 1) for o in origins]
+                if any(t == source or c in reached.get(t, ()) for t, c in pairs):
+                    reached.setdefault(table, set()).add(column)
+                    grown = True
+        if not grown:
+            return reached
+
+
+def landing_files(lake: Lake, found: Reach) -> set[str]:
+    """The files that brought the erased rows."""
+    brought: set[str] = set()
+    for table, ids in found.rows.items():
+        rows = lake.need_table(table).to_pyarrow_dataset()
+        if FILE in rows.schema.names:
+            wanted = pc.field(ROW_ID).isin(pa.array(sorted(ids), pa.string()))
+            brought |= set(rows.to_table(columns=[FILE], filter=wanted)[FILE].to_pylist())
+    return {b for b in brought if b}
+
+
+def erase(
+    spark: SparkSession,
+    lake: Lake,
+    found: Reach,
+    asked: str,
+    reason: str,
+    signed_by: str,
+    user: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Erase what was found; returns the certificate. Raises `HeadgateError` if anything of it is left at the end.
+
+    Cost: the files that hold an erased row are written again; each version that a release holds or that is the newest,
+    of the tables touched, is read once for its content.
+    """
+    plan = {
+        "joined": {t: sorted(ids) for t, ids in found.joined.items()},
+        "cells": {t: sorted(columns) for t, columns in found.cells.items()},
+        "rows": {t: len(ids) for t, ids in found.rows.items()},
+    }
+    started = {
+        "erasure": uuid.uuid4().hex[:12],
+        "event": "started",
+        "at": now(),
+        "user": user,
+        "signed_by": signed_by,
+        "reason": reason,
+        "table": found.table,
+        "asked_sha256": hashlib.sha256(asked.encode()).hexdigest(),
+        "row_ids": sorted(found.row_ids),
+        "tables": json.dumps(plan),
+        "entries": json.dumps(found.entries),
+        "landing": sorted(found.landing),
+    }
+    lake.record("erasures", [started])
+    return finish(spark, lake, started, progress)
+
+
+def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """Carry out a recorded erasure, from whatever point it has come to."""
+    name, ids, plan = started["erasure"], set(started["row_ids"]), json.loads(started["tables"])
+    wanted = pa.array(sorted(ids), pa.string())
+    tables = sorted({*plan["rows"], *plan["joined"]})
+    for table in tables:
+        mark(lake, table, name)  # a build that runs now loses its race, and the tables made of this one are built anew
+    told: dict[str, Any] = {}
+    for table in tables:
+        nulled = pa.array(plan["joined"].get(table, []), pa.string())
+        columns = plan["cells"].get(table, [])
+
+        def change(rows: pa.Table, nulled: pa.Array = nulled, columns: list[str] = columns) -> pa.Table | None:
+            gone = pc.is_in(rows[ROW_ID], wanted)
+            took = pc.is_in(rows[ROW_ID], nulled)
+            if not pc.any(pc.or_(gone, took)).as_py():
+                return None
+            for column in columns:
+                if column in rows.column_names:
+                    cells = rows[column]
+                    null = pa.nulls(len(rows), cells.type)
+                    index = rows.column_names.index(column)
+                    rows = rows.set_column(index, rows.field(index), pc.if_else(took, null, cells))
+            return rows.filter(pc.invert(gone))
+
+        with progress.phase(table, "erase"):
+            remove_fitted(lake, table)
+            files = rewrite(lake.path(table), name, change, [ROW_ID])
+        told[table] = {"rows": plan["rows"].get(table, 0), "cells": columns, "files": files, "versions": {}}
+    remove_folders(f"{lake.root}/_staging")
+    erase_entries(lake, name, wanted)
+    scrub(lake, tables)
+    pinned = {(t["table"], t["version"]) for r in lake.releases for t in r["tables"]}
+    for table in tables:
+        versions = {v for t, v in pinned if t == table} | {lake.need_table(table).version()}
+        with progress.phase(table, "content"):
+            for version in sorted(versions):
+                rows = spark.read.format("delta").option("versionAsOf", version).load(lake.path(table))
+                count, content = content_of(rows)
+                told[table]["versions"][version] = {"rows": count, "content": content}
+    searched = search(lake, wanted)
+    finished = {**started, "event": "finished", "at": now(), "tables": json.dumps(told)}
+    finished["searched"] = searched
+    finished["certificate"] = certificate(finished)
+    lake.record("erasures", [finished])
+    return finished
+
+
+def certificate(row: Mapping[str, Any]) -> str:
+    """The SHA-256 of a certificate's fields, by which a change of it shows."""
+    facts = {k: str(v) for k, v in sorted(row.items()) if k not in ("certificate", "at")}
+    return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()
+
+
+def mark(lake: Lake, table: str, name: str) -> None:
+    """An empty commit that says so, once."""
+    delta = lake.need_table(table)
+    if any(json.loads(c.get("userMetadata") or "{}").get("erasure") == name for c in delta.history(20)):
+        return
+    properties = CommitProperties(custom_metadata={"userMetadata": json.dumps({"erasure": name})})
+    delta.create_write_transaction(
+        [], mode="append", schema=delta.schema(), partition_by=[], commit_properties=properties
+    )
+
+
+def remove_fitted(lake: Lake, table: str) -> None:
+    remove_folders(f"{lake.root}/_system/fitted/{table}")
+
+
+def remove_folders(folder: str) -> None:
+    files, base = file_system(folder)
+    for child in files.get_file_info(fs.FileSelector(base, allow_not_found=True)):
+        if child.type == fs.FileType.Directory:
+            files.delete_dir(child.path)
+
+
+def erase_entries(lake: Lake, name: str, wanted: pa.Array) -> None:
+    """Take the erased rows' entries out of the ledger and all its versions."""
+
+    def change(rows: pa.Table) -> pa.Table | None:
+        gone = pc.is_in(rows["row_id"], wanted)
+        return rows.filter(pc.invert(gone)) if pc.any(gone).as_py() else None
+
+    if lake.open("ledger") is not None:
+        rewrite(lake.path("ledger"), name, change, ["row_id"])
+
+
+def scrub(lake: Lake, tables: Iterable[str]) -> None:
+    """Take observed values out of the metrics of the tables touched, and messages out of runs: both may quote cells."""
+    touched = pa.array(sorted(tables), pa.string())
+
+    def metrics(rows: pa.Table) -> pa.Table | None:
+        hit = pc.is_in(rows["table"], touched)
+        told = pc.and_(hit, pc.or_(pc.is_valid(rows["result"]), pc.equal(rows["kind"], "expectation")))
+        if not pc.any(pc.and_(told, pc.is_valid(rows["result"]))).as_py():
+            return None
+        observed = pc.and_(hit, pc.equal(rows["kind"], "expectation"))
+        return with_nulls(with_nulls(rows, "result", hit), "value", observed)
+
+    def runs(rows: pa.Table) -> pa.Table | None:
+        told = pc.fill_null(pc.not_equal(rows["message"], ""), False)
+        texts = rows["tables"].to_pylist()
+        quiet = [t and json.dumps([{**r, "warnings": []} for r in json.loads(t)]) for t in texts]
+        if not pc.any(told).as_py() and quiet == texts:
+            return None
+        index = rows.column_names.index("tables")
+        return with_nulls(rows, "message", told).set_column(index, rows.field(index), pa.array(quiet, pa.string()))
+
+    replace_whole(lake, "metrics", metrics)
+    replace_whole(lake, "runs", runs)
+
+
+def replace_whole(lake: Lake, table: str, change: Callable[[pa.Table], pa.Table | None]) -> None:
+    """Change the rows of a small system table, which keeps no history: nothing of the versions before is left."""
+    for _ in range(20):
+        delta = lake.open(table)
+        changed = change(delta.to_pyarrow_table()) if delta else None
+        if delta is None or changed is None:
+            return
+        try:
+            properties = CommitProperties(max_commit_retries=0)
+            write_deltalake(delta, changed, mode="overwrite", commit_properties=properties)
+            break
+        except Exception as e:  # a run that records something meanwhile: read again
+            if not is_conflict(e):
+                raise
+    else:
+        raise HeadgateError(
+            f"the table {table} changed 20 times while it was being scrubbed; run headgate erase --resume"
+        )
+    delta = DeltaTable(lake.path(table))
+    delta.create_checkpoint()
+    files, base = file_system(lake.path(table))
+    for info in files.get_file_info(fs.FileSelector(f"{base}/{LOG}")):
+        number = info.base_name.split(".")[0]
+        if number.isdigit() and int(number) < delta.version():
+            files.delete_file(info.path)
+    needed = set(map(unquote, paths_of(delta)))
+    for path in stored_files(lake.path(table)):
+        if path not in needed:
+            remove_file(files, f"{base}/{path}")
+
+
+def with_nulls(rows: pa.Table, column: str, where: pa.ChunkedArray) -> pa.Table:
+    index = rows.column_names.index(column)
+    cells = pc.if_else(where, pa.nulls(len(rows), rows[column].type), rows[column])
+    return rows.set_column(index, rows.field(index), cells)
+
+
+# -- one table, all its versions
+
+
+def rewrite(table: str, name: str, change: Callable[[pa.Table], pa.Table | None], columns: list[str] | None) -> int:
+    """Write the data files anew that `change` changes, in every version of a table; returns how many.
+
+    change: the rows of a file (first only its `columns`, to see whether it has to be read) -> its new rows, or None.
+    Every reader finds each version as before or as after: the log first removes either file, then adds the new one.
+    """
+    files, base = file_system(table)
+    types = pa.schema(DeltaTable(table).schema().to_arrow())
+    replaced: dict[str, dict[str, Any]] = {}
+    for path in stored_files(table):
+        old = f"{base}/{path}"
+        new = re.sub(r"\.parquet$", "", path)
+        new = f"{re.sub('-erased-[0-9a-f]+$', '', new)}-erased-{name}.parquet"
+        if path == new:  # written by this erasure, before it was killed
+            continue
+        info = files.get_file_info(f"{base}/{new}")
+        if info.type == fs.FileType.NotFound or not info.size:
+            rows = read_file(files, old, columns)
+            if set(columns) - set(rows.column_names):
+                continue
+            if not touches(rows, change, types):
+                continue
+            changed = change(read_file(files, old, None))
+            if changed is None:
+                continue
+            changed = changed.cast(
+                pa.schema([types.field(c) if c in types.names else changed.field(c) for c in changed.column_names])
+            )
+            part = f"{base}/{new}.part"
+            with files.open_output_stream(part) as out:
+                pq.write_table(changed, out, compression="zstd", coerce_timestamps="us")
+            files.move(part, f"{base}/{new}")
+        with files.open_input_file(f"{base}/{new}") as file:
+            count = pq.ParquetFile(file).metadata.num_rows
+        size = files.get_file_info(f"{base}/{new}").size
+        replaced[path] = {"path": quote(new, safe="/=-_.~"), "size": size, "stats": json.dumps({"numRecords": count})}
+    if replaced:
+        rewrite_log(table, replaced)
+        for path in replaced:
+            remove_file(files, f"{base}/{path}")
+        DeltaTable(table).create_checkpoint()
+    return len(replaced)
+
+
+def touches(rows: pa.Table, change: Callable[[pa.Table], pa.Table | None], types: pa.Schema) -> bool:
+    """Whether `change` would change a file, by some of its columns; the others count as null."""
+    for field_ in types:
+        if field_.name not in rows.column_names:
+            rows = rows.append_column(field_, pa.nulls(len(rows), field_.type))
+    return change(rows) is not None
+
+
+def read_file(files: fs.FileSystem, path: str, columns: list[str] | None) -> pa.Table:
+    with files.open_input_file(path) as file:
+        names = pq.ParquetFile(file).schema_arrow.names
+        file.seek(0)
+        wanted = None if columns is None else [c for c in columns if c in names]
+        return pq.read_table(file, columns=wanted, coerce_int96_timestamp_unit="us")
+
+
+def rewrite_log(table: str, replaced: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make every commit name the new files instead of the replaced ones."""
+    files, base = file_system(table)
+    versions = [v for v, _ in commits(table)]
+    if versions != list(range(len(versions))):
+        raise HeadgateError(f"{table}: its log does not reach back to its first version, so it cannot be rewritten")
+    for info in files.get_file_info(fs.FileSelector(f"{base}/{LOG}")):
+        # Checkpoints and checksums repeat what the commits say, with the smallest and largest values of each file.
+        stale = info.base_name == "_last_checkpoint" or info.base_name.endswith((".crc", ".checkpoint.parquet"))
+        if info.type == fs.FileType.File and (stale or ".checkpoint." in info.base_name):
+            files.delete_file(info.path)
+
+    def both_removed(action: dict[str, Any]) -> list[dict[str, Any]]:
+        new = replaced.get(path_in(action, "remove"))
+        return [action, {"remove": {**action["remove"], "path": new["path"]}}] if new else [action]
+
+    def added(action: dict[str, Any]) -> list[dict[str, Any]]:
+        new = replaced.get(path_in(action, "add"))
+        return [{"add": {**action["add"], **new}}] if new else [action]
+
+    def new_removed(action: dict[str, Any]) -> list[dict[str, Any]]:
+        return [] if path_in(action, "remove") in replaced else [action]
+
+    for step in (both_removed, added, new_removed):
+        for version, actions in commits(table):
+            done = [new for action in actions for new in step(action)]
+            unique = list({json.dumps(a, sort_keys=True): a for a in done}.values())
+            if unique != actions:
+                put(files, f"{base}/{LOG}/{version:020d}.json", "".join(json.dumps(a) + "\n" for a in unique))
+
+
+def path_in(action: Mapping[str, Any], kind: str) -> str:
+    return unquote(action[kind]["path"]) if kind in action else ""
+
+
+def put(files: fs.FileSystem, path: str, text: str) -> None:
+    """Replace a file in one step."""
+    part = f"{path}.part"
+    with files.open_output_stream(part) as out:
+        out.write(text.encode())
+    files.move(part, path)
+
+
+def remove_file(files: fs.FileSystem, path: str) -> None:
+    """Remove a data file and the checksum that Hadoop keeps beside it."""
+    files.delete_file(path)
+    side = f"{posixpath.dirname(path)}/.{posixpath.basename(path)}.crc"
+    if files.get_file_info(side).type == fs.FileType.File:
+        files.delete_file(side)
+
+
+def search(lake: Lake, wanted: pa.Array) -> int:
+    """Look for the erased rows in every data file of the lake; returns how many files were searched."""
+    searched = 0
+    for table in (*lake.tables(), *(t for t in SYSTEM_TABLES if t != "erasures" and lake.open(t) is not None)):
+        files, base = file_system(lake.path(table))
+        for path in stored_files(lake.path(table)):
+            ids = ids_of(files, f"{base}/{path}")
+            searched += 1
+            for column in (ROW_ID, "row_id"):
+                if column in ids.column_names and pc.any(pc.is_in(ids[column], wanted)).as_py():
+                    raise HeadgateError(f"{table}: {path} still holds an erased row; run headgate erase --resume")
+    return searched

@@ -1,0 +1,127 @@
+"""Lineage of columns, read from the plan that really ran, and of tables, read from what builds recorded."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+from jobs.errors import UsageError
+from jobs.lake import Lake
+from transforms.step import nearest
+
+
+def columns_of(df: DataFrame, frames: Mapping[str, DataFrame]) -> dict[str, list[str]]:
+    """For each column of `df`, the columns (`table.column`) of the frames whose values went into it.
+
+    Conditions that only decide which rows stay or match are no part of it. Of a union, the first branch tells.
+    """
+    sources: dict[int, set[str]] = {}
+    for name, frame in frames.items():
+        for attribute in attributes(frame):
+            sources[attribute["exprId"]["id"]] = {f"{name}.{attribute['name']}"}
+    made: dict[int, set[int]] = {}
+    plan = json.loads(df._jdf.queryExecution().analyzed().toJSON())
+    for tree in expressions(plan):
+        for root, below in subtrees(tree):
+            if root["class"].endswith(".Alias"):
+                made.setdefault(root["exprId"]["id"], set()).update(
+                    n["exprId"]["id"] for n in below if n["class"].endswith(".AttributeReference")
+                )
+    known: dict[int, set[str]] = {}
+
+    def origin(i: int) -> set[str]:
+        if i not in known:
+            known[i] = set(sources.get(i, ()))  # set first: a circle ends here
+            for j in made.get(i, ()):
+                if j != i:
+                    known[i] |= origin(j)
+        return known[i]
+
+    return {a["name"]: sorted(origin(a["exprId"]["id"])) for a in attributes(df)}
+
+
+def attributes(df: DataFrame) -> list[dict[str, Any]]:
+    """Name and id of each output column."""
+    output = df._jdf.queryExecution().analyzed().output()
+    found = [output.apply(i) for i in range(output.size())]
+    return [{"name": a.name(), "exprId": {"id": a.exprId().id()}} for a in found]
+
+
+def expressions(node: Any) -> Iterator[list[dict[str, Any]]]:
+    """Every expression of a plan in Spark's JSON: a list of nodes in pre-order."""
+    if isinstance(node, list):
+        if node and all(isinstance(n, dict) and "class" in n and "num-children" in n for n in node):
+            yield node
+        for child in node:
+            yield from expressions(child)
+    elif isinstance(node, dict):
+        for child in node.values():
+            yield from expressions(child)
+
+
+def subtrees(tree: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Each node of a pre-order list with the nodes below it."""
+    ends = [0] * len(tree)
+    for i in range(len(tree) - 1, -1, -1):
+        end = i + 1
+        for _ in range(tree[i]["num-children"]):
+            end = ends[end]
+        ends[i] = end
+        yield tree[i], tree[i + 1 : end]
+
+
+# -- what builds recorded
+
+
+def lineage(lake: Lake, place: str) -> dict[str, Any]:
+    """The tree of what a table, or a column (`table.column`), was made of, by the newest build of each table.
+
+    Each node has `name`, `detail` and `inputs`. Raises `InputMissing` or `UsageError` for a name that is not there.
+    """
+    table, _, column = place.partition(".")
+    delta = lake.need_table(table)
+    columns = [f.name for f in delta.schema().fields]
+    if column and column not in columns:
+        raise UsageError(f"table '{table}' has no column '{column}'{nearest(column, columns)}")
+    recorded: dict[str, list[dict[str, Any]]] = {}
+    for name in lake.tables():
+        build = (lake.last_build(name) or {}).get("build")
+        recorded[name] = []
+        if build is not None:
+            entries = lake.need_table("lineage").to_pyarrow_table(filters=[("build", "=", build)]).to_pylist()
+            recorded[name] = sorted(entries, key=lambda e: e["input"])
+    return column_tree(recorded, table, column) if column else table_tree(recorded, table)
+
+
+def table_tree(recorded: Mapping[str, list[dict[str, Any]]], table: str) -> dict[str, Any]:
+    entries = recorded.get(table, [])
+    steps = [next(iter(s)) for s in json.loads(entries[0]["steps"])] if entries else []
+    inputs = []
+    for entry in entries:
+        name = entry["input"]
+        below = table_tree(recorded, name) if name in recorded else {"name": name, "detail": "", "inputs": []}
+        version = f"version {entry['input_version']}" if entry["input_version"] is not None else ""
+        inputs.append({**below, "detail": "; ".join(filter(None, [version, below["detail"]]))})
+    return {"name": table, "detail": f"steps: {', '.join(steps)}" if steps else "", "inputs": inputs}
+
+
+def column_tree(recorded: Mapping[str, list[dict[str, Any]]], table: str, column: str) -> dict[str, Any]:
+    entries = recorded.get(table, [])
+    known = next((json.loads(e["columns"]) for e in entries if e["columns"]), {})
+    inputs = []
+    for origin in known.get(column, []):
+        name, _, below = origin.partition(".")
+        inputs.append(column_tree(recorded, name, below))
+    for entry in entries:
+        if entry["input_version"] is None:  # a source: its columns have their own names
+            inputs.append({"name": entry["input"], "detail": column, "inputs": []})
+    steps = [next(iter(s)) for s in json.loads(entries[0]["steps"]) if mentions(s, column)] if entries else []
+    return {"name": f"{table}.{column}", "detail": f"steps: {', '.join(steps)}" if steps else "", "inputs": inputs}
+
+
+def mentions(value: Any, column: str) -> bool:
+    """Whether the options of a step name a column."""
+    if isinstance(value, dict):
+        return any(k == column or mentions(v, column) for k, v in value.items())
+    return any(mentions(v, column) for v in value) if isinstance(value, list) else value == column

@@ -1,0 +1,439 @@
+"""Explaining, keeping, discarding, verifying and erasing, on a small lake of people and cities with two releases."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from jobs import diff, erasure, keeping, lineage, queries, trace
+from jobs.config import Environment, load_pipeline
+from jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
+from jobs.lake import Lake
+from jobs.progress import Progress
+from jobs.verify import verify
+from tests.conftest import run_pipeline
+
+PLANTED = "Zanzibar Quux"
+PIPELINE = """
+pipeline: people
+suites: .
+tables:
+  raw_people:
+    source:
+      format: csv
+      path: people/*.csv
+      schema: id INT, name STRING, email STRING, city STRING, age INT
+      key: [id]
+    suite: any
+  raw_cities:
+    source: {format: csv, path: 'cities/*.csv', schema: 'city STRING, mayor STRING', key: [city]}
+    suite: any
+  people:
+    from: raw_people
+    steps:
+      - drop_duplicates: {columns: [email], keep: id}
+      - split_by_hash: {key: [id], shares: {train: 0.8, test: 0.2}}
+      - impute_mean: {columns: [age]}
+    suite: people
+  placed:
+    from: people
+    steps:
+      - join_table: {table: raw_cities, on: {city: city}, columns: {mayor: mayor}, matched: placed}
+      - derive: {columns: {greeting: "concat(name, ' of ', mayor)"}}
+    suite: any
+"""
+FLOOR = "  - {type: expect_table_row_count_to_be_between, kwargs: {min_value: 1}, meta: {dimension: completeness}}\n"
+ANY = f"name: any\nexpectations:\n{FLOOR}" + (
+    "  - {type: expect_table_columns_to_match_set, kwargs: {column_set: [], exact_match: false}, "
+    "meta: {dimension: validity}}\n"
+)
+PEOPLE = ANY.replace("name: any", "name: people") + (
+    "  - {type: expect_column_distinct_values_to_contain_set, kwargs: {column: name, value_set: [nobody]}, "
+    "severity: warning, meta: {dimension: validity}}\n"
+    "  - {type: expect_column_max_to_be_between, kwargs: {column: age, max_value: 200}, meta: {dimension: validity}}\n"
+)
+
+
+def land(folder: Path, name: str, text: str) -> None:
+    file = folder / "landing" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def built(spark, tmp_path_factory) -> Path:
+    """Two nights of people; tests read it and do not write."""
+    folder = tmp_path_factory.mktemp("people")
+    (folder / "p.yaml").write_text(PIPELINE)
+    (folder / "any.yaml").write_text(ANY)
+    (folder / "people.yaml").write_text(PEOPLE)
+    head = "id,name,email,city,age\n"
+    rows = [
+        f"{i},n{i},e{i}@x.org,{'Atlantis' if i % 7 == 0 else 'Rome'},{'' if i % 5 == 0 else i}\n" for i in range(1, 41)
+    ]
+    planted = [f"42,{PLANTED},shared@x.org,Rome,90\n", "43,twin,shared@x.org,Rome,33\n", "bad,line\n"]
+    land(folder, "people/a.csv", head + "".join(rows + planted))
+    land(folder, "cities/a.csv", "city,mayor\nRome,Ada Mayor\nAtlantis,Poseidon Deep\n")
+    run_pipeline(spark, folder, folder / "p.yaml")
+    land(folder, "people/b.csv", head + "50,n50,e50@x.org,Rome,199\n" + planted[0])
+    run_pipeline(spark, folder, folder / "p.yaml")
+    return folder
+
+
+@pytest.fixture
+def people(built, tmp_path) -> Path:
+    shutil.copytree(built, tmp_path / "own")
+    return tmp_path / "own"
+
+
+def lake_of(folder: Path) -> Lake:
+    return Lake(str(folder / "lake"))
+
+
+def again(spark, folder: Path, **options):
+    return run_pipeline(spark, folder, folder / "p.yaml", **options)
+
+
+def answer(folder: Path, query: str, release: str | None = None) -> list[tuple]:
+    return [tuple(r.values()) for r in queries.sql(lake_of(folder), query, release, None).to_pylist()]
+
+
+def id_of(folder: Path, person: int) -> str:
+    return answer(folder, f"select _row_id from raw_people where id = {person}")[0][0]
+
+
+# -- explain
+
+
+def test_trace_tells_where_a_row_came_from_and_where_it_is(people):
+    lake, landing = lake_of(people), str(people / "landing")
+    story = trace.trace(lake, landing, id_of(people, 5))
+    told = [(e["table"], e["event"]) for e in story]
+    assert told == [
+        ("raw_people", "arrived"),
+        ("raw_people", "published"),
+        ("people", "changed"),
+        ("people", "published"),
+        ("placed", "changed"),
+        ("placed", "joined"),
+        ("placed", "published"),
+    ]
+    assert story[0]["detail"] == "people/a.csv, line 6"
+    assert story[2]["detail"] == "age by impute_mean" and "version 1 (people-2)" in story[3]["detail"]
+
+
+def test_trace_tells_why_a_row_is_not_there(people):
+    lake, landing = lake_of(people), str(people / "landing")
+    story = trace.trace(lake, landing, id_of(people, 43))
+    rejected = next(e for e in story if e["event"] == "rejected")
+    assert rejected["table"] == "people" and rejected["evidence"]["kept_row_id"] == id_of(people, 42)
+    assert "drop_duplicates: repeats another row in email" in rejected["detail"]
+    malformed = answer(people, "select row_id from ledger where reason = 'malformed line'")[0][0]
+    assert "line=44" in trace.trace(lake, landing, malformed)[0]["detail"]
+    assert trace.ids_of(lake, "people", {"id": "42"}) == [id_of(people, 42)]
+    with pytest.raises(InputMissing, match="no table and no ledger entry"):
+        trace.trace(lake, landing, "nobody")
+    with pytest.raises(UsageError, match="did you mean 'email'"):
+        trace.ids_of(lake, "people", {"emial": "x"})
+    with pytest.raises(UsageError, match="'x' is no int32"):
+        trace.ids_of(lake, "people", {"id": "x"})
+
+
+def test_diff_of_versions_and_releases(people):
+    lake = lake_of(people)
+    told = diff.diff(lake, "people@0", "people@1")[0]
+    assert (told["added"], told["removed"], told["changed"]) == (1, 0, told["columns"]["age"]["cells"])
+    assert told["columns"]["age"]["cells"] == 8 and told["schema"] == []  # the mean of the ages moved
+    added = next(e for e in told["examples"] if e["kind"] == "added")
+    assert added["_row_id"] == id_of(people, 50)
+    by_key = diff.diff(lake, "people@people-1", "people@latest", ["id"])[0]
+    assert by_key["added"] == 1 and next(e for e in by_key["examples"] if e["kind"] == "added")["id"] == 50
+    releases = {t["table"]: t for t in diff.diff(lake, "people-1", "people-2")}
+    assert releases["raw_people"]["added"] == 2 and not diff.is_different(releases["raw_cities"])
+    assert not any(map(diff.is_different, diff.diff(lake, "people-2", "latest")))
+    for wrong, told in (
+        (("people@0", "placed@0"), "two versions of one table"),
+        (("people@0", "people@99"), "no version 99"),
+        (("people", "people@1"), "give a version, as in people@1"),
+        (("people-1", "people-9"), "there is no release 'people-9'"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            diff.diff(lake, *wrong)
+
+
+def test_diff_equals_a_plain_comparison_of_all_rows(people, spark, tmp_path):
+    """Files that are shared are not read; the answer is the same as if they were."""
+    lake = lake_of(people)
+    rows = [
+        {
+            r["_row_id"]: json.dumps(r, default=str)
+            for r in DeltaTable(lake.path("people"), version=v).to_pyarrow_table().to_pylist()
+        }
+        for v in (0, 1)
+    ]
+    told = diff.diff(lake, "people@0", "people@1")[0]
+    assert told["added"] == len(rows[1].keys() - rows[0].keys())
+    assert told["changed"] == sum(rows[0][k] != rows[1][k] for k in rows[0].keys() & rows[1].keys())
+
+
+def test_lineage_of_tables_and_columns(people):
+    lake = lake_of(people)
+    tree = lineage.lineage(lake, "placed")
+    assert [i["name"] for i in tree["inputs"]] == ["people", "raw_cities"]
+    assert tree["inputs"][0]["inputs"][0]["name"] == "raw_people" and "version 1" in tree["inputs"][0]["detail"]
+    assert tree["inputs"][0]["inputs"][0]["inputs"][0]["name"] == "landing:people/*.csv"
+    column = lineage.lineage(lake, "placed.greeting")
+    assert [i["name"] for i in column["inputs"]] == ["people.name", "raw_cities.mayor"]
+    assert column["detail"] == "steps: derive"
+    assert lineage.lineage(lake, "people.age")["detail"] == "steps: impute_mean"
+    with pytest.raises(UsageError, match="did you mean 'greeting'"):
+        lineage.lineage(lake, "placed.greting")
+
+
+# -- keep and discard
+
+
+def readable(spark, folder: Path) -> dict[str, int]:
+    """Every table of every release, read by deltalake and by Spark: 'release table' -> rows."""
+    lake, rows = lake_of(folder), {}
+    for release in lake.releases:
+        for pin in release["tables"]:
+            path = lake.path(pin["table"])
+            by_rust = DeltaTable(path, version=pin["version"]).to_pyarrow_table().num_rows
+            by_spark = spark.read.format("delta").option("versionAsOf", pin["version"]).load(path)
+            assert len(by_spark.collect()) == by_rust
+            rows[f"{release['release']} {pin['table']}"] = by_rust
+    return rows
+
+
+def test_vacuum_keeps_what_releases_hold_and_nothing_else(spark, people):
+    lake = lake_of(people)
+    for i in range(2):
+        land(people, f"people/c{i}.csv", f"id,name,email,city,age\n{60 + i},x,x{i}@x.org,Rome,1\n")
+        again(spark, people)
+    before = readable(spark, people)
+    dropped = keeping.drop_releases(lake, keep=2, dry_run=True)
+    assert [r["release"] for r in dropped] == ["people-1", "people-2"] and len(lake.releases) == 4
+    assert keeping.drop_releases(lake, ["people-2"]) and keeping.drop_releases(lake, keep=2, older_than=0)
+    assert [r["release"] for r in lake.releases] == ["people-3", "people-4"]
+    assert keeping.vacuum(lake, 365, 0)[0]["files_removed"] == 0
+    told = {r["table"]: r for r in keeping.vacuum(lake, 0, 0, dry_run=True)}
+    assert told["people"]["files_removed"] > 0 and told["people"]["kept"] == 2
+    keeping.vacuum(lake, 0, 0)
+    after = readable(spark, people)
+    assert after == {k: v for k, v in before.items() if k.split()[0] in ("people-3", "people-4")}
+    with pytest.raises(UsageError, match="cannot be restored: vacuum removed"):
+        queries.restore(lake, [("people", 0)], "r")
+    assert DeltaTable(lake.path("people")).version() == 3  # no commit was made, so nothing is built anew
+    assert run_pipeline(None, people, people / "p.yaml").built == 0
+    assert all(r["files_removed"] == 0 for r in keeping.vacuum(lake, 0, 0) if r["table"] in lake.tables())
+
+
+def test_releases_that_may_not_be_dropped(people):
+    lake = lake_of(people)
+    for name, told in (("people-2", "is the newest release"), ("people-7", "did you mean"), ("latest", "cannot be")):
+        with pytest.raises(UsageError, match=told):
+            keeping.drop_releases(lake, [name])
+    assert len(lake.releases) == 2
+    assert keeping.drop_releases(lake, keep=1, older_than=1) == [] and keeping.drop_releases(lake, keep=1)
+    assert [r["release"] for r in lake.releases] == ["people-2"]
+
+
+def test_a_whole_release_is_restored(spark, people):
+    lake = lake_of(people)
+    targets = [(t["table"], t["version"]) for t in lake.release("people-1")["tables"]]
+    queries.restore(lake, targets, "r")
+    told = diff.diff(lake, "people@people-1", "people@latest")[0]
+    assert not diff.is_different(told | {"from": 0, "to": 0})
+    again(spark, people)
+    assert not any(diff.is_different(t) for t in diff.diff(lake, "people-2", "latest"))
+
+
+def verified(spark, folder: Path, release: str, rebuild: bool = False) -> dict[str, dict]:
+    environment = Environment(lake=str(folder / "lake"), landing=str(folder / "landing"))
+    pipeline = load_pipeline(folder / "p.yaml") if rebuild else None
+    told = verify(spark, lake_of(folder), release, Progress(watched=False), pipeline, environment)
+    return {t["table"]: t for t in told}
+
+
+def test_verify_rebuilds_a_release_from_its_pinned_inputs(spark, people):
+    for release in ("people-1", "people-2"):
+        told = verified(spark, people, release, rebuild=True)
+        assert not any(t["failed"] for t in told.values())
+        assert {(t["files"], t["content"], t["balance"], t["rebuilt"]) for t in told.values()} == {
+            ("ok", "ok", "ok", "same")
+        }
+    (people / "people.yaml").write_text(PEOPLE.replace("nobody", "anybody"))
+    told = verified(spark, people, "people-2", rebuild=True)
+    assert "configuration, suite" in told["people"]["rebuilt"] and not told["people"]["failed"]
+    (people / "landing" / "people" / "b.csv").unlink()
+    assert "not possible: people/b.csv" in verified(spark, people, "people-2", rebuild=True)["raw_people"]["rebuilt"]
+
+
+def test_verify_sees_what_was_tampered_with(spark, people):
+    lake = lake_of(people)
+    delta = DeltaTable(lake.path("people"), version=1)
+    file = Path(delta.file_uris()[0].removeprefix("file://"))
+    rows = pq.read_table(file, coerce_int96_timestamp_unit="us")
+    column = rows.column_names.index("name")
+    forged = rows.set_column(column, "name", pa.array(["forged", *rows["name"].to_pylist()[1:]]))
+    size = file.stat().st_size
+    for level in range(1, 20):  # the log names the size of the file
+        pq.write_table(forged, file, compression="zstd", compression_level=level)
+        if file.stat().st_size <= size:
+            break
+    told = verified(spark, people, "people-2") if file.stat().st_size == size else None
+    if told is not None:
+        assert told["people"]["content"].startswith("differs")
+    file.unlink()
+    told = verified(spark, people, "people-2")
+    assert told["people"]["failed"] and "are gone" in told["people"]["files"] and not told["placed"]["failed"]
+
+
+def test_verify_sees_a_row_too_many(spark, people):
+    lake = lake_of(people)
+    delta = DeltaTable(lake.path("ledger"))
+    delta.delete("\"table\" = 'people'")
+    assert verified(spark, people, "people-2")["people"]["balance"].startswith("differs: the ledger holds 0")
+
+
+# -- erase
+
+
+def everything(folder: Path) -> list[tuple[str, str]]:
+    """Every file of a lake as text: its bytes, and what is in it where it is packed."""
+    texts = []
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        data = file.read_bytes()
+        text = data.decode("utf-8", "replace")
+        if data[:4] == b"PAR1":
+            content = pq.ParquetFile(file)
+            text += str(content.metadata.to_dict())
+            text += str(content.read().to_pylist())
+            for g in range(content.num_row_groups):
+                for c in range(content.metadata.num_columns):
+                    statistics = content.metadata.row_group(g).column(c).statistics
+                    text += f"{statistics.min} {statistics.max}" if statistics and statistics.has_min_max else ""
+        elif data[:2] == b"\x1f\x8b":
+            text += gzip.decompress(data).decode("utf-8", "replace")
+        texts.append((str(file.relative_to(folder)), text))
+    return texts
+
+
+def holding(folder: Path, value: str) -> list[str]:
+    return [name for name, text in everything(folder / "lake") if value in text]
+
+
+def erase(spark, folder: Path, table: str, where: str) -> dict:
+    lake = lake_of(folder)
+    found = erasure.reach(lake, table, where)
+    return erasure.erase(spark, lake, found, where, "request 7", "the officer", "tester", Progress(watched=False))
+
+
+def test_a_person_is_erased_from_every_version_with_proof(spark, people):
+    lake = lake_of(people)
+    placed = {name.split("/")[0] for name in holding(people, PLANTED)}
+    assert placed >= {"raw_people", "people", "placed"}  # the search finds what is there
+    observed = "select count(*) from metrics where value = 90 and \"table\" = 'people'"
+    assert answer(people, observed)[0][0] > 0
+    before, releases = readable(spark, people), lake.releases
+    found = erasure.reach(lake, "people", "id = 42")
+    assert {t: len(ids) for t, ids in found.rows.items()} == {"raw_people": 1, "people": 1, "placed": 1}
+    assert found.twins == 1 and sum(found.entries.values()) == 1 and found.landing == {"people/a.csv", "people/b.csv"}
+    twin = id_of(people, 43)
+    certificate = erase(spark, people, "people", "id = 42")
+    assert holding(people, PLANTED) == []
+    assert answer(people, observed) == [(0,)]
+    assert lake.releases == releases
+    after = readable(spark, people)
+    gone = {"raw_people": {"people-1": 1, "people-2": 2}}
+    assert after == {
+        k: v - gone.get(k.split()[1], {}).get(k.split()[0], 0 if "cities" in k else 1) for k, v in before.items()
+    }
+    assert certificate["searched"] > 0 and certificate["certificate"] == erasure.certificate(certificate)
+    assert "id = 42" not in str(lake.erasures)
+    assert not any(t["failed"] for t in verified(spark, people, "people-1").values())
+    # The twin that had been rejected for it comes back; the erased row does not, from whatever file.
+    land(people, "people/d.csv", f"id,name,email,city,age\n42,{PLANTED},other@x.org,Rome,90\n70,n70,e70@x.org,Rome,1\n")
+    again(spark, people)
+    assert answer(people, "select _row_id, name from people where email = 'shared@x.org'") == [(twin, "twin")]
+    assert answer(people, "select count(*) from raw_people where id = 42") == [(0,)]
+    assert answer(people, "select count(*) from ledger where reason = 'was erased on request'") == [(1,)]
+    assert holding(people, PLANTED) == []
+    assert not any(t["failed"] for t in verified(spark, people, "people-3").values())
+
+
+def test_cells_that_a_join_took_from_an_erased_row_become_null(spark, people):
+    assert holding(people, "Poseidon Deep")
+    erase(spark, people, "raw_cities", "city = 'Atlantis'")
+    assert holding(people, "Poseidon Deep") == []
+    rows = answer(
+        people, "select mayor, greeting, count(*) from placed where city = 'Atlantis' group by all", "people-1"
+    )
+    assert rows == [(None, None, 5)]
+    assert answer(people, "select count(*) from placed where mayor = 'Ada Mayor'", "people-1") == [(36,)]
+    assert not any(t["failed"] for t in verified(spark, people, "people-2").values())
+
+
+def test_people_are_erased_by_a_file_of_keys(spark, people, tmp_path):
+    keys = tmp_path / "keys.csv"
+    keys.write_text("id,city\n42,Rome\n1,Rome\n2,Atlantis\n")
+    found = erasure.reach(lake_of(people), "raw_people", keys=keys)
+    assert found.row_ids == {id_of(people, 42), id_of(people, 1)}
+    keys.write_text("nosuch\n42\n")
+    with pytest.raises(UsageError, match="no column 'nosuch'"):
+        erasure.reach(lake_of(people), "raw_people", keys=keys)
+
+
+@pytest.mark.parametrize("point", ["put", "search"])
+def test_an_erasure_that_was_killed_is_finished_by_the_next(spark, people, monkeypatch, point):
+    lake = lake_of(people)
+
+    class Killed(BaseException):
+        pass
+
+    real, calls = getattr(erasure, point), []
+
+    def die(*arguments):
+        calls.append(arguments)
+        if len(calls) > 2 or point == "search":
+            raise Killed
+        return real(*arguments)
+
+    monkeypatch.setattr(erasure, point, die)
+    with pytest.raises(Killed):
+        erase(spark, people, "people", "id = 42")
+    monkeypatch.setattr(erasure, point, real)
+    rows = {v: DeltaTable(lake.path("people"), version=v).to_pyarrow_table().num_rows for v in (0, 1)}
+    assert rows[0] in (40, 41) and rows[1] in (41, 42)  # every version reads, as before or as after
+    land(people, "people/d.csv", "id,name,email,city,age\n70,n70,e70@x.org,Rome,1\n")
+    with pytest.raises(LostRace, match="erase --resume"):
+        again(spark, people)
+    for waiting in lake.unfinished_erasures:
+        erasure.finish(spark, lake, waiting, Progress(watched=False))
+    assert holding(people, PLANTED) == [] and not lake.unfinished_erasures
+    assert not any(t["failed"] for t in verified(spark, people, "people-2").values())
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("nosuch = 1", "nosuch"),
+        ("id = 1; drop table people", "--where"),
+        ("id in (select id from read_csv('/etc/passwd'))", "--where"),
+    ],
+)
+def test_a_wrong_condition_is_refused(people, where, told):
+    with pytest.raises(UsageError, match=told):
+        erasure.reach(lake_of(people), "people", where)
+
+
+def test_nothing_is_found_where_nothing_is(people):
+    assert erasure.reach(lake_of(people), "people", "id = 4242").row_ids == set()
+    with pytest.raises(HeadgateError, match="no table 'peeple'"):
+        erasure.reach(lake_of(people), "peeple", "true")
