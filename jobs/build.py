@@ -347,6 +347,7 @@ class Builder:
                 "build": build,
                 "build_key": key,
                 "base": plan.base,
+                "since": (lake.last_build(table) or {}).get("base", -2),
                 "inputs": {n: [p.version, str(p.as_of or "")] for n, p in plan.pins.items()},
                 "as_of": str(self.as_of or ""),
                 "rows": {k: v for k, v in dataclasses.asdict(counts).items() if k != "content"},

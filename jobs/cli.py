@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from jobs.config import Environment, json_schema, load_environment, load_pipeline, parse_date
-from jobs.errors import HeadgateError, UsageError
+from jobs.errors import HeadgateError, LostRace, UsageError
 from jobs.lake import Lake
 from jobs.progress import Progress
 from jobs.version import VERSION
@@ -108,6 +108,7 @@ def spark_of(environment: Environment) -> Iterator[Callable[[], Any]]:
 @click.option("--release", metavar="NAME", help="Name of the release (default: pipeline and number).")
 @click.option("--rebuild", is_flag=True, help="Build also what is up to date.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be built, and why.")
+@click.option("--retries", type=click.IntRange(0), default=0, help="Tries again after a lost race (default: none).")
 @as_json
 def run(
     pipeline: Path,
@@ -119,6 +120,7 @@ def run(
     release: str | None,
     rebuild: bool,
     dry_run: bool,
+    retries: int,
     json_: bool,
 ) -> None:
     """Build all tables of PIPELINE that are not up to date, and release them.
@@ -146,9 +148,24 @@ def run(
         return
     progress = Progress()
     with spark_of(environment) as start:
-        outcome = runs.run(
-            checked, environment, where, start, progress, tables=tables, as_of=day, release=release, force=rebuild
-        )
+        for left in range(retries, -1, -1):
+            try:
+                outcome = runs.run(
+                    checked,
+                    environment,
+                    where,
+                    start,
+                    progress,
+                    tables=tables,
+                    as_of=day,
+                    release=release,
+                    force=rebuild,
+                )
+                break
+            except LostRace as e:
+                if not left:
+                    raise
+                progress.tell("retry", message=f"{e} ({left} tries left)")
     if json_:
         click.echo(json.dumps(dataclasses.asdict(outcome), default=str))
     else:

@@ -255,14 +255,29 @@ class Lake:
         return {r["path"]: r for r in sorted(rows, key=lambda r: (r["base"], r["at"])) if counts(r, last)}
 
     def forget_unpublished_files(self, table: str) -> None:
-        """Delete the records of files whose build was never published."""
-        delta, last = self.open("files"), self.last_build(table)
-        if delta is None:
+        """Delete the records of files whose build lost to the newest one, so that they never count.
+
+        Records of a later base stay: their run may be about to publish.
+        """
+        last = self.last_build(table)
+        if last is None or self.open("files") is None:
             return
-        rows = delta.to_pyarrow_table(filters=[("table", "=", table)]).to_pylist()
-        for build, base in sorted({(r["build"], r["base"]) for r in rows if last is None or not counts(r, last)}):
+        since, base = last.get("since", -1), last["base"]
+        mine = f"\"table\" = '{table}' AND build NOT IN ('{last['build']}', '{SAME_CONTENT}')"
+        dead = f"{mine} AND base > {since} AND base <= {base}"
+        for _ in range(20):
             delta = self.need_table("files")
-            delta.delete(f"\"table\" = '{table}' AND build = '{build}' AND base = {base}")
+            filters = [("table", "=", table), ("base", ">", since), ("base", "<=", base)]
+            rows = delta.to_pyarrow_table(columns=["build"], filters=filters)["build"].to_pylist()
+            if not set(rows) - {last["build"], SAME_CONTENT}:
+                return
+            try:
+                delta.delete(dead)
+                return
+            except Exception as e:  # another run records its files, or deletes these
+                if not is_conflict(e):
+                    raise
+        raise LostRace(f"the table of files changed 20 times while '{table}' was being planned; run again")
 
     def files_of_build(self, table: str, build: str) -> list[dict[str, Any]]:
         """The files that a build took up, in the order of their paths."""

@@ -1,0 +1,145 @@
+"""Runs that are killed, and runs that meet: nothing lost, nothing twice, nothing half published."""
+
+import random
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from jobs import keeping, queries
+from jobs.errors import LostRace
+from jobs.lake import Lake
+from tests import chaos
+from tests.conftest import run_pipeline
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory):
+    return chaos.prepare(tmp_path_factory.mktemp("chaos"))
+
+
+def test_kills_at_phase_ends_one_after_the_other(nights, tmp_path):
+    """Every run is killed a little later than the one before it; each takes up what the one before had staged."""
+    night, calm = nights
+    told = chaos.survive(night, tmp_path / "run", calm, [("phases", n) for n in (3, 6, 8, 9)])
+    assert len(told) >= 3
+
+
+def test_kills_at_random_moments(nights, tmp_path):
+    night, calm = nights
+    choose = random.Random(20)
+    told = chaos.survive(night, tmp_path / "run", calm, [("seconds", choose.uniform(6, 14)) for _ in range(2)])
+    assert told
+
+
+# -- races
+
+
+@pytest.fixture
+def place(nights, tmp_path) -> Path:
+    shutil.copytree(nights[0], tmp_path / "race")
+    return tmp_path / "race"
+
+
+def at_once(spark, folder: Path, runs: int) -> list[BaseException | None]:
+    """So many runs of one pipeline at the same moment, each with a session of its own; what each raised."""
+    ended: list[BaseException | None] = [None] * runs
+    barrier = threading.Barrier(runs)
+
+    def one(i: int) -> None:
+        session = spark.newSession()
+        barrier.wait()
+        try:
+            run_pipeline(session, folder, folder / "p.yaml")
+        except BaseException as e:
+            ended[i] = e
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(runs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return ended
+
+
+@pytest.mark.parametrize("runs", [2, 8])
+def test_of_runs_at_once_the_losers_say_so(spark, nights, place, runs):
+    ended = at_once(spark, place, runs)
+    lost = [e for e in ended if e is not None]
+    for e in lost:
+        assert isinstance(e, LostRace) and e.exit_code == 5 and "\n" not in str(e), e
+    run_pipeline(spark, place, place / "p.yaml")  # whatever the winners left to do
+    assert [r["number"] for r in Lake(str(place / "lake")).releases] == [1, 2]
+    assert chaos.content(place) == nights[1]
+
+
+def during(monkeypatch, what) -> None:
+    """Do something while the next run has staged its first table."""
+    from jobs import build
+
+    stage = build.stage
+
+    def and_then(df, path):
+        stage(df, path)
+        monkeypatch.setattr(build, "stage", stage)
+        what()
+
+    monkeypatch.setattr(build, "stage", and_then)
+
+
+def test_a_run_against_a_restore(spark, place, monkeypatch):
+    lake = Lake(str(place / "lake"))
+    run_pipeline(spark, place, place / "p.yaml")
+    chaos.write_night(place, 2)
+    during(monkeypatch, lambda: queries.restore(lake, [("raw_people", 0)], "r"))
+    with pytest.raises(LostRace, match="table 'raw_people' was changed by another writer"):
+        run_pipeline(spark, place, place / "p.yaml")
+    run_pipeline(spark, place, place / "p.yaml")  # the files of the nights that were undone come again
+    assert queries.sql(lake, "select count(*) as n from raw_people", None, None).to_pylist() == [{"n": 180}]
+
+
+def test_a_run_against_a_vacuum(spark, nights, place, monkeypatch):
+    lake = Lake(str(place / "lake"))
+    during(monkeypatch, lambda: keeping.vacuum(lake, 0, grace_hours=1))
+    run_pipeline(spark, place, place / "p.yaml")
+    assert chaos.content(place) == nights[1]
+
+
+def test_a_run_against_a_foreign_writer(spark, place, monkeypatch):
+    lake = Lake(str(place / "lake"))
+    rows = DeltaTable(lake.path("people")).to_pyarrow_table().slice(0, 1)
+
+    def append():
+        write_deltalake(lake.path("people"), rows, mode="append")
+
+    from jobs import build
+
+    publish = build.publish
+
+    def and_append(*arguments, **options):
+        if arguments[2] == "people":
+            monkeypatch.setattr(build, "publish", publish)
+            append()
+        return publish(*arguments, **options)
+
+    monkeypatch.setattr(build, "publish", and_append)
+    with pytest.raises(LostRace, match="table 'people' was changed by another writer"):
+        run_pipeline(spark, place, place / "p.yaml")
+    assert len(lake.releases) == 1
+    run_pipeline(spark, place, place / "p.yaml")
+    assert len(lake.releases) == 2
+
+
+def test_two_processes_at_once(nights, place):
+    """On the command line: one wins, the other exits 5 with one clear line, or finds everything done."""
+    processes = [chaos.start(place) for _ in range(2)]
+    ended = [(p.communicate(timeout=300)[1], p.returncode) for p in processes]
+    codes = sorted(code for _, code in ended)
+    assert codes[0] == 0 and codes[1] in (0, 5), ended
+    for told, code in ended:
+        if code == 5:
+            assert "Traceback" not in told and told.strip().splitlines()[-1].startswith("headgate: ")
+    assert chaos.run_and_kill(place) is None
+    assert chaos.content(place) == nights[1]
