@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test bench lint build lock jars clean
+.PHONY: help setup run test bench chaos audit lint build lock jars clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -36,6 +36,16 @@ test: setup ## lint and tests
 
 bench: setup ## the longer measurements of tests/benchmarks
 	$(BIN)/python -m tests.benchmarks
+
+chaos: setup ## kill hundreds of runs at phase ends and random moments (KILLS=200 SEED=1)
+	$(BIN)/python -m tests.chaos --kills $(or $(KILLS),200) --seed $(or $(SEED),1)
+
+audit: setup ## known vulnerabilities and licences of what is locked (needs the registry's advisories)
+	test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit; \
+	  $(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/audit.in; }
+	$(VENV)-audit/bin/pip-audit --requirement requirements/run.lock --require-hashes --disable-pip
+	$(VENV)-audit/bin/pip-licenses --python $(BIN)/python --partial-match --fail-on "GPL;AGPL;BUSL;Business Source" \
+	  --format=plain --order=license
 
 lint: setup ## style alone
 	$(BIN)/ruff check .

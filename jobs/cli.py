@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import sys
 import traceback
 import uuid
@@ -90,7 +91,7 @@ def spark_of(environment: Environment) -> Iterator[Callable[[], Any]]:
         if not started:
             from jobs import session
 
-            started.append(session.start(environment.spark_settings()))
+            started.append(session.start(environment.spark_settings(), environment.secrets))
         return started[0]
 
     try:
@@ -136,6 +137,8 @@ def run(
     """
     from jobs import run as runs
 
+    if release and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", release):
+        raise UsageError(f"--release: '{release}' is no name: letters, digits, '_', '-' and '.'")
     checked = load_pipeline(pipeline)
     environment = environment_of(env, lake, landing, pipeline)
     where = Lake(environment.lake)

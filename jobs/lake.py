@@ -154,8 +154,9 @@ class Lake:
 
     def open(self, table: str, version: int | None = None) -> DeltaTable | None:
         """The table at a version (default: newest), or None where there is no such table."""
+        path = self.path(table)
         try:
-            return DeltaTable(self.path(table), version=version)
+            return DeltaTable(path, version=version)
         except TableNotFoundError:
             return None
         except Exception as e:

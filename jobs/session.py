@@ -3,9 +3,10 @@
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ LOCAL = {
 }
 
 
-def start(settings: Mapping[str, str]) -> Any:
-    """A Spark session with Delta. `settings` go before headgate's defaults."""
+def start(settings: Mapping[str, str], secret: Iterable[str] = ()) -> Any:
+    """A Spark session with Delta. `settings` go before headgate's defaults; those named in `secret` are redacted."""
     logging.getLogger("DataFrameQueryContextLogger").setLevel(logging.CRITICAL)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     from pyspark.sql import SparkSession
@@ -48,7 +49,10 @@ def start(settings: Mapping[str, str]) -> Any:
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     local = not submitted and settings.get("spark.master", "local").startswith("local")
     merged = ALWAYS | (LOCAL if local else {}) | dict(settings)
+    names = "|".join(["(?i)secret|password|passwd|token|access[.]?key|credential", *map(re.escape, secret)])
     merged |= {
+        "spark.redaction.regex": names,
+        "spark.hadoop.fs.permissions.umask-mode": f"{current_umask():03o}",
         # A version lives as long as a release holds it: `headgate vacuum` alone removes files, and nothing the log.
         "spark.databricks.delta.properties.defaults.logRetentionDuration": FOREVER,
         "spark.databricks.delta.properties.defaults.deletedFileRetentionDuration": FOREVER,
@@ -82,6 +86,13 @@ def start(settings: Mapping[str, str]) -> Any:
         if archive:
             spark.sparkContext.addPyFile(archive)
     return spark
+
+
+def current_umask() -> int:
+    """The umask of this process; Hadoop has one of its own."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 @contextlib.contextmanager

@@ -1,0 +1,157 @@
+"""Hostile names, paths that would leave their roots, secrets, and the modes of files."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from jobs import queries
+from jobs.errors import HeadgateError, UsageError
+from jobs.lake import Lake
+from tests.conftest import run_pipeline
+from tests.jobs.test_cli import headgate
+from tests.jobs.test_keeping import everything
+from tests.jobs.test_pulled import Api, api, postgres  # noqa: F401  (fixtures)
+
+SUITE = """name: any
+expectations:
+  - {type: expect_table_row_count_to_be_between, kwargs: {min_value: 1}, meta: {dimension: completeness}}
+  - {type: expect_table_columns_to_match_set, kwargs: {column_set: [], exact_match: false}, meta: {dimension: validity}}
+"""
+NAMES = ["it's", 'say"x"', "a`b", "drop--table", "x/*y*/", "$PATH", "名'前"]
+
+
+def test_hostile_names_and_values_are_data(spark, tmp_path):
+    """Columns, files and cells that would be SQL if they were pasted into it, through every way of publishing."""
+    columns = ", ".join("`" + n.replace("`", "``") + "` STRING" for n in NAMES)
+    key = "['" + "', '".join(n.replace("'", "''") for n in NAMES[:3]) + "']"
+    (tmp_path / "any.yaml").write_text(SUITE)
+    (tmp_path / "p.yaml").write_text(
+        "pipeline: p\nsuites: .\ntables:\n  raw:\n    suite: any\n    source:\n      format: csv\n"
+        "      path: 'in/*.csv'\n"
+        f"      schema: {yaml_text(columns)}\n      key: {key}\n      on_changed_file: replace\n"
+        f"  merged:\n    from: raw\n    suite: any\n    publish: {{mode: merge, key: {key}}}\n"
+        f"  kept:\n    from: raw\n    suite: any\n    steps:\n      - drop_duplicates: {{columns: {key}}}\n"
+    )
+    folder = tmp_path / "landing" / "in"
+    folder.mkdir(parents=True)
+    hostile = "'; DROP TABLE raw; --"
+    file = folder / "a'b\"c`d%20+e f;--.csv"
+    quoted = ",".join('"' + n.replace('"', '""') + '"' for n in NAMES)
+
+    def land(last: str) -> None:
+        cells = [hostile, "1 OR 1=1", "\\", "`", '"', "%s", last]
+        file.write_text(quoted + "\n" + ",".join('"' + c.replace('"', '""') + '"' for c in cells) + "\n")
+
+    for last in ("first", "second"):
+        land(last)
+        run_pipeline(spark, tmp_path, tmp_path / "p.yaml")
+    lake = Lake(str(tmp_path / "lake"))
+    for table in ("raw", "merged", "kept"):
+        rows = DeltaTable(lake.path(table)).to_pyarrow_table().to_pylist()
+        assert [(r["it's"], r["名'前"]) for r in rows] == [(hostile, "second")], table
+    assert next(iter(lake.files_of("raw"))) == f"in/{file.name}"
+
+
+def yaml_text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+@pytest.mark.parametrize("name", ["../../etc", "/etc", "a/b", "a;b", "Ä", "_system", "x'--"])
+def test_tables_are_only_names(tmp_path, name):
+    with pytest.raises(UsageError, match="no name of a table"):
+        queries.versions(Lake(str(tmp_path)), name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["versions", "../secret"], "no name of a table"),
+        (["diff", "../a@1", "../a@2"], "no name of a table"),
+        (["trace", "--table", "../a", "--key", "a=b"], "no name of a table"),
+        (["erase", "--table", "../a", "--where", "true", "--reason", "x"], "no name of a table"),
+        (["run", "p.yaml", "--release", "a'; drop"], "is no name"),
+        (["run", "p.yaml"], "may not leave it"),
+    ],
+)
+def test_nothing_leaves_its_root(tmp_path, arguments, told):
+    (tmp_path / "p.yaml").write_text(
+        "pipeline: p\ntables:\n  t: {source: {format: csv, path: '../x/*.csv', schema: 'a INT'}, suite: null}\n"
+    )
+    done = headgate(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and told in done.stderr, done.stderr
+    assert not (tmp_path / "lake").exists()
+
+
+SECRETS = {"PG_PASSWORD": "s3cret-of-postgres", "API_TOKEN": "Bearer s3cret-of-api", "OTHER": "s3cret-of-spark"}
+
+
+@pytest.fixture
+def secrets_place(postgres, api, tmp_path, monkeypatch) -> Path:  # noqa: F811
+    """A pipeline that reads by JDBC and HTTP, with Spark writing down all its events and plans."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PG_USER", "postgres")
+    (tmp_path / "env").mkdir()
+    (tmp_path / "events").mkdir()
+    (tmp_path / "token").write_text("s3cret-of-file\n")
+    (tmp_path / "any.yaml").write_text(SUITE)
+    (tmp_path / "env" / "local.yaml").write_text(
+        "spark:\n  spark.master: 'local[2]'\n  spark.eventLog.enabled: 'true'\n"
+        f"  spark.eventLog.dir: {tmp_path}/events\n"
+        "secrets:\n  spark.hadoop.fs.s3a.secret.key: {env: OTHER}\n  spark.hadoop.plain.name: {env: OTHER}\n"
+        "  spark.executorEnv.NAMED: {file: token}\n"
+    )
+    (tmp_path / "p.yaml").write_text(
+        "pipeline: p\nsuites: .\ntables:\n  a:\n    suite: any\n    source:\n"
+        f"      {{format: jdbc, url: '{postgres.url}', query: 'select 1 as id', user: {{env: PG_USER}}, "
+        "password: {env: PG_PASSWORD}}\n  b:\n    suite: any\n    source:\n"
+        f"      {{format: http, url: '{api['url']}/link', schema: 'id INT', "
+        "headers: {Authorization: {env: API_TOKEN}}, "
+        "params: {key: {file: token}}, paging: {by: link}}\n"
+        "  c: {from: a, suite: any, steps: [{derive: {columns: {x: id + 1}}}]}\n"
+    )
+    return tmp_path
+
+
+def leaks(folder: Path, *told: str) -> list[str]:
+    texts = [*everything(folder), *(("output", t) for t in told)]
+    allowed = {"token"}  # where the secret is kept
+    return [name for name, text in texts if "s3cret-of" in text and name not in allowed]
+
+
+def test_secrets_appear_nowhere(secrets_place):
+    (secrets_place / "planted").write_text("s3cret-of-test")
+    assert leaks(secrets_place) == ["planted"]  # the search finds what is there
+    (secrets_place / "planted").unlink()
+    umask = os.umask(0o077)
+    try:
+        done = headgate("run", "p.yaml", cwd=secrets_place)
+    finally:
+        os.umask(umask)
+    assert done.returncode == 0, done.stderr
+    assert list((secrets_place / "events").rglob("*")), "no events were written"
+    assert leaks(secrets_place, done.stdout, done.stderr) == []
+    open_to_others = [str(p) for p in (secrets_place / "lake").rglob("*") if stat.S_IMODE(p.lstat().st_mode) & 0o077]
+    assert open_to_others == []
+    # What fails tells no secret either.
+    text = (secrets_place / "p.yaml").read_text()
+    (secrets_place / "p.yaml").write_text(text.replace("select 1 as id", "select nosuch"))
+    done = headgate("run", "p.yaml", cwd=secrets_place)
+    assert done.returncode == 4 and "nosuch" in done.stderr
+    assert leaks(secrets_place, done.stdout, done.stderr) == []
+
+
+def test_a_secret_written_in_the_configuration_is_refused_and_not_repeated(tmp_path):
+    url = "jdbc:postgresql://u:s3cret-of-url@h/d"
+    for source in (
+        "{format: jdbc, url: 'jdbc:postgresql://h/d', table: t, password: s3cret-of-yaml}",
+        f"{{format: jdbc, url: '{url}', table: t}}",
+        "{format: http, url: 'http://h', schema: 'id INT', headers: {A: [s3cret-of-yaml]}}",
+    ):
+        (tmp_path / "p.yaml").write_text(f"pipeline: p\ntables:\n  t: {{suite: null, source: {source}}}\n")
+        with pytest.raises(HeadgateError) as e:
+            run_pipeline(None, tmp_path, tmp_path / "p.yaml")
+        assert "s3cret" not in str(e.value) and e.value.exit_code == 2
