@@ -11,7 +11,7 @@ import functools
 import logging
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from expectations import own  # noqa: F401  (registers headgate's own expectations)
-from expectations.suites import DIMENSIONS, Rule, Suite, SuiteError
+from expectations.suites import DIMENSIONS, Rule, Suite, SuiteError, build
 
 # Counts without examples: the ledger holds the examples.
 RESULT_FORMAT = {"result_format": "BASIC", "partial_unexpected_count": 0}
@@ -60,17 +60,21 @@ class GateEngine(SparkDFExecutionEngine):
         if answered:
             return answered  # the others come back in the next round
         # One by one, and the bundled aggregates together: the stock engine loses all that a round has computed
-        # when one metric of it raises, and computes it again.
+        # when one metric of it raises, and computes it again. A bundle that raises is taken apart, so that only the
+        # rule at fault is told.
         resolved: dict[Any, Any] = {}
         first_error = None
-        single = [[m] for m in wanted if get_metric_provider(m.metric_name, self)[1] is not None]
-        bundled = [m for m in wanted if get_metric_provider(m.metric_name, self)[1] is None]
-        for group in (*single, bundled):
+        groups = [[m] for m in wanted if get_metric_provider(m.metric_name, self)[1] is not None]
+        groups.append([m for m in wanted if get_metric_provider(m.metric_name, self)[1] is None])
+        for group in groups:
             if group:
                 try:
                     resolved |= super().resolve_metrics(group, metrics, runtime_configuration)
                 except MetricResolutionError as e:
-                    first_error = first_error or e
+                    if len(group) > 1:
+                        groups.extend([m] for m in group)
+                    else:
+                        first_error = first_error or e
         if first_error is not None:
             self.known |= resolved
             raise first_error
@@ -86,6 +90,11 @@ class Bit:
     domain: Column | None
     empty_is_null: bool  # over no rows, GX's sum gives null and its count 0
 
+    @property
+    def fails(self) -> Column:
+        """True, false or null; not a conditional expression, in which Spark forgives a literal that cannot be cast."""
+        return self.condition if self.domain is None else self.domain & self.condition
+
 
 @dataclass
 class Compiled:
@@ -93,6 +102,8 @@ class Compiled:
     aggregates: dict[Any, Column] = field(default_factory=dict)
     constants: dict[Any, Any] = field(default_factory=dict)
     keys: dict[Any, tuple[list[str], Column | None]] = field(default_factory=dict)  # of uniqueness: key, rows
+    # What each of these evaluates: a condition on each of some rows.
+    conditions: dict[Any, tuple[Column | None, Column]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,7 @@ class Verdict:
     quarantined: int
     rows: int
     ceiling: float
+    masked: bool  # whether rows could be quarantined
     document: dict[str, Any]  # the ValidationDefinition's own result
 
     @property
@@ -159,7 +171,7 @@ class Verdict:
 
     def handled(self, result: RuleResult) -> bool:
         """A failing row rule whose rows go to quarantine does not block by itself."""
-        return result.rule.quarantine and not result.success and result.raised is None
+        return self.masked and result.rule.quarantine and not result.success and result.raised is None
 
     def dimensions(self) -> dict[str, float | None]:
         """Per quality dimension, the mean share of rows (or of table rules) that hold; None: not measured."""
@@ -192,8 +204,10 @@ class Gate:
     ) -> None:
         self.suite = suite
         self.parameters = dict(parameters or {})
+        for rule in suite.rules:
+            build(rule, self.parameters)  # a parameter that does not fit would end the run after the staging write
         self.ceiling = ceiling
-        self.compiled = Compiled()
+        self.compiled, self.masked = Compiled(), True
         self.metric_of_rule: dict[int, Any] = {}  # rule -> id of the metric that counts its failures
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = {"globally": False}
@@ -220,14 +234,19 @@ class Gate:
         masks = {}
         for word in range(0, max(len(self.compiled.bits), 1), BITS):
             bits = [
-                F.when(within(bit.domain, bit.condition), F.lit(1 << i).cast("bigint")).otherwise(
-                    F.lit(0).cast("bigint")
-                )
+                F.shiftleft(bit.fails.eqNullSafe(F.lit(True)).cast("bigint"), i)
                 for i, bit in enumerate(self.compiled.bits[word : word + BITS])
             ]
             mask = functools.reduce(lambda a, b: a.bitwiseOR(b), bits, F.lit(0).cast("bigint"))
             masks[mask_name(word // BITS)] = mask
         return masks
+
+    def without_masks(self) -> None:
+        """Go on without the masks, as a row condition raises on some row and so breaks the staging write.
+
+        The stock engine then judges everything. No row can be quarantined, so a rule that asks for it blocks.
+        """
+        self.compiled, self.masked = Compiled(), False
 
     def is_quarantined(self) -> Column:
         """Whether a staged row fails a rule that asks for quarantine."""
@@ -246,7 +265,7 @@ class Gate:
     def quarantine_bits(self) -> list[tuple[Rule, int]]:
         positions = {bit.rule_metric: i for i, bit in enumerate(self.compiled.bits)}
         found = []
-        for rule in self.suite.rules:
+        for rule in self.suite.rules if self.masked else ():
             if rule.quarantine:
                 metric = self.metric_of_rule.get(rule.index)
                 if metric not in positions:
@@ -257,7 +276,10 @@ class Gate:
     def judge(self, staged: DataFrame, rows: int, quarantined: int = 0) -> Verdict:
         """Judge the `rows` staged rows (the kept ones, with the masks), of which `quarantined` are to be set aside."""
         masks = [c for c in staged.columns if c == MASK or re.fullmatch(MASK + r"_\d+", c)]
-        self.engine.known = self.measured(staged) if masks else {}
+        try:
+            self.engine.known = self.measured(staged) if masks else {}
+        except Exception:  # a rule raises on some row: the stock engine says which, and computes the others
+            self.engine.known = {}
         outcome = self.definition.run(
             batch_parameters={"dataframe": staged.drop(*masks)},
             result_format=RESULT_FORMAT,
@@ -287,6 +309,7 @@ class Gate:
             quarantined=quarantined,
             rows=rows,
             ceiling=self.ceiling,
+            masked=self.masked,
             document=outcome.to_json_dict(),
         )
 
@@ -302,7 +325,8 @@ class Gate:
             known |= {metric: convert_to_json_serializable(row[i]) for i, metric in enumerate(wanted)}
         for metric, (columns, rows) in self.compiled.keys.items():
             looked_at = staged if rows is None else staged.where(rows)
-            repeated = looked_at.groupBy(*(F.col(c) for c in columns)).count().where(F.col("count") > 1)
+            key = [F.col(c).alias(f"k{i}") for i, c in enumerate(columns)]
+            repeated = looked_at.select(*key).groupBy(*(f"k{i}" for i in range(len(key)))).count().where("count > 1")
             known[metric] = repeated.agg(F.coalesce(F.sum("count"), F.lit(0))).first()[0]
         return known
 
@@ -360,14 +384,51 @@ def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any]]:
                     lazy |= SparkDFExecutionEngine.resolve_metrics(engine, [metric], lazy, runtime)
                 else:
                     needs_data.add(metric.id)
-                    compile_metric(compiled, engine, df, metric, lazy, metric.id in own_metrics)
+                    compile_metric(compiled, engine, metric, lazy, metric.id in own_metrics)
             except Exception:  # whatever it is, the stock engine says it again in the verdict, which then blocks
                 needs_data.add(metric.id)
+    keep_what_spark_takes(compiled, df)
     return compiled, metric_of_rule
 
 
+def keep_what_spark_takes(compiled: Compiled, df: DataFrame) -> None:
+    """Leave to the stock engine what Spark cannot analyse on this table, so that it says what is wrong."""
+
+    def conditions(metrics: Iterable[Any]) -> DataFrame:
+        # A window of a rule's own would see rows that the rule does not look at: Spark allows none in a filter.
+        filters, windows = [F.lit(True)], []
+        for metric in metrics:
+            rows, condition = compiled.conditions[metric]
+            (windows if metric in compiled.keys else filters).append(condition)
+            filters += [] if rows is None else [rows]
+        return df.where(F.coalesce(*filters)).select(*windows)
+
+    def aggregates(metrics: Iterable[Any]) -> DataFrame:
+        return df.agg(*(compiled.aggregates[m] for m in metrics))
+
+    good = analysed(conditions, compiled.conditions)
+    compiled.bits = [bit for bit in compiled.bits if bit.rule_metric in good]
+    compiled.keys = {m: key for m, key in compiled.keys.items() if m in good}
+    good |= analysed(aggregates, [m for m in compiled.aggregates if m in good or m not in compiled.conditions])
+    compiled.aggregates = {m: column for m, column in compiled.aggregates.items() if m in good}
+
+
+def analysed(query: Callable[[Iterable[Any]], DataFrame], metrics: Iterable[Any]) -> set[Any]:
+    """The metrics whose query Spark can analyse; all at once, and one by one if one of them cannot be."""
+
+    def works(some: Iterable[Any]) -> bool:
+        try:
+            query(some).schema  # noqa: B018  (on Spark Connect, asking for it is what analyses the query)
+        except Exception:
+            return False
+        return True
+
+    wanted = list(metrics)
+    return set(wanted) if not wanted or works(wanted) else {m for m in wanted if works([m])}
+
+
 def compile_metric(
-    compiled: Compiled, engine: SparkDFExecutionEngine, df: DataFrame, metric: Any, lazy: dict[Any, Any], own_rule: bool
+    compiled: Compiled, engine: SparkDFExecutionEngine, metric: Any, lazy: dict[Any, Any], own_rule: bool
 ) -> None:
     """Compile one metric whose dependencies are resolved, or leave it to the stock engine."""
     name, dependencies = metric.metric_name, metric.metric_dependencies
@@ -378,21 +439,23 @@ def compile_metric(
         column, domain, _ = lazy[dependencies["metric_partial_fn"].id]
         rows = rows_of(engine, dict(domain))
         if name == "table.row_count":
+            compiled.conditions[metric.id] = rows, F.lit(True)
             compiled.aggregates[metric.id] = F.count(within(rows, F.lit(1)))
             lazy[metric.id] = None  # every condition names it as a dependency, and none reads it
         elif name.endswith(".unexpected_count"):
             condition = condition_of(metric, lazy)
+            compiled.conditions[metric.id] = rows, condition
             if name.startswith("column_values.nonnull.") and not own_rule:  # how many values another rule looks at
                 compiled.aggregates[metric.id] = F.sum(within(rows, F.when(condition, 1).otherwise(0)))
             elif not name.startswith(WINDOWED):
                 compiled.bits.append(Bit(metric.id, condition, rows, empty_is_null=True))
         elif "distinct" not in name and rows is None:  # a distinct count would add a shuffle to the one pass
-            df.agg(column)  # analysed here, so that it cannot fail later
             compiled.aggregates[metric.id] = column
     elif "unexpected_condition" in dependencies:
         condition, compute, accessor = lazy[dependencies["unexpected_condition"].id]
         domain = {**compute, **accessor}
         rows = rows_of(engine, domain)
+        compiled.conditions[metric.id] = rows, condition
         if name.endswith(".filtered_row_count"):
             compiled.aggregates[metric.id] = F.count(within(rows, F.lit(1)))
         elif name.endswith(".unexpected_count") and name.startswith(UNIQUE):

@@ -4,6 +4,7 @@ Great Expectations drops a misspelt expectation type or severity from a suite wi
 every entry is built on its own and anything that is not exactly understood is refused.
 """
 
+import copy
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,11 @@ REFUSED = {
     "expect_column_values_to_match_json_schema": "it raises on a text that is not JSON",
     "unexpected_rows_expectation": "it leaves a global view behind; write expect_rows_to_satisfy_sql",
 }
+# Options of every expectation that belong to the entry in the file, or to the run, not to the rule.
+NOT_KWARGS = (
+    *("id", "meta", "notes", "description", "severity"),
+    *("batch_id", "catch_exceptions", "rendered_content", "result_format", "windows"),
+)
 ROW_FLOORS = ("expect_table_row_count_to_be_between", "expect_table_row_count_to_equal")
 PRESENCE = (
     "expect_table_columns_to_match_set",
@@ -129,6 +135,9 @@ def load_rule(index: int, entry: Any, at: Callable[..., str]) -> Rule:
         raise SuiteError(f"{at(*here, 'severity')}: '{severity}' is none of {', '.join(SEVERITIES)}")
     if not isinstance(kwargs, dict) or not isinstance(meta, dict):
         raise SuiteError(f"{at(*here)}: kwargs and meta are mappings")
+    for key in kwargs:
+        if key in NOT_KWARGS:
+            raise SuiteError(f"{at(*here, 'kwargs')}: {kind}: kwargs.{key}: no option of a rule")
     dimension = meta.get("dimension")
     if dimension not in DIMENSIONS:
         raise SuiteError(
@@ -154,13 +163,20 @@ def load_rule(index: int, entry: Any, at: Callable[..., str]) -> Rule:
     return rule
 
 
-def build(rule: Rule) -> Any:
-    """The rule as Great Expectations' own object; raises `SuiteError` with what it says is wrong."""
+def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
+    """The rule as Great Expectations' own object, with the parameters of a run filled in if they are known.
+
+    Raises `SuiteError` with what it says is wrong.
+    """
     from great_expectations.compatibility.pydantic import ValidationError
+    from great_expectations.exceptions import SuiteParameterError
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
     try:
-        return ExpectationConfiguration(**rule.configuration()).to_domain_obj()
+        configuration = ExpectationConfiguration(**copy.deepcopy(rule.configuration()))
+        if parameters is not None:
+            configuration.process_suite_parameters(dict(parameters))
+        return configuration.to_domain_obj()
     except ValidationError as e:
         fields = known_types()[rule.type]
         said = []
@@ -169,7 +185,7 @@ def build(rule: Rule) -> Any:
             unknown = error["type"] == "value_error.extra"
             said.append(f"kwargs.{name}: {'unknown' + hint(name, fields) if unknown else error['msg']}")
         raise SuiteError(f"{rule.where}: {rule.type}: {'; '.join(said)}") from None
-    except (TypeError, ValueError, KeyError, AttributeError) as e:
+    except (SuiteParameterError, TypeError, ValueError, KeyError, AttributeError) as e:
         raise SuiteError(f"{rule.where}: {rule.type}: {e}") from None
 
 
@@ -183,7 +199,7 @@ def known_types() -> dict[str, tuple[str, ...]]:
     from expectations import own  # noqa: F401  (registers headgate's own expectations)
 
     return {
-        name: tuple(get_expectation_impl(name).__fields__)
+        name: tuple(f for f in get_expectation_impl(name).__fields__ if f not in (*NOT_KWARGS, "library_metadata"))
         for name in sorted(list_registered_expectation_implementations())
         if name not in REFUSED
     }

@@ -3,13 +3,13 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timezone
 from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -17,7 +17,7 @@ from expectations.gate import MASK, Gate, Verdict
 from expectations.suites import SuiteError
 from jobs.config import Environment, FileSource, Pipeline, Publish, Pulled
 from jobs.errors import GateBlocked, HeadgateError, InputMissing, UsageError
-from jobs.lake import SAME_CONTENT, Lake, Published, now
+from jobs.lake import SAME_CONTENT, Lake, Published, is_conflict, now
 from jobs.lineage import columns_of
 from jobs.planning import TablePlan, build_key
 from jobs.progress import Progress
@@ -146,7 +146,7 @@ class Builder:
             for file in fingerprint(spark, landing, source, plan.fresh):
                 before = plan.known.get(file.path)
                 if before is not None and before["sha256"] == file.sha256:
-                    touched.append(file)
+                    touched.append(replace(file, problem=before.get("problem")))
                     continue
                 if before is not None:
                     if source.on_changed_file == "refuse" and not before.get("problem"):
@@ -290,23 +290,36 @@ class Builder:
             staging, rows_in = left["staging"], left["rows_in"]
             staged = spark.read.parquet(staging)
             if gate is not None:
-                gate.masks(staged.drop(CONTENT, *(c for c in staged.columns if c.startswith(MASK))))
+                masked = [c for c in staged.columns if c.startswith(MASK)]
+                gate.masks(staged.drop(CONTENT, *masked))
+                if not masked:
+                    gate.without_masks()
         else:
             with self.progress.phase(table, "steps"):
                 df, rows_in = rows()
+                masks: dict[str, Column] = {}
                 if gate is not None:
                     try:
-                        df = df.withColumns(gate.masks(df))
+                        masks = gate.masks(df)
                     except SuiteError as e:
                         raise UsageError(str(e)) from None
-                df = df.withColumn(CONTENT, content_hash(df, published_columns(df, raw=bool(files))))
+                content = {CONTENT: content_hash(df, published_columns(df, raw=bool(files)))}
+                plain, df = df.withColumns(content), df.withColumns({**masks, **content})
             with self.progress.phase(table, "stage"):
-                stage(df, staging)
+                try:
+                    stage(df, staging)
+                except PySparkException:
+                    # Perhaps a row rule raises on some row. If a step does, it does so again.
+                    if gate is None:
+                        raise
+                    gate.without_masks()
+                    df = plain
+                    stage(df, staging)
                 if isinstance(self.pipeline.tables[table].source, FileSource):
                     assert_unchanged(self.environment.landing, files)
                 write_small(marker, {"rows_in": rows_in, "staging": staging})
             staged = spark.read.schema(df.schema).parquet(staging)
-        masks = [c for c in staged.columns if c.startswith(MASK)]
+        masked = [c for c in staged.columns if c.startswith(MASK)]
         quarantined = gate.is_quarantined() if gate else F.lit(False)
         with self.progress.phase(table, "balance"):
             counts = count_staged(staged, quarantined, rows_in)
@@ -321,7 +334,7 @@ class Builder:
         if gate is not None:
             with self.progress.phase(table, "gate"):
                 verdict = gate.judge(
-                    kept.select(*map(quoted, columns), *masks),
+                    kept.select(*map(quoted, columns), *masked),
                     counts.published + counts.quarantined,
                     counts.quarantined,
                 )
@@ -507,7 +520,7 @@ def count_staged(staged: DataFrame, quarantined: Any, rows_in: int) -> Counts:
             counts.quarantined += n
         else:
             counts.published += n
-            counts.content = total_of(*group["content"])
+            counts.content = (counts.content + total_of(*group["content"])) % (1 << 64)
     counts.rejected = dict(sorted(counts.rejected.items(), key=lambda x: (-x[1], x[0])))
     return counts
 
@@ -550,8 +563,15 @@ def load_fitted(lake: Lake, table: str, build_key: str) -> list[Step]:
 
 
 def write_small(path: str, value: dict[str, Any]) -> None:
-    """A JSON value as a Delta table of one row, so that it is there whole or not at all, on any storage."""
-    write_deltalake(path, pa.table({"value": [json.dumps(value, default=str)]}), mode="overwrite")
+    """A JSON value as a Delta table of one row, so that it is there whole or not at all, on any storage.
+
+    The path is made of a key of the value, so where another run writes it at the same moment, its value will do.
+    """
+    try:
+        write_deltalake(path, pa.table({"value": [json.dumps(value, default=str)]}), mode="overwrite")
+    except Exception as e:
+        if not is_conflict(e):
+            raise
 
 
 def read_small(path: str) -> dict[str, Any]:

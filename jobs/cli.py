@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from jobs.config import Environment, json_schema, load_environment, load_pipeline, parse_date
-from jobs.errors import HeadgateError, LostRace, UsageError
+from jobs.errors import HeadgateError, UsageError
 from jobs.lake import Lake
 from jobs.progress import Progress
 from jobs.version import VERSION
@@ -151,24 +151,18 @@ def run(
         return
     progress = Progress()
     with spark_of(environment) as start:
-        for left in range(retries, -1, -1):
-            try:
-                outcome = runs.run(
-                    checked,
-                    environment,
-                    where,
-                    start,
-                    progress,
-                    tables=tables,
-                    as_of=day,
-                    release=release,
-                    force=rebuild,
-                )
-                break
-            except LostRace as e:
-                if not left:
-                    raise
-                progress.tell("retry", message=f"{e} ({left} tries left)")
+        outcome = runs.run(
+            checked,
+            environment,
+            where,
+            start,
+            progress,
+            tables=tables,
+            as_of=day,
+            release=release,
+            force=rebuild,
+            retries=retries,
+        )
     if json_:
         click.echo(json.dumps(dataclasses.asdict(outcome), default=str))
     else:

@@ -3,6 +3,7 @@
 import ast
 import codecs
 import dataclasses
+import difflib
 import graphlib
 import os
 import re
@@ -343,17 +344,17 @@ def checked(model: Any, document: Yaml, data: Any, place: tuple[Any, ...]) -> An
     try:
         return adapter.validate_python(data if data is not None else {})
     except pydantic.ValidationError as e:
-        messages = [f"{document.at(*place, *located(err['loc']))}: {explained(err, adapter)}" for err in e.errors()]
+        messages = [f"{document.at(*place, *located(err))}: {explained(err, adapter)}" for err in e.errors()]
         raise UsageError("\n".join(messages)) from None
 
 
-def located(loc: Sequence[Any]) -> tuple[Any, ...]:
-    """A pydantic location without the parts that are not keys of the document."""
-    parts = [part for part in loc if not (isinstance(part, str) and part.startswith("function-"))]
+def located(error: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The location of a pydantic error without the parts that are not keys of the document."""
+    parts = [part for part in error["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
     if "source" in parts:  # pydantic names the choice, the document does not
         tag = parts.index("source") + 1
         parts[tag : tag + 1] = [p for p in parts[tag : tag + 1] if p not in SOURCE_KINDS]
-    return tuple(parts)
+    return tuple(parts) + (("format",) if error["type"] == "union_tag_invalid" else ())
 
 
 def explained(error: Mapping[str, Any], adapter: pydantic.TypeAdapter[Any]) -> str:
@@ -365,7 +366,9 @@ def explained(error: Mapping[str, Any], adapter: pydantic.TypeAdapter[Any]) -> s
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return "this option is required"
     if kind == "union_tag_not_found":
-        return f"the option 'format' is required (one of {', '.join(SOURCE_KINDS)})"
+        written = difflib.get_close_matches("format", [str(k) for k in error["input"]], n=1)
+        hint = f"; '{written[0]}' is no option — did you mean 'format'?" if written else ""
+        return f"the option 'format' is required (one of {', '.join(SOURCE_KINDS)}){hint}"
     if kind == "union_tag_invalid":
         tag = str(error["ctx"]["tag"])
         return f"format '{tag}' is none of {', '.join(SOURCE_KINDS)}{nearest(tag, SOURCE_KINDS)}"
@@ -467,7 +470,7 @@ def check_source(document: Yaml, place: tuple[Any, ...], source: Source) -> None
         if source.format in ("csv", "jsonl") and not columns:
             raise wrong("schema", f"schema is required for {source.format}")
         if ".." in Path(source.path).parts or source.path.startswith("/"):
-            raise wrong("path", "a path is below the landing folder; it may not leave it by '..' or start with '/'")
+            raise wrong("path", "a path may not leave the landing folder: no '..' in it, no '/' before it")
         try:
             codecs.lookup(source.encoding)
         except LookupError:

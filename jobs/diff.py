@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from jobs.deltalog import file_system, paths_of
+from jobs.deltalog import file_system, parquet_format, paths_of
 from jobs.errors import UsageError
 from jobs.lake import Lake
 from transforms.rows import ROW_ID
@@ -68,7 +68,8 @@ def diff_table(
     for name in sides:
         schema = schemas[name] if sides[name] else schemas["b" if name == "a" else "a"]
         own = [f"{base}/{p}" for p in sorted(paths[name] - shared)]
-        rows = ds.dataset(own, schema=schema, filesystem=files, format="parquet") if own else schema.empty_table()
+        kind = parquet_format()
+        rows = ds.dataset(own, schema=schema, filesystem=files, format=kind) if own else schema.empty_table()
         connection.register(name, rows)
     common = [n for n in schemas["a"].names if n in schemas["b"].names]
     compared = common or schemas["b"].names or schemas["a"].names

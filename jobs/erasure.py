@@ -28,7 +28,7 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from pyarrow import fs
 from pyspark.sql import SparkSession
 
-from jobs.deltalog import LOG, commits, file_system, paths_of, stored_files
+from jobs.deltalog import LOG, commits, file_system, parquet_format, paths_of, stored_files
 from jobs.errors import HeadgateError, UsageError
 from jobs.lake import SYSTEM_TABLES, Lake, is_conflict, now
 from jobs.progress import Progress
@@ -123,7 +123,9 @@ def matching(lake: Lake, table: str, where: str | None, keys: Path | None) -> se
     files, base = file_system(lake.path(table))
     paths = [f"{base}/{p}" for p in stored_files(lake.path(table))]
     connection = duckdb.connect()
-    rows = ds.dataset(paths, schema=schema, filesystem=files, format=parquet()) if paths else schema.empty_table()
+    rows = (
+        ds.dataset(paths, schema=schema, filesystem=files, format=parquet_format()) if paths else schema.empty_table()
+    )
     connection.register(table, rows)
     if keys is not None:
         listed = read_keys(keys, schema, table)
@@ -160,11 +162,6 @@ def read_keys(file: Path, schema: pa.Schema, table: str) -> pa.Table:
         return keys.cast(pa.schema([schema.field(c) for c in keys.column_names]))
     except (OSError, pa.ArrowException) as e:
         raise UsageError(f"--keys: {file} cannot be read: {str(e).splitlines()[0]}") from None
-
-
-def parquet() -> ds.ParquetFileFormat:
-    # Spark writes times as INT96, which would overflow as nanoseconds.
-    return ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
 
 
 def id_columns(table: str) -> Iterable[pa.Table]:

@@ -65,8 +65,34 @@ def run(
     as_of: date | None = None,
     release: str | None = None,
     force: bool = False,
+    retries: int = 0,
 ) -> Outcome:
     """Build the tables (default: all) with what they are built from, and release them.
+
+    A lost race is tried again so many times, on what the winner left; then `LostRace` is raised.
+    """
+    options = {"tables": tables, "as_of": as_of, "release": release, "force": force}
+    for left in range(retries, 0, -1):
+        try:
+            return run_once(pipeline, environment, lake, start_spark, progress, **options)
+        except LostRace as e:
+            progress.tell("retry", message=f"{e} ({left} tries left)")
+    return run_once(pipeline, environment, lake, start_spark, progress, **options)
+
+
+def run_once(
+    pipeline: Pipeline,
+    environment: Environment,
+    lake: Lake,
+    start_spark: Callable[[], SparkSession],
+    progress: Progress,
+    *,
+    tables: Sequence[str],
+    as_of: date | None,
+    release: str | None,
+    force: bool,
+) -> Outcome:
+    """One try of a run.
 
     Tables that are up to date are skipped; Spark starts only if something is to be built. A release is made of all
     tables of the pipeline, when any version moved since the last one and no choice of tables was made.
@@ -99,7 +125,13 @@ def run(
                 builder = Builder(spark, pipeline, environment, lake, progress, run_id, as_of)
             before = dict(progress.seconds)
             begun = time.monotonic()
-            built = builder.build(plan)
+            try:
+                built = builder.build(plan)
+            except Exception as e:
+                # A run that won removes what it had staged, also from under one that took it for a dead run's.
+                if isinstance(e, HeadgateError) or not moved_on(lake, plan):
+                    raise
+                raise LostRace(f"another run published table '{table}' first; run again to build on it") from None
             if built is None:
                 records.append(skipped(plan))
                 continue
@@ -148,6 +180,12 @@ def run(
             except Exception:
                 if error is None:
                     raise  # otherwise a full disk would hide why the run failed
+
+
+def moved_on(lake: Lake, plan: TablePlan) -> bool:
+    """Whether a table has another version than when its build was planned."""
+    delta = lake.open(plan.table)
+    return (delta.version() if delta else -1) != plan.base
 
 
 def skipped(plan: TablePlan) -> dict[str, Any]:

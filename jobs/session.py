@@ -25,6 +25,8 @@ ALWAYS = {
     "spark.ui.showConsoleProgress": "false",
     # Times without a zone are UTC here; as a type of their own they would raise the tables' reader version.
     "spark.sql.parquet.inferTimestampNTZ.enabled": "false",
+    # A type that every reader knows, with statistics, instead of INT96.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     # Source files come in every encoding that Java knows.
     "spark.sql.legacy.javaCharsets": "true",
 }

@@ -1,14 +1,13 @@
 """Runs the measurements: `make bench`, or `python -m tests.benchmarks [NAME ...]`."""
 
+import importlib
 import sys
 
-from tests.benchmarks import spine
-
-BENCHMARKS = {"spine": spine.run}
+BENCHMARKS = ("spine", "parity", "gate", "growth", "diff")
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:
         if name not in BENCHMARKS:
             sys.exit(f"there is no benchmark '{name}' (there are: {', '.join(BENCHMARKS)})")
-        print(f"== {name}")
-        BENCHMARKS[name]()
+        print(f"== {name}", flush=True)
+        importlib.import_module(f"tests.benchmarks.{name}").run()

@@ -37,7 +37,6 @@ tables:
     from: raw_people
     steps:
       - drop_duplicates: {columns: [email], keep: id}
-      - split_by_hash: {key: [id], shares: {train: 0.8, test: 0.2}}
       - impute_mean: {columns: [age]}
     suite: people
   placed:

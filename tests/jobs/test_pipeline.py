@@ -250,6 +250,20 @@ def test_a_raw_table_may_quarantine_rows(spark, tmp_path):
     assert answer.to_pylist() == [{"step": "gate", "n": 2}, {"step": "ingest", "n": 1}]
 
 
+def test_a_rule_that_raises_on_some_row_blocks_by_its_name(spark, tmp_path):
+    """Inside a mask it would break the staging write."""
+    file = small(tmp_path, CSV % "")
+    with (tmp_path / "any.yaml").open("a") as suite:
+        suite.write(
+            "  - {type: expect_rows_to_satisfy_sql, kwargs: {column_list: [id, v], predicate: 'cast(v as int) > 0'}, "
+            "meta: {dimension: validity}}\n"
+        )
+    land(tmp_path, "a.csv", "id,v\n1,5\n2,six\n")
+    with pytest.raises(GateBlocked, match=r"expect_rows_to_satisfy_sql .* could not be evaluated"):
+        run_pipeline(spark, tmp_path, file)
+    assert lake_of(tmp_path).published("t") is None
+
+
 @pytest.mark.parametrize(
     ("path", "name", "day"),
     [

@@ -73,7 +73,7 @@ def test_tables_are_only_names(tmp_path, name):
         (["trace", "--table", "../a", "--key", "a=b"], "no name of a table"),
         (["erase", "--table", "../a", "--where", "true", "--reason", "x"], "no name of a table"),
         (["run", "p.yaml", "--release", "a'; drop"], "is no name"),
-        (["run", "p.yaml"], "may not leave it"),
+        (["run", "p.yaml"], "may not leave the landing folder"),
     ],
 )
 def test_nothing_leaves_its_root(tmp_path, arguments, told):
