@@ -29,13 +29,12 @@ from pyarrow import fs
 from pyspark.sql import SparkSession
 
 from jobs.deltalog import LOG, commits, file_system, parquet_format, paths_of, stored_files
+from jobs.diff import quoted
 from jobs.errors import HeadgateError, UsageError
 from jobs.lake import SYSTEM_TABLES, Lake, is_conflict, now
 from jobs.progress import Progress
 from jobs.publishing import content_of
 from transforms.rows import FILE, JOINED, PARENTS, ROW_ID
-
-SHOWN = 20
 
 
 @dataclass
@@ -105,11 +104,12 @@ def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = 
         dataset = ledger.to_pyarrow_dataset()
         builds = dataset.to_table(columns=["build"], filter=pc.field("row_id").isin(wanted))["build"]
         found.entries = {r["values"]: r["counts"] for r in pc.value_counts(builds).to_pylist()}
-        evidence = dataset.to_table(columns=["row_id", "evidence"], filter=~pc.field("row_id").isin(wanted))
-        kept = {
-            r["row_id"] for r in evidence.to_pylist() if dict(r["evidence"] or ()).get("kept_row_id") in found.row_ids
-        }
-        found.twins = len(kept)
+        twins: set[str] = set()
+        others = ~pc.field("row_id").isin(wanted)
+        for batch in dataset.to_batches(columns=["row_id", "evidence"], filter=others):  # never the whole ledger
+            kept = pc.map_lookup(batch["evidence"], pa.scalar("kept_row_id"), "first")
+            twins |= set(batch["row_id"].filter(pc.is_in(kept, wanted)).to_pylist())
+        found.twins = len(twins)
     found.landing = landing_files(lake, found)
     return found
 
@@ -130,7 +130,7 @@ def matching(lake: Lake, table: str, where: str | None, keys: Path | None) -> se
     if keys is not None:
         listed = read_keys(keys, schema, table)
         connection.register("_keys", listed)
-        on = " and ".join(f't."{c}" = k."{c}"' for c in listed.column_names)
+        on = " and ".join(f"t.{quoted(c)} = k.{quoted(c)}" for c in listed.column_names)
         query = f'select distinct t.{ROW_ID} as i from "{table}" t join _keys k on {on}'
     else:
         query = f'select distinct {ROW_ID} as i from "{table}" where ({where})'

@@ -84,8 +84,9 @@ def made_from(table: str, rows: ds.Dataset, row_id: str) -> list[dict[str, Any]]
     """The rows that were made from this one, counted."""
     if PARENTS not in rows.schema.names:
         return []
-    parents = rows.to_table(columns=[ROW_ID, PARENTS], filter=pc.field(PARENTS).is_valid())
-    made = [r[ROW_ID] for r in parents.to_pylist() if row_id in r[PARENTS]]
+    made: list[str] = []
+    for batch in rows.to_batches(columns=[ROW_ID, PARENTS], filter=pc.field(PARENTS).is_valid()):
+        made += [r[ROW_ID] for r in batch.to_pylist() if row_id in r[PARENTS]]
     if not made:
         return []
     return [{"table": table, "event": "parent", "detail": f"of {len(made)} rows: {', '.join(sorted(made)[:3])}"}]

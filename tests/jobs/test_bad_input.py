@@ -41,7 +41,6 @@ class Place:
 
     folder: Path
     spark: Any
-    told: str = ""
     source: str = "format: csv, path: 't/*.csv', schema: 'id INT, v STRING', key: [id]"
     more: str = ""
     suite_of_t: str = "any"
@@ -132,7 +131,6 @@ def both(*checks: Callable[[Place], None]) -> Callable[[Place], None]:
     return lambda place: [check(place) for check in checks] and None
 
 
-BAD = "a bad file"
 GOOD = "id,v\n1,x\n"
 BEFORE = (1, "x")  # what the table holds before the case, where the case starts from a published table
 
