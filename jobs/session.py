@@ -63,6 +63,10 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = ()) -> Any:
         "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
         "spark.databricks.delta.properties.defaults.checkpointPolicy": "classic",
     }
+    # One generated method holds a stage's whole row, the masks of the gate included; past 8,000 bytes of bytecode Java
+    # would never compile it, and interpret it row by row.
+    for options in ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions"):
+        merged[options] = f"{merged.get(options, '')} -XX:-DontCompileHugeMethods".strip()
     builder = SparkSession.builder.appName("headgate")
     if submitted:
         merged["spark.jars"] = add_delta_to_running_jvm()
