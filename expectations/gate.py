@@ -42,6 +42,7 @@ UNIQUE = ("column_values.unique.", "compound_columns.unique.")
 WINDOWED = (*UNIQUE, "column_values.increasing.", "column_values.decreasing.")
 BITS = 63  # of a BIGINT, without the sign
 MASK = "_failed"
+SPARSEST = 16  # whole numbers per key, up to which a bitmap is smaller than the keys
 
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
 
@@ -317,18 +318,45 @@ class Gate:
         """The one pass: every compiled metric from one aggregate over the staged rows."""
         wanted = dict(self.compiled.aggregates)
         for i, bit in enumerate(self.compiled.bits):
-            failures = F.sum(within(bit.domain, F.when(bit_is_set(i), 1).otherwise(0)))
-            wanted[bit.rule_metric] = failures if bit.empty_is_null else F.coalesce(failures, F.lit(0))
+            # Cheaper than a sum of ones and zeros; a mask is 0 where its rule looks at no row.
+            failures = F.count(F.when(bit_is_set(i), True))
+            looked_at = F.count(within(bit.domain, F.lit(1)))
+            wanted[bit.rule_metric] = F.when(looked_at > 0, failures) if bit.empty_is_null else failures
+        for metric, (columns, rows) in self.compiled.keys.items():
+            if is_whole_number(staged, columns):
+                number = within(rows, F.col(columns[0]))
+                wanted[metric] = F.array(F.min(number), F.max(number), F.count(number))
         known = dict(self.compiled.constants)
         if wanted:
             row = staged.agg(*(column.alias(f"m{i}") for i, column in enumerate(wanted.values()))).first()
             known |= {metric: convert_to_json_serializable(row[i]) for i, metric in enumerate(wanted)}
         for metric, (columns, rows) in self.compiled.keys.items():
             looked_at = staged if rows is None else staged.where(rows)
-            key = [F.col(c).alias(f"k{i}") for i, c in enumerate(columns)]
-            repeated = looked_at.select(*key).groupBy(*(f"k{i}" for i in range(len(key)))).count().where("count > 1")
-            known[metric] = repeated.agg(F.coalesce(F.sum("count"), F.lit(0))).first()[0]
+            keys = looked_at.select(*(F.col(c).alias(f"k{i}") for i, c in enumerate(columns)))
+            known[metric] = 0 if are_distinct(keys, known.get(metric)) else repeated(keys)
         return known
+
+
+def is_whole_number(df: DataFrame, columns: list[str]) -> bool:
+    return len(columns) == 1 and df.select(F.col(columns[0])).dtypes[0][1] in ("tinyint", "smallint", "int", "bigint")
+
+
+def are_distinct(keys: DataFrame, span: list[int] | None) -> bool:
+    """Whether whole numbers, of which the least, the greatest and the count are known, lie close and none repeats.
+
+    A bitmap over their range says so without a shuffle of the keys; False may also mean that they lie too far apart.
+    """
+    if span is None or not span[2] or span[1] - span[0] > SPARSEST * span[2]:
+        return False
+    bits = F.bitmap_construct_agg(F.bitmap_bit_position("k0")).alias("bits")
+    bitmaps = keys.groupBy(F.bitmap_bucket_number("k0")).agg(bits)
+    return bool(bitmaps.agg(F.sum(F.bitmap_count("bits")) == span[2]).first()[0])
+
+
+def repeated(keys: DataFrame) -> int:
+    """How many rows have a key that another row has too: one shuffle of the keys."""
+    often = keys.groupBy(*keys.columns).count().where("count > 1")
+    return int(often.agg(F.coalesce(F.sum("count"), F.lit(0))).first()[0])
 
 
 def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any]]:
@@ -362,10 +390,10 @@ def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any]]:
                     waiting[metric.id] = metric
                 if metric.metric_name == f"{map_metric}.unexpected_count":
                     metric_of_rule[graph.configuration.meta["rule"]] = metric.id
-    own_metrics = set(metric_of_rule.values())
     compiled = Compiled()
     lazy: dict[Any, Any] = {}  # resolved without data
     needs_data: set[Any] = set()
+    order: list[Any] = []
     while waiting:
         ready = [
             m
@@ -375,7 +403,7 @@ def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any]]:
         if not ready:
             raise RuntimeError("Great Expectations' metrics depend on each other in a circle")
         for metric in ready:
-            del waiting[metric.id]
+            order.append(waiting.pop(metric.id))
             if not all(d.id in lazy for d in metric.metric_dependencies.values()):
                 needs_data.add(metric.id)
                 continue
@@ -384,10 +412,18 @@ def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any]]:
                     lazy |= SparkDFExecutionEngine.resolve_metrics(engine, [metric], lazy, runtime)
                 else:
                     needs_data.add(metric.id)
-                    compile_metric(compiled, engine, metric, lazy, metric.id in own_metrics)
+                    compile_metric(compiled, engine, metric, lazy)
             except Exception:  # whatever it is, the stock engine says it again in the verdict, which then blocks
                 needs_data.add(metric.id)
     keep_what_spark_takes(compiled, df)
+    # What only known metrics are made from, nobody asks for.
+    known = {*compiled.aggregates, *compiled.constants, *compiled.keys, *(bit.rule_metric for bit in compiled.bits)}
+    asked: set[Any] = set()
+    for metric in reversed(order):
+        if metric.id not in known and (metric.id in needs_data or metric.id in asked):
+            asked |= {d.id for d in metric.metric_dependencies.values()}
+        elif metric.metric_name.endswith(LAZY):
+            compiled.constants[metric.id] = None
     return compiled, metric_of_rule
 
 
@@ -427,9 +463,7 @@ def analysed(query: Callable[[Iterable[Any]], DataFrame], metrics: Iterable[Any]
     return set(wanted) if not wanted or works(wanted) else {m for m in wanted if works([m])}
 
 
-def compile_metric(
-    compiled: Compiled, engine: SparkDFExecutionEngine, metric: Any, lazy: dict[Any, Any], own_rule: bool
-) -> None:
+def compile_metric(compiled: Compiled, engine: SparkDFExecutionEngine, metric: Any, lazy: dict[Any, Any]) -> None:
     """Compile one metric whose dependencies are resolved, or leave it to the stock engine."""
     name, dependencies = metric.metric_name, metric.metric_dependencies
     _, provider = get_metric_provider(name, engine)
@@ -445,9 +479,7 @@ def compile_metric(
         elif name.endswith(".unexpected_count"):
             condition = condition_of(metric, lazy)
             compiled.conditions[metric.id] = rows, condition
-            if name.startswith("column_values.nonnull.") and not own_rule:  # how many values another rule looks at
-                compiled.aggregates[metric.id] = F.sum(within(rows, F.when(condition, 1).otherwise(0)))
-            elif not name.startswith(WINDOWED):
+            if not name.startswith(WINDOWED):
                 compiled.bits.append(Bit(metric.id, condition, rows, empty_is_null=True))
         elif "distinct" not in name and rows is None:  # a distinct count would add a shuffle to the one pass
             compiled.aggregates[metric.id] = column
