@@ -138,6 +138,8 @@ def load_rule(index: int, entry: Any, at: Callable[..., str]) -> Rule:
     for key in kwargs:
         if key in NOT_KWARGS:
             raise SuiteError(f"{at(*here, 'kwargs')}: {kind}: kwargs.{key}: no option of a rule")
+        if holds_nan(kwargs[key]):
+            raise SuiteError(f"{at(*here, 'kwargs')}: {kind}: kwargs.{key}: NaN cannot be compared with")
     dimension = meta.get("dimension")
     if dimension not in DIMENSIONS:
         raise SuiteError(
@@ -187,6 +189,13 @@ def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
         raise SuiteError(f"{rule.where}: {rule.type}: {'; '.join(said)}") from None
     except (SuiteParameterError, TypeError, ValueError, KeyError, AttributeError) as e:
         raise SuiteError(f"{rule.where}: {rule.type}: {e}") from None
+
+
+def holds_nan(value: Any) -> bool:
+    """Whether a NaN is in it; Great Expectations would read it as no value at all."""
+    if isinstance(value, Mapping):
+        return any(map(holds_nan, value.values()))
+    return any(map(holds_nan, value)) if isinstance(value, list | tuple) else value != value
 
 
 def known_types() -> dict[str, tuple[str, ...]]:

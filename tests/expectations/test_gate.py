@@ -221,3 +221,72 @@ def test_dimensions_are_measured_or_said_not_to_be(spark):
     _, verdict, _ = verdicts(spark, suite, df, 4)
     assert verdict.dimensions()["validity"] == pytest.approx((1 + 1 + 0.75) / 3)
     assert verdict.dimensions()["accuracy"] is None
+
+
+def test_a_rule_that_raises_on_a_row_blocks_and_breaks_no_staging(spark):
+    df = spark.createDataFrame([(1, "a"), (2, "2")], "i int, s string").coalesce(1)
+    uses = [("expect_rows_to_satisfy_sql", {"column_list": ["i", "s"], "predicate": "i = CAST(s AS int)"})]
+    stock, ours, gate = verdicts(spark, suite_of(*uses), df, 2)
+    assert compared(stock, ours) == []
+    assert len(ours.blocking) == 1 and "CAST_INVALID_INPUT" in ours.blocking[0]
+    assert not gate.masked
+
+
+def test_a_rule_that_asks_for_quarantine_blocks_where_no_row_can_be_set_aside(spark):
+    df = spark.createDataFrame([(1, "a"), (2, "2")], "i int, s string").coalesce(1)
+    data = [r.configuration() | {"meta": {"dimension": "validity"}} for r in suite_of().rules]
+    limit = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "i", "max_value": 1}}
+    data.append(limit | {"meta": {"dimension": "validity", "on_row_fail": "quarantine"}})
+    gate = Gate(spark, load_suite({"name": "q", "expectations": data}, lambda *place: "test"))
+    gate.masks(df)
+    gate.without_masks()
+    assert df.where(gate.is_quarantined()).count() == 0
+    assert gate.judge(df, 2).blocking == ["expect_column_values_to_be_between (i): 1 of 2 rows fail"]
+
+
+def test_a_rule_that_does_not_fit_the_table_leaves_the_others_their_masks(spark):
+    df = spark.createDataFrame([(1, "a"), (2, "2")], "i int, s string").coalesce(1)
+    uses = [
+        ("expect_rows_to_satisfy_sql", {"column_list": ["i", "s"], "predicate": "nope > 1"}),
+        ("expect_column_values_to_be_between", {"column": "i", "max_value": 1}),
+    ]
+    _, verdict, gate = verdicts(spark, suite_of(*uses), df, 2)
+    assert [bool(r.raised) for r in verdict.results] == [False, False, True, False]
+    assert gate.masked and gate.metric_of_rule[3] in {bit.rule_metric for bit in gate.compiled.bits}
+
+
+def test_a_window_sees_only_the_rows_that_its_rule_looks_at(spark):
+    df = spark.createDataFrame([(1, 1), (1, 0), (2, 1)], "i int, j int").coalesce(1)
+    use = {"column_list": ["i", "j"], "predicate": "count(*) OVER (PARTITION BY i) = 1"}
+    where = {"row_condition": "j = 1", "condition_parser": "spark"}
+    stock, ours, gate = verdicts(spark, suite_of(("expect_rows_to_satisfy_sql", use | where)), df, 3)
+    assert compared(stock, ours) == [] and ours.blocking == []
+    assert gate.compiled.bits == []
+
+
+def test_a_key_may_be_named_count(spark):
+    df = spark.createDataFrame([(1, 1), (1, 2)], "i int, count int").coalesce(1)
+    uses = [("expect_column_values_to_be_unique", {"column": "count"})]
+    stock, ours, gate = verdicts(spark, suite_of(*uses), df, 2)
+    assert compared(stock, ours) == [] and ours.blocking == []
+    assert len(gate.compiled.keys) == 1
+
+
+@pytest.mark.parametrize(
+    ("parameter", "told"), [("unknown", "No value found"), ("as_of", "not a valid integer"), ("(", "Parse Failure")]
+)
+def test_a_parameter_that_does_not_fit_is_refused_before_a_row_is_read(spark, parameter, told):
+    suite = suite_of(("expect_table_row_count_to_be_between", {"max_value": {"$PARAMETER": parameter}}))
+    with pytest.raises(SuiteError, match=told):
+        Gate(spark, suite, parameters={"as_of": "2015-01-01"})
+
+
+@pytest.mark.parametrize(
+    "values", [[1, 2, 3], [-40_000, -1, 0, 40_000], [1, 1, 2], [7, None, 7], [None, 1], [1, 2**62]]
+)
+def test_whole_numbers_repeat_as_the_stock_engine_says(spark, values):
+    df = spark.createDataFrame([(v,) for v in values], "i long").coalesce(1)
+    uses = [("expect_column_values_to_be_unique", {"column": "i"})]
+    stock, ours, gate = verdicts(spark, suite_of(*uses), df, len(values))
+    assert compared(stock, ours) == []
+    assert len(gate.compiled.keys) == 1
