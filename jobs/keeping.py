@@ -11,7 +11,7 @@ from pyarrow import fs
 
 from jobs.deltalog import file_system, history, stored_files
 from jobs.errors import LostRace, UsageError
-from jobs.lake import SYSTEM_TABLES, Lake, facts_of, is_conflict
+from jobs.lake import SYSTEM_TABLES, Lake, compact, facts_of, is_conflict
 from transforms.step import nearest
 
 
@@ -86,16 +86,6 @@ def remove_unneeded(table: str, kept: Collection[int], young: datetime, dry_run:
 
 def is_older(info: fs.FileInfo, than: datetime) -> bool:
     return info.mtime is not None and info.mtime.astimezone(timezone.utc) <= than
-
-
-def compact(delta: DeltaTable) -> None:
-    """Put the small files of a system table together, and its log behind a checkpoint."""
-    try:
-        delta.optimize.compact()
-        delta.create_checkpoint()
-    except Exception as e:  # a run that writes meanwhile wins; the next time will do
-        if not is_conflict(e):
-            raise
 
 
 def remove_leftovers(lake: Lake, builds: Collection[str], young: datetime, dry_run: bool) -> tuple[int, int]:

@@ -123,6 +123,7 @@ SCHEMAS["erasures"] = pa.schema(
 )
 SAME_CONTENT = "same content"  # the build of a file that was only touched
 SYSTEM_TABLES = (*SCHEMAS, "ledger")
+COMPACT_EVERY = 50  # commits to a system table
 
 
 @dataclass(frozen=True)
@@ -217,12 +218,14 @@ class Lake:
         return SCHEMAS[table].empty_table() if delta is None else delta.to_pyarrow_table()
 
     def record(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Append rows to a small system table."""
+        """Append rows to a small system table, and compact it now and then, so that reading it stays cheap."""
         data = pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
         for last in (*[False] * 9, True):
             try:
                 if rows:
-                    write_deltalake(self.path(table), data, mode="append", schema_mode="merge")
+                    delta = self.open(table)
+                    write_deltalake(delta or self.path(table), data, mode="append", schema_mode="merge")
+                    compact_now_and_then(delta)
                 return
             except Exception as e:  # two runs that create the table at once: the slower appends to it
                 if last or not is_conflict(e):
@@ -392,11 +395,27 @@ class Lake:
                     write_deltalake(
                         delta, data, mode="append", commit_properties=CommitProperties(max_commit_retries=0)
                     )
+                    compact_now_and_then(delta)
                 return release
             except Exception as e:
                 if not is_conflict(e):
                     raise
         raise LostRace(f"the releases of {self.root} changed 20 times while this one was being written; run again")
+
+
+def compact_now_and_then(delta: DeltaTable | None) -> None:
+    if delta is not None and delta.version() % COMPACT_EVERY == 0:
+        compact(delta)
+
+
+def compact(delta: DeltaTable) -> None:
+    """Put the small files of a system table together, and its log behind a checkpoint."""
+    try:
+        delta.optimize.compact()
+        delta.create_checkpoint()
+    except Exception as e:  # a run that writes meanwhile wins; the next time will do
+        if not is_conflict(e):
+            raise
 
 
 def is_conflict(error: Exception) -> bool:

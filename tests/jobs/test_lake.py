@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 import pytest
 
 from jobs.errors import InputMissing, LostRace, UsageError
-from jobs.lake import SCHEMAS, Lake
+from jobs.lake import COMPACT_EVERY, SCHEMAS, Lake
 
 
 def test_an_empty_lake_says_so(tmp_path):
@@ -87,3 +87,14 @@ def test_eight_writers_that_create_a_system_table_all_write(tmp_path):
     for t in threads:
         t.join()
     assert not errors and Lake(str(tmp_path)).system("runs").num_rows == 8
+
+
+def test_system_tables_stay_in_few_files(tmp_path):
+    lake, at = Lake(str(tmp_path)), datetime.now(timezone.utc)
+    for i in range(COMPACT_EVERY + 5):
+        lake.record("runs", [{"run_id": f"r{i}", "event": "started", "at": at}])
+        lake.publish_release("p", f"r{i}", {"a": i}, None, i or None, None)
+    assert lake.system("runs").num_rows == len(lake.releases) == COMPACT_EVERY + 5
+    for table in ("runs", "releases"):
+        assert len(lake.open(table).file_uris()) <= 6
+        assert list((tmp_path / "_system" / table / "_delta_log").glob("*.checkpoint.parquet"))
