@@ -17,6 +17,7 @@ from expectations.gate import MASK, Gate, Verdict
 from expectations.suites import SuiteError
 from jobs.config import Environment, FileSource, Pipeline, Publish, Pulled
 from jobs.errors import GateBlocked, HeadgateError, InputMissing, UsageError
+from jobs.increments import BuildSpace, builds_within, config_key, index_of, new_part, save_index
 from jobs.lake import SAME_CONTENT, Lake, Published, is_conflict, now
 from jobs.lineage import columns_of
 from jobs.planning import TablePlan, build_key
@@ -61,8 +62,10 @@ from transforms.rows import (
     training_rows,
     with_bookkeeping,
 )
-from transforms.step import Learner, Step, StepError
+from transforms.step import Comparer, Learner, Step, StepError
 from transforms.steps import STEPS, options_of
+
+WORK = "-work"  # beside a build's staged rows: what its steps wrote for themselves
 
 
 @dataclass
@@ -119,14 +122,23 @@ class Builder:
         """Build and publish one table; None if its source turns out to hold what it held before."""
         table, source = plan.table, self.pipeline.tables[plan.table].source
         if source is None:
-            return self.stage_and_publish(plan, str(plan.build_key), lambda: self.derived(plan))
+            key, how = str(plan.build_key), self.pipeline.tables[table].publish
+            part = new_part(self.pipeline, self.lake, plan)
+            if how.mode == "increment":
+                how = how.model_copy(update={"mode": "replace" if part is None else "append"})
+            builds = () if part is None else builds_within(self.lake, plan)
+            work = f"{self.lake.staging(table)}/{key}-{self.run_id}{WORK}"
+            lasting = self.pipeline.tables[table].publish.mode == "increment"
+            space = BuildSpace(self.spark, work, index_of(self.lake, table), lasting, builds)
+            rows = lambda: self.derived(plan, space, part=part)  # noqa: E731
+            return self.stage_and_publish(plan, key, rows, how, space=space, increment=part is not None)
         self.lake.forget_unpublished_files(table)
         with self.progress.phase(table, "ingest"):
             taken = self.files_to_take(plan, source) if isinstance(source, FileSource) else self.pulled(plan, source)
         if taken is None:
             return None
         key = build_key(self.pipeline, table, {"files": [[f.path, f.sha256] for f in taken.files], "base": plan.base})
-        built = self.stage_and_publish(plan, key, lambda: self.ingested(table, taken.rows()), taken)
+        built = self.stage_and_publish(plan, key, lambda: self.ingested(table, taken.rows()), taken.how, taken)
         if taken.scratch:
             remove(taken.scratch)
         return built
@@ -225,8 +237,10 @@ class Builder:
             df = reject(joined, "ingest", again).drop("_erased")
         return self.with_steps(table, df, {}), rows_in
 
-    def derived(self, plan: TablePlan, save: bool = True) -> tuple[DataFrame, int]:
-        """The table's steps on its pinned inputs; `save`: keep what they learned."""
+    def derived(
+        self, plan: TablePlan, space: BuildSpace, save: bool = True, part: list[str] | None = None
+    ) -> tuple[DataFrame, int]:
+        """The table's steps on its pinned inputs; `save`: keep what they learned; `part`: on these new files alone."""
         frames = {}
         for name, pin in plan.pins.items():
             frames[name] = self.read(name, pin.version)
@@ -234,22 +248,38 @@ class Builder:
                 frames[name] = frames[name].where(F.col(FILE_DATE).isNull() | (F.col(FILE_DATE) <= F.lit(pin.as_of)))
         start = str(self.pipeline.tables[plan.table].from_)
         pin = plan.pins[start]
-        if pin.as_of is None:
+        if part is not None:
+            frames[start] = self.read_files(start, frames[start], part)
+        if pin.as_of is None and part is None:
             found = self.lake.published(start, pin.version)
             rows_in = found.rows if found else 0
         else:
             rows_in = frames[start].count()
-        df = self.with_steps(plan.table, with_bookkeeping(frames[start]), frames, plan.build_key if save else None)
+        rows = with_bookkeeping(frames[start])
+        df = self.with_steps(plan.table, rows, frames, plan.build_key if save else None, space)
         self.columns[plan.table] = columns_of(df, frames)
         return df, rows_in
 
     def read(self, table: str, version: int) -> DataFrame:
         return self.spark.read.format("delta").option("versionAsOf", version).load(self.lake.path(table))
 
+    def read_files(self, table: str, like: DataFrame, files: list[str]) -> DataFrame:
+        """Some of the data files of a table, `like` the whole of it."""
+        path = self.lake.path(table)
+        if not files:
+            return like.limit(0)
+        reader = self.spark.read.schema(like.schema).option("basePath", path)
+        return reader.parquet(*(f"{path}/{file}" for file in files))
+
     # -- steps
 
     def with_steps(
-        self, table: str, df: DataFrame, frames: Mapping[str, DataFrame], build_key: str | None = None
+        self,
+        table: str,
+        df: DataFrame,
+        frames: Mapping[str, DataFrame],
+        build_key: str | None = None,
+        space: BuildSpace | None = None,
     ) -> DataFrame:
         """Apply the table's steps, fitting those that learn; what they learned is saved beside the lake's tables."""
         frozen: list[Step] = []
@@ -259,7 +289,11 @@ class Builder:
                 if isinstance(step, Learner):
                     with self.progress.phase(table, f"fit {step.name}"):
                         step = step.fit(training_rows(df))
-                df = step.apply(df, frames)
+                if isinstance(step, Comparer) and space is not None:
+                    with self.progress.phase(table, f"compare: {step.name}"):
+                        df = step.compare(df, replace(space, step=str(i)))
+                else:
+                    df = step.apply(df, frames)
             except (StepError, AnalysisException) as e:
                 told = str(e).splitlines()[0]
                 raise UsageError(f"table '{table}', step {i + 1} ({step.name}): {told}") from None
@@ -275,7 +309,10 @@ class Builder:
         plan: TablePlan,
         key: str,
         rows: Callable[[], tuple[DataFrame, int]],
+        how: Publish,
         taken: Taken | None = None,
+        space: BuildSpace | None = None,
+        increment: bool = False,
     ) -> Built:
         table, lake, spark = plan.table, self.lake, self.spark
         files = taken.files if taken else []
@@ -287,7 +324,7 @@ class Builder:
         if DeltaTable.is_deltatable(marker):
             # A run that died left this behind: the same inputs, configuration and code.
             left = read_small(marker)
-            staging, rows_in = left["staging"], left["rows_in"]
+            staging, rows_in, recorded = left["staging"], left["rows_in"], left["recorded"]
             staged = spark.read.parquet(staging)
             if gate is not None:
                 masked = [c for c in staged.columns if c.startswith(MASK)]
@@ -317,7 +354,8 @@ class Builder:
                     stage(df, staging)
                 if isinstance(self.pipeline.tables[table].source, FileSource):
                     assert_unchanged(self.environment.landing, files)
-                write_small(marker, {"rows_in": rows_in, "staging": staging})
+                recorded = space.recorded if space else {}
+                write_small(marker, {"rows_in": rows_in, "staging": staging, "recorded": recorded})
             staged = spark.read.schema(df.schema).parquet(staging)
         masked = [c for c in staged.columns if c.startswith(MASK)]
         quarantined = gate.is_quarantined() if gate else F.lit(False)
@@ -354,12 +392,16 @@ class Builder:
             self.record_lineage(plan, build)
             if files:
                 self.record_files(table, files, plan.base, build)
+            if self.pipeline.tables[table].publish.mode == "increment":
+                save_index(spark, lake, table, build, recorded, kept.where(~quarantined))
             facts = {
                 "run_id": self.run_id,
                 "pipeline": self.pipeline.name,
                 "build": build,
                 "build_key": key,
                 "base": plan.base,
+                "config": config_key(self.pipeline, table),
+                "increment": increment,
                 "since": (lake.last_build(table) or {}).get("base", -2),
                 "inputs": {n: [p.version, str(p.as_of or "")] for n, p in plan.pins.items()},
                 "as_of": str(self.as_of or ""),
@@ -371,7 +413,7 @@ class Builder:
                 lake,
                 table,
                 kept.where(~quarantined).select(*map(quoted, columns)),
-                taken.how if taken else self.pipeline.tables[table].publish,
+                how,
                 base=plan.base,
                 staged_bytes=size_of(staging),
                 facts=facts,
@@ -380,6 +422,7 @@ class Builder:
             )
         remove(marker)
         remove(staging)
+        remove(f"{staging}{WORK}")
         remove_abandoned(lake.staging(table))
         return Built(table=table, published=published, counts=counts, verdict=verdict)
 

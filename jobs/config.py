@@ -20,7 +20,7 @@ from expectations.suites import Suite, SuiteError, load_suite
 from jobs.errors import UsageError
 from jobs.lake import SYSTEM_TABLES, TABLE_NAME
 from transforms.rows import FILE, FILE_DATE, SPLIT
-from transforms.step import Learner, Step, StepError, nearest
+from transforms.step import Comparer, Learner, Step, StepError, nearest
 from transforms.steps import STEPS, options_of
 
 DATE_PLACE = "{date}"
@@ -173,7 +173,10 @@ Source = Annotated[FileSource | JdbcSource | HttpSource | PythonSource, pydantic
 class Publish(Model):
     """How the gated rows reach the table."""
 
-    mode: Literal["replace", "append", "merge"] = "replace"
+    mode: Literal["replace", "increment", "append", "merge"] = pydantic.Field(
+        default="replace",
+        description="increment: where the table that it starts from only gained rows, these alone are built and added",
+    )
     key: tuple[str, ...] = pydantic.Field(default=(), description="Of merge: columns that are unique in the table")
     sort_by: tuple[str, ...] = pydantic.Field(default=(), description="Rows that are close in these lie close in files")
 
@@ -252,8 +255,9 @@ class Pipeline:
 
     @cached_property
     def order(self) -> list[str]:
-        """Table names, each after the tables that it reads."""
-        return list(graphlib.TopologicalSorter({t: sorted(self.inputs(t)) for t in self.tables}).static_order())
+        """Table names, each after the tables that it reads; those of the lake alone are not among them."""
+        sorter = graphlib.TopologicalSorter({t: sorted(self.inputs(t)) for t in self.tables})
+        return [t for t in sorter.static_order() if t in self.tables]
 
     def inputs(self, table: str) -> set[str]:
         """The tables that a table is built from or judged against."""
@@ -267,7 +271,7 @@ class Pipeline:
         wanted, queue = set(), list(tables)
         while queue:
             table = queue.pop()
-            if table not in wanted:
+            if table not in wanted and table in self.tables:
                 wanted.add(table)
                 queue.extend(self.inputs(table))
         return [t for t in self.order if t in wanted]
@@ -451,6 +455,17 @@ def check_table(document: Yaml, name: str, table: Table, names: Sequence[str]) -
         raise UsageError(f"{document.at(*here, 'from')}: there is no table '{table.from_}'{hint}")
     if (table.publish.mode == "merge") != bool(table.publish.key):
         raise UsageError(f"{document.at(*here, 'publish')}: key goes with mode merge, and merge needs it")
+    for i, entry in enumerate(table.steps):
+        step = STEPS.get(str(next(iter(entry), "")))
+        at = document.at(*here, "steps", i)
+        if step is not None and step.apply is Comparer.apply and table.source is not None:
+            raise UsageError(
+                f"{at}: '{step.name}' compares all rows; put it into a table of its own, with from: {name}"
+            )
+        if step is not None and step.needs_all and table.publish.mode == "increment":
+            raise UsageError(
+                f"{at}: '{step.name}' looks at all rows, so the table cannot grow by publish.mode increment"
+            )
     if table.source is not None:
         check_source(document, (*here, "source"), table.source)
         if table.publish != Publish():

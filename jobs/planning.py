@@ -35,6 +35,7 @@ class TablePlan:
     pins: Mapping[str, Pin] = field(default_factory=dict)
     fresh: tuple[Landed, ...] = ()
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # files taken up before
+    forced: bool = False  # built anew though nothing changed
 
     @property
     def base(self) -> int:
@@ -64,7 +65,7 @@ def plan_table(
         why = None
     else:
         why = reason(current, pins)
-    return TablePlan(table=table, why=why, current=current, build_key=key, pins=pins)
+    return TablePlan(table=table, why=why, current=current, build_key=key, pins=pins, forced=force)
 
 
 def plan_ingest(

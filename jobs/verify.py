@@ -1,6 +1,7 @@
 """Whether a release is what it was when it was published: its files, rows, content and balance, and a rebuild."""
 
 import json
+import uuid
 from collections.abc import Callable
 from datetime import date
 from typing import Any
@@ -13,11 +14,12 @@ from expectations.gate import Gate
 from jobs.build import Builder
 from jobs.config import Environment, FileSource, Pipeline
 from jobs.errors import HeadgateError
+from jobs.increments import BuildSpace, index_of
 from jobs.keeping import missing_files
 from jobs.lake import Lake, Published
 from jobs.planning import Pin, TablePlan, build_key
 from jobs.progress import Progress
-from jobs.publishing import content_of, published_columns
+from jobs.publishing import content_of, published_columns, remove
 from jobs.sources import Landed, assert_unchanged
 from transforms.rows import REJECTED, content_hash, hash_sum, total_of
 
@@ -101,6 +103,8 @@ def rebuilt(
         return "not possible: no content is recorded"
     if lake.erased_versions(table):
         return "not possible: rows were erased since"
+    if facts.get("increment"):
+        return "not possible: it is what an increment added"
     pins = {n: Pin(v, date.fromisoformat(day) if day else None) for n, (v, day) in facts["inputs"].items()}
     builder = Builder(spark, pipeline, environment, lake, progress, "verify", None)
     source = pipeline.tables[table].source
@@ -122,8 +126,9 @@ def rebuilt(
     if key != facts["build_key"]:
         return "not possible: configuration, suite or headgate's version changed since"
     plan = TablePlan(table=table, why="verify", current=None, build_key=key, pins=pins)
+    scratch = f"{lake.staging(table)}/verify-{uuid.uuid4().hex}"
     make: Callable[[], tuple[DataFrame, int]] = (
-        (lambda: builder.derived(plan, save=False))
+        (lambda: builder.derived(plan, BuildSpace(spark, scratch, index_of(lake, table)), save=False))
         if source is None
         else (lambda: builder.ingested(table, builder.landed_rows(table, files)))
     )
@@ -136,6 +141,7 @@ def rebuilt(
     columns = published_columns(df, raw=source is not None)
     kept = df.where(F.col(REJECTED).isNull() & ~quarantined)
     sums = kept.agg(hash_sum(content_hash(df, columns)).alias("s")).first()["s"]
+    remove(scratch)
     content = f"{total_of(*sums):016x}"
     return "same" if content == facts["content"] else f"differs: {content}, recorded {facts['content']}"
 

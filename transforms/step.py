@@ -8,7 +8,7 @@ A step that learns is a `Learner`: its `fit` returns another frozen step that ho
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 from pyspark.sql import DataFrame
 
@@ -37,6 +37,7 @@ class Step:
     """A change of rows or cells, without reading, writing or a session of its own."""
 
     name: ClassVar[str]
+    needs_all: ClassVar[bool] = False  # whether what it does to a row depends on other rows of the table
 
     def tables(self) -> tuple[str, ...]:
         """Names of the other tables that the step reads."""
@@ -53,9 +54,43 @@ class Step:
         raise NotImplementedError
 
 
+class Workspace(Protocol):
+    """Where a step that compares rows with each other puts what it needs more than once."""
+
+    lasting: bool  # whether later builds will ask for what is recorded
+
+    def keep(self, df: DataFrame, name: str) -> tuple[DataFrame, int]:
+        """Write rows once, for as long as the build lasts; gives them back as written, and their number."""
+
+    def known(self, name: str) -> DataFrame | None:
+        """What earlier builds of the table recorded under the name, of the rows that are published; None if nothing."""
+
+    def record(self, name: str) -> None:
+        """Let later builds know what was kept under the name, of the rows that this build publishes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparer(Step):
+    """A step that compares rows with each other, in several passes over a few of their columns.
+
+    It can compare new rows with those of earlier builds, by what those recorded under `state`.
+    """
+
+    state: ClassVar[str]
+
+    def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
+        """The rows, marked; earlier builds' rows are compared with too, where the workspace knows them."""
+        raise NotImplementedError
+
+    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+        raise StepError(f"'{self.name}' needs a workspace")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Learner(Step):
     """A step that learns from the unmarked training rows before it can be applied."""
+
+    needs_all: ClassVar[bool] = True
 
     def fit(self, df: DataFrame) -> Step:
         """Learn from `df` (only unmarked training rows) and return the frozen step."""

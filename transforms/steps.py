@@ -13,6 +13,7 @@ from transforms.cleaning.text import NormaliseText
 from transforms.cleaning.times import LocalToUtc
 from transforms.cleaning.units import ConvertUnits, UnitChange
 from transforms.deduplication.exact import DropDuplicates
+from transforms.deduplication.near import DropNearDuplicates
 from transforms.fusion.join import JoinTable
 from transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
 from transforms.step import Step
@@ -32,6 +33,7 @@ STEPS: dict[str, type[Step]] = {
     "reject_rows": RejectRows,
     # deduplication
     "drop_duplicates": DropDuplicates,
+    "drop_near_duplicates": DropNearDuplicates,
     # imputation
     "impute_constant": ImputeConstant,
     "impute_mean": ImputeMean,

@@ -1,11 +1,13 @@
 """Small frames with bookkeeping, and steps applied to them."""
 
+import tempfile
 from typing import Any
 
 from pyspark.sql import functions as F
 
+from jobs.increments import BuildSpace
 from transforms.rows import REJECTED, row_id, training_rows, with_bookkeeping
-from transforms.step import Learner, Step
+from transforms.step import Comparer, Learner, Step
 
 
 def frame(spark: Any, schema: str, *rows: tuple[Any, ...]) -> Any:
@@ -17,6 +19,11 @@ def frame(spark: Any, schema: str, *rows: tuple[Any, ...]) -> Any:
 def applied(step: Step, df: Any, **tables: Any) -> Any:
     step.names_after([c for c in df.columns if not c.startswith("_")], {n: t.columns for n, t in tables.items()})
     step.check(df, tables)
+    if isinstance(step, Comparer):
+        with tempfile.TemporaryDirectory() as folder:
+            space = BuildSpace(df.sparkSession, folder, f"{folder}/index")
+            marked = step.compare(df, space)
+            return df.sparkSession.createDataFrame(marked.toArrow(), marked.schema)
     frozen = step.fit(training_rows(df)) if isinstance(step, Learner) else step
     return frozen.apply(df, tables)
 

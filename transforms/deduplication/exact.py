@@ -1,77 +1,117 @@
-"""Exact duplicates by columns."""
+"""Exact duplicates by columns, as they stand or by what is left of their text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from transforms.rows import FILE, ROW_ID, Rejection, is_kept, quoted, reject
-from transforms.step import Step, StepError, nearest, need
+from transforms.cleaning.text import nfkc
+from transforms.deduplication.keep import order_of, ordering
+from transforms.rows import FILE, ROW_ID, Rejection, content_key, is_kept, quoted, reject
+from transforms.step import Comparer, Workspace, need
 
-DIRECTIONS = ("ASC", "DESC")
+KEYS = "keys"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DropDuplicates(Step):
+class DropDuplicates(Comparer):
     """Of the rows that are equal in some columns, keep one and mark the others.
 
     columns: rows equal in all of these are duplicates; NaN equals NaN.
+    ignore: what of a text makes no difference: `case`, `spaces` (runs of white space count as one, those at the ends
+        not at all), `unicode` (the forms that Unicode holds for compatible, by NFKC), `punctuation` (with symbols).
     nulls: `equal` (default) takes a null as a value; `distinct` compares no row that has a null in `columns`.
     keep: which copy stays, as an ORDER BY list: `arr_time desc, _file`. Nulls come last. Ties fall to the smaller
-        `_row_id`, file and hash of the content, so that no order of the input matters.
-    Evidence: the kept row's id and file. Cost: one shuffle of the rows by key.
+        `_row_id`, file and hash of the content, so that no order of the input matters. In a table that grows by
+        increments, rows of earlier builds stay; new rows find them by an MD5 (128 bits) of the compared values.
+    Evidence: the kept row's id and file. Cost: one shuffle of the rows by key; `unicode` adds an Arrow round trip of
+    the columns, an increment a scan of the keys of the rows before.
     """
 
     name: ClassVar[str] = "drop_duplicates"
+    state: ClassVar[str] = KEYS
     columns: tuple[str, ...]
+    ignore: tuple[Literal["case", "spaces", "unicode", "punctuation"], ...] = ()
     keep: str = ROW_ID
     nulls: Literal["equal", "distinct"] = "equal"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
-        need((c for c, _ in self.order() if not c.startswith("_")), have)
+        need((c for c in self.columns if c != ROW_ID), have)
+        need((c for c, _ in order_of(self.keep) if not c.startswith("_")), have)
         return list(have)
 
-    def order(self) -> list[tuple[str, bool]]:
-        """(column, descending) of each entry of `keep`."""
-        entries = []
-        for entry in self.keep.split(","):
-            words = entry.split()
-            if not words or len(words) > 2 or (len(words) == 2 and words[1].upper() not in DIRECTIONS):
-                hint = nearest(words[-1].upper(), DIRECTIONS) if words else ""
-                raise StepError(f"keep: '{entry.strip()}' is no ORDER BY entry (column [asc|desc]){hint}")
-            entries.append((words[0], len(words) == 2 and words[1].upper() == "DESC"))
-        return entries
+    def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
+        marked = self.marked(df, space.known(KEYS))
+        if space.lasting:
+            known = [ROW_ID, *([FILE] if FILE in df.columns else []), self.key(df).alias("key")]
+            space.keep(marked.where(is_kept() & self.compared(df)).select(*known), KEYS)
+            space.record(KEYS)
+        return marked
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        ordering = [
-            F.col(quoted(c)).desc_nulls_last() if descending else F.col(quoted(c)).asc_nulls_last()
-            for c, descending in self.order()
+        return self.marked(df, None)
+
+    def values(self, df: DataFrame) -> list[Column]:
+        kinds = dict(df.dtypes)
+        return [self.without(F.col(quoted(c)), kinds[c]) for c in self.columns]
+
+    def without(self, value: Column, kind: str) -> Column:
+        """A value without what makes no difference."""
+        if kind != "string":
+            return value
+        if "unicode" in self.ignore:
+            value = F.pandas_udf(nfkc, "string")(value)
+        if "case" in self.ignore:
+            value = F.lower(value)
+        if "punctuation" in self.ignore:
+            value = F.regexp_replace(value, r"[\p{P}\p{S}]+", "")
+        if "spaces" in self.ignore:
+            value = F.regexp_replace(F.regexp_replace(value, r"(?U)\s+", " "), r"^ | $", "")
+        return value
+
+    def key(self, df: DataFrame) -> Column:
+        kinds = dict(df.dtypes)
+        # Adding zero takes the sign from -0.0, which equals 0.0.
+        plain = [
+            v + F.lit(0.0) if kinds[c] in ("double", "float") else v
+            for c, v in zip(self.columns, self.values(df), strict=True)
         ]
-        data = [c for c, kind in df.dtypes if not c.startswith("_") and not kind.startswith(("map", "variant"))]
-        ties = [F.col(ROW_ID), *([F.col(FILE)] if FILE in df.columns else [])]
-        content = F.xxhash64(*(F.col(quoted(c)) for c in data))
-        ties.append(content)
-        # Rows that an earlier step marked stay out of the competition, each apart.
+        return F.unhex(F.md5(content_key(*plain)))
+
+    def compared(self, df: DataFrame) -> Column:
+        """Rows that an earlier step marked stay out of the competition."""
         compared = is_kept()
         if self.nulls == "distinct":
             for column in self.columns:
                 compared = compared & F.col(quoted(column)).isNotNull()
+        return compared
+
+    def marked(self, df: DataFrame, known: DataFrame | None) -> DataFrame:
+        data = [c for c, kind in df.dtypes if not c.startswith("_") and not kind.startswith(("map", "variant"))]
+        files = [FILE] if FILE in df.columns else []
+        content = F.xxhash64(*(F.col(quoted(c)) for c in data))
+        ties = [F.col(ROW_ID), *map(F.col, files), content]
+        compared = self.compared(df)
         # A row that is not compared competes with itself alone.
         alone = F.when(~compared, F.concat_ws("/", F.col(ROW_ID), content.cast("string")))
-        copies = W.partitionBy(*(F.col(quoted(c)) for c in self.columns), alone)
-        ranked = copies.orderBy(*ordering, *ties).rowsBetween(W.unboundedPreceding, W.currentRow)
-        kept = {"kept_row_id": F.first(ROW_ID).over(ranked)}
-        if FILE in df.columns:
-            kept["kept_file"] = F.first(FILE).over(ranked)
+        copies = W.partitionBy(*self.values(df), alone)
+        ranked = copies.orderBy(*ordering(order_of(self.keep)), *ties).rowsBetween(W.unboundedPreceding, W.currentRow)
+        kept = {
+            "kept_row_id": F.first(ROW_ID).over(ranked),
+            **({"kept_file": F.first(FILE).over(ranked)} if files else {}),
+        }
         df = df.withColumns({"_rank": F.row_number().over(ranked), **{f"_{n}": c for n, c in kept.items()}})
-        again = Rejection(
-            (F.col("_rank") > 1) & compared,
-            f"repeats another row in {', '.join(self.columns)}",
-            {n: F.col(f"_{n}") for n in kept},
-        )
-        marked = reject(df, self.name, again)
-        return marked.drop("_rank", *(f"_{n}" for n in kept))
+        repeats = (F.col("_rank") > 1) & compared
+        evidence = {n: F.col(f"_{n}") for n in kept}
+        extra = ["_rank", *(f"_{n}" for n in kept)]
+        if known is not None:
+            before = known.select("key", *(F.col(c).alias(f"_before{c}") for c in (ROW_ID, *files)))
+            df = df.withColumn("key", F.when(compared, self.key(df))).join(before, on="key", how="left")
+            repeats = repeats | F.col(f"_before{ROW_ID}").isNotNull()
+            evidence = {n: F.coalesce(f"_before{c}", f"_{n}") for n, c in zip(kept, (ROW_ID, *files), strict=True)}
+            extra += ["key", *(f"_before{c}" for c in (ROW_ID, *files))]
+        again = Rejection(repeats, f"repeats another row in {', '.join(self.columns)}", evidence)
+        return reject(df, self.name, again).drop(*extra)

@@ -1,0 +1,260 @@
+"""Near duplicates of texts and of records: found by MinHash, proved by the exact Jaccard similarity."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import Window as W
+from pyspark.sql import functions as F
+
+from transforms.deduplication import pairs
+from transforms.deduplication.keep import order_of, precedes
+from transforms.deduplication.shingles import Bands, Unit, sketch
+from transforms.rows import ROW_ID, Rejection, is_kept, quoted, reject
+from transforms.step import Comparer, StepError, Workspace, need
+
+LENGTH = "length"  # in `keep`: of the compared text, where no column has this name
+WINDOW = 64  # rows of a crowded bucket that each of its rows is compared with
+EDGES_AT_ONCE = 4_000_000  # similar pairs that one task may hold, some 100 bytes each
+RECALL = 0.999
+SKETCHES = "sketches"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropNearDuplicates(Comparer):
+    """Of texts that are nearly the same, keep one and mark the others: only what is proved similar to a kept text.
+
+    columns: the text; several columns are compared as one text, in their order, a null as an empty one.
+    similarity: least Jaccard similarity of the sets of shingles of a marked text and the kept one, above 0, to 1.
+    shingle: tokens of a shingle. Shorter texts are compared by pairs of tokens, those of one token by it.
+    unit: what a token is: `words` (runs of letters, digits and _, in lower case), `characters`, or `auto` (words, but
+        every character of scripts that put no spaces between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese).
+    keep: which text stays, as an ORDER BY list; `length` is the text's number of characters. Nulls come last, ties
+        fall to the smaller `_row_id`. Texts are taken in this order, and one goes if a text that stays is similar to
+        it: no chain of similar texts takes one away whose own likeness is gone. Rows of earlier builds come first.
+    recall: least probability that a pair at the threshold is found; more alike pairs are found with a higher one.
+    cluster: the name of a new column: nothing is marked, but the row id of the text that would stay is written there
+        (of a row that stays, its own), and beside it `<cluster>_similarity`, the similarity with that text.
+    Null texts and those without a character are never compared. Evidence: the kept row's id, the similarity (score),
+    the threshold and the rule. The row ids must be distinct: put `drop_duplicates` before where a row may come twice.
+    Cost: one pass over the texts (42 MB a CPU second measured on English), shuffles of sketches, and an exact
+    comparison for each candidate pair; rows of a crowded bucket meet at most 128 others of it, so no step grows with a
+    square. Source: Broder 1997; Indyk and Motwani 1998; the choice is the greedy maximal independent set.
+    """
+
+    name: ClassVar[str] = "drop_near_duplicates"
+    state: ClassVar[str] = SKETCHES
+    columns: tuple[str, ...]
+    similarity: float = 0.8
+    shingle: int = 5
+    unit: Unit = "auto"
+    keep: str = f"{LENGTH} desc"
+    recall: float = RECALL
+    cluster: str | None = None
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need(self.columns, have)
+        need((c for c, _ in order_of(self.keep) if not c.startswith("_") and c != LENGTH), have)
+        if not self.columns:
+            raise StepError("columns: name the column of the text")
+        for option, value in (("similarity", self.similarity), ("recall", self.recall)):
+            if not 0 < value <= 1 or (option == "recall" and value == 1):
+                raise StepError(f"{option}: {value} is not above 0 and {'below' if option == 'recall' else 'up to'} 1")
+        if self.shingle < 1:
+            raise StepError(f"shingle: {self.shingle} is less than one token")
+        new = [] if self.cluster is None else [self.cluster, f"{self.cluster}_similarity"]
+        for column in new:
+            if column in have:
+                raise StepError(f"cluster: there is a column '{column}' already")
+        return [*have, *new]
+
+    @property
+    def bands(self) -> Bands:
+        return Bands.of(self.similarity, self.recall)
+
+    @property
+    def limits(self) -> pairs.Limits:
+        return pairs.Limits(self.similarity, self.bands.values, WINDOW)
+
+    def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
+        sketches, _ = space.keep(self.sketched(df), SKETCHES)
+        need_distinct(sketches)
+        known = space.known(SKETCHES)
+        decisions, _ = space.keep(self.decided(sketches, known, space), "decisions")
+        space.record(SKETCHES)
+        return self.marked(df, decisions)
+
+    # -- sketches
+
+    def sketched(self, df: DataFrame) -> DataFrame:
+        """Of every text to be compared: row id, rank (what `keep` orders by), and its sketch."""
+        text = self.text(df)
+        kinds = dict(df.dtypes)
+        order = [F.col(quoted(c)) if c in kinds else F.length(text) for c, _ in order_of(self.keep)]
+        rank = F.struct(*(c.alias(f"o{i}") for i, c in enumerate(order)), F.col(ROW_ID).alias("id"))
+        texts = df.where(is_kept() & (F.length(text) > 0)).select(ROW_ID, rank.alias("rank"), text.alias("text"))
+        schema = ", ".join(
+            (
+                f"{ROW_ID} string",
+                f"rank {dict(texts.dtypes)['rank']}",
+                "size int",
+                "set binary",
+                "buckets array<bigint>",
+                "bits binary",
+                "shingles binary",
+            )
+        )
+        return texts.mapInArrow(sketch_batches(self.shingle, self.unit, self.bands), schema).where("size > 0")
+
+    def text(self, df: DataFrame) -> Column:
+        if len(self.columns) == 1:
+            return F.col(quoted(self.columns[0])).cast("string")
+        return F.concat_ws("\n", *(F.coalesce(F.col(quoted(c)).cast("string"), F.lit("")) for c in self.columns))
+
+    # -- who stays
+
+    def order(self) -> list[tuple[str, bool]]:
+        """The order of `rank`: what `keep` says, then the row id."""
+        return [*((f"o{i}", descending) for i, (_, descending) in enumerate(order_of(self.keep))), ("id", False)]
+
+    def decided(self, sketches: DataFrame, known: DataFrame | None, space: Workspace) -> DataFrame:
+        """The rows that go: _row_id, kept_row_id, score."""
+        narrow = sketches.drop("shingles")
+        order = self.rank_order()
+        first = W.partitionBy("set").orderBy(*order).rowsBetween(W.unboundedPreceding, W.currentRow)
+        narrow = narrow.withColumn("leader", F.first(ROW_ID).over(first))
+        if known is not None:
+            # A text that is published already stays, whatever comes later.
+            there = known.select("set", F.col(ROW_ID).alias("_there"))
+            narrow = narrow.join(there, on="set", how="left")
+            narrow = narrow.withColumn("leader", F.coalesce("_there", "leader")).drop("_there")
+        leaders = narrow.where(F.col("leader") == F.col(ROW_ID)).drop("leader")
+        twins = narrow.where(F.col("leader") != F.col(ROW_ID)).select(ROW_ID, "leader")
+
+        edges, count = self.edges(leaders, sketches, known, space)
+        gone = self.gone(edges, count, space)
+        # Of the texts that stay and are similar, the most similar one is the evidence.
+        standing = edges.join(gone.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
+        best = F.max_by("kept", F.struct("score", F.col("kept"))).alias("kept_row_id")
+        chosen = standing.groupBy(F.col("gone").alias(ROW_ID)).agg(best, F.max("score").alias("score"))
+        through = twins.join(
+            chosen.select(F.col(ROW_ID).alias("leader"), "kept_row_id", "score"), on="leader", how="left"
+        ).select(
+            ROW_ID,
+            F.coalesce("kept_row_id", "leader").alias("kept_row_id"),
+            F.coalesce("score", F.lit(1.0)).alias("score"),
+        )
+        return chosen.unionByName(through)
+
+    def rank_order(self) -> list[Column]:
+        return [
+            F.col(f"rank.{c}").desc_nulls_last() if descending else F.col(f"rank.{c}").asc_nulls_last()
+            for c, descending in self.order()
+        ]
+
+    def edges(
+        self, leaders: DataFrame, sketches: DataFrame, known: DataFrame | None, space: Workspace
+    ) -> tuple[DataFrame, int]:
+        """Similar pairs: kept, gone, score, common; `kept` ranks before `gone`."""
+        rows = in_buckets(leaders.withColumn("old", F.lit(False)), self.bands.bands)
+        if known is not None:
+            touched = rows.select("bucket").distinct()
+            kinds = leaders.schema["rank"].dataType
+            nothing = [F.lit(None).cast(kinds[c].dataType).alias(c) for c, _ in self.order()[:-1]]  # type: ignore[index]
+            before = known.withColumn("rank", F.struct(*nothing, F.col(ROW_ID).alias("id")))
+            old = in_buckets(before.drop("shingles").withColumn("old", F.lit(True)), self.bands.bands)
+            rows = rows.unionByName(old.join(touched, on="bucket", how="left_semi"))
+        order = [F.col("second"), F.col("old").desc(), *self.rank_order()]
+        arranged = rows.select("bucket", "second", "old", "size", "bits", "rank").repartition("bucket")
+        arranged = arranged.sortWithinPartitions("bucket", *order)
+        sent = arranged.select("bucket", "second", "old", "size", "bits", F.struct("old", "rank").alias("row"))
+        kind = dict(sent.dtypes)["row"]
+        found = sent.mapInArrow(pairs.candidates(self.limits), f"one {kind}, other {kind}")
+        first = F.col("one.old") | (~F.col("other.old") & precedes(self.order(), "one.rank", "other.rank"))
+        both = [F.col("one.rank.id"), F.col("other.rank.id")]
+        oriented = found.select(
+            F.when(first, both[0]).otherwise(both[1]).alias("kept"),
+            F.when(first, both[1]).otherwise(both[0]).alias("gone"),
+        ).distinct()
+        likely, _ = space.keep(oriented, "candidates")
+
+        sets = sketches.select(ROW_ID, "shingles")
+        if known is not None:
+            sets = sets.unionByName(known.select(ROW_ID, "shingles"))
+        own = sets.join(likely.select(F.col("kept").alias(ROW_ID)).distinct(), on=ROW_ID, how="left_semi")
+        own = own.select(F.col(ROW_ID).alias("kept"), F.lit(None).cast("string").alias("gone"), "shingles")
+        theirs = likely.join(sketches.select(F.col(ROW_ID).alias("gone"), "shingles"), on="gone", how="inner")
+        together = own.unionByName(theirs).repartition("kept")
+        compared = together.sortWithinPartitions("kept", F.col("gone").asc_nulls_first()).mapInArrow(
+            pairs.similarities(self.similarity), "kept string, gone string, score double, common bigint"
+        )
+        return space.keep(compared, "edges")
+
+    def gone(self, edges: DataFrame, count: int, space: Workspace) -> DataFrame:
+        """The rows that go (`gone`): in one task if it can hold the edges, else round by round until it can."""
+        found, turn = [], 0
+        left = edges.select("kept", "gone")
+        while count > EDGES_AT_ONCE:
+            # Who has nobody before it stays, and takes with it all that are similar.
+            stays = left.select("kept").join(left.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
+            leaves, _ = space.keep(
+                left.join(stays.distinct(), on="kept", how="left_semi").select("gone").distinct(), f"gone_{turn}"
+            )
+            found.append(leaves)
+            left = left.join(leaves, on="gone", how="left_anti")
+            left = left.join(leaves.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
+            left, count = space.keep(left, f"edges_{turn}")
+            turn += 1
+        last = left.coalesce(1).mapInArrow(pairs.removed, "gone string")
+        for leaves in found:
+            last = last.unionByName(leaves)
+        return last
+
+    # -- marks
+
+    def marked(self, df: DataFrame, decisions: DataFrame) -> DataFrame:
+        df = df.join(decisions.withColumnsRenamed({"kept_row_id": "_kept", "score": "_score"}), on=ROW_ID, how="left")
+        if self.cluster is not None:
+            columns = {
+                self.cluster: F.when(is_kept(), F.coalesce("_kept", F.col(ROW_ID))),
+                f"{self.cluster}_similarity": F.when(is_kept(), F.coalesce("_score", F.lit(1.0))),
+            }
+            return df.withColumns(columns).drop("_kept", "_score")
+        evidence = {
+            "kept_row_id": F.col("_kept"),
+            "score": F.round("_score", 6),
+            "threshold": F.lit(self.similarity),
+            "rule": F.lit(f"jaccard of {self.shingle}-token shingles ({self.unit})"),
+        }
+        again = Rejection(
+            F.col("_kept").isNotNull(), f"nearly repeats another row in {', '.join(self.columns)}", evidence
+        )
+        return reject(df, self.name, again).drop("_kept", "_score")
+
+
+def sketch_batches(
+    size: int, unit: Unit, bands: Bands
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            found = sketch(batch.column("text"), size, unit, bands).columns()
+            columns = [batch.column(0), batch.column(1), *found.values()]
+            yield pa.RecordBatch.from_arrays(columns, [*batch.schema.names[:2], *found])
+
+    return run
+
+
+def in_buckets(sketches: DataFrame, bands: int) -> DataFrame:
+    """A row for each bucket of each sketch, and the bucket of the next band as `second`."""
+    place = sketches.select("*", F.posexplode("buckets").alias("band", "bucket"))
+    return place.withColumn("second", F.col("buckets")[(F.col("band") + 1) % bands]).drop("buckets", "band")
+
+
+def need_distinct(sketches: DataFrame) -> None:
+    again = sketches.groupBy(ROW_ID).count().where("count > 1").select(ROW_ID).limit(1).collect()
+    if again:
+        raise StepError(
+            f"two rows have the id {again[0][0]}; put drop_duplicates before, so that evidence can name one of them"
+        )

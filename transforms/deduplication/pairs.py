@@ -1,0 +1,210 @@
+"""Similar sets among sketches: candidates from shared buckets, exact similarities, and who stays.
+
+Each function here is a body of `mapInArrow`: it sees the rows of one partition in an order that its caller gives them,
+one Arrow batch after another, and holds a bounded number of rows between batches.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from transforms.deduplication.shingles import BLOCK, HASH_BITS, deviation, estimated
+
+Batches = Iterator[pa.RecordBatch]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When two sets are worth an exact comparison."""
+
+    threshold: float
+    values: int  # of a signature
+    window: int  # rows of a bucket that a row is compared with
+
+    @property
+    def least_estimate(self) -> float:
+        """Three and a half standard deviations below the threshold: one pair in 4,000 at the threshold is lost."""
+        return self.threshold - 3.5 * deviation(self.threshold, self.values)
+
+
+def candidates(limits: Limits) -> Callable[[Batches], Batches]:
+    """Pairs that share a bucket and may reach the threshold by their sizes and by the estimate.
+
+    Rows come sorted by bucket, then second (another bucket of theirs), then rank: columns bucket, second, old, size,
+    bits and row. Each row meets the `window` rows before it in its bucket and the first `window` that agree in second
+    too, so that the cost of a bucket grows with its rows and not with their square; a bucket of at most `window` + 1
+    rows is compared in full. Two old rows never meet. Gives `one` and `other`, the `row`s of each pair.
+    """
+
+    def pairs(batches: Batches) -> Batches:
+        carried: pa.Table | None = None
+        for batch in batches:
+            fresh = pa.Table.from_batches([batch])
+            have = carried.num_rows if carried is not None else 0
+            rows = (pa.concat_tables([carried, fresh]) if carried is not None else fresh).combine_chunks()
+            bucket, second = (rows[c].to_numpy() for c in ("bucket", "second"))
+            starts = starts_of(bucket, second)
+            one, other = meetings(bucket, starts, have, limits.window)
+            one, other = likely(rows, one, other, limits)
+            if len(one):
+                row = rows["row"].combine_chunks()
+                yield pa.RecordBatch.from_arrays([row.take(pa.array(i)) for i in (one, other)], ["one", "other"])
+            carried = rows.take(pa.array(to_carry(bucket, starts, limits.window)))
+
+    return pairs
+
+
+def starts_of(*columns: npt.NDArray[Any]) -> Ints:
+    """For each row, the first row of its run of equal values."""
+    n = len(columns[0])
+    changes = np.ones(n, np.bool_)
+    if n:
+        changes[1:] = np.logical_or.reduce([c[1:] != c[:-1] for c in columns])
+    return np.maximum.accumulate(np.where(changes, np.arange(n), 0))
+
+
+def meetings(bucket: npt.NDArray[Any], starts: Ints, have: int, window: int) -> tuple[Ints, Ints]:
+    """Which rows meet; the first `have` rows have met among themselves already."""
+    n, first, later = len(bucket), [], []
+    for distance in range(1, window + 1):
+        at = np.flatnonzero(bucket[distance:] == bucket[:-distance]) if distance < n else np.zeros(0, np.int64)
+        if not len(at):
+            break
+        at = at[at + distance >= have]
+        first.append(at)
+        later.append(at + distance)
+    far = np.flatnonzero((np.arange(n) - starts > window) & (np.arange(n) >= have))
+    for place in range(window if len(far) else 0):
+        at = far[far - (starts[far] + place) > window]
+        first.append(starts[at] + place)
+        later.append(at)
+    if not first:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    return np.concatenate(first), np.concatenate(later)
+
+
+def to_carry(bucket: npt.NDArray[Any], starts: Ints, window: int) -> Ints:
+    """The rows that rows to come may meet: of the last bucket its last rows, and the first of its last run."""
+    n = len(bucket)
+    if not n:
+        return np.zeros(0, np.int64)
+    last = np.arange(max(n - window, 0), n)
+    head = np.arange(starts[-1], min(starts[-1] + window, n))
+    return np.union1d(last[bucket[last] == bucket[-1]], head)
+
+
+def likely(rows: pa.Table, one: Ints, other: Ints, limits: Limits) -> tuple[Ints, Ints]:
+    """Leave out pairs of old rows, pairs whose sizes forbid the similarity, and pairs whose estimate is too low."""
+    old, size = rows["old"].to_numpy(), rows["size"].to_numpy()
+    fits = ~(old[one] & old[other])
+    small, large = np.minimum(size[one], size[other]), np.maximum(size[one], size[other])
+    fits &= small >= limits.threshold * large - 1e-9
+    one, other = one[fits], other[fits]
+    if len(one):
+        bits = np.frombuffer(b"".join(rows["bits"].to_pylist()), np.uint8).reshape(rows.num_rows, -1)
+        close = estimated(bits[one], bits[other], limits.values) >= limits.least_estimate
+        one, other = one[close], other[close]
+    return one, other
+
+
+def similarities(threshold: float) -> Callable[[Batches], Batches]:
+    """The exact Jaccard similarity of candidates, where it reaches the threshold.
+
+    Rows come sorted by kept, the row itself (`gone` null) before its candidates: columns kept, gone, shingles. Gives
+    kept, gone, score, common (the size of the intersection).
+    """
+
+    def scores(batches: Batches) -> Batches:
+        holder, hashes = None, np.zeros(0, np.uint64)
+        for batch in batches:
+            kept, gone, sets = (batch.column(c).to_pylist() for c in ("kept", "gone", "shingles"))
+            pairs: list[tuple[str, str, Any, Any]] = []
+            for k, g, data in zip(kept, gone, sets, strict=True):
+                if g is None:
+                    holder, hashes = k, np.frombuffer(data, np.uint64)
+                elif k != holder:
+                    raise ValueError(f"the shingles of {k} are missing")
+                else:
+                    pairs.append((k, g, hashes, np.frombuffer(data, np.uint64)))
+            for some in chunks(pairs):
+                common = in_common(some)
+                union = np.array([len(a) + len(b) for _, _, a, b in some]) - common
+                score = common / union
+                fits = np.flatnonzero(score >= threshold)
+                yield pa.RecordBatch.from_pydict(
+                    {
+                        "kept": pa.array([some[i][0] for i in fits], pa.string()),
+                        "gone": pa.array([some[i][1] for i in fits], pa.string()),
+                        "score": score[fits],
+                        "common": common[fits],
+                    }
+                )
+
+    return scores
+
+
+def chunks(pairs: list[Any]) -> Iterator[list[Any]]:
+    """Pairs by as many as fit the cache."""
+    some: list[Any] = []
+    size = 0
+    for pair in pairs:
+        some.append(pair)
+        size += len(pair[2]) + len(pair[3])
+        if size > BLOCK or len(some) >> (64 - HASH_BITS):
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def in_common(pairs: list[Any]) -> Ints:
+    """How many hashes the two sets of each pair share: one sort finds those that stand twice."""
+    lengths = np.array([len(a) + len(b) for _, _, a, b in pairs])
+    number = np.repeat(np.arange(len(pairs), dtype=np.uint64) << np.uint64(HASH_BITS), lengths)
+    keys = np.concatenate([x for _, _, a, b in pairs for x in (a, b)]) | number
+    keys.sort()
+    twice = keys[1:][keys[1:] == keys[:-1]] >> np.uint64(HASH_BITS)
+    return np.bincount(twice.astype(np.int64), minlength=len(pairs))
+
+
+def removed(batches: Batches) -> Batches:
+    """The rows that go, from all edges at once: columns kept, gone, where `kept` ranks before `gone`.
+
+    A row goes if one that ranks before it stays and is similar to it; so in the order of ranks, whatever the order of
+    the edges. Memory: about 100 bytes an edge.
+    """
+    tables = [pa.Table.from_batches([b]) for b in batches]
+    if not tables:
+        return
+    edges = pa.concat_tables(tables)
+    names = pa.chunked_array([*edges["kept"].chunks, *edges["gone"].chunks]).dictionary_encode().combine_chunks()
+    if isinstance(names, pa.ChunkedArray):
+        names = names.chunk(0)
+    codes = names.indices.to_numpy()
+    kept, gone = codes[: edges.num_rows], codes[edges.num_rows :]
+    yield pa.RecordBatch.from_arrays(
+        [names.dictionary.take(pa.array(goes(kept, gone, len(names.dictionary))))], ["gone"]
+    )
+
+
+def goes(kept: npt.NDArray[Any], gone: npt.NDArray[Any], n: int) -> Ints:
+    """The greedy choice, all rows at once that are ready for it."""
+    stays, leaves = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    while True:
+        open_edges = ~leaves[kept] & ~leaves[gone]
+        kept, gone = kept[open_edges], gone[open_edges]
+        waits = np.zeros(n, np.bool_)
+        waits[gone] = True
+        now_stay = np.zeros(n, np.bool_)
+        now_stay[kept] = True
+        now_stay &= ~waits & ~stays
+        now_leave = gone[stays[kept]]
+        if not now_stay.any() and not len(now_leave):
+            return np.flatnonzero(leaves)
+        stays |= now_stay
+        leaves[now_leave] = True
