@@ -169,6 +169,95 @@ def run(
         summary(outcome)
 
 
+@headgate.command()
+@click.argument("source", metavar="INPUT")
+@lake_options
+@click.option("--into", required=True, metavar="TABLE", help="The table of what stays.")
+@click.option("--exact", metavar="COL,…", help="Rows equal in these columns are duplicates.")
+@click.option(
+    "--text", metavar="COL,…", help="Rows nearly equal in this text are duplicates; several columns count as one."
+)
+@click.option("--similarity", type=float, default=0.8, show_default=True, help="Of --text: least Jaccard similarity.")
+@click.option("--shingle", type=int, default=5, show_default=True, help="Of --text: tokens of a shingle.")
+@click.option(
+    "--unit",
+    type=click.Choice(["auto", "words", "characters"]),
+    default="auto",
+    show_default=True,
+    help="Of --text: what a token is; auto takes scripts without spaces by characters.",
+)
+@click.option("--ignore", metavar="WHAT,…", help="Of --exact: case, spaces, unicode, punctuation make no difference.")
+@click.option("--keep", metavar="ORDER", help="Which row stays, as ORDER BY (default: of --text 'length desc').")
+@click.option("--key", metavar="COL,…", help="Columns that identify a row of a file (default: its whole content).")
+@click.option(
+    "--cluster", metavar="COL", help="Of --text: remove nothing, write into this column which row would stay."
+)
+@as_json
+def dedup(
+    source: str,
+    env: str | None,
+    lake: str | None,
+    landing: str | None,
+    into: str,
+    exact: str | None,
+    text: str | None,
+    similarity: float,
+    shingle: int,
+    unit: str,
+    ignore: str | None,
+    keep: str | None,
+    key: str | None,
+    cluster: str | None,
+    json_: bool,
+) -> None:
+    """Publish INPUT (a file, a folder of files, or a table of the lake) without its duplicates.
+
+    \b
+    headgate dedup docs.parquet --key id --text text --into clean_docs
+    headgate dedup landing/articles --text title,body --similarity 0.7 --keep "published, length desc" --into articles
+    headgate dedup customers.csv --exact email --ignore case,spaces --keep "updated desc" --into customers
+    headgate trace --table clean_docs --key id=17         why a row went, beside the one that stayed
+
+    With --text a row goes only if it is proved similar to one that stays. Run again when files have come: only they
+    are compared, with each other and with what is published. Every removed row is in the ledger with the row that
+    stayed, the score and the threshold.
+    """
+    from jobs import dedup as deduplication
+    from jobs import run as runs
+
+    if (exact is None) == (text is None):
+        raise UsageError("give exactly one of --exact and --text")
+    for option, value, goes_with in (("--ignore", ignore, exact), ("--cluster", cluster, text)):
+        if value and not goes_with:
+            raise UsageError(f"{option} goes with {'--exact' if option == '--ignore' else '--text'}")
+    if exact is not None:
+        options = {"columns": listed(exact), "ignore": listed(ignore), **({"keep": keep} if keep else {})}
+        steps = [("drop_duplicates", options)]
+    else:
+        near = {"columns": listed(text), "similarity": similarity, "shingle": shingle, "unit": unit, "cluster": cluster}
+        options = {**near, **({"keep": keep} if keep else {})}
+        steps = [("drop_near_duplicates", options)]
+    environment = environment_of(env, lake, landing)
+    where = Lake(environment.lake)
+    pipeline, folder = deduplication.pipeline_of(source, into, where, listed(key), steps)
+    environment = environment.model_copy(update={"landing": folder})
+    with spark_of(environment) as start:
+        outcome = runs.run(pipeline, environment, where, start, Progress())
+    found = where.published(into)
+    biggest = deduplication.clusters(where, into, found.facts["build"]) if found else []
+    if json_:
+        click.echo(json.dumps({**dataclasses.asdict(outcome), "biggest": biggest}, default=str))
+        return
+    summary(outcome)
+    if biggest:
+        click.echo("the rows that stand for most removed ones:")
+        show(biggest, False, ["kept_row_id", "removed", "weakest"])
+
+
+def listed(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
 def summary(outcome: Any) -> None:
     """The one-screen summary of a run."""
     table = RichTable(box=None, pad_edge=False)

@@ -10,6 +10,7 @@ from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from transforms.deduplication import pairs
+from transforms.deduplication.exact import DropDuplicates
 from transforms.deduplication.keep import order_of, precedes
 from transforms.deduplication.shingles import Bands, Unit, sketch
 from transforms.rows import ROW_ID, Rejection, is_kept, quoted, reject
@@ -38,7 +39,8 @@ class DropNearDuplicates(Comparer):
     cluster: the name of a new column: nothing is marked, but the row id of the text that would stay is written there
         (of a row that stays, its own), and beside it `<cluster>_similarity`, the similarity with that text.
     Null texts and those without a character are never compared. Evidence: the kept row's id, the similarity (score),
-    the threshold and the rule. The row ids must be distinct: put `drop_duplicates` before where a row may come twice.
+    the threshold and the rule. Of rows with one id, as when a record was delivered twice, one is compared, and the
+    others are marked as its exact repeats.
     Cost: one pass over the texts (42 MB a CPU second measured on English), shuffles of sketches, and an exact
     comparison for each candidate pair; rows of a crowded bucket meet at most 128 others of it, so no step grows with a
     square. Source: Broder 1997; Indyk and Motwani 1998; the choice is the greedy maximal independent set.
@@ -80,7 +82,10 @@ class DropNearDuplicates(Comparer):
 
     def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
         sketches, _ = space.keep(self.sketched(df), SKETCHES)
-        need_distinct(sketches)
+        if not are_distinct(sketches):
+            # A record that came twice: marks are found by row id, so only one of its rows may be in question.
+            df = DropDuplicates(columns=(ROW_ID,)).apply(df, {})
+            sketches, _ = space.keep(self.sketched(df), SKETCHES)
         known = space.known(SKETCHES)
         decisions, _ = space.keep(self.decided(sketches, known, space), "decisions")
         space.record(SKETCHES)
@@ -252,9 +257,5 @@ def in_buckets(sketches: DataFrame, bands: int) -> DataFrame:
     return place.withColumn("second", F.col("buckets")[(F.col("band") + 1) % bands]).drop("buckets", "band")
 
 
-def need_distinct(sketches: DataFrame) -> None:
-    again = sketches.groupBy(ROW_ID).count().where("count > 1").select(ROW_ID).limit(1).collect()
-    if again:
-        raise StepError(
-            f"two rows have the id {again[0][0]}; put drop_duplicates before, so that evidence can name one of them"
-        )
+def are_distinct(sketches: DataFrame) -> bool:
+    return not sketches.groupBy(ROW_ID).count().where("count > 1").limit(1).count()

@@ -1,0 +1,344 @@
+"""Near duplicates: the sketches against plain Python, the choice against a greedy loop over all pairs."""
+
+import random
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyspark.sql import functions as F
+
+from tests.conftest import SHARED_DATA
+from tests.transforms.frames import applied, frame, kept, rejected
+from transforms.deduplication import near, pairs, shingles
+from transforms.deduplication.near import DropNearDuplicates
+from transforms.deduplication.pairs import goes
+from transforms.deduplication.shingles import Bands, sketch
+from transforms.rows import Rejection, reject
+from transforms.step import StepError
+
+SURE = 0.9999999  # a pair at the threshold is missed once in ten million
+WORDS = [
+    "the",
+    "gate",
+    "opens",
+    "at",
+    "dawn",
+    "and",
+    "closes",
+    "when",
+    "rain",
+    "falls",
+    "on",
+    "both",
+    "sides",
+    "of",
+    "it",
+]
+
+
+# -- plain Python
+
+
+def tokens(text, unit="words"):
+    """Without scripts that have no spaces: those are tested by example."""
+    found = re.findall(r"\w+", "".join(c.lower()[0] for c in text))
+    return [c for word in found for c in word] if unit == "characters" else found
+
+
+def shingle_set(text, size=5, unit="words"):
+    found = tokens(text, unit)
+    size = size if len(found) >= size else min(2, len(found))
+    return {tuple(found[i : i + size]) for i in range(len(found) - size + 1)} if found else {text}
+
+
+def jaccard(a, b):
+    return len(a & b) / len(a | b)
+
+
+def greedy(texts, order, threshold, **how):
+    """For each text that goes: (the most similar one that stays, similarity). `order` ranks the texts."""
+    sets = [shingle_set(t, **how) if t else set() for t in texts]
+    stays, gone = [], set()
+    for i in order:
+        if sets[i] and any(jaccard(sets[i], sets[k]) >= threshold for k in stays):
+            gone.add(i)
+        elif sets[i]:
+            stays.append(i)
+    return {i: max(jaccard(sets[i], sets[k]) for k in stays) for i in gone}
+
+
+def longest_first(texts, ids):
+    return sorted(range(len(texts)), key=lambda i: (-len(texts[i] or ""), ids[i]))
+
+
+def perturbed(seed, families=25, copies=6, words=150):
+    """Texts in families: copies of a text with some words changed, so that similarities lie on all sides of 0.8."""
+    rng = random.Random(seed)
+    texts = []
+    for _ in range(families):
+        text = [rng.choice(WORDS) + str(rng.randint(0, 30)) for _ in range(words)]
+        for _ in range(rng.randint(1, copies)):
+            copy = list(text)
+            for _ in range(rng.randint(0, 4)):
+                copy[rng.randrange(len(copy))] = rng.choice(WORDS)
+            texts.append(" ".join(copy[: len(copy) - rng.randint(0, 3)]))
+    rng.shuffle(texts)
+    return texts
+
+
+def evidence(df):
+    """Number of the marked row -> (number of the kept row, score)."""
+    number = {r["_row_id"]: r["n"] for r in df.select("_row_id", "n").collect()}
+    marks = rejected(df, "n").collect()
+    return {r["n"]: (number[r["evidence"]["kept_row_id"]], float(r["evidence"]["score"])) for r in marks}
+
+
+def numbered(spark, texts):
+    return frame(spark, "n int, text string", *enumerate(texts))
+
+
+def assert_as_greedy(df, texts, step, **how):
+    ids = [r["_row_id"] for r in df.orderBy("n").select("_row_id").collect()]
+    wanted = greedy(texts, longest_first(texts, ids), step.similarity, **how)
+    found = evidence(applied(step, df))
+    assert found.keys() == wanted.keys()
+    sets = [shingle_set(t, **how) for t in texts if t is not None]
+    for gone, (stays, score) in found.items():
+        assert stays not in wanted
+        assert score == pytest.approx(wanted[gone], abs=1e-6)
+        if None not in texts:
+            assert score == pytest.approx(jaccard(sets[gone], sets[stays]), abs=1e-6)
+    return found
+
+
+# -- sketches
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.one_of(st.none(), st.text(alphabet="abCDéßИ _-.\n1中😀", max_size=60)), max_size=8), st.integers(1, 6)
+)
+def test_texts_have_as_many_shingles_as_in_plain_python(texts, size):
+    found = sketch(pa.array(texts, pa.string()), size, "words", Bands.of(0.8, 0.99)).sizes
+    assert found.tolist() == [len(shingle_set(t, size)) if t else 0 for t in texts]
+
+
+def test_a_sketch_is_the_same_in_any_company_and_any_pieces(monkeypatch):
+    texts = [*perturbed(1), "", None, "!?", "one", "two words", "中文 文本", " ".join(WORDS * 40), "x" * 500]
+    bands = Bands.of(0.8, 0.99)
+    together = sketch(pa.array(texts), 5, "auto", bands).columns()
+    alone = [sketch(pa.array([t], pa.string()), 5, "auto", bands).columns() for t in texts]
+    assert {k: v.to_pylist() for k, v in together.items()} == {
+        k: [one[k][0].as_py() for one in alone] for k in together
+    }
+    monkeypatch.setattr(shingles, "BLOCK", 64)
+    longer = [t for t in texts if t and len(t) > 64 and " " in t]
+    assert len(longer) > 10
+    pieces = sketch(pa.array(longer), 5, "auto", bands).columns()["shingles"].to_pylist()
+    assert pieces == [s for s, t in zip(together["shingles"].to_pylist(), texts, strict=True) if t in longer]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("我喜欢喝茶", 5),
+        ("カタカナとひらがな", 9),
+        ("ผมชอบชา", 7),
+        ("tea 茶 time", 3),
+        ("한국어 문장", 2),
+        ("茶。茶！", 2),
+    ],
+)
+def test_scripts_without_spaces_are_taken_by_characters(text, count):
+    found, _ = shingles.tokens_of(text, "auto")
+    assert len(found) == count
+
+
+def test_bands_keep_their_promise():
+    for threshold in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0):
+        for recall in (0.9, 0.99, 0.999):
+            bands = Bands.of(threshold, recall)
+            assert bands.recall(threshold) >= recall
+    assert Bands.of(0.8, 0.999) == Bands(23, 6)
+
+
+def test_similar_sets_share_buckets_as_often_as_told():
+    rng, bands = random.Random(3), Bands.of(0.8, 0.9)
+    one, other, exact = [], [], []
+    for _ in range(400):
+        base = [f"w{rng.randint(0, 10**6)}" for _ in range(200)]
+        copy = list(base)
+        copy[rng.randrange(5, 100)] = "changed"
+        for i in range(3):
+            copy[120 + 20 * i] = f"changed{i}"
+        one.append(" ".join(base))
+        other.append(" ".join(copy))
+        exact.append(jaccard(shingle_set(one[-1]), shingle_set(other[-1])))
+    a, b = (sketch(pa.array(x), 5, "words", bands) for x in (one, other))
+    together = (a.buckets == b.buckets).any(axis=1).mean()
+    assert together == pytest.approx(bands.recall(float(np.mean(exact))), abs=0.05)
+    estimate = shingles.estimated(a.bits, b.bits, bands.values)
+    assert abs((estimate - exact).mean()) < 0.01
+    assert (estimate - exact).std() == pytest.approx(shingles.deviation(float(np.mean(exact)), bands.values), rel=0.2)
+
+
+# -- who stays
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 30), st.integers(0, 10**6))
+def test_the_choice_of_all_rows_at_once_is_the_greedy_one(n, seed):
+    rng = random.Random(seed)
+    edges = sorted({tuple(sorted((rng.randrange(n), rng.randrange(n)))) for _ in range(rng.randint(0, 60))})
+    edges = [(a, b) for a, b in edges if a != b]
+    wanted = set()
+    for b in range(n):
+        if any(x == b and a not in wanted for a, x in edges):
+            wanted.add(b)
+    kept_side, gone_side = (np.array([e[i] for e in edges], np.int64) for i in (0, 1))
+    assert set(goes(kept_side, gone_side, n).tolist()) == wanted
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_texts_go_as_in_a_greedy_loop_over_all_pairs(spark, seed):
+    texts = [*perturbed(seed), None, "", "short", "short", "!?", "?!", "!?"]
+    step = DropNearDuplicates(columns=("text",), recall=SURE)
+    found = assert_as_greedy(numbered(spark, texts), texts, step)
+    assert 20 < len(found) < 90
+
+
+def test_the_answer_depends_on_no_layout(spark):
+    texts = perturbed(2)
+    step = DropNearDuplicates(columns=("text",))
+    df = numbered(spark, texts)
+    answers = {
+        str(sorted(evidence(applied(step, some)).items()))
+        for some in (df.coalesce(1), df.repartition(7), df.orderBy("text"), df.repartition(64, "text"))
+    }
+    assert len(answers) == 1
+
+
+def test_rounds_over_the_cluster_choose_as_one_task_does(spark, monkeypatch):
+    texts = [t for seed in (4, 5) for t in perturbed(seed, families=12, copies=12)]
+    step = DropNearDuplicates(columns=("text",), similarity=0.6, recall=SURE)
+    at_once = evidence(applied(step, numbered(spark, texts)))
+    monkeypatch.setattr(near, "EDGES_AT_ONCE", 0)
+    assert evidence(applied(step, numbered(spark, texts))) == at_once
+
+
+def test_a_crowded_bucket_leaves_nothing_behind(spark):
+    base = [f"word{i}" for i in range(300)]
+    texts = [" ".join([*base[:i], f"other{i}", *base[i + 1 :]]) for i in range(300)]
+    found = evidence(applied(DropNearDuplicates(columns=("text",)), numbered(spark, texts)))
+    assert len(found) == 299 and len({stays for stays, _ in found.values()}) == 1
+
+
+def test_no_chain_takes_a_text_away(spark):
+    # Each is similar to the next (0.82), none to the one after it (0.67).
+    words = [f"w{i}" for i in range(140)]
+    texts = [" ".join(words[10 * i : 10 * i + 104]) for i in range(4)]
+    df = frame(spark, "n int, text string", *enumerate(texts))
+    out = applied(DropNearDuplicates(columns=("text",), keep="n", recall=SURE), df)
+    assert {r["n"] for r in kept(out).collect()} == {0, 2}
+
+
+def test_keep_orders_the_choice(spark):
+    text = " ".join(WORDS)
+    rows = [(0, text, 2, None), (1, text, 1, "b"), (2, text, 1, "a"), (3, text, None, "z")]
+    df = frame(spark, "n int, text string, source int, day string", *rows)
+    for keep, stays in (("source, day", 2), ("source, day desc", 1), ("source desc", 0), ("day desc", 3)):
+        out = applied(DropNearDuplicates(columns=("text",), keep=keep), df)
+        assert [r["n"] for r in kept(out).collect()] == [stays], keep
+
+
+def test_the_same_record_twice_is_compared_once(spark):
+    text = " ".join(WORDS)
+    df = frame(spark, "n int, text string", (1, text), (1, text), (2, text + " more"))
+    out = applied(DropNearDuplicates(columns=("text",), similarity=0.9), df)
+    assert [r["n"] for r in kept(out).collect()] == [2]
+    assert sorted(r["step"] for r in rejected(out, "n").collect()) == ["drop_duplicates", "drop_near_duplicates"]
+
+
+def test_clusters_are_told_and_nothing_is_marked(spark):
+    text = " ".join(WORDS)
+    df = frame(spark, "n int, text string", (0, text + " more"), (1, text), (2, "another text of its own"), (3, None))
+    out = applied(DropNearDuplicates(columns=("text",), cluster="cluster", recall=SURE), df)
+    rows = {r["n"]: r for r in out.collect()}
+    assert all(r["_rejected"] is None for r in rows.values())
+    assert rows[0]["cluster"] == rows[1]["cluster"] == rows[0]["_row_id"]
+    assert rows[1]["cluster_similarity"] == pytest.approx(11 / 12) and rows[0]["cluster_similarity"] == 1
+    assert rows[2]["cluster"] == rows[2]["_row_id"] and rows[3]["cluster"] == rows[3]["_row_id"]
+
+
+def test_records_are_compared_over_several_columns(spark):
+    rows = [(0, "Ana Maria", "Calle Mayor 12"), (1, "Ana  María", "Calle Mayor 12"), (2, "Ana Maria", "Gran Via 3")]
+    df = frame(spark, "n int, name string, street string", *rows)
+    step = DropNearDuplicates(columns=("name", "street"), unit="characters", shingle=2, similarity=0.6, keep="n")
+    assert {r["n"] for r in kept(applied(step, df)).collect()} == {0, 2}
+
+
+def test_rows_that_were_marked_before_do_not_compete(spark):
+    text = " ".join(WORDS)
+    df = frame(spark, "n int, text string", (0, text + " more"), (1, text))
+    marked = reject(df, "before", Rejection(F.col("n") == 0, "not wanted", {}))
+    assert rejected(applied(DropNearDuplicates(columns=("text",)), marked), "n").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"columns": ("txt",)}, "did you mean 'text'"),
+        ({"columns": ()}, "columns: name the column"),
+        ({"columns": ("text",), "similarity": 0.0}, "similarity: 0.0 is not above 0"),
+        ({"columns": ("text",), "similarity": 80.0}, "similarity: 80.0"),
+        ({"columns": ("text",), "recall": 1.0}, "recall: 1.0"),
+        ({"columns": ("text",), "keep": "len desc"}, "there is no column 'len'"),
+        ({"columns": ("text",), "cluster": "n"}, "there is a column 'n' already"),
+        ({"columns": ("text",), "shingle": 0}, "shingle: 0"),
+    ],
+)
+def test_wrong_options_are_refused(options, told):
+    with pytest.raises(StepError, match=told):
+        DropNearDuplicates(**options).names_after(["n", "text"], {})
+
+
+def test_real_documents_go_as_in_a_greedy_loop(spark):
+    """The part of real documents that are alike at all, cut to size, and as many others."""
+    folder = SHARED_DATA / "nd_system_docs"
+    if not folder.exists():
+        pytest.skip("shared data is not here")
+    pair = pq.read_table(folder / "truth_pairs.parquet").to_pylist()
+    alike = sorted({p[k] for p in pair if 0.75 < p["j"] < 0.85 for k in ("a", "b")})[:250]
+    text = pq.read_table(folder / "corpus.parquet")["text"]
+    texts = [text[i].as_py()[:2500] for i in [*alike, *range(0, 18_000, 72)]]
+    step = DropNearDuplicates(columns=("text",), unit="words", recall=SURE)
+    assert len(assert_as_greedy(numbered(spark, texts), texts, step)) > 40
+
+
+def test_candidates_are_found_across_arrow_batches():
+    limits = pairs.Limits(0.5, 12, 2)
+    row = pa.array([f"r{i}" for i in range(40)])
+    table = pa.table(
+        {
+            "bucket": np.repeat(np.arange(8, dtype=np.int64), 5),
+            "second": np.tile(np.array([0, 0, 0, 0, 1], np.int64), 8),
+            "old": np.zeros(40, np.bool_),
+            "size": np.full(40, 10, np.int32),
+            "bits": pa.array([b"\0\0\0"] * 40),
+            "row": row,
+        }
+    )
+
+    def found(rows):
+        batches = pairs.candidates(limits)(iter(table.to_batches(max_chunksize=rows)))
+        return sorted({(a, b) for x in batches for a, b in zip(*(c.to_pylist() for c in x.columns), strict=True)})
+
+    assert found(1) == found(3) == found(7) == found(40)
+    # Within a bucket: each with the two before it, and with the first two of its run.
+    expected = {(b * 5 + i, b * 5 + j) for b in range(8) for j in range(5) for i in range(j) if j - i <= 2}
+    expected |= {(b * 5 + i, b * 5 + 3) for b in range(8) for i in range(2)}
+    assert found(40) == sorted((f"r{a}", f"r{b}") for a, b in expected)
