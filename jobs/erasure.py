@@ -31,6 +31,7 @@ from pyspark.sql import SparkSession
 from jobs.deltalog import LOG, commits, file_system, parquet_format, paths_of, stored_files
 from jobs.diff import quoted
 from jobs.errors import HeadgateError, UsageError
+from jobs.increments import index_of
 from jobs.lake import SYSTEM_TABLES, Lake, is_conflict, now
 from jobs.progress import Progress
 from jobs.publishing import content_of
@@ -287,7 +288,7 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
             return rows.filter(pc.invert(gone))
 
         with progress.phase(table, "erase"):
-            remove_fitted(lake, table)
+            remove_learned(lake, table)
             files = rewrite(lake.path(table), name, change, [ROW_ID])
         told[table] = {"rows": plan["rows"].get(table, 0), "cells": columns, "files": files, "versions": {}}
     remove_folders(f"{lake.root}/_staging")
@@ -326,8 +327,10 @@ def mark(lake: Lake, table: str, name: str) -> None:
     )
 
 
-def remove_fitted(lake: Lake, table: str) -> None:
+def remove_learned(lake: Lake, table: str) -> None:
+    """What steps learned from rows, and what they know of each: the next build makes both anew."""
     remove_folders(f"{lake.root}/_system/fitted/{table}")
+    remove_folders(index_of(lake, table))
 
 
 def remove_folders(folder: str) -> None:

@@ -1,6 +1,6 @@
 """Building a table from what is new alone: what its input gained, and what earlier builds know of the rows before."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ class BuildSpace:
     index: str
     lasting: bool = False
     builds: tuple[str, ...] = ()
-    recorded: dict[str, str] = field(default_factory=dict)  # name -> where in the scratch
+    recorded: dict[str, list[str]] = field(default_factory=dict)  # name -> where in the scratch, and the columns
     step: str = ""
 
     def keep(self, df: DataFrame, name: str) -> tuple[DataFrame, int]:
@@ -47,8 +47,8 @@ class BuildSpace:
         rows = self.spark.read.format("delta").load(f"{self.index}/{self.step}-{name}")
         return rows.where(F.col("build").isin(*self.builds)).drop("build")
 
-    def record(self, name: str) -> None:
-        self.recorded[f"{self.step}-{name}"] = f"{self.folder}/{self.step}/{name}"
+    def record(self, name: str, columns: Sequence[str]) -> None:
+        self.recorded[f"{self.step}-{name}"] = [f"{self.folder}/{self.step}/{name}", *columns]
 
 
 def index_of(lake: Lake, table: str) -> str:
@@ -56,11 +56,11 @@ def index_of(lake: Lake, table: str) -> str:
 
 
 def save_index(
-    spark: SparkSession, lake: Lake, table: str, build: str, recorded: Mapping[str, str], published: DataFrame
+    spark: SparkSession, lake: Lake, table: str, build: str, recorded: Mapping[str, Sequence[str]], published: DataFrame
 ) -> None:
     """Append what the build's steps recorded of the rows that it publishes, once however often it is tried."""
-    for name, path in recorded.items():
-        rows = spark.read.parquet(path).join(published.select(ROW_ID), on=ROW_ID, how="left_semi")
+    for name, (path, *columns) in recorded.items():
+        rows = spark.read.parquet(path).select(*columns).join(published.select(ROW_ID), on=ROW_ID, how="left_semi")
         writer = rows.withColumn("build", F.lit(build)).write.format("delta").mode("append")
         once = {"txnAppId": f"headgate:index:{build}", "txnVersion": "1"}
         writer.options(**once).save(f"{index_of(lake, table)}/{name}")

@@ -60,15 +60,16 @@ def jaccard(a, b):
 
 
 def greedy(texts, order, threshold, **how):
-    """For each text that goes: (the most similar one that stays, similarity). `order` ranks the texts."""
+    """For each text that goes, its similarity with the most similar one that stays before it in `order`."""
     sets = [shingle_set(t, **how) if t else set() for t in texts]
-    stays, gone = [], set()
+    stays, gone = [], {}
     for i in order:
-        if sets[i] and any(jaccard(sets[i], sets[k]) >= threshold for k in stays):
-            gone.add(i)
+        best = max((jaccard(sets[i], sets[k]) for k in stays), default=0) if sets[i] else 0
+        if best >= threshold:
+            gone[i] = best
         elif sets[i]:
             stays.append(i)
-    return {i: max(jaccard(sets[i], sets[k]) for k in stays) for i in gone}
+    return gone
 
 
 def longest_first(texts, ids):

@@ -46,9 +46,10 @@ class DropDuplicates(Comparer):
     def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
         marked = self.marked(df, space.known(KEYS))
         if space.lasting:
-            known = [ROW_ID, *([FILE] if FILE in df.columns else []), self.key(df).alias("key")]
-            space.keep(marked.where(is_kept() & self.compared(df)).select(*known), KEYS)
-            space.record(KEYS)
+            known = [ROW_ID, *([FILE] if FILE in df.columns else [])]
+            keys = marked.where(is_kept() & self.compared(df)).select(*known, self.key(df).alias("key"))
+            space.keep(keys, KEYS)
+            space.record(KEYS, keys.columns)
         return marked
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:

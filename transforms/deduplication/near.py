@@ -88,7 +88,7 @@ class DropNearDuplicates(Comparer):
             sketches, _ = space.keep(self.sketched(df), SKETCHES)
         known = space.known(SKETCHES)
         decisions, _ = space.keep(self.decided(sketches, known, space), "decisions")
-        space.record(SKETCHES)
+        space.record(SKETCHES, [c for c in sketches.columns if c != "rank"])
         return self.marked(df, decisions)
 
     # -- sketches
@@ -140,7 +140,7 @@ class DropNearDuplicates(Comparer):
 
         edges, count = self.edges(leaders, sketches, known, space)
         gone = self.gone(edges, count, space)
-        # Of the texts that stay and are similar, the most similar one is the evidence.
+        # Of the texts that stay and come before it, the most similar one is the evidence.
         standing = edges.join(gone.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
         best = F.max_by("kept", F.struct("score", F.col("kept"))).alias("kept_row_id")
         chosen = standing.groupBy(F.col("gone").alias(ROW_ID)).agg(best, F.max("score").alias("score"))
