@@ -32,7 +32,7 @@ run: setup ## the main job: a real year of flights into landing/, built, gated a
 test: setup ## lint and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: setup ## the longer measurements of tests/benchmarks
 	$(BIN)/python -m tests.benchmarks
@@ -59,7 +59,7 @@ build: setup ## dist/: the wheel, and the same bytes as headgate.zip for spark-s
 
 lock: ## resolve the lock files anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header -o requirements/build.lock requirements/build.in
-	uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --extra demo --extra dev -o requirements/run.lock pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --extra demo --extra images --extra dev -o requirements/run.lock pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header -o requirements/java.lock requirements/java.in
 
 jars: ## the folder that HEADGATE_JARS may name on a closed network: deploy/jars/lib (needs Maven)

@@ -17,7 +17,7 @@ from expectations.gate import MASK, Gate, Verdict
 from expectations.suites import SuiteError
 from jobs.config import Environment, FileSource, Pipeline, Publish, Pulled
 from jobs.errors import GateBlocked, HeadgateError, InputMissing, UsageError
-from jobs.increments import BuildSpace, builds_within, config_key, index_of, new_part, save_index
+from jobs.increments import BuildSpace, config_key, index_of, new_part, save_index
 from jobs.lake import SAME_CONTENT, Lake, Published, is_conflict, now
 from jobs.lineage import columns_of
 from jobs.planning import TablePlan, build_key
@@ -126,7 +126,7 @@ class Builder:
             part = new_part(self.pipeline, self.lake, plan)
             if how.mode == "increment":
                 how = how.model_copy(update={"mode": "replace" if part is None else "append"})
-            builds = () if part is None else builds_within(self.lake, plan)
+            builds = () if part is None else tuple(self.lake.present_builds(table))
             work = f"{self.lake.staging(table)}/{key}-{self.run_id}{WORK}"
             lasting = self.pipeline.tables[table].publish.mode == "increment"
             space = BuildSpace(self.spark, work, index_of(self.lake, table), lasting, builds)

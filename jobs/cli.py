@@ -17,6 +17,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from jobs.config import Environment, json_schema, load_environment, load_pipeline, parse_date
 from jobs.errors import HeadgateError, UsageError
@@ -216,7 +217,7 @@ def dedup(
     headgate dedup docs.parquet --key id --text text --into clean_docs
     headgate dedup landing/articles --text title,body --similarity 0.7 --keep "published, length desc" --into articles
     headgate dedup customers.csv --exact email --ignore case,spaces --keep "updated desc" --into customers
-    headgate trace --table clean_docs --key id=17         why a row went, beside the one that stayed
+    headgate trace --table clean_docs_input --key id=17   why a row went, beside the one that stayed
 
     With --text a row goes only if it is proved similar to one that stays. Run again when files have come: only they
     are compared, with each other and with what is published. Every removed row is in the ledger with the row that
@@ -519,9 +520,29 @@ def trace(
         return
     for i in ids:
         click.echo(f"row {i}")
-        show([e for e in story if e["row_id"] == i], False, ["table", "event", "detail"])
+        mine = [e for e in story if e["row_id"] == i]
+        show(mine, False, ["table", "event", "detail"])
+        for entry in mine:
+            if "kept" in entry:
+                show_beside(entry["row"], entry["kept"])
     if not ids:
         click.echo("(no rows)")
+
+
+def show_beside(row: dict[str, Any], kept: dict[str, Any], lines: int = 40) -> None:
+    """The cells of a row that went, beside those of the one that stayed."""
+    from jobs.trace import side_by_side
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    told = side_by_side(row, kept, max(20, (console.width - 24) // 2))
+    table = RichTable(box=None, pad_edge=False)
+    for name in ("column", "this row", "the row that stayed"):
+        table.add_column(name, no_wrap=True)
+    for column, one, other in told[:lines]:
+        table.add_row(*(Text(t, style="" if one == other else "bold") for t in (column, one, other)))
+    console.print(table)
+    if len(told) > lines:
+        click.echo(f"({len(told) - lines} more lines; --json has all)")
 
 
 def pairs_of(texts: tuple[str, ...]) -> dict[str, str]:

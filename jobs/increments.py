@@ -47,8 +47,8 @@ class BuildSpace:
         rows = self.spark.read.format("delta").load(f"{self.index}/{self.step}-{name}")
         return rows.where(F.col("build").isin(*self.builds)).drop("build")
 
-    def record(self, name: str, columns: Sequence[str]) -> None:
-        self.recorded[f"{self.step}-{name}"] = [f"{self.folder}/{self.step}/{name}", *columns]
+    def record(self, name: str, kept: str, columns: Sequence[str]) -> None:
+        self.recorded[f"{self.step}-{name}"] = [f"{self.folder}/{self.step}/{kept}", *columns]
 
 
 def index_of(lake: Lake, table: str) -> str:
@@ -99,15 +99,3 @@ def gained(lake: Lake, table: str, before: int, now: int) -> list[str] | None:
     if not files.keys() >= {before, now} or not files[before] <= files[now]:
         return None
     return sorted(files[now] - files[before])
-
-
-def builds_within(lake: Lake, plan: TablePlan) -> tuple[str, ...]:
-    """The builds that the table's present rows come from: the newest full one and the increments since."""
-    facts_at = {c["version"]: facts_of(c) for c in lake.need_table(plan.table).history()}
-    builds, facts = [], plan.current.facts if plan.current else {}
-    while "build" in facts:
-        builds.append(facts["build"])
-        if not facts.get("increment"):
-            return tuple(builds)
-        facts = facts_at.get(facts["base"], {})
-    raise ValueError(f"the builds of table '{plan.table}' do not reach back to a full one")

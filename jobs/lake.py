@@ -250,6 +250,18 @@ class Lake:
                     return found.facts if found else None
         return None
 
+    def present_builds(self, table: str) -> list[str]:
+        """The builds that a table's present rows come from, the newest first: the last full one, increments since."""
+        facts, builds, commits = self.last_build(table) or {}, [], None
+        while "build" in facts:
+            builds.append(facts["build"])
+            if not facts.get("increment"):
+                break
+            if commits is None:
+                commits = {c["version"]: facts_of(c) for c in self.need_table(table).history()}
+            facts = commits.get(facts["base"], {})
+        return builds
+
     def files_of(self, table: str) -> dict[str, dict[str, Any]]:
         """The files taken up into the table's present content, by path."""
         delta, last = self.open("files"), self.last_build(table)

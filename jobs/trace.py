@@ -1,9 +1,12 @@
 """The story of one row: where it came from, what each step did to it, where it is, or why it is not. Needs no JVM."""
 
 import csv
+import difflib
 import graphlib
 import io
+import itertools
 import json
+import textwrap
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timezone
 from decimal import Decimal, InvalidOperation
@@ -53,7 +56,8 @@ def trace(lake: Lake, landing: str, row_id: str) -> list[dict[str, Any]]:
         for row in rows.to_table(filter=pc.field(ROW_ID) == row_id).to_pylist():
             story += of_row(lake, landing, table, delta.version(), row)
         story += made_from(table, rows, row_id)
-        story += rejections(lake, table, row_id)
+        for entry in rejections(lake, table, row_id):
+            story += [entry, *beside(lake, row_id, entry)]
     if not story:
         raise InputMissing(f"no table and no ledger entry of {lake.root} knows the row '{row_id}'")
     return story
@@ -99,15 +103,53 @@ def rejections(lake: Lake, table: str, row_id: str) -> list[dict[str, Any]]:
         return []
     wanted = (pc.field("table") == table) & (pc.field("row_id") == row_id)
     found = ledger.to_pyarrow_dataset().to_table(filter=wanted).to_pylist()
-    last = lake.last_build(table) or {}
+    present = lake.present_builds(table)
     told = []
-    for entry in sorted(found, key=lambda r: r["build"] == last.get("build")):
+    for entry in sorted(found, key=lambda r: r["build"] in present):
         evidence = dict(entry["evidence"] or ())
         shown = ", ".join(f"{k}={v}" for k, v in evidence.items())
-        event = "rejected" if entry["build"] == last.get("build") else "rejected earlier"
+        event = "rejected" if entry["build"] in present else "rejected earlier"
         detail = f"{entry['step']}: {entry['reason']}" + (f" ({shown})" if shown else "")
         told.append({"table": table, "event": event, "detail": detail, "evidence": evidence, "build": entry["build"]})
     return told
+
+
+def beside(lake: Lake, row_id: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The cells of a row that was rejected for another one, and that one's, where an input of the table has both."""
+    kept = entry["evidence"].get("kept_row_id")
+    if kept in (None, row_id):
+        return []
+    lineage = lake.system("lineage").select(["table", "input"]).to_pylist()
+    for table in sorted({r["input"] for r in lineage if r["table"] == entry["table"]} & set(lake.tables())):
+        rows = lake.need_table(table).to_pyarrow_dataset()
+        if ROW_ID in rows.schema.names:
+            pair = rows.to_table(filter=pc.field(ROW_ID).isin([row_id, kept])).to_pylist()
+            cells = {r[ROW_ID]: {k: v for k, v in r.items() if not k.startswith("_")} for r in pair}
+            if len(cells) == 2:
+                detail = f"row {kept} of {table} stayed instead"
+                both = {"row": cells[row_id], "kept": cells[kept]}
+                return [{"table": entry["table"], "event": "compared", "detail": detail, **both}]
+    return []
+
+
+def side_by_side(one: Mapping[str, Any], other: Mapping[str, Any], width: int) -> list[tuple[str, str, str]]:
+    """Two rows' cells, wrapped to a width, as (column, line of one, line of the other); alike lines are left out."""
+    told: list[tuple[str, str, str]] = []
+    for column in dict.fromkeys([*one, *other]):
+        a, b = (wrapped(cells.get(column), width) for cells in (one, other))
+        matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
+        for kind, a1, a2, b1, b2 in matcher.get_opcodes():
+            if kind == "equal":
+                alike = f"… {a2 - a1} lines alike …" if a2 - a1 > 1 else "".join(a[a1:a2])
+                told.append((column, alike, alike))
+            else:
+                told += [(column, *pair) for pair in itertools.zip_longest(a[a1:a2], b[b1:b2], fillvalue="")]
+    return told
+
+
+def wrapped(value: Any, width: int) -> list[str]:
+    lines = "" if value is None else str(value)
+    return [part for line in lines.splitlines() for part in textwrap.wrap(line, width) or [""]]
 
 
 def building_order(lake: Lake) -> list[str]:

@@ -65,8 +65,8 @@ class Workspace(Protocol):
     def known(self, name: str) -> DataFrame | None:
         """What earlier builds of the table recorded under the name, of the rows that are published; None if nothing."""
 
-    def record(self, name: str, columns: Sequence[str]) -> None:
-        """Let later builds know these columns of what was kept under the name, for the rows that are published."""
+    def record(self, name: str, kept: str, columns: Sequence[str]) -> None:
+        """Let later builds know, by the name, these columns of what was kept, for the rows that are published."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,10 @@ from transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, Selec
 from transforms.cleaning.text import NormaliseText
 from transforms.cleaning.times import LocalToUtc
 from transforms.cleaning.units import ConvertUnits, UnitChange
+from transforms.cleaning.urls import NormaliseUrl
 from transforms.deduplication.exact import DropDuplicates
+from transforms.deduplication.images import DropNearImages
+from transforms.deduplication.lines import DropRepeatedLines
 from transforms.deduplication.near import DropNearDuplicates
 from transforms.fusion.join import JoinTable
 from transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
@@ -26,6 +29,7 @@ STEPS: dict[str, type[Step]] = {
     "drop_columns": DropColumns,
     "derive": Derive,
     "normalise_text": NormaliseText,
+    "normalise_url": NormaliseUrl,
     "convert_units": ConvertUnits,
     "local_to_utc": LocalToUtc,
     "check_bounds": CheckBounds,
@@ -34,6 +38,8 @@ STEPS: dict[str, type[Step]] = {
     # deduplication
     "drop_duplicates": DropDuplicates,
     "drop_near_duplicates": DropNearDuplicates,
+    "drop_near_images": DropNearImages,
+    "drop_repeated_lines": DropRepeatedLines,
     # imputation
     "impute_constant": ImputeConstant,
     "impute_mean": ImputeMean,

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from jobs import build, dedup, erasure
+from jobs import build, dedup, erasure, trace
 from jobs.cli import headgate
 from jobs.config import Environment
 from jobs.errors import HeadgateError, InputMissing, UsageError
@@ -69,6 +69,13 @@ def test_a_table_that_grew_is_the_one_in_order_of_arrival(spark, tmp_path):
     found = {number[e["row_id"]]: dict(e["evidence"]) for e in table.ledger() if e["table"] == "clean"}
     assert {i: pytest.approx(float(e["score"]), abs=1e-6) for i, e in found.items()} == gone
     assert all(number[e["kept_row_id"]] not in gone and e["threshold"] == "0.8" for e in found.values())
+    # The story of one that went in the first night shows both texts.
+    first = min(gone)
+    (row,) = [r for r, n in number.items() if n == first]
+    told = {e["event"]: e for e in trace.trace(table.lake, str(table.landing), row)}
+    assert told["rejected"]["evidence"] == found[first]
+    assert told["compared"]["row"]["text"] == table.texts[first]
+    assert told["compared"]["kept"]["text"] == table.texts[number[found[first]["kept_row_id"]]]
     # A rebuild in the same order gives the same.
     table.steps = (("drop_near_duplicates", {**NEAR, "keep": "_file, length desc"}),)
     before = table.ids()
@@ -195,3 +202,13 @@ def test_the_biggest_clusters_are_told(spark, tmp_path):
     published = table.lake.published("clean")
     (found,) = dedup.clusters(table.lake, "clean", published.facts["build"])
     assert found["removed"] == 5 and 0.8 <= found["weakest"] < 1
+
+
+def test_two_texts_stand_side_by_side():
+    one, other = ({"id": i, "text": f"same line\n{w}\nmore\nof the\nsame"} for i, w in ((1, "here"), (2, "there")))
+    assert trace.side_by_side(one, other, 40) == [
+        ("id", "1", "2"),
+        ("text", "same line", "same line"),
+        ("text", "here", "there"),
+        ("text", "… 3 lines alike …", "… 3 lines alike …"),
+    ]

@@ -49,7 +49,7 @@ class DropDuplicates(Comparer):
             known = [ROW_ID, *([FILE] if FILE in df.columns else [])]
             keys = marked.where(is_kept() & self.compared(df)).select(*known, self.key(df).alias("key"))
             space.keep(keys, KEYS)
-            space.record(KEYS, keys.columns)
+            space.record(KEYS, KEYS, keys.columns)
         return marked
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:

@@ -24,61 +24,53 @@ SKETCHES = "sketches"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DropNearDuplicates(Comparer):
-    """Of texts that are nearly the same, keep one and mark the others: only what is proved similar to a kept text.
+class NearComparer(Comparer):
+    """What all steps share that keep one of several rows whose sets of features are similar."""
 
-    columns: the text; several columns are compared as one text, in their order, a null as an empty one.
-    similarity: least Jaccard similarity of the sets of shingles of a marked text and the kept one, above 0, to 1.
-    shingle: tokens of a shingle. Shorter texts are compared by pairs of tokens, those of one token by it.
-    unit: what a token is: `words` (runs of letters, digits and _, in lower case), `characters`, or `auto` (words, but
-        every character of scripts that put no spaces between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese).
-    keep: which text stays, as an ORDER BY list; `length` is the text's number of characters. Nulls come last, ties
-        fall to the smaller `_row_id`. Texts are taken in this order, and one goes if a text that stays is similar to
-        it: no chain of similar texts takes one away whose own likeness is gone. Rows of earlier builds come first.
-    recall: least probability that a pair at the threshold is found; more alike pairs are found with a higher one.
-    cluster: the name of a new column: nothing is marked, but the row id of the text that would stay is written there
-        (of a row that stays, its own), and beside it `<cluster>_similarity`, the similarity with that text.
-    Null texts and those without a character are never compared. Evidence: the kept row's id, the similarity (score),
-    the threshold and the rule. Of rows with one id, as when a record was delivered twice, one is compared, and the
-    others are marked as its exact repeats.
-    Cost: one pass over the texts (42 MB a CPU second measured on English), shuffles of sketches, and an exact
-    comparison for each candidate pair; rows of a crowded bucket meet at most 128 others of it, so no step grows with a
-    square. Source: Broder 1997; Indyk and Motwani 1998; the choice is the greedy maximal independent set.
-    """
-
-    name: ClassVar[str] = "drop_near_duplicates"
     state: ClassVar[str] = SKETCHES
     columns: tuple[str, ...]
-    similarity: float = 0.8
-    shingle: int = 5
-    unit: Unit = "auto"
     keep: str = f"{LENGTH} desc"
-    recall: float = RECALL
     cluster: str | None = None
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
+    @property
+    def threshold(self) -> float:
+        """Least Jaccard similarity."""
+        raise NotImplementedError
+
+    @property
+    def buckets(self) -> int:
+        """How many buckets each row is put into."""
+        raise NotImplementedError
+
+    @property
+    def limits(self) -> pairs.Limits:
+        raise NotImplementedError
+
+    @property
+    def rule(self) -> str:
+        """In words: what is compared, for the ledger."""
+        raise NotImplementedError
+
+    @property
+    def reason(self) -> str:
+        return f"nearly repeats another row in {', '.join(self.columns)}"
+
+    def compared(self, df: DataFrame) -> Column:
+        """What is sketched: null or of no length where there is nothing to compare."""
+        raise NotImplementedError
+
+    def sketch(self) -> Callable[[pa.Array], Mapping[str, pa.Array]]:
+        """What sketches an Arrow array of it: size (0: not compared), set, buckets, bits, shingles."""
+        raise NotImplementedError
+
+    def names_of_marks(self, have: Sequence[str]) -> list[str]:
+        """The columns after the step, given those before it."""
         need((c for c, _ in order_of(self.keep) if not c.startswith("_") and c != LENGTH), have)
-        if not self.columns:
-            raise StepError("columns: name the column of the text")
-        for option, value in (("similarity", self.similarity), ("recall", self.recall)):
-            if not 0 < value <= 1 or (option == "recall" and value == 1):
-                raise StepError(f"{option}: {value} is not above 0 and {'below' if option == 'recall' else 'up to'} 1")
-        if self.shingle < 1:
-            raise StepError(f"shingle: {self.shingle} is less than one token")
         new = [] if self.cluster is None else [self.cluster, f"{self.cluster}_similarity"]
         for column in new:
             if column in have:
                 raise StepError(f"cluster: there is a column '{column}' already")
         return [*have, *new]
-
-    @property
-    def bands(self) -> Bands:
-        return Bands.of(self.similarity, self.recall)
-
-    @property
-    def limits(self) -> pairs.Limits:
-        return pairs.Limits(self.similarity, self.bands.values, WINDOW)
 
     def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
         sketches, _ = space.keep(self.sketched(df), SKETCHES)
@@ -88,22 +80,26 @@ class DropNearDuplicates(Comparer):
             sketches, _ = space.keep(self.sketched(df), SKETCHES)
         known = space.known(SKETCHES)
         decisions, _ = space.keep(self.decided(sketches, known, space), "decisions")
-        space.record(SKETCHES, [c for c in sketches.columns if c != "rank"])
+        lasting = SKETCHES
+        if self.cluster is not None and space.lasting:
+            # Members of clusters are published too; new rows are compared with their heads alone.
+            space.keep(sketches.join(decisions, on=ROW_ID, how="left_anti"), lasting := "heads")
+        space.record(SKETCHES, lasting, [c for c in sketches.columns if c != "rank"])
         return self.marked(df, decisions)
 
     # -- sketches
 
     def sketched(self, df: DataFrame) -> DataFrame:
-        """Of every text to be compared: row id, rank (what `keep` orders by), and its sketch."""
-        text = self.text(df)
+        """Of every row to be compared: row id, rank (what `keep` orders by), and its sketch."""
+        value = self.compared(df)
         kinds = dict(df.dtypes)
-        order = [F.col(quoted(c)) if c in kinds else F.length(text) for c, _ in order_of(self.keep)]
+        order = [F.col(quoted(c)) if c in kinds else F.length(value) for c, _ in order_of(self.keep)]
         rank = F.struct(*(c.alias(f"o{i}") for i, c in enumerate(order)), F.col(ROW_ID).alias("id"))
-        texts = df.where(is_kept() & (F.length(text) > 0)).select(ROW_ID, rank.alias("rank"), text.alias("text"))
+        rows = df.where(is_kept() & (F.length(value) > 0)).select(ROW_ID, rank.alias("rank"), value.alias("value"))
         schema = ", ".join(
             (
                 f"{ROW_ID} string",
-                f"rank {dict(texts.dtypes)['rank']}",
+                f"rank {dict(rows.dtypes)['rank']}",
                 "size int",
                 "set binary",
                 "buckets array<bigint>",
@@ -111,12 +107,7 @@ class DropNearDuplicates(Comparer):
                 "shingles binary",
             )
         )
-        return texts.mapInArrow(sketch_batches(self.shingle, self.unit, self.bands), schema).where("size > 0")
-
-    def text(self, df: DataFrame) -> Column:
-        if len(self.columns) == 1:
-            return F.col(quoted(self.columns[0])).cast("string")
-        return F.concat_ws("\n", *(F.coalesce(F.col(quoted(c)).cast("string"), F.lit("")) for c in self.columns))
+        return rows.mapInArrow(sketch_batches(self.sketch()), schema).where("size > 0")
 
     # -- who stays
 
@@ -163,13 +154,13 @@ class DropNearDuplicates(Comparer):
         self, leaders: DataFrame, sketches: DataFrame, known: DataFrame | None, space: Workspace
     ) -> tuple[DataFrame, int]:
         """Similar pairs: kept, gone, score, common; `kept` ranks before `gone`."""
-        rows = in_buckets(leaders.withColumn("old", F.lit(False)), self.bands.bands)
+        rows = in_buckets(leaders.withColumn("old", F.lit(False)), self.buckets)
         if known is not None:
             touched = rows.select("bucket").distinct()
             kinds = leaders.schema["rank"].dataType
             nothing = [F.lit(None).cast(kinds[c].dataType).alias(c) for c, _ in self.order()[:-1]]  # type: ignore[index]
             before = known.withColumn("rank", F.struct(*nothing, F.col(ROW_ID).alias("id")))
-            old = in_buckets(before.drop("shingles").withColumn("old", F.lit(True)), self.bands.bands)
+            old = in_buckets(before.drop("shingles").withColumn("old", F.lit(True)), self.buckets)
             rows = rows.unionByName(old.join(touched, on="bucket", how="left_semi"))
         order = [F.col("second"), F.col("old").desc(), *self.rank_order()]
         arranged = rows.select("bucket", "second", "old", "size", "bits", "rank").repartition("bucket")
@@ -193,7 +184,7 @@ class DropNearDuplicates(Comparer):
         theirs = likely.join(sketches.select(F.col(ROW_ID).alias("gone"), "shingles"), on="gone", how="inner")
         together = own.unionByName(theirs).repartition("kept")
         compared = together.sortWithinPartitions("kept", F.col("gone").asc_nulls_first()).mapInArrow(
-            pairs.similarities(self.similarity), "kept string, gone string, score double, common bigint"
+            pairs.similarities(self.threshold), "kept string, gone string, score double, common bigint"
         )
         return space.keep(compared, "edges")
 
@@ -230,23 +221,92 @@ class DropNearDuplicates(Comparer):
         evidence = {
             "kept_row_id": F.col("_kept"),
             "score": F.round("_score", 6),
-            "threshold": F.lit(self.similarity),
-            "rule": F.lit(f"jaccard of {self.shingle}-token shingles ({self.unit})"),
+            "threshold": F.lit(self.threshold),
+            "rule": F.lit(self.rule),
         }
-        again = Rejection(
-            F.col("_kept").isNotNull(), f"nearly repeats another row in {', '.join(self.columns)}", evidence
-        )
+        again = Rejection(F.col("_kept").isNotNull(), self.reason, evidence)
         return reject(df, self.name, again).drop("_kept", "_score")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DropNearDuplicates(NearComparer):
+    """Of texts that are nearly the same, keep one and mark the others: only what is proved similar to a kept text.
+
+    columns: the text; several columns are compared as one text, in their order, a null as an empty one.
+    similarity: least Jaccard similarity of the sets of shingles of a marked text and the kept one, above 0, to 1.
+    shingle: tokens of a shingle. Shorter texts are compared by pairs of tokens, those of one token by it.
+    unit: what a token is: `words` (runs of letters, digits and _, in lower case), `characters`, or `auto` (words, but
+        every character of scripts that put no spaces between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese).
+    keep: which text stays, as an ORDER BY list; `length` is the text's number of characters. Nulls come last, ties
+        fall to the smaller `_row_id`. Texts are taken in this order, and one goes if a text that stays is similar to
+        it: no chain of similar texts takes one away whose own likeness is gone. Rows of earlier builds come first.
+    recall: least probability that a pair at the threshold is found; more alike pairs are found with a higher one.
+    cluster: the name of a new column: nothing is marked, but the row id of the text that would stay is written there
+        (of a row that stays, its own), and beside it `<cluster>_similarity`, the similarity with that text.
+    Null texts and those without a character are never compared. Evidence: the kept row's id, the similarity (score),
+    the threshold and the rule. Of rows with one id, as when a record was delivered twice, one is compared, and the
+    others are marked as its exact repeats.
+    Cost: one pass over the texts (42 MB a CPU second measured on English), shuffles of sketches, and an exact
+    comparison for each candidate pair; rows of a crowded bucket meet at most 128 others of it, so no step grows with a
+    square. Source: Broder 1997; Indyk and Motwani 1998; the choice is the greedy maximal independent set.
+    """
+
+    name: ClassVar[str] = "drop_near_duplicates"
+    similarity: float = 0.8
+    shingle: int = 5
+    unit: Unit = "auto"
+    recall: float = RECALL
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need(self.columns, have)
+        if not self.columns:
+            raise StepError("columns: name the column of the text")
+        for option, value in (("similarity", self.similarity), ("recall", self.recall)):
+            if not 0 < value <= 1 or (option == "recall" and value == 1):
+                raise StepError(f"{option}: {value} is not above 0 and {'below' if option == 'recall' else 'up to'} 1")
+        if self.shingle < 1:
+            raise StepError(f"shingle: {self.shingle} is less than one token")
+        return self.names_of_marks(have)
+
+    @property
+    def bands(self) -> Bands:
+        return Bands.of(self.similarity, self.recall)
+
+    @property
+    def threshold(self) -> float:
+        return self.similarity
+
+    @property
+    def buckets(self) -> int:
+        return self.bands.bands
+
+    @property
+    def limits(self) -> pairs.Limits:
+        return pairs.Limits(self.similarity, self.bands.values, WINDOW)
+
+    @property
+    def rule(self) -> str:
+        return f"jaccard of {self.shingle}-token shingles ({self.unit})"
+
+    def compared(self, df: DataFrame) -> Column:
+        if len(self.columns) == 1:
+            return F.col(quoted(self.columns[0])).cast("string")
+        return F.concat_ws("\n", *(F.coalesce(F.col(quoted(c)).cast("string"), F.lit("")) for c in self.columns))
+
+    def sketch(self) -> Callable[[pa.Array], Mapping[str, pa.Array]]:
+        size, unit, bands = self.shingle, self.unit, self.bands
+        return lambda texts: sketch(texts, size, unit, bands).columns()
+
+
 def sketch_batches(
-    size: int, unit: Unit, bands: Bands
+    sketch: Callable[[pa.Array], Mapping[str, pa.Array]],
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            found = sketch(batch.column("text"), size, unit, bands).columns()
-            columns = [batch.column(0), batch.column(1), *found.values()]
-            yield pa.RecordBatch.from_arrays(columns, [*batch.schema.names[:2], *found])
+            found = sketch(batch.column("value"))
+            yield pa.RecordBatch.from_arrays(
+                [batch.column(0), batch.column(1), *found.values()], [*batch.schema.names[:2], *found]
+            )
 
     return run
 

@@ -1,0 +1,273 @@
+"""Near duplicates of texts beside other tools, on growing corpora, and by increments.
+
+The corpus is `nd_system_docs` (131 MB of real documents, with all pairs at 0.5 and above). A removal is unsupported if
+no document that stays is similar to the removed one; a pair survives if both its documents stay.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.benchmarks.growth import cpu_and_memory, fitted
+from tests.benchmarks.measure import measure
+from tests.conftest import ROOT, SHARED_DATA
+
+CORPUS = SHARED_DATA / "nd_system_docs"
+PEERS = Path(__file__).parent / "peers"
+THRESHOLD = 0.8
+PEER_SECONDS = 400
+SETTINGS = {"spark.master": "local[2]", "spark.driver.memory": "4g"}
+SIZES = (1, 4, 16)
+SHARES = (0.01, 0.1)
+
+
+def run() -> None:
+    beside_others()
+    by_size(tuple(int(n) for n in os.environ.get("COPIES", "").split(",") if n) or SIZES)
+    by_increments()
+
+
+# -- beside other tools
+
+
+def beside_others() -> None:
+    """Each tool once in a process tree of its own, from nothing: its start is counted."""
+    python = peers_python()
+    corpus = str(CORPUS / "corpus.parquet")
+    tools = [("headgate", [sys.executable, "-m", "tests.benchmarks.dedup", corpus])]
+    tools += [(p.stem, [str(python if p.stem != "sparkml" else sys.executable), str(p), corpus]) for p in scripts()]
+    truth = Truth()
+    for name, command in tools:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "out.json"
+            limited = ["timeout", str(PEER_SECONDS), *command, str(out)]
+            cost = measure(limited, Path(folder), PYTHONPATH=str(ROOT))
+            if not out.exists():
+                why = "did not finish" if cost.code == 124 else cost.stderr.strip().splitlines()[-1:]
+                print(f"{name:10} {cost}  {why} (limit {PEER_SECONDS} s)", flush=True)
+                continue
+            told = json.loads(out.read_text())
+            print(f"{name:10} {cost}  {truth.judge(set(told['removed']))}  {told['note']}", flush=True)
+
+
+def scripts() -> list[Path]:
+    return sorted(PEERS.glob("*.py"))
+
+
+def peers_python() -> Path:
+    """The Python of an environment with the other tools, made when it is first needed."""
+    home = PEERS / ".venv"
+    python = home / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]
+        subprocess.run([*install, str(PEERS / "requirements.txt")], check=True)
+    return python
+
+
+class Truth:
+    """What a choice of removed documents is worth, by the exact similarities of all pairs."""
+
+    def __init__(self) -> None:
+        pairs = pq.read_table(CORPUS / "truth_pairs.parquet")
+        alike = pairs.filter(pa.compute.greater_equal(pairs["j"], THRESHOLD))
+        self.rep = pq.read_table(CORPUS / "truth_docs.parquet")["rep"].to_pylist()
+        self.alike: dict[int, set[int]] = {}
+        for a, b in zip(alike["a"].to_pylist(), alike["b"].to_pylist(), strict=True):
+            self.alike.setdefault(a, set()).add(b)
+            self.alike.setdefault(b, set()).add(a)
+        self.texts: list[str] | None = None
+
+    def judge(self, removed: set[int]) -> str:
+        kept = [i for i in range(len(self.rep)) if i not in removed]
+        standing = {self.rep[i] for i in kept}
+        unsupported = [
+            i for i in removed if self.rep[i] not in standing and not self.alike.get(self.rep[i], set()) & standing
+        ]
+        twins = len(kept) - len(standing)
+        survive = sum(len(self.alike.get(r, set()) & standing) for r in standing) // 2
+        # The pairs take every byte beyond ASCII for a letter; what is letter by Unicode is asked of the texts.
+        real = sum(not self.supported(i, kept) for i in unsupported)
+        return (
+            f"removed {len(removed):,}, unsupported {len(unsupported):,} ({real:,} by Unicode's letters), "
+            f"surviving pairs {survive + twins:,}"
+        )
+
+    def supported(self, gone: int, kept: Sequence[int]) -> bool:
+        if self.texts is None:
+            texts = pq.read_table(CORPUS / "corpus.parquet")["text"].to_pylist()
+            self.texts = texts
+            self.sets: dict[int, set[Any]] = {}
+        mine = self.shingles(gone)
+        near = self.alike_at_all(gone)
+        return any(jaccard(mine, self.shingles(i)) >= THRESHOLD for i in kept if self.rep[i] in near)
+
+    def alike_at_all(self, gone: int) -> set[int]:
+        """Documents at 0.5 and above by the truth: none at 0.8 by another reading of letters lies beyond."""
+        if not hasattr(self, "wide"):
+            pairs = pq.read_table(CORPUS / "truth_pairs.parquet", columns=["a", "b"])
+            self.wide: dict[int, set[int]] = {}
+            for a, b in zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True):
+                self.wide.setdefault(a, set()).add(b)
+                self.wide.setdefault(b, set()).add(a)
+        return self.wide.get(self.rep[gone], set()) | {self.rep[gone]}
+
+    def shingles(self, number: int) -> set[Any]:
+        if number not in self.sets:
+            assert self.texts is not None
+            words = re.findall(r"\w+", self.texts[number].lower())
+            self.sets[number] = {tuple(words[i : i + 5]) for i in range(max(len(words) - 4, 1))}
+        return self.sets[number]
+
+
+def jaccard(a: set[Any], b: set[Any]) -> float:
+    return len(a & b) / len(a | b)
+
+
+# -- ours
+
+
+class Scratch:
+    """A workspace without a build: frames in Parquet, and what was recorded as the known rows of the next."""
+
+    lasting = True
+
+    def __init__(self, spark: Any, folder: str, before: Any = None) -> None:
+        self.spark, self.folder, self.before = spark, folder, before
+
+    def keep(self, df: Any, name: str) -> tuple[Any, int]:
+        path = f"{self.folder}/{name}"
+        plain = df.write.mode("overwrite").option("compression", "none").option("parquet.enable.dictionary", "false")
+        plain.parquet(path)
+        rows = self.spark.read.schema(df.schema).parquet(path)
+        return rows, rows.count()
+
+    def known(self, name: str) -> Any:
+        return self.before
+
+    def record(self, name: str, kept: str, columns: Sequence[str]) -> None:
+        pass
+
+
+def deduplicate(spark: Any, corpus: str, folder: str, before: Any = None) -> Any:
+    """Read a corpus, mark its near duplicates, write it; the marked rows as written."""
+    from transforms.deduplication.near import DropNearDuplicates
+    from transforms.rows import ROW_ID, row_id, with_bookkeeping
+
+    df = spark.read.parquet(corpus)
+    df = with_bookkeeping(df.withColumn(ROW_ID, row_id("corpus", ["id"])))
+    step = DropNearDuplicates(columns=("text",), similarity=THRESHOLD, unit="words")
+    out = step.compare(df, Scratch(spark, f"{folder}/scratch", before))
+    out.write.mode("overwrite").parquet(f"{folder}/out")
+    return spark.read.parquet(f"{folder}/out")
+
+
+def session() -> Any:
+    from jobs.session import start
+
+    return start(SETTINGS)
+
+
+def main(corpus: str, out: str) -> None:
+    """What the other tools' scripts do, with ours."""
+    spark = session()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = deduplicate(spark, corpus, folder).where("_rejected IS NOT NULL").select("id")
+        removed = [r["id"] for r in rows.collect()]
+    note = "removes what is proved similar to a kept one, longest first"
+    Path(out).write_text(json.dumps({"tool": "headgate", "removed": removed, "note": note}))
+    spark.stop()
+
+
+# -- by size
+
+
+def copied(folder: Path, copies: int) -> int:
+    """The corpus so many times: in each copy but the first every tenth word or so is another, so that its documents
+    are similar to those of no other copy, but as similar among themselves; returns the bytes of text."""
+    folder.mkdir(parents=True)
+    texts = pq.read_table(CORPUS / "corpus.parquet")["text"].to_pylist()
+    size = 0
+    for copy in range(copies):
+        part = texts if copy == 0 else [changed(t, copy) for t in texts]
+        size += sum(len(t.encode()) for t in part)
+        ids = np.arange(len(part)) + copy * len(part)
+        pq.write_table(pa.table({"id": ids, "text": part}), folder / f"{copy:02}.parquet")
+    return size
+
+
+def changed(text: str, copy: int) -> str:
+    """Every word that starts with one of some letters becomes a word of this copy: the same word always the same."""
+    return re.sub(r"\b[aeiost](\w*)", lambda m: f"c{copy}{m[1]}", text)
+
+
+def by_size(sizes: Sequence[int]) -> None:
+    spark = session()
+    points = []
+    with tempfile.TemporaryDirectory() as scratch:
+        deduplicate(spark, str(CORPUS / "corpus.parquet"), scratch)  # warm
+        for copies in sizes:
+            folder = Path(scratch) / f"x{copies}"
+            size = copied(folder, copies)
+            peak, cost = timed(lambda: deduplicate(spark, str(folder), scratch))  # noqa: B023
+            removed = spark.read.parquet(f"{scratch}/out").where("_rejected IS NOT NULL").count()
+            points.append((size, cost))
+            print(
+                f"{copies:3} x the corpus, {size / 1e6:,.0f} MB: {cost:.1f} CPU s, {size / 1e6 / cost:.1f} MB a CPU "
+                f"second, {peak:.0f} MB resident, {removed:,} removed",
+                flush=True,
+            )
+    if len(points) > 1:
+        print(f"CPU ~ bytes^{fitted(points):.3f}")
+    spark.stop()
+
+
+def timed(work: Any) -> tuple[float, float]:
+    before = cpu_and_memory()[0]
+    work()
+    after, resident = cpu_and_memory()
+    return resident, after - before
+
+
+# -- by increments
+
+
+def by_increments() -> None:
+    """A full run, and runs of a part that is new to an index of the rest."""
+    from pyspark.sql import functions as F
+
+    spark = session()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        copied(folder / "all", 4)
+        whole = spark.read.parquet(str(folder / "all"))
+        deduplicate(spark, str(folder / "all"), scratch)  # warm
+        _, full = timed(lambda: deduplicate(spark, str(folder / "all"), scratch))
+        print(f"full: {full:.1f} CPU s")
+        for share in SHARES:
+            new = F.pmod(F.xxhash64("id"), F.lit(1000)) < int(share * 1000)
+            whole.where(~new).write.mode("overwrite").parquet(f"{scratch}/old")
+            whole.where(new).write.mode("overwrite").parquet(f"{scratch}/new")
+            kept = deduplicate(spark, f"{scratch}/old", scratch).where("_rejected IS NULL")
+            sketches = spark.read.parquet(f"{scratch}/scratch/sketches")
+            stays = sketches.join(kept.select("_row_id"), on="_row_id", how="left_semi").drop("rank")
+            stays.write.mode("overwrite").parquet(f"{scratch}/index")
+            before = spark.read.parquet(f"{scratch}/index")
+            deduplicate(spark, f"{scratch}/new", scratch, before)  # warm
+            _, part = timed(lambda: deduplicate(spark, f"{scratch}/new", scratch, before))  # noqa: B023
+            print(f"increment of {share:.0%}: {part:.1f} CPU s, {part / full:.1%} of the full run", flush=True)
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

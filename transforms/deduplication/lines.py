@@ -1,0 +1,103 @@
+"""Lines and paragraphs that stand again and again, within a text or over many: boilerplate."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import pandas as pd
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from transforms.rows import ROW_ID, change_cells, is_kept, quoted
+from transforms.step import Comparer, StepError, Workspace, need
+
+SEPARATORS = {"line": "\n", "paragraph": "\n\n"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropRepeatedLines(Comparer):
+    """Take lines (or paragraphs) out of texts that also stand in many other texts, or again in the same one.
+
+    columns: the text columns, each on its own.
+    unit: `line`, or `paragraph` (parted by an empty line).
+    texts: a part that stands in at least so many rows goes from all of them; 0 leaves such parts.
+    within: `drop` (default) takes a part out of a text where it stands in it before, `keep` leaves it.
+    min_length: parts with fewer characters stay, as short lines repeat in good texts too.
+    Parts are compared without white space at their ends and without regard to case; empty parts stay. Nulls stay null,
+    and a text of which nothing is left becomes an empty one. Each cell that differs afterwards is noted in `_changed`.
+    Cost: two Arrow round trips of the texts, one shuffle of a 64-bit hash for each part, one of the hashes of each row
+    that go, and a join by row id.
+    """
+
+    name: ClassVar[str] = "drop_repeated_lines"
+    state: ClassVar[str] = "parts"
+    needs_all: ClassVar[bool] = True
+    columns: tuple[str, ...]
+    unit: Literal["line", "paragraph"] = "line"
+    texts: int = 10
+    within: Literal["drop", "keep"] = "drop"
+    min_length: int = 20
+
+    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        need(self.columns, have)
+        if self.texts < 0 or self.texts == 1:
+            raise StepError(f"texts: {self.texts} is neither 0 nor at least 2")
+        return list(have)
+
+    def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
+        for i, column in enumerate(self.columns):
+            text = F.col(quoted(column))
+            rows = df.where(is_kept() & text.isNotNull()).select(ROW_ID, text.alias("text"))
+            found, _ = space.keep(self.common(rows), f"common_{i}")
+            df = df.join(found, on=ROW_ID, how="left")
+            left = F.pandas_udf(rest(SEPARATORS[self.unit], self.min_length, self.within == "drop"), "string")
+            value = F.when(is_kept(), left(text, F.col("_common"))).otherwise(text)
+            df = change_cells(df, self.name, {column: value}, {column: ~text.eqNullSafe(value)}).drop("_common")
+        return df
+
+    def common(self, rows: DataFrame) -> DataFrame:
+        """Of each row, the hashes of its parts that stand in many rows."""
+        if not self.texts:
+            return rows.limit(0).select(ROW_ID, F.array().cast("array<bigint>").alias("_common"))
+        hashes = F.pandas_udf(distinct_hashes(SEPARATORS[self.unit], self.min_length), "array<bigint>")
+        parts = rows.select(ROW_ID, F.explode(hashes("text")).alias("part")).distinct()
+        many = parts.groupBy("part").count().where(F.col("count") >= self.texts)
+        return parts.join(many, on="part", how="left_semi").groupBy(ROW_ID).agg(F.collect_list("part").alias("_common"))
+
+
+def part_hash(part: str, min_length: int) -> int | None:
+    """A 64-bit hash of a part; None for one that is too short to go."""
+    plain = part.strip().casefold()
+    if len(plain) < max(min_length, 1):
+        return None
+    return int.from_bytes(hashlib.blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest(), "big", signed=True)
+
+
+def distinct_hashes(separator: str, min_length: int) -> Callable[[pd.Series], pd.Series]:
+    def hashes(texts: pd.Series) -> pd.Series:
+        found = [{part_hash(p, min_length) for p in t.split(separator)} - {None} for t in texts]
+        return pd.Series([sorted(f) for f in found], dtype=object)
+
+    return hashes
+
+
+def rest(separator: str, min_length: int, once: bool) -> Callable[[pd.Series, pd.Series], pd.Series]:
+    """What is left of texts without their common parts, and without parts that stand in them before if `once`."""
+
+    def left(text: str, common: Sequence[int] | None) -> str:
+        gone = set(common) if common is not None else set()
+        stays = []
+        for part in text.split(separator):
+            number = part_hash(part, min_length)
+            if number is None or number not in gone:
+                stays.append(part)
+                if once and number is not None:
+                    gone.add(number)
+        return separator.join(stays)
+
+    def texts_left(texts: pd.Series, common: pd.Series) -> pd.Series:
+        pairs = zip(texts, common, strict=True)
+        return pd.Series([None if t is None else left(t, c) for t, c in pairs], dtype=object)
+
+    return texts_left
