@@ -245,14 +245,20 @@ def dedup(
     with spark_of(environment) as start:
         outcome = runs.run(pipeline, environment, where, start, Progress())
     found = where.published(into)
-    biggest = deduplication.clusters(where, into, found.facts["build"]) if found else []
+    biggest = deduplication.clusters(where, into, found.facts["build"], cluster) if found else []
     if json_:
         click.echo(json.dumps({**dataclasses.asdict(outcome), "biggest": biggest}, default=str))
         return
     summary(outcome)
     if biggest:
-        click.echo("the rows that stand for most removed ones:")
-        show(biggest, False, ["kept_row_id", "removed", "weakest"])
+        click.echo("the rows that stand for most others:")
+        show(biggest, False, ["row_id", "others", "weakest"])
+    for one in biggest:
+        if one["giant"]:
+            click.echo(
+                f"warning: row {one['row_id']} stands for {one['others']:,} others; perhaps the similarity is too low, "
+                "or the texts share a frame that drop_repeated_lines takes out"
+            )
 
 
 def listed(text: str | None) -> list[str]:

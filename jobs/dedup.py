@@ -14,7 +14,7 @@ from jobs.config import FileSource, Pipeline, Publish, Table
 from jobs.errors import InputMissing, UsageError
 from jobs.inspection import inspect_file
 from jobs.lake import TABLE_NAME, Lake
-from transforms.rows import FILE, FILE_DATE, quoted
+from transforms.rows import FILE, FILE_DATE, ROW_ID, quoted
 from transforms.step import Step, StepError, nearest
 from transforms.steps import STEPS, options_of
 
@@ -30,6 +30,7 @@ PACKED = (".gz", ".bz2", ".zst")
 # What DuckDB infers, as Spark names it; all else is read as text.
 TYPES = {"BIGINT": "BIGINT", "INTEGER": "INT", "DOUBLE": "DOUBLE", "BOOLEAN": "BOOLEAN", "DATE": "DATE"}
 BIGGEST = 5
+GIANT = 100
 
 
 def pipeline_of(
@@ -131,17 +132,27 @@ def columns_of(file: Path, kind: str) -> dict[str, str]:
     return {row[0]: TYPES.get(row[1], "STRING") for row in rows}
 
 
-def clusters(lake: Lake, table: str, build: str, limit: int = BIGGEST) -> list[dict[str, Any]]:
-    """The rows that stand for the most removed ones in a build, by the ledger; with the weakest likeness of each."""
-    ledger = lake.open("ledger")
-    if ledger is None:
-        return []
-    wanted = (pc.field("table") == table) & (pc.field("build") == build)
-    entries = ledger.to_pyarrow_dataset().to_table(columns=["row_id", "evidence"], filter=wanted)  # noqa: F841
-    rows = duckdb.sql(
-        f"""SELECT evidence['kept_row_id'] AS kept, count(*) AS removed,
-              min(try_cast(evidence['score'] AS DOUBLE)) AS weakest
-            FROM entries WHERE evidence['kept_row_id'] IS NOT NULL
-            GROUP BY kept ORDER BY removed DESC, kept LIMIT {int(limit)}"""
-    ).fetchall()
-    return [{"kept_row_id": k, "removed": n, "weakest": w} for k, n, w in rows]
+def clusters(lake: Lake, table: str, build: str, column: str | None = None) -> list[dict[str, Any]]:
+    """The rows that stand for most others, by the ledger of a build or a table's cluster column.
+
+    weakest: the least similarity of any of the others with the row itself, null where they are equal by columns.
+    giant: whether the others are more than `GIANT` and more than a hundredth of the table; then the threshold is
+    perhaps too low, or the texts share a frame that `drop_repeated_lines` takes out.
+    """
+    rows = lake.need_table(table).to_pyarrow_dataset()
+    total = rows.count_rows()
+    if column is None:
+        wanted = (pc.field("table") == table) & (pc.field("build") == build)
+        entries = lake.need_table("ledger").to_pyarrow_dataset().to_table(columns=["evidence"], filter=wanted)
+        query = """SELECT evidence['kept_row_id'] AS kept, count(*) AS others,
+                     min(try_cast(evidence['score'] AS DOUBLE)) AS weakest FROM entries"""
+    else:
+        names = [ROW_ID, column, f"{column}_similarity"]
+        entries = rows.to_table(columns=names).rename_columns(["id", "kept", "score"])
+        query = "SELECT kept, count(*) AS others, min(score) AS weakest FROM entries WHERE kept <> id"
+    chosen = f"SELECT * FROM ({query} GROUP BY ALL) WHERE kept IS NOT NULL ORDER BY others DESC, kept LIMIT {BIGGEST}"
+    found = duckdb.from_arrow(entries).query("entries", chosen)
+    return [
+        {"row_id": kept, "others": n, "weakest": weakest, "giant": n > GIANT and n > total / 100}
+        for kept, n, weakest in found.fetchall()
+    ]

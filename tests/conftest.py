@@ -33,6 +33,14 @@ TEST_SETTINGS = {
 }
 
 
+# Files of minutes, which a worker must not start when the others are done.
+LONG = ("test_readme.py", "test_kills_and_races.py", "test_launch.py", "test_dedup.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     session.config.stash[EXIT_STATUS] = int(exitstatus)
 

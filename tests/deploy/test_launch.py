@@ -10,7 +10,9 @@ from pathlib import Path
 import pyspark
 import pytest
 
+from jobs.lake import Lake
 from tests.conftest import ROOT
+from tests.transforms.test_near_duplicates import perturbed
 
 
 @pytest.fixture(scope="session")
@@ -28,23 +30,47 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(archive):
     assert {t for t in tops if not t.endswith(".dist-info")} == {"jobs", "transforms", "expectations"}
 
 
-def test_spark_submit_runs_the_real_pipeline(archive, tmp_path, landing_of):
+def submitted(archive, folder, master, *arguments):
+    """Submit a command from a folder; its JSON."""
     from jobs.java import java_home
 
-    (tmp_path / "headgate.zip").write_bytes(archive.read_bytes())
-    landing_of(tmp_path / "landing", "2013-01-02")
+    (folder / "headgate.zip").write_bytes(archive.read_bytes())
     submit = Path(pyspark.__path__[0]) / "bin" / "spark-submit"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK", "PYTHONPATH", "HEADGATE_ZIP"))}
     environment |= {"JAVA_HOME": str(java_home()), "PYSPARK_PYTHON": sys.executable, "PYTHONSAFEPATH": "1"}
-    command = [str(submit), "--master", "local[2]", "--conf", "spark.sql.shuffle.partitions=2"]
+    command = [str(submit), "--master", master, "--conf", "spark.sql.shuffle.partitions=2"]
     command += ["--conf", "spark.databricks.delta.snapshotPartitions=2"]
-    command += [str(ROOT / "deploy" / "launch.py"), "run", str(ROOT / "conf" / "flights.yaml"), "--json"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    command += [str(ROOT / "deploy" / "launch.py"), *arguments, "--json"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     # spark-submit merges what the program says on both streams.
-    outcome = json.loads(next(line for line in done.stdout.splitlines() if '"release"' in line))
+    return json.loads(next(line for line in done.stdout.splitlines() if '"release"' in line))
+
+
+def test_spark_submit_runs_the_real_pipeline(archive, tmp_path, landing_of):
+    landing_of(tmp_path / "landing", "2013-01-02")
+    outcome = submitted(archive, tmp_path, "local[2]", "run", str(ROOT / "conf" / "flights.yaml"))
     assert outcome["release"] == "flights-1" and outcome["built"] == 12
     assert {p.name for p in tmp_path.iterdir()} >= {"headgate.zip", "landing", "lake"}
+
+
+def test_two_workers_of_a_cluster_and_one_core_find_the_same_duplicates(archive, tmp_path):
+    """`local-cluster` starts Spark's standalone master and two workers, with executors in processes of their own."""
+    texts = perturbed(11, families=15)
+    rows = [json.dumps({"id": i, "text": t}) for i, t in enumerate(texts)]
+    found = {}
+    for name, master, lines in (("cluster", "local-cluster[2,1,1024]", rows), ("core", "local[1]", rows[::-1])):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "docs.jsonl").write_text("\n".join(lines) + "\n")
+        options = ["--key", "id", "--text", "text", "--into", "clean"]
+        submitted(archive, folder, master, "dedup", "docs.jsonl", *options)
+        lake = Lake(str(folder / "lake"))
+        entries = lake.open("ledger").to_pyarrow_table().to_pylist()
+        kept = sorted(lake.open("clean").to_pyarrow_table(columns=["id"])["id"].to_pylist())
+        found[name] = kept, sorted((e["row_id"], sorted(e["evidence"])) for e in entries)
+    assert found["cluster"] == found["core"]
+    assert 10 < len(found["core"][1]) < len(texts) - 10
 
 
 def test_without_an_archive_it_says_what_to_do(tmp_path):

@@ -194,14 +194,21 @@ def test_options_that_do_not_go_together_are_refused(arguments, told):
     assert result.exit_code != 0 and told in f"{result.output}{result.exception}"
 
 
-def test_the_biggest_clusters_are_told(spark, tmp_path):
+def test_the_biggest_clusters_are_told(spark, tmp_path, monkeypatch):
     table = Deduped(spark, tmp_path)
     long = " ".join(f"word{i}" for i in range(60))
     table.land([long + " a b c d e", *(f"{long} {i}" for i in range(5)), "else"])
     table.run()
-    published = table.lake.published("clean")
-    (found,) = dedup.clusters(table.lake, "clean", published.facts["build"])
-    assert found["removed"] == 5 and 0.8 <= found["weakest"] < 1
+    build_of = table.lake.published("clean").facts["build"]
+    (found,) = dedup.clusters(table.lake, "clean", build_of)
+    assert found["others"] == 5 and 0.8 <= found["weakest"] < 1 and not found["giant"]
+    monkeypatch.setattr(dedup, "GIANT", 4)
+    assert dedup.clusters(table.lake, "clean", build_of)[0]["giant"]
+    table.steps = (("drop_near_duplicates", {**NEAR, "cluster": "like"}),)
+    table.run()
+    assert table.ids() == list(range(7))
+    (again,) = dedup.clusters(table.lake, "clean", "", "like")
+    assert again == {**found, "giant": True, "weakest": pytest.approx(found["weakest"], abs=1e-6)}
 
 
 def test_two_texts_stand_side_by_side():
