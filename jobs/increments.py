@@ -33,13 +33,12 @@ class BuildSpace:
     recorded: dict[str, list[str]] = field(default_factory=dict)  # name -> where in the scratch, and the columns
     step: str = ""
 
-    def keep(self, df: DataFrame, name: str) -> tuple[DataFrame, int]:
+    def keep(self, df: DataFrame, name: str) -> DataFrame:
         path = f"{self.folder}/{self.step}/{name}"
         # Hashes do not compress, and no dictionary of them is of use.
         plain = df.write.mode("overwrite").option("compression", "none").option("parquet.enable.dictionary", "false")
         plain.parquet(path)
-        rows = self.spark.read.schema(df.schema).parquet(path)
-        return rows, rows.count()
+        return self.spark.read.schema(df.schema).parquet(path)
 
     def known(self, name: str) -> DataFrame | None:
         if not self.builds:

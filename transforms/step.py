@@ -59,8 +59,8 @@ class Workspace(Protocol):
 
     lasting: bool  # whether later builds will ask for what is recorded
 
-    def keep(self, df: DataFrame, name: str) -> tuple[DataFrame, int]:
-        """Write rows once, for as long as the build lasts; gives them back as written, and their number."""
+    def keep(self, df: DataFrame, name: str) -> DataFrame:
+        """Write rows once, for as long as the build lasts; gives them back as written."""
 
     def known(self, name: str) -> DataFrame | None:
         """What earlier builds of the table recorded under the name, of the rows that are published; None if nothing."""

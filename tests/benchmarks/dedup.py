@@ -46,7 +46,10 @@ def beside_others() -> None:
     python = peers_python()
     corpus = str(CORPUS / "corpus.parquet")
     tools = [("headgate", [sys.executable, "-m", "tests.benchmarks.dedup", corpus])]
-    tools += [(p.stem, [str(python if p.stem != "sparkml" else sys.executable), str(p), corpus]) for p in scripts()]
+    tools += [
+        (p.stem.removeprefix("with_"), [str(python if p.stem != "with_sparkml" else sys.executable), str(p), corpus])
+        for p in scripts()
+    ]
     truth = Truth()
     for name, command in tools:
         with tempfile.TemporaryDirectory() as folder:
@@ -134,12 +137,11 @@ class Scratch:
     def __init__(self, spark: Any, folder: str, before: Any = None) -> None:
         self.spark, self.folder, self.before = spark, folder, before
 
-    def keep(self, df: Any, name: str) -> tuple[Any, int]:
+    def keep(self, df: Any, name: str) -> Any:
         path = f"{self.folder}/{name}"
         plain = df.write.mode("overwrite").option("compression", "none").option("parquet.enable.dictionary", "false")
         plain.parquet(path)
-        rows = self.spark.read.schema(df.schema).parquet(path)
-        return rows, rows.count()
+        return self.spark.read.schema(df.schema).parquet(path)
 
     def known(self, name: str) -> Any:
         return self.before

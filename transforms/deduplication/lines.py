@@ -49,7 +49,7 @@ class DropRepeatedLines(Comparer):
         for i, column in enumerate(self.columns):
             text = F.col(quoted(column))
             rows = df.where(is_kept() & text.isNotNull()).select(ROW_ID, text.alias("text"))
-            found, _ = space.keep(self.common(rows), f"common_{i}")
+            found = space.keep(self.common(rows), f"common_{i}")
             df = df.join(found, on=ROW_ID, how="left")
             left = F.pandas_udf(rest(SEPARATORS[self.unit], self.min_length, self.within == "drop"), "string")
             value = F.when(is_kept(), left(text, F.col("_common"))).otherwise(text)

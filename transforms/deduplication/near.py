@@ -73,13 +73,13 @@ class NearComparer(Comparer):
         return [*have, *new]
 
     def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
-        sketches, _ = space.keep(self.sketched(df), SKETCHES)
+        sketches = space.keep(self.sketched(df), SKETCHES)
         if not are_distinct(sketches):
             # A record that came twice: marks are found by row id, so only one of its rows may be in question.
             df = DropDuplicates(columns=(ROW_ID,)).apply(df, {})
-            sketches, _ = space.keep(self.sketched(df), SKETCHES)
+            sketches = space.keep(self.sketched(df), SKETCHES)
         known = space.known(SKETCHES)
-        decisions, _ = space.keep(self.decided(sketches, known, space), "decisions")
+        decisions = space.keep(self.decided(sketches, known, space), "decisions")
         lasting = SKETCHES
         if self.cluster is not None and space.lasting:
             # Members of clusters are published too; new rows are compared with their heads alone.
@@ -129,8 +129,8 @@ class NearComparer(Comparer):
         leaders = narrow.where(F.col("leader") == F.col(ROW_ID)).drop("leader")
         twins = narrow.where(F.col("leader") != F.col(ROW_ID)).select(ROW_ID, "leader")
 
-        edges, count = self.edges(leaders, sketches, known, space)
-        gone = self.gone(edges, count, space)
+        edges = self.edges(leaders, sketches, known, space)
+        gone = self.gone(edges, space)
         # Of the texts that stay and come before it, the most similar one is the evidence.
         standing = edges.join(gone.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
         best = F.max_by("kept", F.struct("score", F.col("kept"))).alias("kept_row_id")
@@ -150,18 +150,19 @@ class NearComparer(Comparer):
             for c, descending in self.order()
         ]
 
-    def edges(
-        self, leaders: DataFrame, sketches: DataFrame, known: DataFrame | None, space: Workspace
-    ) -> tuple[DataFrame, int]:
+    def edges(self, leaders: DataFrame, sketches: DataFrame, known: DataFrame | None, space: Workspace) -> DataFrame:
         """Similar pairs: kept, gone, score, common; `kept` ranks before `gone`."""
         rows = in_buckets(leaders.withColumn("old", F.lit(False)), self.buckets)
         if known is not None:
-            touched = rows.select("bucket").distinct()
+            touched = space.keep(rows.select("bucket").distinct(), "touched")
             kinds = leaders.schema["rank"].dataType
             nothing = [F.lit(None).cast(kinds[c].dataType).alias(c) for c, _ in self.order()[:-1]]  # type: ignore[index]
             before = known.withColumn("rank", F.struct(*nothing, F.col(ROW_ID).alias("id")))
             old = in_buckets(before.drop("shingles").withColumn("old", F.lit(True)), self.buckets)
-            rows = rows.unionByName(old.join(touched, on="bucket", how="left_semi"))
+            rows = rows.unionByName(space.keep(old.join(touched, on="bucket", how="left_semi"), "old"))
+        # Most buckets hold one row, which is not shuffled. Written first: Spark broadcasts what it knows to be small.
+        shared = space.keep(rows.groupBy("bucket").count().where("count > 1").select("bucket"), "shared")
+        rows = rows.join(shared, on="bucket", how="left_semi")
         order = [F.col("second"), F.col("old").desc(), *self.rank_order()]
         arranged = rows.select("bucket", "second", "old", "size", "bits", "rank").repartition("bucket")
         arranged = arranged.sortWithinPartitions("bucket", *order)
@@ -174,7 +175,7 @@ class NearComparer(Comparer):
             F.when(first, both[0]).otherwise(both[1]).alias("kept"),
             F.when(first, both[1]).otherwise(both[0]).alias("gone"),
         ).distinct()
-        likely, _ = space.keep(oriented, "candidates")
+        likely = space.keep(oriented, "candidates")
 
         sets = sketches.select(ROW_ID, "shingles")
         if known is not None:
@@ -188,20 +189,20 @@ class NearComparer(Comparer):
         )
         return space.keep(compared, "edges")
 
-    def gone(self, edges: DataFrame, count: int, space: Workspace) -> DataFrame:
+    def gone(self, edges: DataFrame, space: Workspace) -> DataFrame:
         """The rows that go (`gone`): in one task if it can hold the edges, else round by round until it can."""
         found, turn = [], 0
         left = edges.select("kept", "gone")
-        while count > EDGES_AT_ONCE:
+        while left.count() > EDGES_AT_ONCE:  # of what was written: from the files' footers
             # Who has nobody before it stays, and takes with it all that are similar.
             stays = left.select("kept").join(left.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
-            leaves, _ = space.keep(
+            leaves = space.keep(
                 left.join(stays.distinct(), on="kept", how="left_semi").select("gone").distinct(), f"gone_{turn}"
             )
             found.append(leaves)
             left = left.join(leaves, on="gone", how="left_anti")
             left = left.join(leaves.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
-            left, count = space.keep(left, f"edges_{turn}")
+            left = space.keep(left, f"edges_{turn}")
             turn += 1
         last = left.coalesce(1).mapInArrow(pairs.removed, "gone string")
         for leaves in found:

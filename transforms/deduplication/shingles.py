@@ -205,7 +205,7 @@ def tokens_of(text: str, unit: Unit) -> tuple[U64, npt.NDArray[np.int64]]:
     points = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32)
     if points.max(initial=0) > KNOWN_CODE_POINTS:
         points = np.minimum(points, KNOWN_CODE_POINTS)
-    kind = kinds[points]
+    kind = kinds.take(points)
     before = np.empty_like(kind)
     before[:1], before[1:] = SEPARATOR, kind[:-1]
     changes = (kind != before) | (kind == ALONE)
