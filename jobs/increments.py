@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deltalake import DeltaTable
+from pyarrow import fs
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.config import Pipeline
-from jobs.deltalog import history
-from jobs.lake import Lake, facts_of
+from jobs.deltalog import file_system, history
+from jobs.lake import Lake, compact_now_and_then, facts_of
 from jobs.planning import TablePlan, build_key
 from transforms.rows import ROW_ID
 from transforms.step import Comparer
@@ -63,6 +64,14 @@ def save_index(
         writer = rows.withColumn("build", F.lit(build)).write.format("delta").mode("append")
         once = {"txnAppId": f"headgate:index:{build}", "txnVersion": "1"}
         writer.options(**once).save(f"{index_of(lake, table)}/{name}")
+        compact_now_and_then(DeltaTable(f"{index_of(lake, table)}/{name}"))
+
+
+def indexes(lake: Lake, table: str) -> list[str]:
+    """The Delta tables of a table's index."""
+    files, base = file_system(index_of(lake, table))
+    found = files.get_file_info(fs.FileSelector(base, allow_not_found=True))
+    return sorted(f"{index_of(lake, table)}/{f.base_name}" for f in found if f.type == fs.FileType.Directory)
 
 
 def config_key(pipeline: Pipeline, table: str) -> str:

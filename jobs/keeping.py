@@ -11,6 +11,7 @@ from pyarrow import fs
 
 from jobs.deltalog import file_system, history, stored_files
 from jobs.errors import LostRace, UsageError
+from jobs.increments import indexes
 from jobs.lake import SYSTEM_TABLES, Lake, compact, facts_of, is_conflict
 from transforms.step import nearest
 
@@ -42,6 +43,9 @@ def vacuum(
         gone, size = remove_unneeded(lake.path(table), kept, young, dry_run)
         commits = lake.need_table(table).history()
         builds |= {facts_of(c).get("build_key") for c in commits if c.get("version") in kept}
+        for index in indexes(lake, table):
+            more, bytes_more = remove_unneeded(index, {DeltaTable(index).version()}, young, dry_run)
+            gone, size = gone + more, size + bytes_more
         readable = [v for v in found.at if v in kept]
         rows.append(row(table, len(found.at), len(readable), gone, size))
     if tables:

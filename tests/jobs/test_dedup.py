@@ -1,16 +1,20 @@
 """`headgate dedup`: what it takes, what it refuses, and that a table which grew is the one that a rebuild gives."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from deltalake import DeltaTable
 
-from jobs import build, dedup, erasure, trace
+from jobs import build, dedup, erasure, lake, trace
 from jobs.cli import headgate
 from jobs.config import Environment
 from jobs.errors import HeadgateError, InputMissing, UsageError
+from jobs.increments import indexes
+from jobs.keeping import vacuum
 from jobs.lake import Lake
 from jobs.progress import Progress
 from jobs.run import run
@@ -122,7 +126,8 @@ def test_what_repeated_an_erased_row_comes_back(spark, tmp_path):
     assert table.ids() == [2, 3]
 
 
-def test_exact_duplicates_over_nights_whatever_their_form(spark, tmp_path):
+def test_exact_duplicates_over_nights_whatever_their_form(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(lake, "COMPACT_EVERY", 1)
     options = {"columns": ["text"], "ignore": ["case", "spaces", "unicode", "punctuation"], "keep": "id"}
     table = Deduped(spark, tmp_path, (("drop_duplicates", options),))
     table.land(["Café au lait", "other"])
@@ -134,6 +139,14 @@ def test_exact_duplicates_over_nights_whatever_their_form(spark, tmp_path):
     entries = [e for e in table.ledger() if e["table"] == "clean"]
     kept = {number[e["row_id"]]: number[dict(e["evidence"])["kept_row_id"]] for e in entries}
     assert kept == {2: 0, 4: 3}
+    # The index was compacted; what it no longer needs goes with the next vacuum.
+    (index,) = indexes(table.lake, "clean")
+    assert len(DeltaTable(index).file_uris()) == 1
+    stored = len(list(Path(index).glob("*.parquet")))
+    told = {r["table"]: r for r in vacuum(table.lake, 365, 0.0)}
+    assert told["clean"]["files_removed"] == stored - 1 > 0
+    table.land(["other", "newer"])
+    assert table.run()["clean"]["rejected"] == {"drop_duplicates: repeats another row in text": 1}
 
 
 def test_files_of_several_kinds_are_understood(tmp_path):
