@@ -32,7 +32,7 @@ run: setup ## the main job: a real year of flights into landing/, built, gated a
 test: setup ## lint and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: setup ## the longer measurements of tests/benchmarks
 	$(BIN)/python -m tests.benchmarks

@@ -122,6 +122,8 @@ def columns_of(file: Path, kind: str) -> dict[str, str]:
         if told["problem"] or told["columns"] is None:
             raise InputMissing(f"{file}: {told['problem'] or 'cannot be read'}")
         return dict(told["columns"])
+    if not file.stat().st_size:
+        raise InputMissing(f"{file}: the file is empty, so it does not tell its columns")
     reader = "read_csv" if kind == "csv" else "read_json"
     extra = ", header=true" if kind == "csv" else ", format='newline_delimited'"
     name = glob.escape(str(file)).replace("'", "''")
@@ -142,6 +144,8 @@ def clusters(lake: Lake, table: str, build: str, column: str | None = None) -> l
     rows = lake.need_table(table).to_pyarrow_dataset()
     total = rows.count_rows()
     if column is None:
+        if lake.open("ledger") is None:
+            return []
         wanted = (pc.field("table") == table) & (pc.field("build") == build)
         entries = lake.need_table("ledger").to_pyarrow_dataset().to_table(columns=["evidence"], filter=wanted)
         query = """SELECT evidence['kept_row_id'] AS kept, count(*) AS others,

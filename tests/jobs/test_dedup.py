@@ -171,6 +171,7 @@ def test_files_of_several_kinds_are_understood(tmp_path):
         ("b.txt", {}, "ends in none of"),
         ("mixed", {}, "several kinds (.csv, .parquet)"),
         ("empty", {}, "no file in it ends in one of"),
+        ("nothing.jsonl", {}, "the file is empty"),
         ("nowhere.csv", {}, "neither a file or folder nor a table"),
         ("broken.parquet", {}, "no readable Parquet file"),
     ],
@@ -179,6 +180,7 @@ def test_what_cannot_be_done_is_said(tmp_path, given, options, told):
     (tmp_path / "a.csv").write_text("id,text\n1,hello\n")
     (tmp_path / "b.txt").write_text("hello")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "nothing.jsonl").touch()
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed" / "a.csv").write_text("id,text\n1,hello\n")
     (tmp_path / "mixed" / "b.parquet").write_bytes(b"PAR1")
@@ -209,6 +211,9 @@ def test_options_that_do_not_go_together_are_refused(arguments, told):
 
 def test_the_biggest_clusters_are_told(spark, tmp_path, monkeypatch):
     table = Deduped(spark, tmp_path)
+    table.land(["only one"])
+    table.run()
+    assert dedup.clusters(table.lake, "clean", table.lake.published("clean").facts["build"]) == []
     long = " ".join(f"word{i}" for i in range(60))
     table.land([long + " a b c d e", *(f"{long} {i}" for i in range(5)), "else"])
     table.run()
@@ -219,7 +224,7 @@ def test_the_biggest_clusters_are_told(spark, tmp_path, monkeypatch):
     assert dedup.clusters(table.lake, "clean", build_of)[0]["giant"]
     table.steps = (("drop_near_duplicates", {**NEAR, "cluster": "like"}),)
     table.run()
-    assert table.ids() == list(range(7))
+    assert table.ids() == list(range(8))
     (again,) = dedup.clusters(table.lake, "clean", "", "like")
     assert again == {**found, "giant": True, "weakest": pytest.approx(found["weakest"], abs=1e-6)}
 
