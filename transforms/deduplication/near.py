@@ -247,7 +247,7 @@ class DropNearDuplicates(NearComparer):
     Null texts and those without a character are never compared. Evidence: the kept row's id, the similarity (score),
     the threshold and the rule. Of rows with one id, as when a record was delivered twice, one is compared, and the
     others are marked as its exact repeats.
-    Cost: one pass over the texts (42 MB a CPU second measured on English), shuffles of sketches, and an exact
+    Cost: one pass over the texts (some 40 MB a CPU second measured on manual pages), shuffles of sketches, and an exact
     comparison for each candidate pair; rows of a crowded bucket meet at most 128 others of it, so no step grows with a
     square. Source: Broder 1997; Indyk and Motwani 1998; the choice is the greedy maximal independent set.
     """
