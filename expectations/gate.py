@@ -575,5 +575,5 @@ def what_raised(info: Mapping[str, Any] | None) -> str | None:
     """The message of an exception in a result, in either of the two shapes that Great Expectations gives it."""
     for entry in (info, *(info or {}).values()):
         if isinstance(entry, Mapping) and entry.get("raised_exception"):
-            return str(entry.get("exception_message")).strip().splitlines()[0]
+            return (str(entry.get("exception_message")).strip().splitlines() or ["it raised without a message"])[0]
     return None

@@ -4,7 +4,7 @@ from datetime import date, datetime
 
 import pytest
 
-from expectations.gate import BITS, Gate
+from expectations.gate import BITS, Gate, what_raised
 from expectations.suites import SuiteError, known_types, load_suite
 from tests.expectations.pairs import FLOOR, NAN, compared, suite_of, verdicts
 
@@ -290,3 +290,12 @@ def test_whole_numbers_repeat_as_the_stock_engine_says(spark, values):
     stock, ours, gate = verdicts(spark, suite_of(*uses), df, len(values))
     assert compared(stock, ours) == []
     assert len(gate.compiled.keys) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "told"), [("first\nsecond", "first"), ("", "it raised without a message"), (None, "None")]
+)
+def test_what_a_rule_raised_is_told_in_one_line(message, told):
+    entry = {"raised_exception": True, "exception_message": message}
+    assert what_raised(entry) == what_raised({"metric": entry}) == told
+    assert what_raised(None) is what_raised({"raised_exception": False}) is None
