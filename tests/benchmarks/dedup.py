@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.increments import BuildSpace
 from tests.benchmarks.growth import cpu_and_memory, fitted
 from tests.benchmarks.measure import measure
 from tests.conftest import ROOT, SHARED_DATA
@@ -129,25 +130,13 @@ def jaccard(a: set[Any], b: set[Any]) -> float:
 # -- ours
 
 
-class Scratch:
-    """A workspace without a build: frames in Parquet, and what was recorded as the known rows of the next."""
+class Scratch(BuildSpace):
+    """The workspace of a build, with given rows as those of earlier builds."""
 
-    lasting = True
-
-    def __init__(self, spark: Any, folder: str, before: Any = None) -> None:
-        self.spark, self.folder, self.before = spark, folder, before
-
-    def keep(self, df: Any, name: str) -> Any:
-        path = f"{self.folder}/{name}"
-        plain = df.write.mode("overwrite").option("compression", "none").option("parquet.enable.dictionary", "false")
-        plain.parquet(path)
-        return self.spark.read.schema(df.schema).parquet(path)
+    before: Any = None
 
     def known(self, name: str) -> Any:
         return self.before
-
-    def record(self, name: str, kept: str, columns: Sequence[str]) -> None:
-        pass
 
 
 def deduplicate(spark: Any, corpus: str, folder: str, before: Any = None) -> Any:
@@ -158,7 +147,9 @@ def deduplicate(spark: Any, corpus: str, folder: str, before: Any = None) -> Any
     df = spark.read.parquet(corpus)
     df = with_bookkeeping(df.withColumn(ROW_ID, row_id("corpus", ["id"])))
     step = DropNearDuplicates(columns=("text",), similarity=THRESHOLD, unit="words")
-    out = step.compare(df, Scratch(spark, f"{folder}/scratch", before))
+    space = Scratch(spark, f"{folder}/scratch", "")
+    space.before = before
+    out = step.compare(df, space)
     out.write.mode("overwrite").parquet(f"{folder}/out")
     return spark.read.parquet(f"{folder}/out")
 

@@ -123,7 +123,7 @@ class NearComparer(Comparer):
         narrow = narrow.withColumn("leader", F.first(ROW_ID).over(first))
         if known is not None:
             # A text that is published already stays, whatever comes later.
-            there = known.select("set", F.col(ROW_ID).alias("_there"))
+            there = known.groupBy("set").agg(F.min(ROW_ID).alias("_there"))
             narrow = narrow.join(there, on="set", how="left")
             narrow = narrow.withColumn("leader", F.coalesce("_there", "leader")).drop("_there")
         leaders = narrow.where(F.col("leader") == F.col(ROW_ID)).drop("leader")
