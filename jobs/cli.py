@@ -44,15 +44,14 @@ class Commands(click.Group):
         formatter.write("\n" + EXIT_CODES.replace("\b\n", "") + "\n")
 
 
+lake_option = click.option("--lake", metavar="DIR", help="Folder of the lake (default: lake).")
+landing_option = click.option("--landing", metavar="DIR", help="Folder where files land (default: landing).")
+env_option = click.option("--env", metavar="NAME", help="Environment: conf/env/NAME.yaml (default: local).")
+
+
 def lake_options(command: Any) -> Any:
-    """--lake, --landing and --env, on every command that uses them."""
-    for option in (
-        click.option("--landing", metavar="DIR", help="Folder where files land (default: landing)."),
-        click.option("--lake", metavar="DIR", help="Folder of the lake (default: lake)."),
-        click.option("--env", metavar="NAME", help="Environment: conf/env/NAME.yaml (default: local)."),
-    ):
-        command = option(command)
-    return command
+    """--env, --lake and --landing, on every command that uses them."""
+    return env_option(lake_option(landing_option(command)))
 
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for scripts.")
@@ -172,13 +171,21 @@ def run(
 
 @headgate.command()
 @click.argument("source", metavar="INPUT")
-@lake_options
+@env_option
+@lake_option
 @click.option("--into", required=True, metavar="TABLE", help="The table of what stays.")
 @click.option("--exact", metavar="COL,…", help="Rows equal in these columns are duplicates.")
 @click.option(
     "--text", metavar="COL,…", help="Rows nearly equal in this text are duplicates; several columns count as one."
 )
-@click.option("--similarity", type=float, default=0.8, show_default=True, help="Of --text: least Jaccard similarity.")
+@click.option("--similarity", type=float, default=0.8, show_default=True, help="Of --text: least similarity.")
+@click.option(
+    "--measure",
+    type=click.Choice(["jaccard", "containment"]),
+    default="jaccard",
+    show_default=True,
+    help="Of --text: what similarity counts: common shingles among those of either text, or of the one that goes.",
+)
 @click.option("--shingle", type=int, default=5, show_default=True, help="Of --text: tokens of a shingle.")
 @click.option(
     "--unit",
@@ -198,11 +205,11 @@ def dedup(
     source: str,
     env: str | None,
     lake: str | None,
-    landing: str | None,
     into: str,
     exact: str | None,
     text: str | None,
     similarity: float,
+    measure: str,
     shingle: int,
     unit: str,
     ignore: str | None,
@@ -216,6 +223,7 @@ def dedup(
     \b
     headgate dedup docs.parquet --key id --text text --into clean_docs
     headgate dedup landing/articles --text title,body --similarity 0.7 --keep "published, length desc" --into articles
+    headgate dedup poems.jsonl --text text --measure containment --into whole_poems   also what lies within another
     headgate dedup customers.csv --exact email --ignore case,spaces --keep "updated desc" --into customers
     headgate trace --table clean_docs_input --key id=17   why a row went, beside the one that stayed
 
@@ -235,10 +243,10 @@ def dedup(
         options = {"columns": listed(exact), "ignore": listed(ignore), **({"keep": keep} if keep else {})}
         steps = [("drop_duplicates", options)]
     else:
-        near = {"columns": listed(text), "similarity": similarity, "shingle": shingle, "unit": unit, "cluster": cluster}
-        options = {**near, **({"keep": keep} if keep else {})}
+        near = {"columns": listed(text), "similarity": similarity, "measure": measure, "shingle": shingle, "unit": unit}
+        options = {**near, "cluster": cluster, **({"keep": keep} if keep else {})}
         steps = [("drop_near_duplicates", options)]
-    environment = environment_of(env, lake, landing)
+    environment = environment_of(env, lake, None)
     where = Lake(environment.lake)
     pipeline, folder = deduplication.pipeline_of(source, into, where, listed(key), steps)
     environment = environment.model_copy(update={"landing": folder})

@@ -18,7 +18,7 @@ from jobs.keeping import vacuum
 from jobs.lake import Lake
 from jobs.progress import Progress
 from jobs.run import run
-from tests.transforms.test_near_duplicates import greedy, perturbed
+from tests.transforms.test_near_duplicates import excerpts, greedy, perturbed
 
 NEAR = {"columns": ["text"], "recall": 0.9999999}
 
@@ -52,7 +52,7 @@ class Deduped:
     def gone_in_order_of_arrival(self):
         name = {r["id"]: r["_row_id"] for r in self.lake.open("clean_input").to_pyarrow_table().to_pylist()}
         order = [i for batch in self.batches for i in sorted(batch, key=lambda i: (-len(self.texts[i] or ""), name[i]))]
-        return greedy(self.texts, order, 0.8)
+        return greedy(self.texts, order, 0.8, self.steps[0][1].get("measure", "jaccard"))
 
     def ledger(self):
         return self.lake.open("ledger").to_pyarrow_table().to_pylist()
@@ -85,6 +85,17 @@ def test_a_table_that_grew_is_the_one_in_order_of_arrival(spark, tmp_path):
     before = table.ids()
     assert table.run()["clean"]["rows_in"] == len(texts)
     assert table.ids() == before
+
+
+def test_parts_of_what_is_published_go_as_in_order_of_arrival(spark, tmp_path):
+    table = Deduped(spark, tmp_path, steps=(("drop_near_duplicates", {**NEAR, "measure": "containment"}),))
+    texts = excerpts(7, texts=12)
+    for part in (texts[6:30], texts[30:], texts[:6]):
+        table.land(part)
+        assert table.run()["clean"]["rows_in"] == len(part)
+    gone = table.gone_in_order_of_arrival()
+    assert 10 < len(gone) < len(texts) - 10
+    assert table.ids() == [i for i in range(len(texts)) if i not in gone]
 
 
 def test_a_build_that_dies_before_it_publishes_is_taken_up(spark, tmp_path, monkeypatch):

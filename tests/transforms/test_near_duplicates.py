@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from pyspark.sql import functions as F
 from tests.conftest import SHARED_DATA
 from tests.transforms.frames import applied, frame, kept, rejected
 from transforms.deduplication import near, pairs, shingles
+from transforms.deduplication.containment import Contained
 from transforms.deduplication.near import DropNearDuplicates
 from transforms.deduplication.pairs import goes
 from transforms.deduplication.shingles import Bands, sketch
@@ -59,12 +61,20 @@ def jaccard(a, b):
     return len(a & b) / len(a | b)
 
 
-def greedy(texts, order, threshold, **how):
+def contained(a, b):
+    """How much of `a` lies in `b`."""
+    return len(a & b) / len(a)
+
+
+MEASURES = {"jaccard": jaccard, "containment": contained}
+
+
+def greedy(texts, order, threshold, measure="jaccard", **how):
     """For each text that goes, its similarity with the most similar one that stays before it in `order`."""
     sets = [shingle_set(t, **how) if t else set() for t in texts]
     stays, gone = [], {}
     for i in order:
-        best = max((jaccard(sets[i], sets[k]) for k in stays), default=0) if sets[i] else 0
+        best = max((MEASURES[measure](sets[i], sets[k]) for k in stays), default=0) if sets[i] else 0
         if best >= threshold:
             gone[i] = best
         elif sets[i]:
@@ -104,7 +114,7 @@ def numbered(spark, texts):
 
 def assert_as_greedy(df, texts, step, **how):
     ids = [r["_row_id"] for r in df.orderBy("n").select("_row_id").collect()]
-    wanted = greedy(texts, longest_first(texts, ids), step.similarity, **how)
+    wanted = greedy(texts, longest_first(texts, ids), step.similarity, step.measure, **how)
     found = evidence(applied(step, df))
     assert found.keys() == wanted.keys()
     sets = [shingle_set(t, **how) for t in texts if t is not None]
@@ -112,7 +122,7 @@ def assert_as_greedy(df, texts, step, **how):
         assert stays not in wanted
         assert score == pytest.approx(wanted[gone], abs=1e-6)
         if None not in texts:
-            assert score == pytest.approx(jaccard(sets[gone], sets[stays]), abs=1e-6)
+            assert score == pytest.approx(MEASURES[step.measure](sets[gone], sets[stays]), abs=1e-6)
     return found
 
 
@@ -238,6 +248,47 @@ def test_a_crowded_bucket_leaves_nothing_behind(spark):
     assert len(found) == 299 and len({stays for stays, _ in found.values()}) == 1
 
 
+def excerpts(seed, texts=30, words=600):
+    """Long texts, and parts of them of any length, some with words changed or with words of their own before them."""
+    rng = random.Random(seed)
+    long = [[rng.choice(WORDS) + str(rng.randint(0, 200)) for _ in range(words)] for _ in range(texts)]
+    parts = []
+    for text in long:
+        for _ in range(3):
+            size, own = rng.choice([3, 8, 20, 60, 200]), rng.choice([0, 0, 2, 10, 60])
+            start = rng.randrange(words - size)
+            part = [f"own{rng.randint(0, 999)}" for _ in range(own)] + text[start : start + size]
+            if rng.random() < 0.3:
+                part[rng.randrange(len(part))] = "changed"
+            parts.append(part)
+    return [" ".join(t) for t in [*long, *parts, *parts[:5]]]
+
+
+@pytest.mark.parametrize(("seed", "threshold"), [(0, 0.8), (1, 0.5), (2, 1.0)])
+def test_parts_of_other_texts_go_as_in_a_greedy_loop_over_all_pairs(spark, seed, threshold):
+    texts = [*excerpts(seed), None, "", "!?", "!?"]
+    step = DropNearDuplicates(columns=("text",), measure="containment", similarity=threshold, recall=SURE)
+    found = assert_as_greedy(numbered(spark, texts), texts, step)
+    assert 20 < len(found) < 110
+
+
+def test_a_text_goes_only_with_one_that_comes_before_it_in_the_order(spark):
+    rows = [(0, "a part of it that comes first"), (1, "the whole and a part of it that comes first and more")]
+    df = frame(spark, "n int, text string", *rows)
+    step = DropNearDuplicates(columns=("text",), measure="containment", keep="n")
+    assert rejected(applied(step, df), "n").count() == 0
+    assert [r["n"] for r in rejected(applied(replace(step, keep="n desc"), df), "n").collect()] == [0]
+
+
+def test_fewer_answers_are_rarer_than_what_may_be_lost():
+    rng = np.random.default_rng(5)
+    for threshold in (0.2, 0.5, 0.8, 0.95):
+        limits = Contained(threshold, 0.999, 64)
+        answers = rng.binomial(limits.asked, threshold, 200_000)
+        assert (answers < limits.least_answers).mean() < 0.0013
+        assert (answers < limits.least_answers + 1).mean() > 0.0007
+
+
 def test_no_chain_takes_a_text_away(spark):
     # Each is similar to the next (0.82), none to the one after it (0.67).
     words = [f"w{i}" for i in range(140)]
@@ -321,7 +372,7 @@ def test_real_documents_go_as_in_a_greedy_loop(spark):
 
 
 def test_candidates_are_found_across_arrow_batches():
-    limits = pairs.Limits(0.5, 12, 2)
+    limits = pairs.Similar(0.5, 12, 2)
     row = pa.array([f"r{i}" for i in range(40)])
     table = pa.table(
         {

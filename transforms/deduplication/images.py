@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from transforms.deduplication.near import WINDOW, NearComparer
-from transforms.deduplication.pairs import Limits
+from transforms.deduplication.pairs import Similar
 from transforms.deduplication.shingles import Sketches, constants, mixed
 from transforms.rows import quoted
 from transforms.step import StepError, need
@@ -58,8 +58,8 @@ class DropNearImages(NearComparer):
         return self.distance + 1
 
     @property
-    def limits(self) -> Limits:
-        return Limits(0.0, BITS, WINDOW)  # no estimate: the exact comparison is as quick
+    def limits(self) -> Similar:
+        return Similar(0.0, BITS, WINDOW)  # no estimate: the exact comparison is as quick
 
     @property
     def rule(self) -> str:

@@ -6,39 +6,64 @@ one Arrow batch after another, and holds a bounded number of rows between batche
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from transforms.deduplication.shingles import BLOCK, HASH_BITS, deviation, estimated
+from transforms.deduplication.shingles import deviation, estimated
 
 Batches = Iterator[pa.RecordBatch]
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """When two sets are worth an exact comparison."""
+class Limits(Protocol):
+    """When two rows that share a bucket are worth an exact comparison."""
 
+    columns: ClassVar[tuple[str, ...]]  # of the rows, beside bucket, second, old, size and row
+    window: int  # rows of a bucket that a row is compared with
+
+    def likely(self, rows: pa.Table, one: Ints, other: Ints) -> tuple[Ints, Ints]:
+        """Those of the pairs of places that are."""
+        ...
+
+
+@dataclass(frozen=True)
+class Similar:
+    """Where Jaccard's similarity of two sets may reach the threshold, by their sizes and their estimate."""
+
+    columns: ClassVar[tuple[str, ...]] = ("bits",)
     threshold: float
     values: int  # of a signature
-    window: int  # rows of a bucket that a row is compared with
+    window: int
 
     @property
     def least_estimate(self) -> float:
         """Three and a half standard deviations below the threshold: one pair in 4,000 at the threshold is lost."""
         return self.threshold - 3.5 * deviation(self.threshold, self.values)
 
+    def likely(self, rows: pa.Table, one: Ints, other: Ints) -> tuple[Ints, Ints]:
+        """Leave out pairs of old rows, pairs whose sizes forbid the similarity, and pairs whose estimate is too low."""
+        old, size = rows["old"].to_numpy(), rows["size"].to_numpy()
+        fits = ~(old[one] & old[other])
+        small, large = np.minimum(size[one], size[other]), np.maximum(size[one], size[other])
+        fits &= small >= self.threshold * large - 1e-9
+        one, other = one[fits], other[fits]
+        if len(one):
+            bits = np.frombuffer(b"".join(rows["bits"].to_pylist()), np.uint8).reshape(rows.num_rows, -1)
+            close = estimated(bits[one], bits[other], self.values) >= self.least_estimate
+            one, other = one[close], other[close]
+        return one, other
+
 
 def candidates(limits: Limits) -> Callable[[Batches], Batches]:
-    """Pairs that share a bucket and may reach the threshold by their sizes and by the estimate.
+    """Pairs that share a bucket and are likely by the limits.
 
     Rows come sorted by bucket, then second (another bucket of theirs), then rank: columns bucket, second, old, size,
-    bits and row. Each row meets the `window` rows before it in its bucket and the first `window` that agree in second
-    too, so that the cost of a bucket grows with its rows and not with their square; a bucket of at most `window` + 1
-    rows is compared in full. Two old rows never meet. Gives `one` and `other`, the `row`s of each pair.
+    row, and those that the limits name. Each row meets the `window` rows before it in its bucket and the first `window`
+    that agree in second too, so that the cost of a bucket grows with its rows and not with their square; a bucket of at
+    most `window` + 1 rows is compared in full. Gives `one` and `other`, the `row`s of each pair.
     """
 
     def pairs(batches: Batches) -> Batches:
@@ -50,7 +75,7 @@ def candidates(limits: Limits) -> Callable[[Batches], Batches]:
             bucket, second = (rows[c].to_numpy() for c in ("bucket", "second"))
             starts = starts_of(bucket, second)
             one, other = meetings(bucket, starts, have, limits.window)
-            one, other = likely(rows, one, other, limits)
+            one, other = limits.likely(rows, one, other)
             if len(one):
                 row = rows["row"].combine_chunks()
                 yield pa.RecordBatch.from_arrays([row.take(pa.array(i)) for i in (one, other)], ["one", "other"])
@@ -98,22 +123,8 @@ def to_carry(bucket: npt.NDArray[Any], starts: Ints, window: int) -> Ints:
     return np.union1d(last[bucket[last] == bucket[-1]], head)
 
 
-def likely(rows: pa.Table, one: Ints, other: Ints, limits: Limits) -> tuple[Ints, Ints]:
-    """Leave out pairs of old rows, pairs whose sizes forbid the similarity, and pairs whose estimate is too low."""
-    old, size = rows["old"].to_numpy(), rows["size"].to_numpy()
-    fits = ~(old[one] & old[other])
-    small, large = np.minimum(size[one], size[other]), np.maximum(size[one], size[other])
-    fits &= small >= limits.threshold * large - 1e-9
-    one, other = one[fits], other[fits]
-    if len(one):
-        bits = np.frombuffer(b"".join(rows["bits"].to_pylist()), np.uint8).reshape(rows.num_rows, -1)
-        close = estimated(bits[one], bits[other], limits.values) >= limits.least_estimate
-        one, other = one[close], other[close]
-    return one, other
-
-
-def similarities(threshold: float) -> Callable[[Batches], Batches]:
-    """The exact Jaccard similarity of candidates, where it reaches the threshold.
+def similarities(threshold: float, contained: bool = False) -> Callable[[Batches], Batches]:
+    """The exact Jaccard similarity of candidates, where it reaches the threshold; or how much of `gone` lies in `kept`.
 
     Rows come sorted by kept, the row itself (`gone` null) before its candidates: columns kept, gone, shingles. Gives
     kept, gone, score, common (the size of the intersection).
@@ -122,54 +133,34 @@ def similarities(threshold: float) -> Callable[[Batches], Batches]:
     def scores(batches: Batches) -> Batches:
         holder, hashes = None, np.zeros(0, np.uint64)
         for batch in batches:
-            kept, gone, sets = (batch.column(c).to_pylist() for c in ("kept", "gone", "shingles"))
-            pairs: list[tuple[str, str, Any, Any]] = []
-            for k, g, data in zip(kept, gone, sets, strict=True):
-                if g is None:
-                    holder, hashes = k, np.frombuffer(data, np.uint64)
-                elif k != holder:
-                    raise ValueError(f"the shingles of {k} are missing")
-                else:
-                    pairs.append((k, g, hashes, np.frombuffer(data, np.uint64)))
-            for some in chunks(pairs):
-                common = in_common(some)
-                union = np.array([len(a) + len(b) for _, _, a, b in some]) - common
-                score = common / union
-                fits = np.flatnonzero(score >= threshold)
-                yield pa.RecordBatch.from_pydict(
-                    {
-                        "kept": pa.array([some[i][0] for i in fits], pa.string()),
-                        "gone": pa.array([some[i][1] for i in fits], pa.string()),
-                        "score": score[fits],
-                        "common": common[fits],
-                    }
-                )
+            found: list[tuple[str, str, float, int]] = []
+            for kept, gone, data in zip(
+                *(batch.column(c).to_pylist() for c in ("kept", "gone", "shingles")), strict=True
+            ):
+                these = np.frombuffer(data, np.uint64)
+                if gone is None:
+                    holder, hashes = kept, these
+                    continue
+                if kept != holder:
+                    raise ValueError(f"the shingles of {kept} are missing")
+                common = in_common(hashes, these)
+                score = common / (len(these) if contained else len(hashes) + len(these) - common)
+                if score >= threshold:
+                    found.append((kept, gone, score, common))
+            columns = zip(*found, strict=True) if found else [[]] * 4
+            kinds = (pa.string(), pa.string(), pa.float64(), pa.int64())
+            arrays = [pa.array(list(c), kind) for c, kind in zip(columns, kinds, strict=True)]
+            yield pa.RecordBatch.from_arrays(arrays, ["kept", "gone", "score", "common"])
 
     return scores
 
 
-def chunks(pairs: list[Any]) -> Iterator[list[Any]]:
-    """Pairs by as many as fit the cache."""
-    some: list[Any] = []
-    size = 0
-    for pair in pairs:
-        some.append(pair)
-        size += len(pair[2]) + len(pair[3])
-        if size > BLOCK or len(some) >> (64 - HASH_BITS):
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
-
-
-def in_common(pairs: list[Any]) -> Ints:
-    """How many hashes the two sets of each pair share: one sort finds those that stand twice."""
-    lengths = np.array([len(a) + len(b) for _, _, a, b in pairs])
-    number = np.repeat(np.arange(len(pairs), dtype=np.uint64) << np.uint64(HASH_BITS), lengths)
-    keys = np.concatenate([x for _, _, a, b in pairs for x in (a, b)]) | number
-    keys.sort()
-    twice = keys[1:][keys[1:] == keys[:-1]] >> np.uint64(HASH_BITS)
-    return np.bincount(twice.astype(np.int64), minlength=len(pairs))
+def in_common(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> int:
+    """How many hashes two sorted sets share: each of the smaller one is looked up in the larger."""
+    small, large = sorted((one, other), key=len)
+    at = np.searchsorted(large, small)
+    at[at == len(large)] = 0
+    return int(np.count_nonzero(large[at] == small))
 
 
 def removed(batches: Batches) -> Batches:
