@@ -118,15 +118,14 @@ class NearComparer(Comparer):
 
     def decided(self, sketches: DataFrame, known: DataFrame | None, space: Workspace) -> DataFrame:
         """The rows that go: _row_id, kept_row_id, score."""
-        narrow = sketches.drop("shingles")
-        order = self.rank_order()
-        first = W.partitionBy("set").orderBy(*order).rowsBetween(W.unboundedPreceding, W.currentRow)
-        narrow = narrow.withColumn("leader", F.first(ROW_ID).over(first))
+        ranked = W.partitionBy("set").orderBy(*self.rank_order()).rowsBetween(W.unboundedPreceding, W.currentRow)
+        narrow = sketches.drop("shingles").withColumn("leader", F.first(ROW_ID).over(ranked))
         if known is not None:
             # A text that is published already stays, whatever comes later.
-            there = known.groupBy("set").agg(F.min(ROW_ID).alias("_there"))
-            narrow = narrow.join(there, on="set", how="left")
+            same = known.join(sketches.select("set").distinct(), on="set", how="left_semi")
+            narrow = narrow.join(same.groupBy("set").agg(F.min(ROW_ID).alias("_there")), on="set", how="left")
             narrow = narrow.withColumn("leader", F.coalesce("_there", "leader")).drop("_there")
+        narrow = space.keep(narrow, "leaders")
         leaders = narrow.where(F.col("leader") == F.col(ROW_ID)).drop("leader")
         twins = narrow.where(F.col("leader") != F.col(ROW_ID)).select(ROW_ID, "leader")
 
