@@ -53,6 +53,13 @@ tables:
       - join_table: {table: raw_cities, on: {city: city}, columns: {mayor: mayor}, matched: found}
     suite: any
     publish: {mode: merge, key: [id]}
+  names:
+    from: raw_people
+    steps:
+      - drop_duplicates: {columns: [name, city], keep: id}
+    suite: any
+    publish: {mode: increment}
+    quarantine_ceiling: 0.5
 """
 FLOOR = "  - {type: expect_table_row_count_to_be_between, kwargs: {min_value: 1}, meta: {dimension: completeness}}\n"
 SHAPE = (
@@ -216,7 +223,7 @@ def main() -> None:
         night, calm = prepare(Path(scratch))
         while done < options.kills:
             kills = [
-                ("phases", choose.randint(1, 24)) if choose.random() < 0.5 else ("seconds", choose.uniform(4, 30))
+                ("phases", choose.randint(1, 30)) if choose.random() < 0.5 else ("seconds", choose.uniform(4, 30))
                 for _ in range(choose.randint(1, 4))
             ]
             told = survive(night, Path(scratch) / f"run{done}", calm, kills)
