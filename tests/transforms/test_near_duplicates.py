@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
+from jobs.increments import BuildSpace
 from tests.conftest import SHARED_DATA
 from tests.transforms.frames import applied, frame, kept, rejected
 from transforms.deduplication import near, pairs, shingles
@@ -313,6 +314,20 @@ def test_the_same_record_twice_is_compared_once(spark):
     out = applied(DropNearDuplicates(columns=("text",), similarity=0.9), df)
     assert [r["n"] for r in kept(out).collect()] == [2]
     assert sorted(r["step"] for r in rejected(out, "n").collect()) == ["drop_duplicates", "drop_near_duplicates"]
+
+
+def test_what_earlier_builds_know_twice_multiplies_no_row(spark, tmp_path):
+    text = " ".join(WORDS)
+    step = DropNearDuplicates(columns=("text",), similarity=0.7)
+    texts = ["a text of its own", text, text + " more", "nothing like it"]
+    space = BuildSpace(spark, str(tmp_path), "")
+    known = step.sketched(frame(spark, "n int, text string", (7, text), (8, text))).drop("rank")
+    space.known = lambda name: known
+    out = step.compare(numbered(spark, texts), space)
+    assert sorted(r["n"] for r in out.collect()) == [0, 1, 2, 3]
+    gone = {r["n"]: r["evidence"]["kept_row_id"] for r in rejected(out, "n").collect()}
+    first = min(r["_row_id"] for r in known.collect())
+    assert gone == {1: first, 2: first}
 
 
 def test_clusters_are_told_and_nothing_is_marked(spark):

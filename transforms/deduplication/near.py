@@ -131,9 +131,9 @@ class NearComparer(Comparer):
 
         edges = self.edges(leaders, sketches, known, space)
         gone = self.gone(edges, space)
-        # Of the texts that stay and come before it, the most similar one is the evidence.
+        # Of the texts that stay and come before it, the most similar one is the evidence, of several the smallest id.
         standing = edges.join(gone.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
-        best = F.max_by("kept", F.struct("score", F.col("kept"))).alias("kept_row_id")
+        best = F.min_by("kept", F.struct(-F.col("score"), F.col("kept"))).alias("kept_row_id")
         chosen = standing.groupBy(F.col("gone").alias(ROW_ID)).agg(best, F.max("score").alias("score"))
         through = twins.join(
             chosen.select(F.col(ROW_ID).alias("leader"), "kept_row_id", "score"), on="leader", how="left"
