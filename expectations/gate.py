@@ -89,12 +89,17 @@ class Bit:
     rule_metric: Any  # id of the metric that counts its failures
     condition: Column
     domain: Column | None
+    guard: Column | None  # the domain without `ignore_row_if`
     empty_is_null: bool  # over no rows, GX's sum gives null and its count 0
 
     @property
     def fails(self) -> Column:
-        """True, false or null; not a conditional expression, in which Spark forgives a literal that cannot be cast."""
-        return self.condition if self.domain is None else self.domain & self.condition
+        """True, false or null; not a conditional expression, in which Spark forgives a literal that cannot be cast.
+
+        Rows with nulls are told last, as in Spark's own filters: what cannot be evaluated raises there too.
+        """
+        fails = self.condition if self.guard is None else self.guard & self.condition
+        return fails if self.domain is None else fails & self.domain
 
 
 @dataclass
@@ -480,7 +485,7 @@ def compile_metric(compiled: Compiled, engine: SparkDFExecutionEngine, metric: A
             condition = condition_of(metric, lazy)
             compiled.conditions[metric.id] = rows, condition
             if not name.startswith(WINDOWED):
-                compiled.bits.append(Bit(metric.id, condition, rows, empty_is_null=True))
+                compiled.bits.append(Bit(metric.id, condition, rows, rows, empty_is_null=True))
         elif "distinct" not in name and rows is None:  # a distinct count would add a shuffle to the one pass
             compiled.aggregates[metric.id] = column
     elif "unexpected_condition" in dependencies:
@@ -495,7 +500,8 @@ def compile_metric(compiled: Compiled, engine: SparkDFExecutionEngine, metric: A
             present = F.lit(True) if "column_list" in domain else F.col(key[0]).isNotNull()
             compiled.keys[metric.id] = (key, present if rows is None else rows & present)
         elif name.endswith(".unexpected_count") and not name.startswith(WINDOWED):
-            compiled.bits.append(Bit(metric.id, condition, rows, empty_is_null=False))
+            guard = rows_of(engine, {**domain, "ignore_row_if": None})
+            compiled.bits.append(Bit(metric.id, condition, rows, guard, empty_is_null=False))
 
 
 def condition_of(metric: Any, lazy: Mapping[Any, Any]) -> Column:

@@ -15,6 +15,12 @@ def like_files(spark):
         spark.conf.unset(name) if value is None else spark.conf.set(name, value)
 
 
+@pytest.mark.parametrize("seed", [1001844])
+def test_pairs_that_once_differed_do_no_more(like_files, seed):
+    pair = random_pair(seed)
+    assert differences(like_files, pair.table, pair.suite) == []
+
+
 @pytest.mark.parametrize("first", [0, 6])
 def test_random_pairs_do_not_differ(like_files, first):
     for seed in range(first, first + 6):
