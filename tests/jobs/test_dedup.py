@@ -87,6 +87,18 @@ def test_a_table_that_grew_is_the_one_in_order_of_arrival(spark, tmp_path):
     assert table.ids() == before
 
 
+def test_a_record_that_comes_again_is_not_published_twice(spark, tmp_path):
+    table = Deduped(spark, tmp_path)
+    table.land(["a text of its own", "and another one here"])
+    table.run()
+    (table.landing / "again.jsonl").write_text('{"id": 0, "text": "now it says something else"}\n')
+    table.land(["the third text is new"])
+    assert table.run()["clean"]["rejected"] == {"drop_duplicates: repeats another row in _row_id": 1}
+    assert table.ids() == [0, 1, 2]
+    (entry,) = (e for e in table.ledger() if e["table"] == "clean")
+    assert dict(entry["evidence"])["kept_row_id"] == entry["row_id"]
+
+
 def test_parts_of_what_is_published_go_as_in_order_of_arrival(spark, tmp_path):
     table = Deduped(spark, tmp_path, steps=(("drop_near_duplicates", {**NEAR, "measure": "containment"}),))
     texts = excerpts(7, texts=12)

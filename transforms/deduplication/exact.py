@@ -111,8 +111,10 @@ class DropDuplicates(Comparer):
         if known is not None:
             before = known.select("key", *(F.col(c).alias(f"_before{c}") for c in (ROW_ID, *files)))
             df = df.withColumn("key", F.when(compared, self.key(df))).join(before, on="key", how="left")
-            repeats = repeats | F.col(f"_before{ROW_ID}").isNotNull()
-            evidence = {n: F.coalesce(f"_before{c}", f"_{n}") for n, c in zip(kept, (ROW_ID, *files), strict=True)}
+            there = F.col(f"_before{ROW_ID}").isNotNull()
+            repeats = repeats | there
+            columns = zip(kept, (ROW_ID, *files), strict=True)
+            evidence = {n: F.when(there, F.col(f"_before{c}")).otherwise(F.col(f"_{n}")) for n, c in columns}
             extra += ["key", *(f"_before{c}" for c in (ROW_ID, *files))]
         again = Rejection(repeats, f"repeats another row in {', '.join(self.columns)}", evidence)
         return reject(df, self.name, again).drop(*extra)

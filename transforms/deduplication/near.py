@@ -14,7 +14,7 @@ from transforms.deduplication.containment import Contained
 from transforms.deduplication.exact import DropDuplicates
 from transforms.deduplication.keep import order_of, precedes
 from transforms.deduplication.shingles import Bands, Unit, sketch
-from transforms.rows import ROW_ID, Rejection, is_kept, quoted, reject
+from transforms.rows import FILE, ROW_ID, Rejection, is_kept, quoted, reject
 from transforms.step import Comparer, StepError, Workspace, need
 
 LENGTH = "length"  # in `keep`: of the compared text, where no column has this name
@@ -74,12 +74,15 @@ class NearComparer(Comparer):
         return [*have, *new]
 
     def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
-        sketches = space.keep(self.sketched(df), SKETCHES)
-        if not are_distinct(sketches):
+        sketches, known = space.keep(self.sketched(df), SKETCHES), space.known(SKETCHES)
+        if not are_new(sketches, known):
             # A record that came twice: marks are found by row id, so only one of its rows may be in question.
-            df = DropDuplicates(columns=(ROW_ID,)).apply(df, {})
+            again = DropDuplicates(columns=(ROW_ID,))
+            before = None
+            if known is not None:
+                before = known.select(ROW_ID, F.lit(None).alias(FILE), again.key(known).alias("key")).distinct()
+            df = again.marked(df, before)
             sketches = space.keep(self.sketched(df), SKETCHES)
-        known = space.known(SKETCHES)
         decisions = space.keep(self.decided(sketches, known, space), "decisions")
         lasting = SKETCHES
         if self.cluster is not None and space.lasting:
@@ -252,7 +255,7 @@ class DropNearDuplicates(NearComparer):
         (of a row that stays, its own), and beside it `<cluster>_similarity`, the similarity with that text.
     Null texts and those without a character are never compared. Evidence: the kept row's id, the similarity (score),
     the threshold and the rule. Of rows with one id, as when a record was delivered twice, one is compared, and the
-    others are marked as its exact repeats.
+    others are marked as its exact repeats; so is one whose record an earlier build has published.
     Cost: one pass over the texts (some 40 MB a CPU second measured on manual pages), shuffles of sketches, and an exact
     comparison for each candidate pair; rows of a crowded bucket meet at most 128 others of it, so no step grows with a
     square. Containment sends every shingle's hash through a join with those that are asked for, for an increment those
@@ -352,5 +355,9 @@ def in_buckets(sketches: DataFrame, bands: int) -> DataFrame:
     return place.withColumn("second", F.col("buckets")[(F.col("band") + 1) % bands]).drop("buckets", "band")
 
 
-def are_distinct(sketches: DataFrame) -> bool:
-    return not sketches.groupBy(ROW_ID).count().where("count > 1").limit(1).count()
+def are_new(sketches: DataFrame, known: DataFrame | None) -> bool:
+    """Whether no row id is there twice, or in an earlier build."""
+    twice = sketches.groupBy(ROW_ID).count().where("count > 1").select(ROW_ID)
+    if known is not None:
+        twice = twice.unionByName(sketches.select(ROW_ID).join(known, on=ROW_ID, how="left_semi"))
+    return not twice.limit(1).count()
