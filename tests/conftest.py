@@ -1,6 +1,7 @@
 """One Spark session for the whole suite, a cut of a real year, and an exact comparison of rows."""
 
 import atexit
+import fcntl
 import math
 import os
 import shutil
@@ -88,11 +89,20 @@ def run_pipeline(
 
 
 @pytest.fixture(scope="session")
-def night(spark: Any, landing_of: Any, tmp_path_factory: Any) -> Path:
-    """A folder with three days of the real year landed, built and released. Tests read it and do not write."""
-    folder = tmp_path_factory.mktemp("night")
-    landing_of(folder / "landing", "2013-01-03")
-    run_pipeline(spark, folder)
+def night(request: Any, landing_of: Any, tmp_path_factory: Any) -> Path:
+    """A folder with three days of the real year landed, built and released. Tests read it and do not write.
+
+    The worker that asks first builds it for all.
+    """
+    base: Path = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, built = shared / "night", shared / "night.built"
+    with open(shared / "night.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.exists():
+            landing_of(folder / "landing", "2013-01-03")
+            run_pipeline(request.getfixturevalue("spark"), folder)
+            built.touch()
     return folder
 
 
