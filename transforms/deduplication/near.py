@@ -302,6 +302,10 @@ class DropNearDuplicates(NearComparer):
         return self.contained or pairs.Similar(self.similarity, self.bands.values, WINDOW)
 
     @property
+    def reason(self) -> str:
+        return f"lies within another row in {', '.join(self.columns)}" if self.contained else super().reason
+
+    @property
     def rule(self) -> str:
         return f"{self.measure} of {self.shingle}-token shingles ({self.unit})"
 
