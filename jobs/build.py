@@ -55,6 +55,7 @@ from transforms.rows import (
     ROW_ID,
     Rejection,
     content_hash,
+    frame_of,
     hash_sum,
     quoted,
     reject,
@@ -231,7 +232,7 @@ class Builder:
         erased = sorted({i for e in self.lake.erasures for i in e["row_ids"]})
         df = with_bookkeeping(rows)
         if erased:
-            known = F.broadcast(self.spark.createDataFrame([(i,) for i in erased], "_erased string"))
+            known = F.broadcast(frame_of(self.spark, [(i,) for i in erased], "_erased string"))
             again = Rejection(F.col("_erased").isNotNull(), "was erased on request", {})
             joined = df.join(known, on=F.col(ROW_ID) == F.col("_erased"), how="left")
             df = reject(joined, "ingest", again).drop("_erased")

@@ -29,6 +29,10 @@ ALWAYS = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     # Source files come in every encoding that Java knows.
     "spark.sql.legacy.javaCharsets": "true",
+    # Otherwise every call that makes a column is followed by seven that tell the JVM its line; errors name tables here.
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
+    # Generated classes are kept for the next table of the same shape; 100, the default, are those of a few tables.
+    "spark.sql.codegen.cache.maxEntries": "2000",
 }
 LOCAL = {
     "spark.ui.enabled": "false",
@@ -39,6 +43,7 @@ LOCAL = {
     # 50 partitions for the log of a small table cost tens of seconds on a laptop.
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
+    "spark.python.daemon.module": "jobs.workers",
 }
 
 

@@ -24,7 +24,7 @@ from pyspark.sql import types as T
 from jobs.config import DATE_PLACE, FileSource, ddl_columns
 from jobs.errors import InputMissing
 from jobs.inspection import TEXT, inspect
-from transforms.rows import FILE, FILE_DATE, REJECTED, REJECTED_TYPE, ROW_ID, quoted, row_id
+from transforms.rows import FILE, FILE_DATE, REJECTED, REJECTED_TYPE, ROW_ID, frame_of, quoted, row_id
 
 CORRUPT = "_malformed"
 MALFORMED = "malformed line"  # the reason in the ledger
@@ -133,7 +133,7 @@ def fingerprint(spark: SparkSession, landing: str, source: FileSource, listed: I
         "encoding": source.encoding,
         "max_line_bytes": source.max_line_bytes,
     }
-    requests = spark.createDataFrame([(json.dumps({**common, "path": p}),) for p in by_path], "request string")
+    requests = frame_of(spark, [(json.dumps({**common, "path": p}),) for p in by_path], "request string")
     workers = spark.sparkContext.defaultParallelism
     found = requests.repartition(min(len(by_path), 4 * workers)).mapInArrow(inspect, "found string")
     seen = []
@@ -286,9 +286,7 @@ def read_files(spark: SparkSession, landing: str, source: FileSource, table: str
         if source.columns is None:
             raise InputMissing("\n".join(f"{f.path}: {f.problem}" for f in files))
         frames = [
-            spark.createDataFrame([], T.StructType.fromDDL(f"{source.columns}, {CORRUPT} STRING")).withColumn(
-                FILE, F.lit(None).cast("string")
-            )
+            frame_of(spark, [], f"{source.columns}, {CORRUPT} STRING").withColumn(FILE, F.lit(None).cast("string"))
         ]
     rows = frames[0]
     for frame in frames[1:]:
@@ -340,7 +338,7 @@ def mark(reason: str, evidence: Mapping[str, Column]) -> Column:
 def set_aside(spark: SparkSession, table: str, files: Sequence[Landed]) -> DataFrame:
     """One rejected row for each file that is set aside."""
     rows = [(f.path, f.date, f.problem, f.sha256, str(f.size)) for f in files]
-    named = spark.createDataFrame(rows, f"{FILE} string, {FILE_DATE} date, problem string, sha256 string, bytes string")
+    named = frame_of(spark, rows, f"{FILE} string, {FILE_DATE} date, problem string, sha256 string, bytes string")
     evidence = {"file": F.col(FILE), "problem": F.col("problem"), "sha256": F.col("sha256"), "bytes": F.col("bytes")}
     return named.select(
         row_id(f"{table} set aside", [FILE, "sha256"]).alias(ROW_ID),
@@ -464,7 +462,7 @@ def with_line_numbers(spark: SparkSession, landing: str, source: FileSource, rej
         else None
     )
     if binary is None:
-        numbers = spark.createDataFrame([], "file string, line int, text string")
+        numbers = frame_of(spark, [], "file string, line int, text string")
     else:
         numbers = (
             binary.select(relative_path(root).alias("file"), F.decode("content", charset).alias("value"))

@@ -3,11 +3,15 @@
 Steps mark rows and never drop them, so that every row that came in can be accounted for.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pyspark.sql import Column, DataFrame
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_schema
 
 ROW_ID = "_row_id"
 REJECTED = "_rejected"
@@ -38,6 +42,15 @@ def with_bookkeeping(df: DataFrame) -> DataFrame:
     if CHANGED in columns:
         columns[CHANGED] = F.array().cast(CHANGED_TYPE)
     return df.withColumns(columns)
+
+
+def frame_of(spark: SparkSession, rows: Sequence[Sequence[Any]], columns: str) -> DataFrame:
+    """The few rows that the driver knows as a DataFrame; `columns` as in DDL. No Python worker is asked for them."""
+    schema = T.StructType.fromDDL(columns)
+    cells = zip(*rows, strict=True) if rows else [()] * len(schema)
+    wanted = to_arrow_schema(schema)
+    table = pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(cells, wanted, strict=True)], schema=wanted)
+    return spark.createDataFrame(table, schema)
 
 
 def content_key(*columns: Column) -> Column:

@@ -15,6 +15,7 @@ from transforms.rows import (
     ROW_ID,
     Rejection,
     content_key,
+    frame_of,
     is_training,
     quoted,
     reject,
@@ -51,7 +52,8 @@ class ResampleStrata(Step):
             return df
         before = df.columns
         fields = ("stratum", "copies", "hash", "row_id", "target", "rows")
-        lookup = df.sparkSession.createDataFrame(
+        lookup = frame_of(
+            df.sparkSession,
             [tuple(s[f] for f in fields) for s in self.strata],
             "_stratum string, _copies int, _cut_hash long, _cut_id string, _target long, _rows long",
         )
@@ -160,7 +162,7 @@ class SampleStrata(Learner):
 
     def cuts(self, keys: DataFrame, wanted: list[tuple[str, int, int]]) -> dict[str, tuple[int, str]]:
         """The (hash, row id) at the wanted rank inside the wanted bin of each stratum."""
-        lookup = keys.sparkSession.createDataFrame(wanted, "stratum string, bin int, rank int")
+        lookup = frame_of(keys.sparkSession, wanted, "stratum string, bin int, rank int")
         inside = keys.join(F.broadcast(lookup), on=["stratum", "bin"], how="inner")
         order = W.partitionBy("stratum").orderBy("hash", "row_id").rowsBetween(W.unboundedPreceding, W.currentRow)
         rows = (

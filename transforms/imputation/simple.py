@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from transforms.rows import change_cells, quoted
+from transforms.rows import change_cells, frame_of, quoted
 from transforms.step import Learner, Step, StepError, need
 
 LARGEST_STATE = 100_000  # groups that a fitted step may hold: they are broadcast and saved as JSON
@@ -43,10 +43,7 @@ class FillMissing(Step):
             rows = [(*g["key"], *(g["values"].get(c) for c in self.values)) for g in self.groups]
             key_types = [f"_key{i} string" for i in range(len(self.by))]
             value_types = [f"_fill{i} {kinds[c]}" for i, c in enumerate(self.values)]
-            lookup = df.sparkSession.createDataFrame(
-                [tuple(None if x is None else x for x in row) for row in rows],
-                ", ".join(key_types + value_types),
-            )
+            lookup = frame_of(df.sparkSession, rows, ", ".join(key_types + value_types))
             matches = F.lit(True)
             for i, column in enumerate(self.by):
                 matches = matches & (F.col(quoted(column)).cast("string") == F.col(f"_key{i}"))
