@@ -20,10 +20,6 @@ from jobs.progress import Progress
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
-# Every JVM of the suite lives for minutes: the quick compiler alone takes a third less CPU than both. With it alone
-# Java keeps room for a fifth of the compiled code, and would be busy making room.
-os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC")
-
 EXIT_STATUS = pytest.StashKey[int]()
 TEST_SETTINGS = {
     "spark.master": "local[2]",
@@ -41,6 +37,13 @@ LONG = ("test_readme.py", "test_kills_and_races.py", "test_launch.py", "test_ded
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_configure() -> None:
+    # Every JVM of the suite lives for minutes: the quick compiler alone takes a third less CPU than both. With it alone
+    # Java keeps room for a fifth of the compiled code, and would be busy making room.
+    quick = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
+    os.environ.setdefault("JDK_JAVA_OPTIONS", quick)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

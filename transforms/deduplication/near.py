@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
@@ -96,22 +97,16 @@ class NearComparer(Comparer):
     def sketched(self, df: DataFrame) -> DataFrame:
         """Of every row to be compared: row id, rank (what `keep` orders by), and its sketch."""
         value = self.compared(df)
-        kinds = dict(df.dtypes)
-        order = [F.col(quoted(c)) if c in kinds else F.length(value) for c, _ in order_of(self.keep)]
-        rank = F.struct(*(c.alias(f"o{i}") for i, c in enumerate(order)), F.col(ROW_ID).alias("id"))
-        rows = df.where(is_kept() & (F.length(value) > 0)).select(ROW_ID, rank.alias("rank"), value.alias("value"))
-        schema = ", ".join(
-            (
-                f"{ROW_ID} string",
-                f"rank {dict(rows.dtypes)['rank']}",
-                "size int",
-                "set binary",
-                "buckets array<bigint>",
-                "bits binary",
-                "shingles binary",
-            )
+        order = {f"o{i}": c for i, (c, _) in enumerate(order_of(self.keep)) if c in df.columns}
+        rows = df.where(is_kept() & (F.octet_length(value) > 0)).select(
+            value.alias("value"), ROW_ID, *(F.col(quoted(c)).alias(o) for o, c in order.items())
         )
-        return rows.mapInArrow(sketch_batches(self.sketch()), schema).where("size > 0")
+        found = "size int, set binary, buckets array<bigint>, bits binary, shingles binary"
+        passed = ", ".join(f"{name} {kind}" for name, kind in rows.dtypes[1:])
+        sketches = rows.mapInArrow(sketch_batches(self.sketch()), f"{passed}, {LENGTH} int, {found}").where("size > 0")
+        rank = [F.col(o if o in order else LENGTH).alias(o) for o, _ in self.order()[:-1]]
+        rank.append(F.col(ROW_ID).alias("id"))
+        return sketches.withColumn("rank", F.struct(*rank)).drop(LENGTH, *order)
 
     # -- who stays
 
@@ -336,9 +331,11 @@ def sketch_batches(
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            found = sketch(batch.column("value"))
+            value, *passed = batch.columns
+            length = pc.binary_length(value) if pa.types.is_binary(value.type) else pc.utf8_length(value)
+            found = sketch(value)
             yield pa.RecordBatch.from_arrays(
-                [batch.column(0), batch.column(1), *found.values()], [*batch.schema.names[:2], *found]
+                [*passed, length.cast(pa.int32()), *found.values()], [*batch.schema.names[1:], LENGTH, *found]
             )
 
     return run

@@ -202,10 +202,8 @@ def pieces(texts: list[str]) -> Iterator[tuple[Any, str]]:
 def tokens_of(text: str, unit: Unit) -> tuple[U64, npt.NDArray[np.int64]]:
     """The tokens of a text as 64-bit hashes, and where each starts."""
     kinds, values = tables(unit)
-    points = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32)
-    if points.max(initial=0) > KNOWN_CODE_POINTS:
-        points = np.minimum(points, KNOWN_CODE_POINTS)
-    kind = kinds.take(points)
+    points = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32).astype(np.intp)
+    kind = kinds.take(points, mode="clip")  # the last entry is that of all code points above
     before = np.empty_like(kind)
     before[:1], before[1:] = SEPARATOR, kind[:-1]
     changes = (kind != before) | (kind == ALONE)
@@ -219,7 +217,7 @@ def tokens_of(text: str, unit: Unit) -> tuple[U64, npt.NDArray[np.int64]]:
     powers, inverse = power_tables()
     sums = np.empty(len(points) + 1, np.uint64)
     sums[0] = 0
-    np.cumsum(values[points] * powers[: len(points)], out=sums[1:])
+    np.cumsum(values.take(points, mode="clip") * powers[: len(points)], out=sums[1:])
     return mixed((sums[ends] - sums[starts]) * inverse[starts]), starts
 
 
