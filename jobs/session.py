@@ -41,7 +41,9 @@ LOCAL = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1)),
     # 50 partitions for the log of a small table cost tens of seconds on a laptop.
-    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.databricks.delta.snapshotPartitions": "1",
+    # A plan is described for the UI whether there is one or not; this is the shortest description.
+    "spark.sql.ui.explainMode": "simple",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
     "spark.python.daemon.module": "jobs.workers",
 }
