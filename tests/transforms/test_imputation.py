@@ -83,3 +83,19 @@ def test_fitted_state_survives_json(spark):
     options = options_of(type(frozen)).dump_python(frozen, mode="json")
     again = options_of(STEPS[frozen.name]).validate_python(options)
     assert plain_rows(again.apply(df, {}), "g", "x") == plain_rows(frozen.apply(df, {}), "g", "x")
+
+
+def test_groups_fill_columns_of_every_plain_type(spark):
+    kinds = "g string, t string, d date, n decimal(5,2), i int, b boolean"
+    known = ("a", "x", date(2020, 1, 2), Decimal("1.50"), 3, True)
+    df = frame(spark, kinds, known, ("a", *(None,) * 5))
+    assert_rows(applied_by_groups(ImputeMode, ("t", "d", "n", "i", "b"), df), list("gtdnib"), [known, known])
+
+
+def test_a_whole_number_takes_the_mean_of_its_group_rounded_toward_zero(spark):
+    df = frame(spark, "g string, i int", ("a", 3), ("a", 4), ("a", None))
+    assert_rows(applied_by_groups(ImputeMean, ("i",), df), ["i"], [(3,), (4,), (3,)])
+
+
+def applied_by_groups(learner, columns, df):
+    return learner(columns=columns, by=("g",)).fit(training_rows(df)).apply(df, {})

@@ -1,6 +1,6 @@
 """Missing values filled by a constant or by a statistic of the training rows, overall or per group."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,13 +42,15 @@ class FillMissing(Step):
         if self.groups:
             rows = [(*g["key"], *(g["values"].get(c) for c in self.values)) for g in self.groups]
             key_types = [f"_key{i} string" for i in range(len(self.by))]
-            value_types = [f"_fill{i} {kinds[c]}" for i, c in enumerate(self.values)]
+            value_types = [
+                f"_fill{i} {carrier(g['values'].get(c) for g in self.groups)}" for i, c in enumerate(self.values)
+            ]
             lookup = frame_of(df.sparkSession, rows, ", ".join(key_types + value_types))
             matches = F.lit(True)
             for i, column in enumerate(self.by):
                 matches = matches & (F.col(quoted(column)).cast("string") == F.col(f"_key{i}"))
             df = df.join(F.broadcast(lookup), on=matches, how="left")
-            fills = {c: F.coalesce(F.col(f"_fill{i}"), fills[c]) for i, c in enumerate(self.values)}
+            fills = {c: F.coalesce(F.col(f"_fill{i}").cast(kinds[c]), fills[c]) for i, c in enumerate(self.values)}
         missing = {c: is_missing(c, kinds[c]) for c in self.values}
         filled = {c: missing[c] & fills[c].isNotNull() for c in self.values}
         values = {c: F.when(filled[c], fills[c]).otherwise(F.col(quoted(c))) for c in self.values}
@@ -165,6 +167,12 @@ class ImputeMode(ImputeStatistic):
 def is_missing(column: str, kind: str) -> Column:
     value = F.col(quoted(column))
     return value.isNull() | F.isnan(value) if kind in ("double", "float") else value.isNull()
+
+
+def carrier(values: Iterable[Any]) -> str:
+    """The type that holds one column's fitted values, until a cast makes them those of the column."""
+    kinds = {bool: "boolean", int: "bigint", float: "double"}
+    return next((kinds.get(type(v), "string") for v in values if v is not None), "string")
 
 
 def plain(value: Any) -> Any:
