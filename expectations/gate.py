@@ -42,7 +42,7 @@ UNIQUE = ("column_values.unique.", "compound_columns.unique.")
 WINDOWED = (*UNIQUE, "column_values.increasing.", "column_values.decreasing.")
 BITS = 63  # of a BIGINT, without the sign
 MASK = "_failed"
-SPARSEST = 16  # whole numbers per key, up to which a bitmap is smaller than the keys
+SPARSEST = 16  # whole numbers per key, up to which their bits are cheaper than the keys
 
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
 
@@ -283,7 +283,7 @@ class Gate:
         """Judge the `rows` staged rows (the kept ones, with the masks), of which `quarantined` are to be set aside."""
         masks = [c for c in staged.columns if c == MASK or re.fullmatch(MASK + r"_\d+", c)]
         try:
-            self.engine.known = self.measured(staged) if masks else {}
+            self.engine.known = self.measured(staged, masks) if masks else {}
         except Exception:  # a rule raises on some row: the stock engine says which, and computes the others
             self.engine.known = {}
         outcome = self.definition.run(
@@ -319,22 +319,28 @@ class Gate:
             document=outcome.to_json_dict(),
         )
 
-    def measured(self, staged: DataFrame) -> dict[Any, Any]:
-        """The one pass: every compiled metric from one aggregate over the staged rows."""
+    def measured(self, staged: DataFrame, masks: list[str]) -> dict[Any, Any]:
+        """The one pass: every compiled metric from one aggregate over the staged rows, and one over those that fail."""
         wanted = dict(self.compiled.aggregates)
-        for i, bit in enumerate(self.compiled.bits):
-            # Cheaper than a sum of ones and zeros; a mask is 0 where its rule looks at no row.
-            failures = F.count(F.when(bit_is_set(i), True))
-            looked_at = F.count(within(bit.domain, F.lit(1)))
-            wanted[bit.rule_metric] = F.when(looked_at > 0, failures) if bit.empty_is_null else failures
+        for bit in self.compiled.bits:
+            if bit.empty_is_null:
+                wanted[bit.rule_metric] = count_of(bit.domain)
         for metric, (columns, rows) in self.compiled.keys.items():
             if is_whole_number(staged, columns):
                 number = within(rows, F.col(columns[0]))
                 wanted[metric] = F.array(F.min(number), F.max(number), F.count(number))
-        known = dict(self.compiled.constants)
-        if wanted:
-            row = staged.agg(*(column.alias(f"m{i}") for i, column in enumerate(wanted.values()))).first()
-            known |= {metric: convert_to_json_serializable(row[i]) for i, metric in enumerate(wanted)}
+        failing = functools.reduce(operator.or_, (F.col(m) != 0 for m in masks))
+        row = staged.agg(
+            F.count_if(failing).alias("failing"), *(column.alias(f"m{i}") for i, column in enumerate(wanted.values()))
+        ).first()
+        known = self.compiled.constants | {
+            metric: convert_to_json_serializable(row[f"m{i}"]) for i, metric in enumerate(wanted)
+        }
+        # Cheaper than a sum of ones and zeros; a mask is 0 where its rule looks at no row.
+        counts = [F.count(F.when(bit_is_set(i), True)) for i in range(len(self.compiled.bits))]
+        failures = staged.where(failing).agg(*counts).first() if row["failing"] else [0] * len(counts)
+        for bit, count in zip(self.compiled.bits, failures, strict=True):
+            known[bit.rule_metric] = None if bit.empty_is_null and not known[bit.rule_metric] else count
         for metric, (columns, rows) in self.compiled.keys.items():
             looked_at = staged if rows is None else staged.where(rows)
             keys = looked_at.select(*(F.col(c).alias(f"k{i}") for i, c in enumerate(columns)))
@@ -349,13 +355,15 @@ def is_whole_number(df: DataFrame, columns: list[str]) -> bool:
 def are_distinct(keys: DataFrame, span: list[int] | None) -> bool:
     """Whether whole numbers, of which the least, the greatest and the count are known, lie close and none repeats.
 
-    A bitmap over their range says so without a shuffle of the keys; False may also mean that they lie too far apart.
+    Each row sets its bit in a word of 64, and distinct numbers set as many bits as there are rows. Where the numbers
+    lie close, few words are shuffled instead of all keys. False may also mean that they lie too far apart.
     """
     if span is None or not span[2] or span[1] - span[0] > SPARSEST * span[2]:
         return False
-    bits = F.bitmap_construct_agg(F.bitmap_bit_position("k0")).alias("bits")
-    bitmaps = keys.groupBy(F.bitmap_bucket_number("k0")).agg(bits)
-    return bool(bitmaps.agg(F.sum(F.bitmap_count("bits")) == span[2]).first()[0])
+    number = F.col("k0").cast("bigint")
+    bit = F.call_function("shiftleft", F.lit(1).cast("bigint"), number.bitwiseAND(F.lit(63)).cast("int"))
+    words = keys.groupBy(F.shiftright(number, 6)).agg(F.bit_or(bit).alias("bits"))
+    return bool(words.agg(F.sum(F.bit_count("bits")) == span[2]).first()[0])
 
 
 def repeated(keys: DataFrame) -> int:
