@@ -36,7 +36,7 @@ class BuildSpace:
 
     def keep(self, df: DataFrame, name: str) -> DataFrame:
         path = f"{self.folder}/{self.step}/{name}"
-        # Hashes do not compress, and no dictionary of them is of use.
+        # Hashes do not compress (nor do they in the index), and no dictionary of them is of use.
         plain = df.write.mode("overwrite").option("compression", "none").option("parquet.enable.dictionary", "false")
         plain.parquet(path)
         return self.spark.read.schema(df.schema).parquet(path)
@@ -63,7 +63,7 @@ def save_index(
         rows = spark.read.parquet(path).select(*columns).join(published.select(ROW_ID), on=ROW_ID, how="left_semi")
         writer = rows.withColumn("build", F.lit(build)).write.format("delta").mode("append")
         once = {"txnAppId": f"headgate:index:{build}", "txnVersion": "1"}
-        writer.options(**once).save(f"{index_of(lake, table)}/{name}")
+        writer.options(compression="none", **once).save(f"{index_of(lake, table)}/{name}")
         compact_now_and_then(DeltaTable(f"{index_of(lake, table)}/{name}"))
 
 

@@ -228,6 +228,8 @@ def by_increments() -> None:
     """A full run, and runs of a part that is new to an index of the rest."""
     from pyspark.sql import functions as F
 
+    from transforms.deduplication.near import SKETCHES
+
     spark = session()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -241,9 +243,9 @@ def by_increments() -> None:
             whole.where(~new).write.mode("overwrite").parquet(f"{scratch}/old")
             whole.where(new).write.mode("overwrite").parquet(f"{scratch}/new")
             kept = deduplicate(spark, f"{scratch}/old", scratch).where("_rejected IS NULL")
-            sketches = spark.read.parquet(f"{scratch}/scratch/sketches")
+            sketches = spark.read.parquet(f"{scratch}/scratch/{SKETCHES}")
             stays = sketches.join(kept.select("_row_id"), on="_row_id", how="left_semi").drop("rank")
-            stays.write.mode("overwrite").parquet(f"{scratch}/index")
+            stays.write.mode("overwrite").option("compression", "none").parquet(f"{scratch}/index")
             before = spark.read.parquet(f"{scratch}/index")
             deduplicate(spark, f"{scratch}/new", scratch, before)  # warm
             _, part = timed(lambda: deduplicate(spark, f"{scratch}/new", scratch, before))  # noqa: B023

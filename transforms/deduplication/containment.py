@@ -13,13 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from transforms.deduplication.pairs import Ints
-from transforms.deduplication.shingles import Bands
+from transforms.deduplication.shingles import Bands, sets_of
 from transforms.rows import ROW_ID
 from transforms.step import Workspace
 
@@ -99,8 +98,6 @@ class Contained:
 def opened(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Sets of hashes, sorted, as lists of whole numbers."""
     for batch in batches:
-        sets = batch.column("shingles")
-        ends = np.concatenate([[0], np.cumsum(pc.binary_length(sets).to_numpy(zero_copy_only=False) // 8)])
-        hashes = np.frombuffer(b"".join(sets.to_pylist()), np.int64)
-        lists = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(hashes))
+        hashes, starts = sets_of(batch.column("shingles"))
+        lists = pa.ListArray.from_arrays(pa.array(starts.astype(np.int32)), pa.array(hashes.astype(np.int64)))
         yield pa.RecordBatch.from_arrays([batch.column(ROW_ID), lists], [ROW_ID, "hashes"])

@@ -14,15 +14,16 @@ from transforms.deduplication import pairs
 from transforms.deduplication.containment import Contained
 from transforms.deduplication.exact import DropDuplicates
 from transforms.deduplication.keep import order_of, precedes
-from transforms.deduplication.shingles import Bands, Unit, sketch
+from transforms.deduplication.shingles import PACKED, Bands, Unit, sketch
 from transforms.rows import FILE, ROW_ID, Rejection, is_kept, quoted, reject
 from transforms.step import Comparer, StepError, Workspace, need
 
 LENGTH = "length"  # in `keep`: of the compared text, where no column has this name
 WINDOW = 64  # rows of a crowded bucket that each of its rows is compared with
+PAIRS_AT_ONCE = 250_000  # candidates whose ids every task may hold, some 200 bytes each
 EDGES_AT_ONCE = 4_000_000  # similar pairs that one task may hold, some 100 bytes each
 RECALL = 0.999
-SKETCHES = "sketches"
+SKETCHES = "sketches_48"  # named anew when they change: an index of others is then not read, but built anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,18 +117,17 @@ class NearComparer(Comparer):
 
     def decided(self, sketches: DataFrame, known: DataFrame | None, space: Workspace) -> DataFrame:
         """The rows that go: _row_id, kept_row_id, score."""
-        ranked = W.partitionBy("set").orderBy(*self.rank_order()).rowsBetween(W.unboundedPreceding, W.currentRow)
-        narrow = sketches.drop("shingles").withColumn("leader", F.first(ROW_ID).over(ranked))
+        new, old = sketches.withColumn("old", F.lit(False)), None
         if known is not None:
-            # A text that is published already stays, whatever comes later.
-            same = known.join(sketches.select("set").distinct(), on="set", how="left_semi")
-            narrow = narrow.join(same.groupBy("set").agg(F.min(ROW_ID).alias("_there")), on="set", how="left")
-            narrow = narrow.withColumn("leader", F.coalesce("_there", "leader")).drop("_there")
-        narrow = space.keep(narrow, "leaders")
-        leaders = narrow.where(F.col("leader") == F.col(ROW_ID)).drop("leader")
-        twins = narrow.where(F.col("leader") != F.col(ROW_ID)).select(ROW_ID, "leader")
-
-        edges = self.edges(leaders, sketches, known, space)
+            kinds = sketches.schema["rank"].dataType
+            nothing = [F.lit(None).cast(kinds[c].dataType).alias(c) for c, _ in self.order()[:-1]]  # type: ignore[index]
+            rank = F.struct(*nothing, F.col(ROW_ID).alias("id"))
+            old = known.withColumns({"rank": rank, "old": F.lit(True)}).select(new.columns)
+        twins = space.keep(self.twins(new, old), "twins")
+        sets = (new if old is None else new.unionByName(old)).select(ROW_ID, "shingles")
+        leaders = new.join(twins, on=ROW_ID, how="left_anti").drop("shingles")
+        placed = self.placed(leaders, None if old is None else old.drop("shingles"), sets, space)
+        edges = self.proved(space.keep(self.candidates(placed), "candidates"), sets, space)
         gone = self.gone(edges, space)
         # Of the texts that stay and come before it, the most similar one is the evidence, of several the smallest id.
         standing = edges.join(gone.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
@@ -142,41 +142,38 @@ class NearComparer(Comparer):
         )
         return chosen.unionByName(through)
 
+    def twins(self, new: DataFrame, old: DataFrame | None) -> DataFrame:
+        """The rows whose set is also that of a row before them: _row_id, leader (the first of these)."""
+        rows = new.select(ROW_ID, "set", "old", "rank")
+        if old is not None:
+            # A text that is published already stays, whatever comes later.
+            rows = rows.unionByName(old.select(rows.columns).join(new.select("set"), on="set", how="left_semi"))
+        order = W.partitionBy("set").orderBy(F.col("old").desc(), *self.rank_order())
+        leader = F.first(ROW_ID).over(order.rowsBetween(W.unboundedPreceding, W.currentRow))
+        rows = rows.withColumn("leader", leader).where(~F.col("old") & (F.col("leader") != F.col(ROW_ID)))
+        return rows.select(ROW_ID, "leader")
+
     def rank_order(self, rank: str = "rank") -> list[Column]:
         columns = ((F.col(f"{rank}.{c}"), descending) for c, descending in self.order())
         return [c.desc_nulls_last() if descending else c.asc_nulls_last() for c, descending in columns]
 
-    def edges(self, leaders: DataFrame, sketches: DataFrame, known: DataFrame | None, space: Workspace) -> DataFrame:
-        """Similar pairs: kept, gone, score, common; `kept` ranks before `gone`."""
-        new, old = leaders.withColumn("old", F.lit(False)), None
-        sets = sketches.select(ROW_ID, "shingles")
-        if known is not None:
-            kinds = leaders.schema["rank"].dataType
-            nothing = [F.lit(None).cast(kinds[c].dataType).alias(c) for c, _ in self.order()[:-1]]  # type: ignore[index]
-            before = known.withColumn("rank", F.struct(*nothing, F.col(ROW_ID).alias("id")))
-            old = before.withColumn("old", F.lit(True)).select(new.columns)
-            sets = sets.unionByName(known.select(ROW_ID, "shingles"))
-        likely = space.keep(self.candidates(self.placed(new, old, sets, space), space), "candidates")
-        return self.proved(likely, sets, sketches, space)
-
-    def proved(self, likely: DataFrame, sets: DataFrame, sketches: DataFrame, space: Workspace) -> DataFrame:
+    def proved(self, likely: DataFrame, sets: DataFrame, space: Workspace) -> DataFrame:
         """The exact similarity of candidates, where it reaches the threshold: kept, gone, score, common."""
-        return space.keep(compared(likely, sets, sketches, pairs.similarities(self.threshold)), "edges")
+        return space.keep(compared(likely, sets, pairs.similarities(self.threshold)), "edges")
 
     def placed(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, space: Workspace) -> DataFrame:
-        """The rows in their buckets, those of earlier builds only where new ones are: bucket, second, and theirs."""
+        """The rows in those buckets that several share, one of them new: bucket, second, and theirs."""
         rows = in_buckets(new, self.buckets)
         if old is None:
-            return rows
-        touched = space.keep(rows.select("bucket").distinct(), "touched")
-        there = in_buckets(old, self.buckets).join(touched, on="bucket", how="left_semi")
-        return rows.unionByName(space.keep(there, "old"))
+            # Most buckets hold one row, which is not shuffled. Written first: Spark broadcasts what it knows to be
+            # small.
+            shared = rows.groupBy("bucket").count().where("count > 1").select("bucket")
+            return rows.join(space.keep(shared, "shared"), on="bucket", how="left_semi")
+        there = in_buckets(old, self.buckets).join(rows.select("bucket"), on="bucket", how="left_semi")
+        return rows.unionByName(there)
 
-    def candidates(self, rows: DataFrame, space: Workspace) -> DataFrame:
+    def candidates(self, rows: DataFrame) -> DataFrame:
         """Pairs of rows in buckets that may be similar: kept, gone."""
-        # Most buckets hold one row, which is not shuffled. Written first: Spark broadcasts what it knows to be small.
-        shared = space.keep(rows.groupBy("bucket").count().where("count > 1").select("bucket"), "shared")
-        rows = rows.join(shared, on="bucket", how="left_semi")
         sent = rows.select(
             "bucket", "second", "old", "size", *self.limits.columns, F.struct("old", "rank").alias("row")
         )
@@ -195,7 +192,7 @@ class NearComparer(Comparer):
         """The rows that go (`gone`): in one task if it can hold the edges, else round by round until it can."""
         found, turn = [], 0
         left = edges.select("kept", "gone")
-        while left.count() > EDGES_AT_ONCE:  # of what was written: from the files' footers
+        while left.count() > EDGES_AT_ONCE:
             # Who has nobody before it stays, and takes with it all that are similar.
             stays = left.select("kept").join(left.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
             leaves = space.keep(
@@ -307,14 +304,14 @@ class DropNearDuplicates(NearComparer):
     def placed(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, space: Workspace) -> DataFrame:
         return (self.contained.placed if self.contained else super().placed)(new, old, sets, space)
 
-    def proved(self, likely: DataFrame, sets: DataFrame, sketches: DataFrame, space: Workspace) -> DataFrame:
+    def proved(self, likely: DataFrame, sets: DataFrame, space: Workspace) -> DataFrame:
         if not self.contained:
-            return super().proved(likely, sets, sketches, space)
+            return super().proved(likely, sets, space)
         # First by the few shingles that each asks for: most candidates are none, and all their sets are large.
-        few = sketches.withColumn("shingles", F.expr(f"substring(shingles, 1, {8 * self.contained.asked})"))
-        answered = compared(likely, sets, few, pairs.similarities(self.contained.least_share, contained=True))
+        few, least = self.contained.asked, self.contained.least_share
+        answered = compared(likely, sets, pairs.similarities(least, contained=True), few)
         likely = space.keep(answered.select("kept", "gone"), "answered")
-        return space.keep(compared(likely, sets, sketches, pairs.similarities(self.threshold, contained=True)), "edges")
+        return space.keep(compared(likely, sets, pairs.similarities(self.threshold, contained=True)), "edges")
 
     def compared(self, df: DataFrame) -> Column:
         if len(self.columns) == 1:
@@ -341,13 +338,21 @@ def sketch_batches(
     return run
 
 
-def compared(likely: DataFrame, sets: DataFrame, theirs: DataFrame, how: Callable[..., pairs.Batches]) -> DataFrame:
-    """Pairs (kept, gone) with the sets of either, those of `gone` from `theirs`, by what `pairs.similarities` gives."""
-    own = sets.join(likely.select(F.col("kept").alias(ROW_ID)).distinct(), on=ROW_ID, how="left_semi")
-    own = own.select(F.col(ROW_ID).alias("kept"), F.lit(None).cast("string").alias("gone"), "shingles")
-    others = likely.join(theirs.select(F.col(ROW_ID).alias("gone"), "shingles"), on="gone", how="inner")
-    together = own.unionByName(others).repartition("kept").sortWithinPartitions("kept", F.col("gone").asc_nulls_first())
-    return together.mapInArrow(how, "kept string, gone string, score double, common bigint")
+def compared(
+    likely: DataFrame, sets: DataFrame, how: Callable[..., pairs.Batches], few: int | None = None
+) -> DataFrame:
+    """Pairs (kept, gone) with the sets of either, or the first `few` of that of `gone`, by what `how` makes of them."""
+    nobody = F.lit(None).cast("string").alias("gone")
+    asked = likely.select(F.col("kept").alias(ROW_ID), "kept", nobody).distinct()
+    asked = asked.unionByName(likely.select(F.col("gone").alias(ROW_ID), "kept", "gone"))
+    if likely.count() <= PAIRS_AT_ONCE:  # of what was written: from the files' footers
+        asked = F.broadcast(asked)  # the sets, some hundred times as large, then stay where they are
+    found = sets.join(asked, on=ROW_ID).select("kept", "gone", "shingles")
+    if few is not None:
+        first = F.expr(f"substring(shingles, 1, {PACKED.itemsize * few})")
+        found = found.withColumn("shingles", F.when(F.col("gone").isNull(), F.col("shingles")).otherwise(first))
+    found = found.repartition("kept").sortWithinPartitions("kept", F.col("gone").asc_nulls_first())
+    return found.mapInArrow(how, "kept string, gone string, score double, common bigint")
 
 
 def in_buckets(sketches: DataFrame, bands: int) -> DataFrame:
@@ -360,5 +365,5 @@ def are_new(sketches: DataFrame, known: DataFrame | None) -> bool:
     """Whether no row id is there twice, or in an earlier build."""
     twice = sketches.groupBy(ROW_ID).count().where("count > 1").select(ROW_ID)
     if known is not None:
-        twice = twice.unionByName(sketches.select(ROW_ID).join(known, on=ROW_ID, how="left_semi"))
-    return not twice.limit(1).count()
+        twice = twice.unionByName(known.select(ROW_ID).join(sketches.select(ROW_ID), on=ROW_ID, how="left_semi"))
+    return not twice.count()

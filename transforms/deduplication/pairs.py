@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from transforms.deduplication.shingles import deviation, estimated
+from transforms.deduplication.shingles import deviation, estimated, sets_of
 
 Batches = Iterator[pa.RecordBatch]
 Ints = npt.NDArray[np.int64]
@@ -134,10 +134,10 @@ def similarities(threshold: float, contained: bool = False) -> Callable[[Batches
         holder, hashes = None, np.zeros(0, np.uint64)
         for batch in batches:
             found: list[tuple[str, str, float, int]] = []
-            for kept, gone, data in zip(
-                *(batch.column(c).to_pylist() for c in ("kept", "gone", "shingles")), strict=True
-            ):
-                these = np.frombuffer(data, np.uint64)
+            of_all, starts = sets_of(batch.column("shingles"))
+            names = (batch.column(c).to_pylist() for c in ("kept", "gone"))
+            for kept, gone, start, end in zip(*names, starts[:-1], starts[1:], strict=True):
+                these = of_all[start:end]
                 if gone is None:
                     holder, hashes = kept, these
                     continue

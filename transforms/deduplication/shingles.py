@@ -40,6 +40,7 @@ SEPARATOR, WORD, ALONE = 0, 1, 2
 BLOCK = 1 << 18  # characters worked on at a time: their arrays fit the cache
 BLOCK_TEXTS = 1 << 15
 HASH_BITS = 48  # of a shingle; the 16 above them number the text within a block
+PACKED = np.dtype([("low", "<u4"), ("high", "<u2")])  # a shingle as it is stored
 VALUES = 160  # of a signature, at most
 
 
@@ -87,7 +88,9 @@ class Sketches:
     def columns(self) -> dict[str, pa.Array]:
         """As Arrow columns: size, set, buckets, bits, shingles."""
         n = len(self.sizes)
-        ends = np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)]) * 8
+        ends = np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)]) * PACKED.itemsize
+        hashes = np.empty(len(self.shingles), PACKED)
+        hashes["low"], hashes["high"] = self.shingles & np.uint64(0xFFFFFFFF), self.shingles >> np.uint64(32)
         return {
             "size": pa.array(self.sizes),
             "set": binary(self.sets, n),
@@ -96,9 +99,23 @@ class Sketches:
             ),
             "bits": binary(self.bits, n),
             "shingles": pa.Array.from_buffers(
-                pa.large_binary(), n, [None, pa.py_buffer(ends.tobytes()), pa.py_buffer(self.shingles.tobytes())]
+                pa.large_binary(), n, [None, pa.py_buffer(ends.tobytes()), pa.py_buffer(hashes.tobytes())]
             ).cast(pa.binary()),
         }
+
+
+def sets_of(column: pa.Array) -> tuple[U64, npt.NDArray[np.int64]]:
+    """The shingles of a column that `Sketches.columns` made, one set after another, and where each set starts.
+
+    Past the last set comes its end. A null is an empty set.
+    """
+    if not len(column):
+        return np.zeros(0, np.uint64), np.zeros(1, np.int64)
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1].astype(np.int64)
+    hashes = np.frombuffer(data or b"", PACKED, (ends[-1] - ends[0]) // PACKED.itemsize, ends[0])
+    wide = hashes["high"].astype(np.uint64) << np.uint64(32) | hashes["low"]
+    return wide, (ends - ends[0]) // PACKED.itemsize
 
 
 def binary(rows: npt.NDArray[Any], n: int) -> pa.Array:
@@ -202,8 +219,13 @@ def pieces(texts: list[str]) -> Iterator[tuple[Any, str]]:
 def tokens_of(text: str, unit: Unit) -> tuple[U64, npt.NDArray[np.int64]]:
     """The tokens of a text as 64-bit hashes, and where each starts."""
     kinds, values = tables(unit)
-    points = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32).astype(np.intp)
-    kind = kinds.take(points, mode="clip")  # the last entry is that of all code points above
+    if text.isascii():
+        plain = text.encode()
+        points = np.frombuffer(plain, np.uint8).astype(np.intp)
+        kind = np.frombuffer(plain.translate(kinds[:256].tobytes()), np.uint8)
+    else:
+        points = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32).astype(np.intp)
+        kind = kinds.take(points, mode="clip")  # the last entry is that of all code points above
     before = np.empty_like(kind)
     before[:1], before[1:] = SEPARATOR, kind[:-1]
     changes = (kind != before) | (kind == ALONE)
