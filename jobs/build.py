@@ -461,8 +461,6 @@ class Builder:
     # -- what is recorded
 
     def record_metrics(self, table: str, build: str, verdict: Verdict) -> None:
-        if self.lake.has_build("metrics", build):
-            return
         common = {"run_id": self.run_id, "table": table, "build": build, "at": now()}
         rows: list[dict[str, Any]] = [
             {
@@ -493,11 +491,9 @@ class Builder:
                 "result": json.dumps(verdict.document, default=str),
             }
         )
-        self.lake.record("metrics", rows)
+        self.lake.record("metrics", rows, build)
 
     def record_lineage(self, plan: TablePlan, build: str) -> None:
-        if self.lake.has_build("lineage", build):
-            return
         steps = json.dumps([{s.name: dataclasses.asdict(s)} for s in self.pipeline.steps[plan.table]], default=str)
         source = self.pipeline.tables[plan.table].source
         columns = self.columns.get(plan.table)
@@ -510,11 +506,9 @@ class Builder:
         if source is not None:
             name = f"landing:{source.path}" if isinstance(source, FileSource) else source_name(source)
             rows.append({**common, "input": name, "as_of": self.as_of})
-        self.lake.record("lineage", rows)
+        self.lake.record("lineage", rows, build)
 
     def record_files(self, table: str, files: list[Landed], base: int, build: str) -> None:
-        if build != SAME_CONTENT and self.lake.has_build("files", build):
-            return
         self.lake.record(
             "files",
             [
@@ -537,6 +531,7 @@ class Builder:
                 }
                 for f in files
             ],
+            build if build != SAME_CONTENT else None,
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
@@ -217,14 +217,22 @@ class Lake:
         delta = self.open(table)
         return SCHEMAS[table].empty_table() if delta is None else delta.to_pyarrow_table()
 
-    def record(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Append rows to a small system table, and compact it now and then, so that reading it stays cheap."""
+    def record(self, table: str, rows: Sequence[dict[str, Any]], build: str | None = None) -> None:
+        """Append rows to a small system table, and compact it now and then, so that reading it stays cheap.
+
+        Those of a `build` are written once, by however many runs at once or after one that died.
+        """
+        application = f"headgate:{rows[0]['table']}:{build}" if build and rows else ""
+        once = CommitProperties(app_transactions=[Transaction(application, 1)]) if application else None
         data = pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
         for last in (*[False] * 9, True):
             try:
                 if rows:
-                    delta = self.open(table)
-                    write_deltalake(delta or self.path(table), data, mode="append", schema_mode="merge")
+                    # Created first: of two that create it with their rows, the second would not see the first's build.
+                    delta = self.open(table) or DeltaTable.create(self.path(table), data.schema, mode="ignore")
+                    if application and delta.transaction_version(application) is not None:
+                        return
+                    write_deltalake(delta, data, mode="append", schema_mode="merge", commit_properties=once)
                     compact_now_and_then(delta)
                 return
             except Exception as e:  # two runs that create the table at once: the slower appends to it
@@ -335,11 +343,6 @@ class Lake:
             return erased[version]["content"]
         found = self.published(table, version)
         return found.facts.get("content_total") if found else None
-
-    def has_build(self, system_table: str, build: str) -> bool:
-        """Whether rows of a build were recorded already (by a run that died before it published)."""
-        delta = self.open(system_table)
-        return delta is not None and delta.to_pyarrow_dataset().count_rows(filter=pc.field("build") == build) > 0
 
     # -- releases
 

@@ -14,14 +14,18 @@ from transforms.step import nearest
 def columns_of(df: DataFrame, frames: Mapping[str, DataFrame]) -> dict[str, list[str]]:
     """For each column of `df`, the columns (`table.column`) of the frames whose values went into it.
 
-    Conditions that only decide which rows stay or match are no part of it. Of a union, the first branch tells.
+    Conditions that only decide which rows stay or match are no part of it.
     """
     sources: dict[int, set[str]] = {}
     for name, frame in frames.items():
         for attribute in attributes(frame):
             sources[attribute["exprId"]["id"]] = {f"{name}.{attribute['name']}"}
     made: dict[int, set[int]] = {}
-    plan = json.loads(df._jdf.queryExecution().analyzed().toJSON())
+    analyzed = df._jdf.queryExecution().analyzed()
+    plan = json.loads(analyzed.toJSON())
+    if any(node["class"].endswith(".Union") for node in plan):
+        for column, below in branches(analyzed):
+            made.setdefault(column, set()).add(below)
     for tree in expressions(plan):
         for root, below in subtrees(tree):
             if root["class"].endswith(".Alias"):
@@ -43,9 +47,22 @@ def columns_of(df: DataFrame, frames: Mapping[str, DataFrame]) -> dict[str, list
 
 def attributes(df: DataFrame) -> list[dict[str, Any]]:
     """Name and id of each output column."""
-    output = df._jdf.queryExecution().analyzed().output()
-    found = [output.apply(i) for i in range(output.size())]
+    found = items(df._jdf.queryExecution().analyzed().output())
     return [{"name": a.name(), "exprId": {"id": a.exprId().id()}} for a in found]
+
+
+def branches(node: Any) -> Iterator[tuple[int, int]]:
+    """Of every union in a plan, the id of each column beside that of each branch's column there."""
+    for below in items(node.children()):
+        if node.getClass().getSimpleName() == "Union":
+            ids = ((a.exprId().id() for a in items(n.output())) for n in (node, below))
+            yield from zip(*ids, strict=True)
+        yield from branches(below)
+
+
+def items(sequence: Any) -> list[Any]:
+    """The members of a sequence of Scala's."""
+    return [sequence.apply(i) for i in range(sequence.size())]
 
 
 def expressions(node: Any) -> Iterator[list[dict[str, Any]]]:

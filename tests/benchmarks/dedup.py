@@ -35,8 +35,9 @@ SHARES = (0.01, 0.1)
 
 def run() -> None:
     beside_others()
-    by_size(tuple(int(n) for n in os.environ.get("COPIES", "").split(",") if n) or SIZES)
-    by_increments()
+    sizes = tuple(int(n) for n in os.environ.get("COPIES", "").split(",") if n) or SIZES
+    by_size(sizes)
+    by_increments(max(sizes))
 
 
 # -- beside other tools
@@ -224,8 +225,8 @@ def timed(work: Any) -> tuple[float, float]:
 # -- by increments
 
 
-def by_increments() -> None:
-    """A full run, and runs of a part that is new to an index of the rest."""
+def by_increments(copies: int) -> None:
+    """A full run over so many copies of the corpus, and runs of a part that is new to an index of the rest."""
     from pyspark.sql import functions as F
 
     from transforms.deduplication.near import SKETCHES
@@ -233,11 +234,11 @@ def by_increments() -> None:
     spark = session()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        copied(folder / "all", 4)
+        copied(folder / "all", copies)
         whole = spark.read.parquet(str(folder / "all"))
         deduplicate(spark, str(folder / "all"), scratch)  # warm
         _, full = timed(lambda: deduplicate(spark, str(folder / "all"), scratch))
-        print(f"full: {full:.1f} CPU s")
+        print(f"{copies} x the corpus, full: {full:.1f} CPU s", flush=True)
         for share in SHARES:
             new = F.pmod(F.xxhash64("id"), F.lit(1000)) < int(share * 1000)
             whole.where(~new).write.mode("overwrite").parquet(f"{scratch}/old")

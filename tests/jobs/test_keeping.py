@@ -194,6 +194,17 @@ def test_lineage_of_tables_and_columns(people):
         lineage.lineage(lake, "placed.greting")
 
 
+def test_lineage_of_a_column_goes_into_every_branch_of_a_union(spark):
+    people = spark.createDataFrame([(1, "a")], "id INT, name STRING")
+    cities = spark.createDataFrame([(2, "b", "c")], "id INT, city STRING, mayor STRING")
+    upper = cities.selectExpr("id", "concat(city, mayor) AS name")
+    both = people.unionByName(upper).unionByName(people.limit(0)).selectExpr("id", "lower(name) AS called")
+    assert lineage.columns_of(both, {"people": people, "cities": cities}) == {
+        "id": ["cities.id", "people.id"],
+        "called": ["cities.city", "cities.mayor", "people.name"],
+    }
+
+
 # -- keep and discard
 
 

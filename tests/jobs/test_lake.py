@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 
 import pytest
@@ -98,3 +99,14 @@ def test_system_tables_stay_in_few_files(tmp_path):
     for table in ("runs", "releases"):
         assert len(lake.open(table).file_uris()) <= 6
         assert list((tmp_path / "_system" / table / "_delta_log").glob("*.checkpoint.parquet"))
+
+
+def test_what_eight_runs_record_of_one_build_is_there_once(tmp_path):
+    lake = Lake(str(tmp_path))
+    rows = [{"table": "t", "build": "b", "input": f"i{i}"} for i in range(3)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: Lake(str(tmp_path)).record("lineage", rows, "b"), range(8)))
+    lake.record("lineage", rows, "b")
+    lake.record("lineage", rows[:1], "c")
+    lake.record("lineage", [{**rows[0], "table": "other"}], "b")
+    assert sorted(r["input"] for r in lake.system("lineage").to_pylist()) == ["i0", "i0", "i0", "i1", "i2"]
