@@ -20,7 +20,7 @@ from transforms.step import Comparer, StepError, Workspace, need
 
 LENGTH = "length"  # in `keep`: of the compared text, where no column has this name
 WINDOW = 64  # rows of a crowded bucket that each of its rows is compared with
-PAIRS_AT_ONCE = 250_000  # candidates whose ids every task may hold, some 200 bytes each
+PAIRS_AT_ONCE = 1_000_000  # candidates whose ids every task may hold, some 200 bytes each
 EDGES_AT_ONCE = 4_000_000  # similar pairs that one task may hold, some 100 bytes each
 RECALL = 0.999
 SKETCHES = "sketches_48"  # named anew when they change: an index of others is then not read, but built anew
@@ -342,12 +342,12 @@ def compared(
     likely: DataFrame, sets: DataFrame, how: Callable[..., pairs.Batches], few: int | None = None
 ) -> DataFrame:
     """Pairs (kept, gone) with the sets of either, or the first `few` of that of `gone`, by what `how` makes of them."""
-    nobody = F.lit(None).cast("string").alias("gone")
-    asked = likely.select(F.col("kept").alias(ROW_ID), "kept", nobody).distinct()
-    asked = asked.unionByName(likely.select(F.col("gone").alias(ROW_ID), "kept", "gone"))
+    own = likely.select(F.col("kept").alias(ROW_ID), "kept", F.lit(True).alias("own")).distinct()
+    asked = own.unionByName(likely.select(F.col("gone").alias(ROW_ID), "kept", F.lit(False).alias("own")))
     if likely.count() <= PAIRS_AT_ONCE:  # of what was written: from the files' footers
         asked = F.broadcast(asked)  # the sets, some hundred times as large, then stay where they are
-    found = sets.join(asked, on=ROW_ID).select("kept", "gone", "shingles")
+    gone = F.when(~F.col("own"), F.col(ROW_ID)).alias("gone")
+    found = sets.join(asked, on=ROW_ID).select("kept", gone, "shingles")
     if few is not None:
         first = F.expr(f"substring(shingles, 1, {PACKED.itemsize * few})")
         found = found.withColumn("shingles", F.when(F.col("gone").isNull(), F.col("shingles")).otherwise(first))
