@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from deltalake import DeltaTable
 
@@ -178,16 +180,20 @@ def first_release(folder: Path) -> dict[str, list[str]]:
     return {t["table"]: rows_of(lake, t["table"], t["version"]) for t in lake.releases[0]["tables"]}
 
 
-def prepare(folder: Path) -> tuple[Path, dict[str, list[str]]]:
+def undisturbed(folder: Path) -> None:
+    assert run_and_kill(folder) is None
+
+
+def prepare(folder: Path, run: Callable[[Path], Any] = undisturbed) -> tuple[Path, dict[str, list[str]]]:
     """A lake after the first night with the second one landed, and what an undisturbed second night publishes."""
     night = folder / "night"
     night.mkdir()
     write_night(night, 0)
-    assert run_and_kill(night) is None
+    run(night)
     write_night(night, 1)
     calm = folder / "calm"
     shutil.copytree(night, calm)
-    assert run_and_kill(calm) is None
+    run(calm)
     return night, content(calm)
 
 

@@ -16,8 +16,11 @@ from tests.conftest import run_pipeline
 
 
 @pytest.fixture(scope="module")
-def nights(tmp_path_factory):
-    return chaos.prepare(tmp_path_factory.mktemp("chaos"))
+def nights(spark, tmp_path_factory):
+    """Built in the suite's session, which has other settings than the runs that are killed: the tables do not tell."""
+    return chaos.prepare(
+        tmp_path_factory.mktemp("chaos"), lambda folder: run_pipeline(spark, folder, folder / "p.yaml")
+    )
 
 
 def test_kills_at_phase_ends_one_after_the_other(nights, tmp_path):
