@@ -1,10 +1,11 @@
 """The gate: judges a staged table by a suite, in one pass however many rules.
 
 Before the staging write, Great Expectations' own `<map_metric>.condition` columns are compiled, without a Spark job,
-into bit masks that are written beside the rows. After it, one aggregate over the staged table turns the bits and the
-plain aggregates into metrics. A genuine `ValidationDefinition` then runs on an engine that takes those metrics as
-known; only distinct, quantile, window and foreign-key rules still run queries of their own. The interfaces used are
-private to Great Expectations, so its version is pinned and tests compare every verdict with the stock engine's.
+into bit masks that are written beside the rows. After it, one aggregate over the staged table, and where rows fail one
+over these, turn the plain aggregates and the bits into metrics. A genuine `ValidationDefinition` then runs on an engine
+that takes those metrics as known; only distinct, quantile, window and foreign-key rules still run queries of their own.
+The interfaces used are private to Great Expectations, so its version is pinned and tests compare every verdict with the
+stock engine's.
 """
 
 import functools

@@ -130,6 +130,20 @@ def assert_as_greedy(df, texts, step, **how):
 # -- sketches
 
 
+def test_sets_come_back_as_they_were_stored():
+    texts = ["a b c d e f g", None, "", "h i j k l m n o p", "x"]
+    made = sketch(pa.array(texts), 5, "words", Bands.of(0.8, 0.999))
+    column = made.columns()["shingles"]
+    hashes, starts = shingles.sets_of(column)
+    assert hashes.tolist() == made.shingles.tolist() and np.diff(starts).tolist() == made.sizes.tolist()
+    assert made.shingles.max() > 2**32, "both parts of a stored hash are in use"
+    some, starts = shingles.sets_of(column.slice(1, 3))
+    assert some.tolist() == made.shingles[made.sizes[0] : made.sizes[:4].sum()].tolist()
+    assert starts.tolist() == [0, 0, 0, made.sizes[3]]
+    for nothing in (column.slice(0, 0), pa.array([], pa.binary())):
+        assert [a.tolist() for a in shingles.sets_of(nothing)] == [[], [0]]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.one_of(st.none(), st.text(alphabet="abCDéßИ _-.\n1中😀", max_size=60)), max_size=8), st.integers(1, 6)

@@ -251,9 +251,9 @@ class DropNearDuplicates(NearComparer):
     Cost: one pass over the texts (some 40 MB a CPU second measured on manual pages), shuffles of sketches, and an exact
     comparison for each candidate pair; rows of a crowded bucket meet at most 128 others of it, so no step grows with a
     square. An increment also reads the index of earlier rows once through: six bytes for each shingle, little else.
-    Containment sends every shingle's hash through a join with those that are asked for, for an increment those
-    of all earlier rows too: some five times the cost, measured on manual pages. Source: Broder 1997; Indyk and Motwani
-    1998; the choice is the greedy maximal independent set.
+    Containment sends every shingle's hash through a join with those that are asked for, for an increment those of all
+    earlier rows too: some five times the cost, measured on manual pages. Source: Broder 1997; Indyk and Motwani 1998;
+    the choice is the greedy maximal independent set.
     """
 
     name: ClassVar[str] = "drop_near_duplicates"
