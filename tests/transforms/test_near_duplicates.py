@@ -248,6 +248,20 @@ def test_the_answer_depends_on_no_layout(spark):
     assert len(answers) == 1
 
 
+def test_plans_that_adapt_give_the_same_answer(spark):
+    """As on any cluster: the suite's session has re-planning off, and one partition after a shuffle."""
+    texts, step = perturbed(2), DropNearDuplicates(columns=("text",))
+    plain = evidence(applied(step, numbered(spark, texts)))
+    usual = {n: spark.conf.get(n) for n in ("spark.sql.adaptive.enabled", "spark.sql.shuffle.partitions")}
+    try:
+        for name, value in zip(usual, ("true", "5"), strict=True):
+            spark.conf.set(name, value)
+        assert evidence(applied(step, numbered(spark, texts))) == plain
+    finally:
+        for name, value in usual.items():
+            spark.conf.set(name, value)
+
+
 def test_rounds_over_the_cluster_choose_as_one_task_does(spark, monkeypatch):
     texts = [t for seed in (4, 5) for t in perturbed(seed, families=12, copies=12)]
     step = DropNearDuplicates(columns=("text",), similarity=0.6, recall=SURE)
