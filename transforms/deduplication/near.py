@@ -1,5 +1,6 @@
 """Near duplicates of texts and of records: found by MinHash, proved by the exact Jaccard similarity."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -21,7 +22,7 @@ from transforms.step import Comparer, StepError, Workspace, need
 LENGTH = "length"  # in `keep`: of the compared text, where no column has this name
 WINDOW = 64  # rows of a crowded bucket that each of its rows is compared with
 PAIRS_AT_ONCE = 1_000_000  # candidates whose ids every task may hold, some 200 bytes each
-EDGES_AT_ONCE = 4_000_000  # similar pairs that one task may hold, some 100 bytes each
+EDGES_AT_ONCE = 4_000_000  # similar pairs that one task may hold, some 150 bytes each
 RECALL = 0.999
 SKETCHES = "sketches_48"  # named anew when they change: an index of others is then not read, but built anew
 
@@ -128,14 +129,9 @@ class NearComparer(Comparer):
         leaders = new.join(twins, on=ROW_ID, how="left_anti").drop("shingles")
         placed = self.placed(leaders, None if old is None else old.drop("shingles"), sets, space)
         edges = self.proved(space.keep(self.candidates(placed), "candidates"), sets, space)
-        gone = self.gone(edges, space)
-        # Of the texts that stay and come before it, the most similar one is the evidence, of several the smallest id.
-        standing = edges.join(gone.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
-        best = F.min_by("kept", F.struct(-F.col("score"), F.col("kept"))).alias("kept_row_id")
-        chosen = standing.groupBy(F.col("gone").alias(ROW_ID)).agg(best, F.max("score").alias("score"))
-        through = twins.join(
-            chosen.select(F.col(ROW_ID).alias("leader"), "kept_row_id", "score"), on="leader", how="left"
-        ).select(
+        chosen = space.keep(self.chosen(edges, space), "chosen")
+        chosen = chosen.select(F.col("gone").alias(ROW_ID), F.col("kept").alias("kept_row_id"), "score")
+        through = twins.join(chosen.withColumnRenamed(ROW_ID, "leader"), on="leader", how="left").select(
             ROW_ID,
             F.coalesce("kept_row_id", "leader").alias("kept_row_id"),
             F.coalesce("score", F.lit(1.0)).alias("score"),
@@ -188,25 +184,30 @@ class NearComparer(Comparer):
             F.when(first, both[1]).otherwise(both[0]).alias("gone"),
         ).distinct()
 
-    def gone(self, edges: DataFrame, space: Workspace) -> DataFrame:
-        """The rows that go (`gone`): in one task if it can hold the edges, else round by round until it can."""
-        found, turn = [], 0
-        left = edges.select("kept", "gone")
+    def chosen(self, edges: DataFrame, space: Workspace) -> DataFrame:
+        """The rows that go, each with the most similar row that stays and comes before it: gone, kept, score.
+
+        In one task if it can hold the edges, else round by round until it can.
+        """
+        left, leaving, turn = edges.select("kept", "gone", "score"), [], 0
         while left.count() > EDGES_AT_ONCE:
             # Who has nobody before it stays, and takes with it all that are similar.
             stays = left.select("kept").join(left.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
             leaves = space.keep(
                 left.join(stays.distinct(), on="kept", how="left_semi").select("gone").distinct(), f"gone_{turn}"
             )
-            found.append(leaves)
+            leaving.append(leaves)
             left = left.join(leaves, on="gone", how="left_anti")
             left = left.join(leaves.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
             left = space.keep(left, f"edges_{turn}")
             turn += 1
-        last = left.coalesce(1).mapInArrow(pairs.removed, "gone string")
-        for leaves in found:
-            last = last.unionByName(leaves)
-        return last
+        last = left.coalesce(1).mapInArrow(pairs.chosen, "gone string, kept string, score double")
+        if not leaving:
+            return last
+        gone = functools.reduce(DataFrame.unionByName, leaving, last.select("gone"))
+        standing = edges.join(gone.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
+        best = F.min_by("kept", F.struct(-F.col("score"), F.col("kept"))).alias("kept")
+        return standing.groupBy("gone").agg(best, F.max("score").alias("score"))
 
     # -- marks
 
