@@ -394,7 +394,7 @@ class Builder:
             if files:
                 self.record_files(table, files, plan.base, build)
             if self.pipeline.tables[table].publish.mode == "increment":
-                save_index(spark, lake, table, build, recorded, kept.where(~quarantined), increment)
+                save_index(spark, lake, table, build, recorded, kept.where(~quarantined))
             facts = {
                 "run_id": self.run_id,
                 "pipeline": self.pipeline.name,

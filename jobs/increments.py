@@ -1,6 +1,5 @@
 """Building a table from what is new alone: what its input gained, and what earlier builds know of the rows before."""
 
-import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,6 @@ from jobs.config import Pipeline
 from jobs.deltalog import file_system, history
 from jobs.lake import Lake, compact_now_and_then, facts_of
 from jobs.planning import TablePlan, build_key
-from jobs.publishing import remove
 from transforms.rows import ROW_ID
 from transforms.step import Comparer
 
@@ -58,27 +56,15 @@ def index_of(lake: Lake, table: str) -> str:
 
 
 def save_index(
-    spark: SparkSession,
-    lake: Lake,
-    table: str,
-    build: str,
-    recorded: Mapping[str, Sequence[str]],
-    published: DataFrame,
-    increment: bool,
+    spark: SparkSession, lake: Lake, table: str, build: str, recorded: Mapping[str, Sequence[str]], published: DataFrame
 ) -> None:
-    """Append what the build's steps recorded of the rows that it publishes, once however often it is tried.
-
-    A build of all rows also removes what other steps than the present ones had recorded, as before they were changed.
-    """
+    """Append what the build's steps recorded of the rows that it publishes, once however often it is tried."""
     for name, (path, *columns) in recorded.items():
         rows = spark.read.parquet(path).select(*columns).join(published.select(ROW_ID), on=ROW_ID, how="left_semi")
         writer = rows.withColumn("build", F.lit(build)).write.format("delta").mode("append")
         once = {"txnAppId": f"headgate:index:{build}", "txnVersion": "1"}
         writer.options(compression="none", **once).save(f"{index_of(lake, table)}/{name}")
         compact_now_and_then(DeltaTable(f"{index_of(lake, table)}/{name}"))
-    for index in () if increment else indexes(lake, table):
-        if posixpath.basename(index) not in recorded:
-            remove(index)
 
 
 def indexes(lake: Lake, table: str) -> list[str]:

@@ -170,12 +170,6 @@ def test_exact_duplicates_over_nights_whatever_their_form(spark, tmp_path, monke
     assert told["clean"]["files_removed"] == stored - 1 > 0
     table.land(["other", "newer"])
     assert table.run()["clean"]["rejected"] == {"drop_duplicates: repeats another row in text": 1}
-    former = index
-    # Another step at its place builds the table anew and needs nothing of it.
-    table.steps = (("drop_near_duplicates", NEAR),)
-    table.run()
-    (index,) = indexes(table.lake, "clean")
-    assert index != former and not Path(former).exists()
 
 
 def test_files_of_several_kinds_are_understood(tmp_path):
