@@ -229,6 +229,19 @@ def test_the_choice_of_all_rows_at_once_is_the_greedy_one(n, seed):
     assert set(goes(kept_side, gone_side, n).tolist()) == wanted
 
 
+def test_evidence_is_the_most_similar_row_that_stays_and_of_several_the_smallest_id():
+    edges = [("c", "z", 0.9), ("b", "z", 0.9), ("d", "z", 0.85), ("x", "z", 1.0), ("d", "x", 0.8)]
+    for order in (edges, edges[::-1]):
+        columns = [list(c) for c in zip(*order, strict=True)]
+        batch = pa.RecordBatch.from_arrays([pa.array(c) for c in columns], ["kept", "gone", "score"])
+        found = [r for b in pairs.chosen(iter([batch[:2], batch[2:]])) for r in b.to_pylist()]
+        assert sorted(found, key=lambda r: r["gone"]) == [
+            {"gone": "x", "kept": "d", "score": 0.8},
+            {"gone": "z", "kept": "b", "score": 0.9},
+        ]
+    assert not list(pairs.chosen(iter([batch[:0]])))
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_texts_go_as_in_a_greedy_loop_over_all_pairs(spark, seed):
     texts = [*perturbed(seed), None, "", "short", "short", "!?", "?!", "!?"]
@@ -252,6 +265,7 @@ def test_plans_that_adapt_give_the_same_answer(spark):
     """As on any cluster: the suite's session has re-planning off, and one partition after a shuffle."""
     texts, step = perturbed(2), DropNearDuplicates(columns=("text",))
     plain = evidence(applied(step, numbered(spark, texts)))
+    assert plain
     usual = {n: spark.conf.get(n) for n in ("spark.sql.adaptive.enabled", "spark.sql.shuffle.partitions")}
     try:
         for name, value in zip(usual, ("true", "5"), strict=True):
