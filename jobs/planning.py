@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import Any
@@ -66,6 +66,26 @@ def plan_table(
     else:
         why = reason(current, pins)
     return TablePlan(table=table, why=why, current=current, build_key=key, pins=pins, forced=force)
+
+
+def bytes_to_read(
+    pipeline: Pipeline, environment: Environment, lake: Lake, tables: Iterable[str], as_of: date | None
+) -> int | None:
+    """About how many bytes building these tables reads at most, as they are stored; None where a source does not tell.
+
+    These are the files that landed anew, and all that the tables and their inputs hold.
+    """
+    total = 0
+    for table in {*tables, *(name for t in tables for name in pipeline.inputs(t))}:
+        configured = pipeline.tables.get(table)
+        source = configured.source if configured else None
+        if source is not None:
+            if not isinstance(source, FileSource) or source.format == "delta":
+                return None
+            listed = list_files(environment.landing, source, as_of)
+            total += sum(f.size for f in new_files(listed, lake.files_of(table)))
+        total += lake.bytes_of(table)
+    return total
 
 
 def plan_ingest(

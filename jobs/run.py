@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from jobs.config import Environment, Pipeline
 from jobs.errors import HeadgateError, LostRace, UsageError, storage_failure
 from jobs.lake import Lake, now
-from jobs.planning import TablePlan, plan_table
+from jobs.planning import TablePlan, bytes_to_read, plan_table
 from jobs.progress import Progress
 from transforms.step import nearest
 
@@ -58,7 +58,7 @@ def run(
     pipeline: Pipeline,
     environment: Environment,
     lake: Lake,
-    start_spark: Callable[[], SparkSession],
+    start_spark: Callable[[int | None], SparkSession],
     progress: Progress,
     *,
     tables: Sequence[str] = (),
@@ -69,6 +69,7 @@ def run(
 ) -> Outcome:
     """Build the tables (default: all) with what they are built from, and release them.
 
+    start_spark: called where something is to be built, with about how many bytes that reads, None where not known.
     A lost race is tried again so many times, on what the winner left; then `LostRace` is raised.
     """
     options = {"tables": tables, "as_of": as_of, "release": release, "force": force}
@@ -84,7 +85,7 @@ def run_once(
     pipeline: Pipeline,
     environment: Environment,
     lake: Lake,
-    start_spark: Callable[[], SparkSession],
+    start_spark: Callable[[int | None], SparkSession],
     progress: Progress,
     *,
     tables: Sequence[str],
@@ -120,7 +121,7 @@ def run_once(
                     raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
                 lake.record("runs", [{**common, "event": "started", "status": "running", "at": now()}])
                 with progress.phase("spark", "start"):
-                    spark = start_spark()
+                    spark = start_spark(bytes_to_read(pipeline, environment, lake, wanted, as_of))
                 progress.spark = spark
                 builder = Builder(spark, pipeline, environment, lake, progress, run_id, as_of)
             before = dict(progress.seconds)

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.errors import HeadgateError
 from jobs.jars import local_jars
-from jobs.java import java_home
+from jobs.java import class_archive, java_home
 
 FOREVER = "interval 36500 days"
 ALWAYS = {
@@ -46,23 +46,36 @@ LOCAL = {
     "spark.sql.ui.explainMode": "simple",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
     "spark.python.daemon.module": "jobs.workers",
+    # Python workers go through arrays of some megabytes, one after another. glibc gives each back to the kernel, which
+    # clears the same pages again, until it has seen enough of them; here it keeps them from the start.
+    "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(64 << 20),
 }
 
-# On one machine Java's compiler takes CPU from the rows: only what runs ten times as often as usual is worth its care.
+# On one machine Java's second compiler takes CPU from the rows: only what runs ten times as often as usual is worth its
+# care, and for few rows nothing is. With the first alone Java keeps room for a fifth of the compiled code, and would
+# be busy making room.
 PATIENT = " ".join(
     f"-XX:Tier4{name}Threshold={calls}"
     for name, calls in {"Invocation": 50000, "MinInvocation": 6000, "Compile": 150000, "BackEdge": 400000}.items()
 )
+QUICK = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
+FEW = 64 << 20  # bytes as they are stored, Parquet or text
+# An archive of classes that does not fit is no matter: Java then reads the jars.
+ARCHIVED = '"-XX:SharedArchiveFile={}" -Xlog:disable -Xlog:all=error:stderr'
 
 
-def start(settings: Mapping[str, str], secret: Iterable[str] = ()) -> Any:
-    """A Spark session with Delta. `settings` go before headgate's defaults; those named in `secret` are redacted."""
+def start(settings: Mapping[str, str], secret: Iterable[str] = (), reads: int | None = None) -> Any:
+    """A Spark session with Delta. `settings` go before headgate's defaults; those named in `secret` are redacted.
+
+    reads: about how many bytes the session will read, where that is known. Up to `FEW`, Java compiles quickly.
+    """
     logging.getLogger("DataFrameQueryContextLogger").setLevel(logging.CRITICAL)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     from pyspark.sql import SparkSession
 
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    local = not submitted and settings.get("spark.master", "local").startswith("local")
+    local = not submitted and re.match(r"local(\[|$)", settings.get("spark.master", "local")) is not None
     merged = ALWAYS | (LOCAL if local else {}) | dict(settings)
     names = "|".join(["(?i)secret|password|passwd|token|access[.]?key|credential", *map(re.escape, secret)])
     merged |= {
@@ -78,20 +91,27 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = ()) -> Any:
     }
     # One generated method holds a stage's whole row, the masks of the gate included; past 8,000 bytes of bytecode Java
     # would never compile it, and interpret it row by row.
-    for options in ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions"):
-        ours = f"-XX:-DontCompileHugeMethods {PATIENT}" if local else "-XX:-DontCompileHugeMethods"
-        merged[options] = f"{ours} {merged.get(options, '')}".strip()
+    java = ["-XX:-DontCompileHugeMethods"]
+    add(merged, "spark.executor.extraJavaOptions", " ", java)
     builder = SparkSession.builder.appName("headgate")
     if submitted:
         merged["spark.jars"] = add_delta_to_running_jvm()
         merged = {k: v for k, v in merged.items() if v and not k.startswith("spark.driver.")}
     else:
-        os.environ["JAVA_HOME"] = str(java_home())
+        home = java_home()
+        os.environ["JAVA_HOME"] = str(home)
+        jars = [] if "spark.jars.packages" in merged else local_jars()
         if local:
             builder = builder.master(settings.get("spark.master", "local[*]"))
             merged["spark.sql.warehouse.dir"] = tempfile.gettempdir()
-        if "spark.jars.packages" not in merged:
-            merged["spark.jars"] = ",".join(filter(None, [merged.get("spark.jars"), *local_jars()]))
+            # There is one JVM: what is on its class path need not be copied for executors, and can be archived.
+            add(merged, "spark.driver.extraClassPath", os.pathsep, jars)
+            archive = class_archive(home, jars)
+            java += [QUICK if reads is not None and reads <= FEW else PATIENT]
+            java += [ARCHIVED.format(archive)] if archive else []
+        else:
+            add(merged, "spark.jars", ",", jars)
+        add(merged, "spark.driver.extraJavaOptions", " ", java)
     for key, value in merged.items():
         builder = builder.config(key, value)
     with quiet_jvm() as log:
@@ -102,10 +122,17 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = ()) -> Any:
             raise HeadgateError("\n".join([f"Spark did not start: {e}", *told])) from e
     spark.sparkContext.setLogLevel("OFF")
     if submitted:
-        archive = os.environ.get("HEADGATE_ZIP")
-        if archive:
-            spark.sparkContext.addPyFile(archive)
+        code = os.environ.get("HEADGATE_ZIP")
+        if code:
+            spark.sparkContext.addPyFile(code)
     return spark
+
+
+def add(settings: dict[str, str], name: str, separator: str, ours: Iterable[str]) -> None:
+    """Put what headgate needs before what a user has set."""
+    value = separator.join([*ours, *filter(None, [settings.get(name)])])
+    if value:
+        settings[name] = value
 
 
 def current_umask() -> int:
@@ -130,6 +157,18 @@ def quiet_jvm() -> Iterator[str | None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def end(spark: Any) -> None:
+    """Stop Spark and the JVM that `start` started for it, and wait for what that does at its end."""
+    from pyspark import SparkContext
+
+    spark.stop()
+    gateway: Any = SparkContext._gateway
+    gateway.shutdown()
+    gateway.proc.stdin.close()
+    gateway.proc.wait()
+    SparkContext._gateway = SparkContext._jvm = None
 
 
 def add_delta_to_running_jvm() -> str:

@@ -89,7 +89,7 @@ def run_pipeline(
     environment = Environment(lake=str(lake_at or folder / "lake"), landing=str(folder / "landing"))
     pipeline = load_pipeline(file or ROOT / "conf" / "flights.yaml")
     lake = Lake(environment.lake)
-    return run(pipeline, environment, lake, lambda: spark, Progress(watched=False), **options)
+    return run(pipeline, environment, lake, lambda reads: spark, Progress(watched=False), **options)
 
 
 @pytest.fixture(scope="session")

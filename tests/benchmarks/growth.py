@@ -103,7 +103,9 @@ class Session:
         (self.folder / "p.yaml").write_text(f"pipeline: p\nsuites: .\ntables:\n{tables}")
         environment = Environment(lake=str(self.folder / "lake"), landing=str(self.folder / "landing"))
         pipeline = load_pipeline(self.folder / "p.yaml")
-        return run_pipeline(pipeline, environment, Lake(environment.lake), lambda: self.spark, Progress(watched=False))
+        return run_pipeline(
+            pipeline, environment, Lake(environment.lake), lambda _: self.spark, Progress(watched=False)
+        )
 
     def land(self, table: int | str, name: str, first: int, rows: int) -> None:
         file = self.folder / "landing" / f"t{table}" / f"{name}.csv"

@@ -42,7 +42,7 @@ class Deduped:
     def run(self, **options):
         pipeline, landing = dedup.pipeline_of(str(self.landing), "clean", self.lake, ["id"], self.steps)
         environment = Environment(lake=self.lake.root, landing=landing)
-        outcome = run(pipeline, environment, self.lake, lambda: self.spark, Progress(watched=False), **options)
+        outcome = run(pipeline, environment, self.lake, lambda reads: self.spark, Progress(watched=False), **options)
         return {r["table"]: r for r in outcome.tables}
 
     def ids(self):

@@ -1,11 +1,16 @@
 import hashlib
 import re
 import stat
+import subprocess
+import sys
 
 import pytest
 
 from jobs import doctor, jars, java
+from jobs.config import Environment, load_pipeline
 from jobs.errors import UsageError
+from jobs.lake import Lake
+from jobs.planning import bytes_to_read
 from tests.conftest import ROOT
 
 
@@ -62,3 +67,48 @@ def test_doctor_finds_this_installation_whole(tmp_path):
     findings = {f.what: f for f in doctor.examine(str(tmp_path / "lake"), str(tmp_path / "none"))}
     assert not findings.pop("landing").ok
     assert all(f.ok for f in findings.values()), findings
+
+
+ARCHIVED_START = """
+import sys
+from pathlib import Path
+
+from jobs import prepare, session
+
+sys.prefix = sys.argv[1]
+
+
+def mapped(reads):
+    spark = session.start({"spark.master": "local[1]", "spark.driver.memory": "1g"}, reads=reads)
+    rows = spark.range(3).count()
+    process = spark.sparkContext._jvm.java.lang.ProcessHandle.current().pid()
+    maps, options = (Path(f"/proc/{process}/{name}").read_text() for name in ("maps", "cmdline"))
+    session.end(spark)
+    return rows, "/share/headgate/classes-" in maps, "TieredStopAtLevel" in options
+
+
+made = prepare.prepare(session.start, session.end)
+assert made == prepare.prepare(None, None) and [*made.parent.iterdir()] == [made], "made once"
+print(mapped(1000))
+made.chmod(0o600)
+made.write_bytes(made.read_bytes()[:100_000])
+print(mapped(1 << 40))
+"""
+
+
+def test_an_archive_of_classes_is_used_and_a_damaged_one_is_passed_over(tmp_path):
+    """Few bytes to read mean quick compilation, many do not."""
+    command = [sys.executable, "-c", ARCHIVED_START, str(tmp_path / "environment")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.returncode) == ("(3, True, True)\n(3, False, False)\n", 0), done.stderr
+
+
+def test_what_is_to_be_read_is_what_landed_and_what_the_tables_hold(night, tmp_path):
+    pipeline, lake = load_pipeline(ROOT / "conf" / "flights.yaml"), Lake(str(night / "lake"))
+    environment = Environment(lake=lake.root, landing=str(night / "landing"))
+    held = {name: lake.bytes_of(name) for name in pipeline.tables}
+    assert all(held.values()) and lake.bytes_of("none") == 0
+    assert bytes_to_read(pipeline, environment, lake, pipeline.tables, None) == sum(held.values())
+    assert bytes_to_read(pipeline, environment, lake, ["airlines"], None) == held["airlines"] + held["raw_airlines"]
+    landed = sum(f.stat().st_size for f in (night / "landing").rglob("*.csv"))
+    assert bytes_to_read(pipeline, environment, Lake(str(tmp_path)), pipeline.tables, None) == landed
