@@ -57,10 +57,11 @@ def prepare(start: Callable[..., Any], end: Callable[[Any], None]) -> Path | Non
     start, end: of a session and its JVM. An archive that is there is left alone; a new one replaces those that this
     environment had for other jars or another Java, and appears whole or not at all.
     """
-    made = class_archive(java_home(), local_jars())
+    home, jars = java_home(), local_jars()
+    made = class_archive(home, jars)
     if made:
         return made
-    place = archive_place(java_home(), local_jars())
+    place = archive_place(home, jars)
     fresh = place.with_suffix(f".{os.getpid()}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

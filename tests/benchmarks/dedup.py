@@ -46,7 +46,7 @@ def run() -> None:
 def beside_others() -> None:
     """Each tool once in a process tree of its own, from nothing: its start is counted.
 
-    headgate is installed, as `headgate prepare` leaves a machine; without that its starts cost some 5 CPU s more.
+    headgate is installed, as `headgate prepare` leaves a machine; without that it costs more.
     """
     subprocess.run([sys.executable, "-m", "jobs.cli", "prepare"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     python = peers_python()
