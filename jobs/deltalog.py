@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from pyarrow import fs
 
@@ -75,11 +74,6 @@ def history(table: str, wanted: Collection[int] | None = None) -> History:
 def paths_of(delta: DeltaTable) -> list[str]:
     """Paths of the data files of a table's open version, below the table."""
     return pa.table(delta.get_add_actions()).column("path").to_pylist()
-
-
-def parquet_format() -> ds.ParquetFileFormat:
-    """How data files are read: times that a writer put down as INT96 would overflow as nanoseconds."""
-    return ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
 
 
 def stored_files(table: str) -> dict[str, fs.FileInfo]:

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from jobs.deltalog import file_system, parquet_format, paths_of
+from jobs.deltalog import file_system, paths_of
 from jobs.errors import UsageError
 from jobs.lake import Lake
 from transforms.rows import ROW_ID
@@ -143,3 +143,8 @@ def is_different(told: dict[str, Any]) -> bool:
     return bool(told["added"] or told["removed"] or told["changed"] or told["schema"]) or (
         (told["from"] is None) != (told["to"] is None)
     )
+
+
+def parquet_format() -> ds.ParquetFileFormat:
+    """How data files are read: times that a writer put down as INT96 would overflow as nanoseconds."""
+    return ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))

@@ -28,8 +28,8 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from pyarrow import fs
 from pyspark.sql import SparkSession
 
-from jobs.deltalog import LOG, commits, file_system, parquet_format, paths_of, stored_files
-from jobs.diff import quoted
+from jobs.deltalog import LOG, commits, file_system, paths_of, stored_files
+from jobs.diff import parquet_format, quoted
 from jobs.errors import HeadgateError, UsageError
 from jobs.increments import index_of
 from jobs.lake import SYSTEM_TABLES, Lake, is_conflict, now

@@ -12,7 +12,6 @@ if __name__ == "__main__":
     ARCHIVES = ("pyspark.zip", "py4j-", "spark-core_")
     sys.path[:] = [p for p in sys.path if not Path(p).name.startswith(ARCHIVES)]
     sys.path_importer_cache.clear()
-    import pandas  # noqa: F401
     import pyarrow.compute  # noqa: F401
     from pyspark import daemon
 

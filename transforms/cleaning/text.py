@@ -1,11 +1,11 @@
 """Text: white space, case, Unicode form, empty cells."""
 
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -43,7 +43,7 @@ class NormaliseText(Step):
         for column in self.columns:
             text = F.col(quoted(column))
             if self.unicode != "none":
-                text = F.pandas_udf(nfc if self.unicode == "NFC" else nfkc, "string")(text)
+                text = F.arrow_udf(in_form(self.unicode), "string")(text)
             if self.spaces == "collapse":
                 text = F.regexp_replace(text, r"(?U)\s+", " ")
             text = F.regexp_replace(text, r"(?U)^\s+|\s+$", "")
@@ -54,9 +54,10 @@ class NormaliseText(Step):
         return change_cells(df, self.name, values, changes)
 
 
-def nfc(texts: pd.Series) -> pd.Series:
-    return texts.map(lambda t: unicodedata.normalize("NFC", t), na_action="ignore")
+def in_form(form: str) -> Callable[[pa.Array], pa.Array]:
+    """What brings texts into a normal form of Unicode, by its name."""
 
+    def normalised(texts: pa.Array) -> pa.Array:
+        return pc.utf8_normalize(texts, form)
 
-def nfkc(texts: pd.Series) -> pd.Series:
-    return texts.map(lambda t: unicodedata.normalize("NFKC", t), na_action="ignore")
+    return normalised

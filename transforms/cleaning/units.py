@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import pint
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -50,6 +49,8 @@ class ConvertUnits(Step):
 
 def factor_and_offset(change: UnitChange) -> tuple[float, float]:
     """(factor, offset) such that `to = from * factor + offset`."""
+    import pint  # a tenth of a second, for this step alone
+
     registry = pint.application_registry
     try:
         zero, one, hundred = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-import pandas as pd
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from w3lib.url import canonicalize_url
@@ -43,10 +43,11 @@ class NormaliseUrl(Step):
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
         drop, keep_fragment = self.drop_parameters, self.fragment == "keep"
 
-        def plain(urls: pd.Series) -> pd.Series:
-            return urls.map(lambda url: normal(url, drop, keep_fragment), na_action="ignore")
+        def plain(urls: pa.Array) -> pa.Array:
+            found = [None if url is None else normal(url, drop, keep_fragment) for url in urls.to_pylist()]
+            return pa.array(found, pa.string())
 
-        values = {c: F.pandas_udf(plain, "string")(F.col(quoted(c))) for c in self.columns}
+        values = {c: F.arrow_udf(plain, "string")(F.col(quoted(c))) for c in self.columns}
         changes = {c: ~F.col(quoted(c)).eqNullSafe(v) for c, v in values.items()}
         return change_cells(df, self.name, values, changes)
 

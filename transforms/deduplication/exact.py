@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from transforms.cleaning.text import nfkc
+from transforms.cleaning.text import in_form
 from transforms.deduplication.keep import order_of, ordering
 from transforms.rows import FILE, ROW_ID, Rejection, content_key, is_kept, quoted, reject
 from transforms.step import Comparer, Workspace, need
@@ -64,7 +64,7 @@ class DropDuplicates(Comparer):
         if kind != "string":
             return value
         if "unicode" in self.ignore:
-            value = F.pandas_udf(nfkc, "string")(value)
+            value = F.arrow_udf(in_form("NFKC"), "string")(value)
         if "case" in self.ignore:
             value = F.lower(value)
         if "punctuation" in self.ignore:

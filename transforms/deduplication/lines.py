@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import pandas as pd
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -51,7 +51,7 @@ class DropRepeatedLines(Comparer):
             rows = df.where(is_kept() & text.isNotNull()).select(ROW_ID, text.alias("text"))
             found = space.keep(self.common(rows), f"common_{i}")
             df = df.join(found, on=ROW_ID, how="left")
-            left = F.pandas_udf(rest(SEPARATORS[self.unit], self.min_length, self.within == "drop"), "string")
+            left = F.arrow_udf(rest(SEPARATORS[self.unit], self.min_length, self.within == "drop"), "string")
             value = F.when(is_kept(), left(text, F.col("_common"))).otherwise(text)
             df = change_cells(df, self.name, {column: value}, {column: ~text.eqNullSafe(value)}).drop("_common")
         return df
@@ -60,7 +60,7 @@ class DropRepeatedLines(Comparer):
         """Of each row, the hashes of its parts that stand in many rows."""
         if not self.texts:
             return rows.limit(0).select(ROW_ID, F.array().cast("array<bigint>").alias("_common"))
-        hashes = F.pandas_udf(distinct_hashes(SEPARATORS[self.unit], self.min_length), "array<bigint>")
+        hashes = F.arrow_udf(distinct_hashes(SEPARATORS[self.unit], self.min_length), "array<bigint>")
         parts = rows.select(ROW_ID, F.explode(hashes("text")).alias("part")).distinct()
         many = parts.groupBy("part").count().where(F.col("count") >= self.texts)
         return parts.join(many, on="part", how="left_semi").groupBy(ROW_ID).agg(F.collect_list("part").alias("_common"))
@@ -74,15 +74,15 @@ def part_hash(part: str, min_length: int) -> int | None:
     return int.from_bytes(hashlib.blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest(), "big", signed=True)
 
 
-def distinct_hashes(separator: str, min_length: int) -> Callable[[pd.Series], pd.Series]:
-    def hashes(texts: pd.Series) -> pd.Series:
-        found = [{part_hash(p, min_length) for p in t.split(separator)} - {None} for t in texts]
-        return pd.Series([sorted(f) for f in found], dtype=object)
+def distinct_hashes(separator: str, min_length: int) -> Callable[[pa.Array], pa.Array]:
+    def hashes(texts: pa.Array) -> pa.Array:
+        found = [{part_hash(p, min_length) for p in t.split(separator)} - {None} for t in texts.to_pylist()]
+        return pa.array([sorted(f) for f in found], pa.list_(pa.int64()))
 
     return hashes
 
 
-def rest(separator: str, min_length: int, once: bool) -> Callable[[pd.Series, pd.Series], pd.Series]:
+def rest(separator: str, min_length: int, once: bool) -> Callable[[pa.Array, pa.Array], pa.Array]:
     """What is left of texts without their common parts, and without parts that stand in them before if `once`."""
 
     def left(text: str, common: Sequence[int] | None) -> str:
@@ -96,8 +96,8 @@ def rest(separator: str, min_length: int, once: bool) -> Callable[[pd.Series, pd
                     gone.add(number)
         return separator.join(stays)
 
-    def texts_left(texts: pd.Series, common: pd.Series) -> pd.Series:
-        pairs = zip(texts, common, strict=True)
-        return pd.Series([None if t is None else left(t, c) for t, c in pairs], dtype=object)
+    def texts_left(texts: pa.Array, common: pa.Array) -> pa.Array:
+        pairs = zip(texts.to_pylist(), common.to_pylist(), strict=True)
+        return pa.array([None if t is None else left(t, c) for t, c in pairs], pa.string())
 
     return texts_left
