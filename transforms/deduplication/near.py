@@ -78,7 +78,8 @@ class NearComparer(Comparer):
 
     def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
         sketches, known = space.keep(self.sketched(df), SKETCHES), space.known(SKETCHES)
-        if not are_new(sketches, known):
+        repeats = space.keep(self.repeats(sketches, known), "repeats")
+        if repeats.where("same_id").count():
             # A record that came twice: marks are found by row id, so only one of its rows may be in question.
             again = DropDuplicates(columns=(ROW_ID,))
             before = None
@@ -86,7 +87,8 @@ class NearComparer(Comparer):
                 before = known.select(ROW_ID, F.lit(None).alias(FILE), again.key(known).alias("key")).distinct()
             df = again.marked(df, before)
             sketches = space.keep(self.sketched(df), SKETCHES)
-        decisions = space.keep(self.decided(sketches, known, space), "decisions")
+            repeats = space.keep(self.repeats(sketches, known), "repeats")
+        decisions = space.keep(self.decided(sketches, known, repeats.select(ROW_ID, "leader"), space), "decisions")
         lasting = SKETCHES
         if self.cluster is not None and space.lasting:
             # Members of clusters are published too; new rows are compared with their heads alone.
@@ -116,38 +118,46 @@ class NearComparer(Comparer):
         """The order of `rank`: what `keep` says, then the row id."""
         return [*((f"o{i}", descending) for i, (_, descending) in enumerate(order_of(self.keep))), ("id", False)]
 
-    def decided(self, sketches: DataFrame, known: DataFrame | None, space: Workspace) -> DataFrame:
-        """The rows that go: _row_id, kept_row_id, score."""
-        new, old = sketches.withColumn("old", F.lit(False)), None
-        if known is not None:
-            kinds = sketches.schema["rank"].dataType
-            nothing = [F.lit(None).cast(kinds[c].dataType).alias(c) for c, _ in self.order()[:-1]]  # type: ignore[index]
-            rank = F.struct(*nothing, F.col(ROW_ID).alias("id"))
-            old = known.withColumns({"rank": rank, "old": F.lit(True)}).select(new.columns)
-        twins = space.keep(self.twins(new, old), "twins")
+    def decided(self, sketches: DataFrame, known: DataFrame | None, twins: DataFrame, space: Workspace) -> DataFrame:
+        """The rows that go: _row_id, kept_row_id, score. twins: those with the set of a row before them."""
+        new, old = self.with_age(sketches, known)
         sets = (new if old is None else new.unionByName(old)).select(ROW_ID, "shingles")
         leaders = new.join(twins, on=ROW_ID, how="left_anti").drop("shingles")
         placed = self.placed(leaders, None if old is None else old.drop("shingles"), sets, space)
         edges = self.proved(space.keep(self.candidates(placed), "candidates"), sets, space)
-        chosen = space.keep(self.chosen(edges, space), "chosen")
-        chosen = chosen.select(F.col("gone").alias(ROW_ID), F.col("kept").alias("kept_row_id"), "score")
-        through = twins.join(chosen.withColumnRenamed(ROW_ID, "leader"), on="leader", how="left").select(
+        leaving = self.chosen(edges, space).select("kept", "score", F.col("gone").alias("leader"))
+        # Twins go where their leader goes, or to their leader.
+        led = leaving.withColumn(ROW_ID, F.col("leader")).unionByName(twins, allowMissingColumns=True)
+        alike = W.partitionBy("leader")
+        return led.select(
             ROW_ID,
-            F.coalesce("kept_row_id", "leader").alias("kept_row_id"),
-            F.coalesce("score", F.lit(1.0)).alias("score"),
+            F.coalesce(F.max("kept").over(alike), "leader").alias("kept_row_id"),
+            F.coalesce(F.max("score").over(alike), F.lit(1.0)).alias("score"),
         )
-        return chosen.unionByName(through)
 
-    def twins(self, new: DataFrame, old: DataFrame | None) -> DataFrame:
-        """The rows whose set is also that of a row before them: _row_id, leader (the first of these)."""
-        rows = new.select(ROW_ID, "set", "old", "rank")
+    def with_age(self, sketches: DataFrame, known: DataFrame | None) -> tuple[DataFrame, DataFrame | None]:
+        """New and earlier rows with the same columns: of the rank of these all but the id is null."""
+        new = sketches.withColumn("old", F.lit(False))
+        if known is None:
+            return new, None
+        kinds = sketches.schema["rank"].dataType
+        nothing = [F.lit(None).cast(kinds[c].dataType).alias(c) for c, _ in self.order()[:-1]]  # type: ignore[index]
+        rank = F.struct(*nothing, F.col(ROW_ID).alias("id"))
+        return new, known.withColumns({"rank": rank, "old": F.lit(True)}).select(new.columns)
+
+    def repeats(self, sketches: DataFrame, known: DataFrame | None) -> DataFrame:
+        """The rows whose set, or whose id, a row before them has: _row_id, leader (the first of these), same_id."""
+        new, old = self.with_age(sketches, known)
+        keys = F.posexplode(F.array("set", F.col(ROW_ID).cast("binary"))).alias("which", "key")
+        rows = new.select(ROW_ID, "old", "rank", keys)
         if old is not None:
             # A text that is published already stays, whatever comes later.
-            rows = rows.unionByName(old.select(rows.columns).join(new.select("set"), on="set", how="left_semi"))
-        order = W.partitionBy("set").orderBy(F.col("old").desc(), *self.rank_order())
+            before = old.select(ROW_ID, "old", "rank", keys)
+            rows = rows.unionByName(before.join(rows.select("key"), on="key", how="left_semi"))
+        order = W.partitionBy("key").orderBy(F.col("old").desc(), *self.rank_order())
         leader = F.first(ROW_ID).over(order.rowsBetween(W.unboundedPreceding, W.currentRow))
-        rows = rows.withColumn("leader", leader).where(~F.col("old") & (F.col("leader") != F.col(ROW_ID)))
-        return rows.select(ROW_ID, "leader")
+        rows = rows.select(ROW_ID, "old", leader.alias("leader"), F.row_number().over(order).alias("place"), "which")
+        return rows.where("NOT old AND place > 1").select(ROW_ID, "leader", F.expr("which = 1").alias("same_id"))
 
     def rank_order(self, rank: str = "rank") -> list[Column]:
         columns = ((F.col(f"{rank}.{c}"), descending) for c, descending in self.order())
@@ -361,11 +371,3 @@ def in_buckets(sketches: DataFrame, bands: int) -> DataFrame:
     """A row for each bucket of each sketch, and the bucket of the next band as `second`."""
     place = sketches.select("*", F.posexplode("buckets").alias("band", "bucket"))
     return place.withColumn("second", F.col("buckets")[(F.col("band") + 1) % bands]).drop("buckets", "band")
-
-
-def are_new(sketches: DataFrame, known: DataFrame | None) -> bool:
-    """Whether no row id is there twice, or in an earlier build."""
-    twice = sketches.groupBy(ROW_ID).count().where("count > 1").select(ROW_ID)
-    if known is not None:
-        twice = twice.unionByName(known.select(ROW_ID).join(sketches.select(ROW_ID), on=ROW_ID, how="left_semi"))
-    return not twice.count()
