@@ -385,13 +385,15 @@ def prepare() -> None:
 
     Once for each Python environment, in about a minute; Delta's jars are fetched if they are not there yet. The archive
     (some 200 MB) lies in the environment. Without it everything works as well, and each start takes some seconds more.
+    Needs Java 17; with Java 21 nothing is made.
     """
     from jobs import session
     from jobs.prepare import prepare as made
 
     with Progress(watched=True).phase("classes", "archive"):
         found = made(session.start, session.end)
-    click.echo(f"{found}" if found else "this Java makes no archive of classes; Spark starts as before")
+    none = "only Java 17 takes an archive of Spark's classes; with the one that is here Spark starts as before"
+    click.echo(f"{found}" if found else none)
 
 
 @headgate.command()

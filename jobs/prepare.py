@@ -13,7 +13,7 @@ from typing import Any
 from jobs.config import Environment, load_pipeline
 from jobs.errors import HeadgateError
 from jobs.jars import local_jars
-from jobs.java import archive_place, class_archive, java_home
+from jobs.java import archive_place, class_archive, java_home, version_of
 from jobs.lake import Lake
 from jobs.progress import Progress
 from jobs.run import run
@@ -49,15 +49,19 @@ tables:
     publish: {mode: increment}
 """
 TEXTS = 200
+ARCHIVING = 17  # Java 21 makes an archive, but finds its class path another one at the next start, and passes it over
 
 
 def prepare(start: Callable[..., Any], end: Callable[[Any], None]) -> Path | None:
-    """Archive the classes of a night of a small lake; the archive's place, or None where this Java makes none.
+    """Archive the classes of a night of a small lake; the archive's place, or None where this Java takes none.
 
     start, end: of a session and its JVM. An archive that is there is left alone; a new one replaces those that this
     environment had for other jars or another Java, and appears whole or not at all.
     """
-    home, jars = java_home(), local_jars()
+    home = java_home()
+    if version_of(home) != ARCHIVING:
+        return None
+    jars = local_jars()
     made = class_archive(home, jars)
     if made:
         return made

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jobs import doctor, jars, java
+from jobs import doctor, jars, java, prepare
 from jobs.config import Environment, load_pipeline
 from jobs.errors import UsageError
 from jobs.lake import Lake
@@ -98,9 +98,16 @@ print(mapped(1 << 40))
 
 def test_an_archive_of_classes_is_used_and_a_damaged_one_is_passed_over(tmp_path):
     """Few bytes to read mean quick compilation, many do not."""
+    if java.version_of(java.java_home()) != prepare.ARCHIVING:
+        pytest.skip("only Java 17 takes an archive")
     command = [sys.executable, "-c", ARCHIVED_START, str(tmp_path / "environment")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert (done.stdout, done.returncode) == ("(3, True, True)\n(3, False, False)\n", 0), done.stderr
+
+
+def test_no_archive_is_made_for_a_java_that_takes_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", str(fake_java(tmp_path, 21)))
+    assert prepare.prepare(None, None) is None
 
 
 def test_what_is_to_be_read_is_what_landed_and_what_the_tables_hold(night, tmp_path):
