@@ -42,7 +42,7 @@ LAZY = (".condition", ".aggregate_fn", ".map")
 UNIQUE = ("column_values.unique.", "compound_columns.unique.")
 WINDOWED = (*UNIQUE, "column_values.increasing.", "column_values.decreasing.")
 BITS = 63  # of a BIGINT, without the sign
-MASK = "_failed"
+MASK = "_hg_failed"
 SPARSEST = 16  # whole numbers per key, up to which their bits are cheaper than the keys
 
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)

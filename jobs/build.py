@@ -232,10 +232,10 @@ class Builder:
         erased = sorted({i for e in self.lake.erasures for i in e["row_ids"]})
         df = with_bookkeeping(rows)
         if erased:
-            known = F.broadcast(frame_of(self.spark, [(i,) for i in erased], "_erased string"))
-            again = Rejection(F.col("_erased").isNotNull(), "was erased on request", {})
-            joined = df.join(known, on=F.col(ROW_ID) == F.col("_erased"), how="left")
-            df = reject(joined, "ingest", again).drop("_erased")
+            known = F.broadcast(frame_of(self.spark, [(i,) for i in erased], "_hg_erased string"))
+            again = Rejection(F.col("_hg_erased").isNotNull(), "was erased on request", {})
+            joined = df.join(known, on=F.col(ROW_ID) == F.col("_hg_erased"), how="left")
+            df = reject(joined, "ingest", again).drop("_hg_erased")
         return self.with_steps(table, df, {}), rows_in
 
     def derived(
@@ -573,8 +573,8 @@ def not_yet_in(rows: DataFrame, table: DataFrame, columns: list[str]) -> DataFra
     def content(have: Sequence[str]) -> Column:
         return F.xxhash64(F.lit(""), *(F.to_json(F.struct(F.col(quoted(c)))) for c in columns if c in have))
 
-    present = table.select(F.col(ROW_ID).alias("_there"), content(table.columns).alias("_same"))
-    known = (F.col(ROW_ID) == F.col("_there")) & (content(columns) == F.col("_same"))
+    present = table.select(F.col(ROW_ID).alias("_hg_there"), content(table.columns).alias("_hg_same"))
+    known = (F.col(ROW_ID) == F.col("_hg_there")) & (content(columns) == F.col("_hg_same"))
     return rows.join(present, on=known, how="left_anti")
 
 

@@ -19,7 +19,7 @@ import yaml
 from expectations.suites import Suite, SuiteError, load_suite
 from jobs.errors import UsageError
 from jobs.lake import SYSTEM_TABLES, TABLE_NAME
-from transforms.rows import FILE, FILE_DATE, SPLIT
+from transforms.rows import FILE, FILE_DATE, SPLIT, is_own
 from transforms.step import Comparer, Learner, Step, StepError, nearest
 from transforms.steps import STEPS, options_of
 
@@ -592,7 +592,7 @@ def follow_columns(
     suite = pipeline.suites[name]
     for rule in suite.rules if suite else ():
         for column in rule.columns:
-            if column not in have and not column.startswith("_"):
+            if column not in have and not is_own(column):
                 hint = nearest(column, have)
                 raise UsageError(f"{rule.where}: table '{name}' has no column '{column}'{hint}")
     return have

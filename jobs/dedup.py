@@ -14,7 +14,7 @@ from jobs.config import FileSource, Pipeline, Publish, Table
 from jobs.errors import InputMissing, UsageError
 from jobs.inspection import inspect_file
 from jobs.lake import TABLE_NAME, Lake
-from transforms.rows import FILE, FILE_DATE, ROW_ID, quoted
+from transforms.rows import FILE, FILE_DATE, ROW_ID, is_own, quoted
 from transforms.step import Step, StepError, nearest
 from transforms.steps import STEPS, options_of
 
@@ -62,7 +62,7 @@ def pipeline_of(
         there = f"; the lake {lake.root} has {', '.join(known)}" if known else ""
         raise InputMissing(f"{given}: neither a file or folder nor a table of the lake{nearest(given, known)}{there}")
     made: list[Step] = []
-    have = [c for c in columns if not c.startswith("_") or c in (FILE, FILE_DATE)]
+    have = [c for c in columns if not is_own(c) or c in (FILE, FILE_DATE)]
     for name, options in steps:
         try:
             step = options_of(STEPS[name]).validate_python(dict(options))

@@ -92,15 +92,15 @@ def counted(connection: duckdb.DuckDBPyConnection, keys: Sequence[str], values: 
     named = ", ".join(map(quoted, (*keys, *values)))
     order = ", ".join(f"hash({quoted(v)})" for v in values) or "1"
     numbered = (
-        f"select {named}, row_number() over (partition by {', '.join(map(quoted, keys))} order by {order}) as _nth"
+        f"select {named}, row_number() over (partition by {', '.join(map(quoted, keys))} order by {order}) as _hg_nth"
     )
-    same_key = " and ".join(f"a.{quoted(k)} is not distinct from b.{quoted(k)}" for k in (*keys, "_nth"))
+    same_key = " and ".join(f"a.{quoted(k)} is not distinct from b.{quoted(k)}" for k in (*keys, "_hg_nth"))
     differs = {v: f"a.{quoted(v)} is distinct from b.{quoted(v)}" for v in values}
-    both = "a._nth is not null and b._nth is not null"
+    both = "a._hg_nth is not null and b._hg_nth is not null"
     any_differs = f"({' or '.join(differs.values()) or 'false'})"
     counts = [
-        "count(*) filter (a._nth is null) as added",
-        "count(*) filter (b._nth is null) as removed",
+        "count(*) filter (a._hg_nth is null) as added",
+        "count(*) filter (b._hg_nth is null) as removed",
         f"count(*) filter ({both} and {any_differs}) as changed",
         *(f"count(*) filter ({both} and {d}) as c{i}" for i, d in enumerate(differs.values())),
     ]
@@ -109,15 +109,16 @@ def counted(connection: duckdb.DuckDBPyConnection, keys: Sequence[str], values: 
     pairs = found[-1]
     columns = {v: {"cells": n, "rate": n / pairs} for v, n in zip(values, found[3:-1], strict=True) if n}
     key_of = ", ".join(f"coalesce(a.{quoted(k)}, b.{quoted(k)}) as {quoted(k)}" for k in keys)
-    kind = "case when a._nth is null then 'added' when b._nth is null then 'removed' else 'changed' end"
+    kind = "case when a._hg_nth is null then 'added' when b._hg_nth is null then 'removed' else 'changed' end"
     cells = ", ".join(f"case when {both} and {d} then {text_of(v)} end" for v, d in differs.items())
     cells = f"list_filter([{cells}], lambda x: x is not null)" if cells else "[]"
     examples = connection.sql(
         f"select * from (select {kind} as kind, {key_of}, {cells} as cells, "
-        f"row_number() over (partition by {kind} order by {', '.join(str(i + 2) for i in range(len(keys)))}) as _i "
-        f"{joined} where a._nth is null or b._nth is null or {any_differs}) where _i <= {EXAMPLES} order by kind, _i"
+        f"row_number() over (partition by {kind} order by {', '.join(str(i + 2) for i in range(len(keys)))}) as _hg_i "
+        f"{joined} where a._hg_nth is null or b._hg_nth is null or {any_differs}) where _hg_i <= {EXAMPLES} "
+        "order by kind, _hg_i"
     ).to_arrow_table()
-    rows = [{k: v for k, v in r.items() if k != "_i"} for r in examples.to_pylist()]
+    rows = [{k: v for k, v in r.items() if k != "_hg_i"} for r in examples.to_pylist()]
     return {"added": found[0], "removed": found[1], "changed": found[2], "columns": columns, "examples": rows}
 
 

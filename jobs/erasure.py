@@ -35,7 +35,7 @@ from jobs.increments import index_of
 from jobs.lake import SYSTEM_TABLES, Lake, is_conflict, now
 from jobs.progress import Progress
 from jobs.publishing import content_of
-from transforms.rows import FILE, JOINED, PARENTS, ROW_ID
+from transforms.rows import FILE, JOINED, PARENTS, ROW_ID, is_own
 
 
 @dataclass
@@ -203,7 +203,7 @@ def tainted(lake: Lake, source: str) -> dict[str, set[str]]:
         grown = False
         for table, columns in lineage.items():
             for column, origins in columns.items():
-                if table == source or column.startswith("_") or column in reached.get(table, ()):
+                if table == source or is_own(column) or column in reached.get(table, ()):
                     continue
                 pairs = [o.split(".", 1) for o in origins]
                 if any(t == source or c in reached.get(t, ()) for t, c in pairs):

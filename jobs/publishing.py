@@ -163,8 +163,8 @@ def is_conflict(error: Exception) -> bool:
 
 def merge(spark: SparkSession, path: str, rows: DataFrame, key: tuple[str, ...], options: dict[str, str]) -> None:
     """Update the rows whose key is there, insert the others, leave unchanged ones alone."""
-    matches = " AND ".join(f"t.{quoted(c)} <=> s.{quoted(c)}" for c in key)
-    differs = " OR ".join(f"NOT (t.{quoted(c)} <=> s.{quoted(c)})" for c in rows.columns if c not in key)
+    matches = " AND ".join(f"_hg_t.{quoted(c)} <=> _hg_s.{quoted(c)}" for c in key)
+    differs = " OR ".join(f"NOT (_hg_t.{quoted(c)} <=> _hg_s.{quoted(c)})" for c in rows.columns if c not in key)
     settings = {
         "spark.databricks.delta.write.txnAppId": options["txnAppId"],
         "spark.databricks.delta.write.txnVersion": options["txnVersion"],
@@ -175,8 +175,8 @@ def merge(spark: SparkSession, path: str, rows: DataFrame, key: tuple[str, ...],
             spark.conf.set(name, value)
         (
             SparkDeltaTable.forPath(spark, path)
-            .alias("t")
-            .merge(rows.alias("s"), matches)
+            .alias("_hg_t")
+            .merge(rows.alias("_hg_s"), matches)
             .withSchemaEvolution()
             .whenMatchedUpdateAll(condition=differs or None)
             .whenNotMatchedInsertAll()
@@ -234,9 +234,9 @@ def content_after(
     if files:
         gone = old.where(F.col(FILE).isin(list(files)))
     else:
-        keys = rows.select(*(F.col(quoted(c)).alias(f"_key{i}") for i, c in enumerate(how.key)))
+        keys = rows.select(*(F.col(quoted(c)).alias(f"_hg_key{i}") for i, c in enumerate(how.key)))
         match = functools.reduce(
-            operator.and_, (F.col(quoted(c)).eqNullSafe(F.col(f"_key{i}")) for i, c in enumerate(how.key))
+            operator.and_, (F.col(quoted(c)).eqNullSafe(F.col(f"_hg_key{i}")) for i, c in enumerate(how.key))
         )
         gone = old.join(keys, on=match, how="left_semi")
     return (total - int(content_of(gone)[1], 16)) % (1 << 64)

@@ -34,7 +34,7 @@ def source_name(source: JdbcSource | HttpSource | PythonSource) -> str:
 
 @dataclass(frozen=True)
 class Pull:
-    """What a source gave: columns of its own, `_malformed`, `_file`; and where the next night begins."""
+    """What a source gave: columns of its own, `_hg_malformed`, `_file`; and where the next night begins."""
 
     rows: DataFrame
     sha256: str

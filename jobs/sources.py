@@ -26,7 +26,7 @@ from jobs.errors import InputMissing
 from jobs.inspection import TEXT, inspect
 from transforms.rows import FILE, FILE_DATE, REJECTED, REJECTED_TYPE, ROW_ID, frame_of, quoted, row_id
 
-CORRUPT = "_malformed"
+CORRUPT = "_hg_malformed"
 MALFORMED = "malformed line"  # the reason in the ledger
 DAYS = ("0001-01-01", "9999-12-31")  # what every reader of the tables can hold
 WIDER = {  # types that are read as another without loss
@@ -303,9 +303,11 @@ def read_files(spark: SparkSession, landing: str, source: FileSource, table: str
 
 
 def with_identity(rows: DataFrame, table: str, columns: Sequence[str], key: Sequence[str]) -> DataFrame:
-    """Rows of a source with `_row_id` and, for malformed records and days that no reader can hold, `_rejected`."""
+    """Rows of a source with `_row_id` and, for malformed records and days that no reader can hold, `_hg_rejected`."""
     malformed = F.col(CORRUPT).isNotNull()
-    identity = F.when(malformed, row_id(f"{table} malformed", [CORRUPT])).otherwise(row_id(table, key or columns))
+    identity = F.when(malformed, row_id(rows, f"{table} malformed", [CORRUPT])).otherwise(
+        row_id(rows, table, key or columns)
+    )
     marks = [
         F.when(malformed, mark(MALFORMED, {"file": F.col(FILE), "text": F.col(CORRUPT)})),
         *(
@@ -341,7 +343,7 @@ def set_aside(spark: SparkSession, table: str, files: Sequence[Landed]) -> DataF
     named = frame_of(spark, rows, f"{FILE} string, {FILE_DATE} date, problem string, sha256 string, bytes string")
     evidence = {"file": F.col(FILE), "problem": F.col("problem"), "sha256": F.col("sha256"), "bytes": F.col("bytes")}
     return named.select(
-        row_id(f"{table} set aside", [FILE, "sha256"]).alias(ROW_ID),
+        row_id(named, f"{table} set aside", [FILE, "sha256"]).alias(ROW_ID),
         FILE,
         FILE_DATE,
         mark("file set aside", evidence).alias(REJECTED),
@@ -349,7 +351,7 @@ def set_aside(spark: SparkSession, table: str, files: Sequence[Landed]) -> DataF
 
 
 def read_group(spark: SparkSession, root: str, source: FileSource, files: list[Landed]) -> DataFrame:
-    """The records of files with the same columns: columns of the schema and of the files, `_malformed`, `_file`."""
+    """The records of files with the same columns: columns of the schema and of the files, `_hg_malformed`, `_file`."""
     paths = [f"{root}/{f.path}" for f in files]
     if source.format == "delta":
         rows = read_delta(spark, root, files[0]).withColumn(CORRUPT, F.lit(None).cast("string"))

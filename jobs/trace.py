@@ -19,7 +19,7 @@ import pyarrow.dataset as ds
 from jobs.errors import InputMissing, UsageError
 from jobs.lake import Lake
 from jobs.sources import open_landing
-from transforms.rows import CHANGED, FILE, FILE_DATE, JOINED, PARENTS, ROW_ID
+from transforms.rows import CHANGED, FILE, JOINED, PARENTS, ROW_ID, is_own
 from transforms.step import nearest
 
 
@@ -76,7 +76,7 @@ def of_row(lake: Lake, landing: str, table: str, version: int, row: dict[str, An
         told.append({"table": table, "event": "joined", "detail": f"{other['table']} row {other['row_id']}"})
     if row.get(PARENTS):
         told.append({"table": table, "event": "made", "detail": f"from {', '.join(row[PARENTS])}"})
-    cells = {k: v for k, v in row.items() if not k.startswith("_")}
+    cells = {k: v for k, v in row.items() if not is_own(k)}
     releases = [r["release"] for r in lake.releases if {"table": table, "version": version} in r["tables"]]
     held = f" ({', '.join(releases[-3:])})" if releases else ""
     shown = ", ".join(f"{k}={v}" for k, v in cells.items() if v is not None)
@@ -124,7 +124,7 @@ def beside(lake: Lake, row_id: str, entry: Mapping[str, Any]) -> list[dict[str, 
         rows = lake.need_table(table).to_pyarrow_dataset()
         if ROW_ID in rows.schema.names:
             pair = rows.to_table(filter=pc.field(ROW_ID).isin([row_id, kept])).to_pylist()
-            cells = {r[ROW_ID]: {k: v for k, v in r.items() if not k.startswith("_")} for r in pair}
+            cells = {r[ROW_ID]: {k: v for k, v in r.items() if not is_own(k)} for r in pair}
             if len(cells) == 2:
                 detail = f"row {kept} of {table} stayed instead"
                 both = {"row": cells[row_id], "kept": cells[kept]}
@@ -168,7 +168,7 @@ def building_order(lake: Lake) -> list[str]:
 def line_of(landing: str, row: Mapping[str, Any]) -> int | None:
     """The line of a text file on which the record of a raw row starts; None where the file does not tell."""
     path = str(row[FILE])
-    wanted = {k: v for k, v in row.items() if not k.startswith("_") and k not in (FILE, FILE_DATE)}
+    wanted = {k: v for k, v in row.items() if not is_own(k)}
     files, root = open_landing(landing)
     kind = path.removesuffix(".gz").removesuffix(".bz2").rsplit(".", 1)[-1]
     if kind not in ("csv", "jsonl", "json", "txt", "tsv"):

@@ -13,13 +13,14 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
+OWN = "_hg_"  # starts every name that headgate needs beside a user's columns while it works
 ROW_ID = "_row_id"
-REJECTED = "_rejected"
+REJECTED = "_hg_rejected"
 CHANGED = "_changed"
 PARENTS = "_parents"
 JOINED = "_joined"  # rows of other tables whose cells a join put into the row; only where a table joins
-CONTENT = "_content"  # a hash of what is published of the row; only while staged
-MADE = "_made"  # the step that made the row in this build; only while staged
+CONTENT = "_hg_content"  # a hash of what is published of the row; only while staged
+MADE = "_hg_made"  # the step that made the row in this build; only while staged
 FILE = "_file"
 FILE_DATE = "_file_date"
 SPLIT = "split"
@@ -27,6 +28,7 @@ TRAIN = "train"
 
 REJECTED_TYPE = "struct<step:string,reason:string,evidence:map<string,string>>"
 CHANGED_TYPE = "array<struct<column:string,step:string>>"
+PUBLISHED = (ROW_ID, CHANGED, PARENTS, JOINED, FILE, FILE_DATE)  # bookkeeping that readers of a table see
 BOOKKEEPING = {
     ROW_ID: "string",
     REJECTED: REJECTED_TYPE,
@@ -53,18 +55,57 @@ def frame_of(spark: SparkSession, rows: Sequence[Sequence[Any]], columns: str) -
     return spark.createDataFrame(table, schema)
 
 
-def content_key(*columns: Column) -> Column:
-    """One string that is equal exactly for equal tuples: each value is prefixed by its length, a null is '-'."""
-    texts = [column.cast("string") for column in columns]
-    return F.concat(*(F.coalesce(F.concat(F.length(t).cast("string"), F.lit(":"), t), F.lit("-")) for t in texts))
+def is_own(name: str) -> bool:
+    """Whether a column's name is headgate's: no user's column may have it, in any case of its letters."""
+    return name.lower().startswith(OWN) or name.lower() in PUBLISHED
 
 
-def row_id(source: str, columns: Iterable[str]) -> Column:
-    """Identity of a record: the MD5 (128 bits, hexadecimal) of the source's name and the given columns.
+def canonical(value: Column, kind: T.DataType) -> Column:
+    """Return a value as text that is equal exactly for equal values of its type, whatever stands beside it.
+
+    A type's letter and a length come before each plain value, a size before an array; a null is '-'. So neither "a, b"
+    and ["a", "b"], nor [null] and ["null"], nor 7 and '7' are one. -0.0 is 0.0, NaN is NaN, whole numbers of any width
+    are of one type, and the order of a map's entries makes no difference.
+    """
+    if isinstance(kind, T.StructType):
+        inside = [canonical(value.getField(f.name), f.dataType) for f in kind.fields]
+        text = F.concat(F.lit("("), *inside, F.lit(")"))
+    elif isinstance(kind, T.ArrayType):
+        text = listed("[", F.transform(value, lambda x: canonical(x, kind.elementType)))
+    elif isinstance(kind, T.MapType):
+        entry = lambda x: F.concat(canonical(x["key"], kind.keyType), canonical(x["value"], kind.valueType))  # noqa: E731
+        text = listed("<", F.array_sort(F.transform(F.map_entries(value), entry)))
+    else:
+        plain, tag = value.cast("string"), kind.typeName()[0]
+        if isinstance(kind, T.DoubleType | T.FloatType):
+            plain, tag = (value + F.lit(0.0).cast(kind)).cast("string"), "f"
+        elif isinstance(kind, T.IntegralType):
+            tag = "i"
+        elif isinstance(kind, T.BinaryType):
+            plain, tag = F.hex(value), "x"
+        elif isinstance(kind, T.DecimalType | T.DateType):
+            tag = kind.typeName()[:2]
+        text = F.concat(F.lit(tag), F.length(plain).cast("string"), F.lit(":"), plain)
+    return F.coalesce(text, F.lit("-"))
+
+
+def listed(opens: str, parts: Column) -> Column:
+    return F.concat(F.lit(opens), F.size(parts).cast("string"), F.lit(":"), F.array_join(parts, ""))
+
+
+def content_key(df: DataFrame, columns: Iterable[str], *texts: Column) -> Column:
+    """Return one text that is equal exactly for equal tuples of the given texts and of columns of `df`."""
+    kinds = {f.name: f.dataType for f in df.schema.fields}
+    parts = [canonical(t, T.StringType()) for t in texts]
+    return F.concat(*parts, *(canonical(F.col(quoted(c)), kinds[c]) for c in columns))
+
+
+def row_id(df: DataFrame, source: str, columns: Iterable[str]) -> Column:
+    """Return the identity of a record: the MD5 (128 bits, hexadecimal) of the source's name and the given columns.
 
     The same record delivered twice has the same identity; nothing of the physical layout enters it.
     """
-    return F.md5(content_key(F.lit(source), *(F.col(quoted(c)) for c in columns)))
+    return F.md5(content_key(df, columns, F.lit(source)))
 
 
 def quoted(column: str) -> str:
@@ -111,12 +152,17 @@ JOINED_TYPE = "array<struct<table:string,row_id:string>>"
 
 
 def content_hash(df: DataFrame, columns: Iterable[str]) -> Column:
-    """A 64-bit hash (xxHash64) of a row's cells with their columns' names; the order of columns changes none."""
-    kinds = dict(df.dtypes)
+    """A 64-bit hash (xxHash64) of a row's cells with their columns' names; the order of columns changes none.
+
+    xxHash64 passes over nulls, so each column's null is told apart, and nested values are hashed as `canonical` text.
+    """
+    fields = {f.name: f for f in df.schema.fields}
     parts: list[Column] = []
     for name in sorted(columns):
-        value = F.col(quoted(name))
-        parts += [F.lit(name), F.to_json(value) if "map<" in kinds[name] else value]
+        value, kind = F.col(quoted(name)), fields[name].dataType
+        nested = isinstance(kind, T.StructType | T.ArrayType | T.MapType)
+        parts += [F.lit(name), *([value.isNull()] if fields[name].nullable else [])]
+        parts.append(canonical(value, kind) if nested else value)
     return F.xxhash64(*parts)
 
 
@@ -144,6 +190,6 @@ def is_training(df: DataFrame) -> Column:
     return is_kept() & (F.col(SPLIT) == TRAIN) if SPLIT in df.columns else is_kept()
 
 
-def stable_hash(seed: int, *columns: Column) -> Column:
-    """A uniform 64-bit hash of a stable key and a seed, the same in any partitioning."""
-    return F.xxhash64(F.lit(seed).cast("long"), content_key(*columns))
+def stable_hash(df: DataFrame, seed: int, columns: Iterable[str]) -> Column:
+    """Return a uniform 64-bit hash of a stable key and a seed, the same in any partitioning."""
+    return F.xxhash64(F.lit(seed).cast("long"), content_key(df, columns))

@@ -151,7 +151,7 @@ def deduplicate(spark: Any, corpus: str, folder: str, before: Any = None) -> Any
     from transforms.rows import ROW_ID, row_id, with_bookkeeping
 
     df = spark.read.parquet(corpus)
-    df = with_bookkeeping(df.withColumn(ROW_ID, row_id("corpus", ["id"])))
+    df = with_bookkeeping(df.withColumn(ROW_ID, row_id(df, "corpus", ["id"])))
     step = DropNearDuplicates(columns=("text",), similarity=THRESHOLD, unit="words")
     space = Scratch(spark, f"{folder}/scratch", "")
     space.before = before
@@ -170,7 +170,7 @@ def main(corpus: str, out: str) -> None:
     """What the other tools' scripts do, with ours; started as the command does that knows its input."""
     spark = session(os.stat(corpus).st_size)
     with tempfile.TemporaryDirectory() as folder:
-        rows = deduplicate(spark, corpus, folder).where("_rejected IS NOT NULL").select("id")
+        rows = deduplicate(spark, corpus, folder).where("_hg_rejected IS NOT NULL").select("id")
         removed = [r["id"] for r in rows.collect()]
     note = "removes what is proved similar to a kept one, longest first"
     Path(out).write_text(json.dumps({"tool": "headgate", "removed": removed, "note": note}))
@@ -208,7 +208,7 @@ def by_size(sizes: Sequence[int]) -> None:
             folder = Path(scratch) / f"x{copies}"
             size = copied(folder, copies)
             peak, cost = timed(lambda: deduplicate(spark, str(folder), scratch))  # noqa: B023
-            removed = spark.read.parquet(f"{scratch}/out").where("_rejected IS NOT NULL").count()
+            removed = spark.read.parquet(f"{scratch}/out").where("_hg_rejected IS NOT NULL").count()
             points.append((size, cost))
             print(
                 f"{copies:3} x the corpus, {size / 1e6:,.0f} MB: {cost:.1f} CPU s, {size / 1e6 / cost:.1f} MB a CPU "
@@ -248,7 +248,7 @@ def by_increments(copies: int) -> None:
             new = F.pmod(F.xxhash64("id"), F.lit(1000)) < int(share * 1000)
             whole.where(~new).write.mode("overwrite").parquet(f"{scratch}/old")
             whole.where(new).write.mode("overwrite").parquet(f"{scratch}/new")
-            kept = deduplicate(spark, f"{scratch}/old", scratch).where("_rejected IS NULL")
+            kept = deduplicate(spark, f"{scratch}/old", scratch).where("_hg_rejected IS NULL")
             sketches = spark.read.parquet(f"{scratch}/scratch/{SKETCHES}")
             stays = sketches.join(kept.select("_row_id"), on="_row_id", how="left_semi").drop("rank")
             stays.write.mode("overwrite").option("compression", "none").parquet(f"{scratch}/index")

@@ -44,7 +44,7 @@ def marks(spark: Any, rows: pd.DataFrame, step: Comparer) -> tuple[pd.DataFrame,
     """Of rows of texts: their number `n`, and `kept`: the number of the row that stands for it; and CPU seconds."""
     schema = ", ".join(["n int", *(f"`{c}` string" for c in rows.columns)])
     df = spark.createDataFrame([(n, *row) for n, row in enumerate(rows.itertuples(index=False))], schema)
-    df = with_bookkeeping(df.withColumn(ROW_ID, row_id("set", ["n"])))
+    df = with_bookkeeping(df.withColumn(ROW_ID, row_id(df, "set", ["n"])))
     with tempfile.TemporaryDirectory() as folder:
         found: list[pd.DataFrame] = []
         space: BuildSpace = Scratch(spark, folder, "")
@@ -54,7 +54,7 @@ def marks(spark: Any, rows: pd.DataFrame, step: Comparer) -> tuple[pd.DataFrame,
     if "cluster" in out.columns:
         out["kept"] = out["cluster"].map(number)
     else:
-        gone = out["_rejected"].map(lambda r: None if r is None else r["evidence"].get("kept_row_id"))
+        gone = out["_hg_rejected"].map(lambda r: None if r is None else r["evidence"].get("kept_row_id"))
         out["kept"] = gone.map(number)
     return out.sort_values("n"), cpu
 

@@ -141,7 +141,7 @@ def test_more_rules_than_one_mask_holds(spark):
     df = spark.createDataFrame([(i,) for i in range(100)], "i int").coalesce(1)
     uses = [("expect_column_values_to_be_between", {"column": "i", "max_value": n}) for n in range(BITS + 10)]
     stock, ours, gate = verdicts(spark, suite_of(*uses), df, 100)
-    assert list(gate.masks(df)) == ["_failed", "_failed_1"]
+    assert list(gate.masks(df)) == ["_hg_failed", "_hg_failed_1"]
     assert_same_verdicts(stock, ours)
     assert [r.unexpected_count for r in ours.results[2:]] == [99 - n for n in range(BITS + 10)]
 

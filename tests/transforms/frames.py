@@ -6,18 +6,18 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from jobs.increments import BuildSpace
-from transforms.rows import REJECTED, row_id, training_rows, with_bookkeeping
+from transforms.rows import REJECTED, is_own, row_id, training_rows, with_bookkeeping
 from transforms.step import Comparer, Learner, Step
 
 
 def frame(spark: Any, schema: str, *rows: tuple[Any, ...]) -> Any:
     """A frame whose row ids are those of its content."""
     df = spark.createDataFrame(list(rows), schema)
-    return with_bookkeeping(df.withColumn("_row_id", row_id("test", df.columns)))
+    return with_bookkeeping(df.withColumn("_row_id", row_id(df, "test", df.columns)))
 
 
 def applied(step: Step, df: Any, **tables: Any) -> Any:
-    step.names_after([c for c in df.columns if not c.startswith("_")], {n: t.columns for n, t in tables.items()})
+    step.names_after([c for c in df.columns if not is_own(c)], {n: t.columns for n, t in tables.items()})
     step.check(df, tables)
     if isinstance(step, Comparer):
         with tempfile.TemporaryDirectory() as folder:

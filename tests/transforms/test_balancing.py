@@ -62,8 +62,8 @@ def test_each_stratum_gets_exactly_its_rows(spark, rows):
 def test_copies_name_their_parents_and_are_exact(spark):
     out = applied(SampleStrata(by=("s",), rows=10, max_copies=3), people(spark, {"a": 4, "b": 20}))
     assert counts(out) == {"a": 10, "b": 10}
-    originals = {r["_row_id"] for r in out.where("_made is null").collect()}
-    made = out.where("_made is not null").collect()
+    originals = {r["_row_id"] for r in out.where("_hg_made is null").collect()}
+    made = out.where("_hg_made is not null").collect()
     assert len(made) == 6 and all(len(r["_parents"]) == 1 and r["_parents"][0] in originals for r in made)
     ids = [r["_row_id"] for r in kept(out).collect()]
     assert len(ids) == len(set(ids))

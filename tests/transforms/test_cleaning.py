@@ -53,7 +53,7 @@ def test_columns_are_renamed_selected_dropped_and_derived(spark):
     [
         (Cast(columns={"aa": "int"}), "there is no column 'aa' here — did you mean 'a'?"),
         (Rename(columns={"a": "b"}), "two columns would be named 'b'"),
-        (Derive(columns={"_x": "1"}), "bookkeeping"),
+        (Derive(columns={"_hg_x": "1"}), "bookkeeping"),
         (Derive(columns={"x": "rand()"}), "not stable per row"),
         (Derive(columns={"x": "sum(a) over (partition by b)"}), "not stable per row"),
         (CheckBounds(columns={"a": (2, 1)}), "wrong way round"),

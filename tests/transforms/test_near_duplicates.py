@@ -378,7 +378,7 @@ def test_clusters_are_told_and_nothing_is_marked(spark):
     df = frame(spark, "n int, text string", (0, text + " more"), (1, text), (2, "another text of its own"), (3, None))
     out = applied(DropNearDuplicates(columns=("text",), cluster="cluster", recall=SURE), df)
     rows = {r["n"]: r for r in out.collect()}
-    assert all(r["_rejected"] is None for r in rows.values())
+    assert all(r["_hg_rejected"] is None for r in rows.values())
     assert rows[0]["cluster"] == rows[1]["cluster"] == rows[0]["_row_id"]
     assert rows[1]["cluster_similarity"] == pytest.approx(11 / 12) and rows[0]["cluster_similarity"] == 1
     assert rows[2]["cluster"] == rows[2]["_row_id"] and rows[3]["cluster"] == rows[3]["_row_id"]

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from transforms.rows import SPLIT, TRAIN, quoted, stable_hash
+from transforms.rows import SPLIT, TRAIN, stable_hash
 from transforms.step import Step, StepError, need
 
 
@@ -37,7 +37,7 @@ class SplitByHash(Step):
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
         resolution = 1_000_000_000
-        place = F.pmod(stable_hash(self.seed, *(F.col(quoted(c)) for c in self.key)), F.lit(resolution))
+        place = F.pmod(stable_hash(df, self.seed, self.key), F.lit(resolution))
         chosen, upto = None, 0.0
         names = list(self.shares)
         for name in names[:-1]:

@@ -55,27 +55,29 @@ class ResampleStrata(Step):
         lookup = frame_of(
             df.sparkSession,
             [tuple(s[f] for f in fields) for s in self.strata],
-            "_stratum string, _copies int, _cut_hash long, _cut_id string, _target long, _rows long",
+            "_hg_stratum string, _hg_copies int, _hg_cut_hash long, _hg_cut_id string, _hg_target long, _hg_rows long",
         )
-        df = df.withColumn("_hash", row_hash(self.seed))
-        df = df.join(F.broadcast(lookup), on=stratum_of(self.by) == F.col("_stratum"), how="left")
-        below = (F.col("_hash") < F.col("_cut_hash")) | (
-            (F.col("_hash") == F.col("_cut_hash")) & (F.col(ROW_ID) <= F.col("_cut_id"))
+        df = df.withColumn("_hg_hash", row_hash(df, self.seed))
+        df = df.join(F.broadcast(lookup), on=stratum_of(df, self.by) == F.col("_hg_stratum"), how="left")
+        below = (F.col("_hg_hash") < F.col("_hg_cut_hash")) | (
+            (F.col("_hg_hash") == F.col("_hg_cut_hash")) & (F.col(ROW_ID) <= F.col("_hg_cut_id"))
         )
-        taken = F.col("_copies") + F.when(below, 1).otherwise(0)
-        df = df.withColumn("_taken", F.when(is_training(df) & F.col("_copies").isNotNull(), taken).otherwise(1))
+        taken = F.col("_hg_copies") + F.when(below, 1).otherwise(0)
+        df = df.withColumn("_hg_taken", F.when(is_training(df) & F.col("_hg_copies").isNotNull(), taken).otherwise(1))
         evidence = {
             "stratum": F.concat_ws(", ", *(F.concat(F.lit(f"{c}="), F.col(quoted(c)).cast("string")) for c in self.by)),
-            "hash": F.col("_hash"),
-            "threshold": F.col("_cut_hash"),
-            "rows_of_stratum": F.col("_rows"),
-            "target": F.col("_target"),
+            "hash": F.col("_hg_hash"),
+            "threshold": F.col("_hg_cut_hash"),
+            "rows_of_stratum": F.col("_hg_rows"),
+            "target": F.col("_hg_target"),
         }
-        df = reject(df, "sample_strata", Rejection(F.col("_taken") == 0, "not drawn for its stratum", evidence))
+        df = reject(df, "sample_strata", Rejection(F.col("_hg_taken") == 0, "not drawn for its stratum", evidence))
         if any(s["copies"] > 1 or (s["copies"] == 1 and s["hash"] is not None) for s in self.strata):
-            df = df.withColumn("_copy", F.explode(F.sequence(F.lit(0), F.greatest(F.col("_taken"), F.lit(1)) - 1)))
-            copy = F.col("_copy") > 0
-            copy_id = F.md5(content_key(F.lit("sample_strata"), F.col(ROW_ID), F.col("_copy")))
+            df = df.withColumn(
+                "_hg_copy", F.explode(F.sequence(F.lit(0), F.greatest(F.col("_hg_taken"), F.lit(1)) - 1))
+            )
+            copy = F.col("_hg_copy") > 0
+            copy_id = F.md5(content_key(df, [ROW_ID, "_hg_copy"], F.lit("sample_strata")))
             df = df.withColumns(
                 {
                     ROW_ID: F.when(copy, copy_id).otherwise(F.col(ROW_ID)),
@@ -123,9 +125,9 @@ class SampleStrata(Learner):
 
     def fit(self, df: DataFrame) -> ResampleStrata:
         keys = df.select(
-            stratum_of(self.by).alias("stratum"),
+            stratum_of(df, self.by).alias("stratum"),
             F.col(ROW_ID).alias("row_id"),
-            row_hash(self.seed).alias("hash"),
+            row_hash(df, self.seed).alias("hash"),
         ).withColumn("bin", F.shiftright("hash", 64 - int(math.log2(BINS))).cast("int"))
         histogram = keys.groupBy("stratum", "bin").count().limit(LARGEST_STRATA * BINS + 1).collect()
         if len(histogram) > LARGEST_STRATA * BINS:
@@ -201,9 +203,9 @@ def spread(total: int, weights: Mapping[str, float], caps: Mapping[str, int]) ->
     return whole
 
 
-def stratum_of(by: Sequence[str]) -> Column:
-    return content_key(*(F.col(quoted(c)) for c in by))
+def stratum_of(df: DataFrame, by: Sequence[str]) -> Column:
+    return content_key(df, by)
 
 
-def row_hash(seed: int) -> Column:
-    return stable_hash(seed, F.col(ROW_ID))
+def row_hash(df: DataFrame, seed: int) -> Column:
+    return stable_hash(df, seed, [ROW_ID])

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from transforms.rows import FILE, FILE_DATE, Rejection, change_cells, quoted, reject
+from transforms.rows import FILE, FILE_DATE, Rejection, change_cells, is_own, quoted, reject
 from transforms.step import Step, StepError, need
 
 
@@ -80,7 +80,7 @@ class SelectColumns(Step):
         return list(self.columns)
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        kept = [c for c in df.columns if c.startswith("_") and c not in (*self.columns, FILE, FILE_DATE)]
+        kept = [c for c in df.columns if is_own(c) and c not in (*self.columns, FILE, FILE_DATE)]
         return df.select(*(quoted(c) for c in (*self.columns, *kept)))
 
 
@@ -113,8 +113,8 @@ class Derive(Step):
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         for column, expression in self.columns.items():
-            if column.startswith("_"):
-                raise StepError(f"'{column}' starts with '_': those names are headgate's own bookkeeping")
+            if is_own(column):
+                raise StepError(f"'{column}' is a name of headgate's own bookkeeping")
             lowered = expression.lower()
             for word in (" over ", " over(", "rand(", "randn(", "uuid(", "monotonically_increasing_id("):
                 if word in lowered:

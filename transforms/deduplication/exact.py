@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from transforms.cleaning.text import in_form
 from transforms.deduplication.keep import order_of, ordering
-from transforms.rows import FILE, ROW_ID, Rejection, content_key, is_kept, quoted, reject
+from transforms.rows import FILE, ROW_ID, Rejection, canonical, is_kept, is_own, quoted, reject
 from transforms.step import Comparer, Workspace, need
 
 KEYS = "keys"
@@ -40,14 +40,14 @@ class DropDuplicates(Comparer):
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need((c for c in self.columns if c != ROW_ID), have)
-        need((c for c, _ in order_of(self.keep) if not c.startswith("_")), have)
+        need((c for c, _ in order_of(self.keep) if not is_own(c)), have)
         return list(have)
 
     def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
         marked = self.marked(df, space.known(KEYS))
         if space.lasting:
             known = [ROW_ID, *([FILE] if FILE in df.columns else [])]
-            keys = marked.where(is_kept() & self.compared(df)).select(*known, self.key(df).alias("key"))
+            keys = marked.where(is_kept() & self.compared(df)).select(*known, self.key(df).alias("_hg_key"))
             space.keep(keys, KEYS)
             space.record(KEYS, KEYS, keys.columns)
         return marked
@@ -74,13 +74,9 @@ class DropDuplicates(Comparer):
         return value
 
     def key(self, df: DataFrame) -> Column:
-        kinds = dict(df.dtypes)
-        # Adding zero takes the sign from -0.0, which equals 0.0.
-        plain = [
-            v + F.lit(0.0) if kinds[c] in ("double", "float") else v
-            for c, v in zip(self.columns, self.values(df), strict=True)
-        ]
-        return F.unhex(F.md5(content_key(*plain)))
+        kinds = {f.name: f.dataType for f in df.schema.fields}
+        values = zip(self.columns, self.values(df), strict=True)
+        return F.unhex(F.md5(F.concat(*(canonical(v, kinds[c]) for c, v in values))))
 
     def compared(self, df: DataFrame) -> Column:
         """Rows that an earlier step marked stay out of the competition."""
@@ -91,7 +87,7 @@ class DropDuplicates(Comparer):
         return compared
 
     def marked(self, df: DataFrame, known: DataFrame | None) -> DataFrame:
-        data = [c for c, kind in df.dtypes if not c.startswith("_") and not kind.startswith(("map", "variant"))]
+        data = [c for c, kind in df.dtypes if not is_own(c) and not kind.startswith(("map", "variant"))]
         files = [FILE] if FILE in df.columns else []
         content = F.xxhash64(*(F.col(quoted(c)) for c in data))
         ties = [F.col(ROW_ID), *map(F.col, files), content]
@@ -104,17 +100,17 @@ class DropDuplicates(Comparer):
             "kept_row_id": F.first(ROW_ID).over(ranked),
             **({"kept_file": F.first(FILE).over(ranked)} if files else {}),
         }
-        df = df.withColumns({"_rank": F.row_number().over(ranked), **{f"_{n}": c for n, c in kept.items()}})
-        repeats = (F.col("_rank") > 1) & compared
-        evidence = {n: F.col(f"_{n}") for n in kept}
-        extra = ["_rank", *(f"_{n}" for n in kept)]
+        df = df.withColumns({"_hg_rank": F.row_number().over(ranked), **{f"_hg_{n}": c for n, c in kept.items()}})
+        repeats = (F.col("_hg_rank") > 1) & compared
+        evidence = {n: F.col(f"_hg_{n}") for n in kept}
+        extra = ["_hg_rank", *(f"_hg_{n}" for n in kept)]
         if known is not None:
-            before = known.select("key", *(F.col(c).alias(f"_before{c}") for c in (ROW_ID, *files)))
-            df = df.withColumn("key", F.when(compared, self.key(df))).join(before, on="key", how="left")
-            there = F.col(f"_before{ROW_ID}").isNotNull()
+            before = known.select("_hg_key", *(F.col(c).alias(f"_hg_before{c}") for c in (ROW_ID, *files)))
+            df = df.withColumn("_hg_key", F.when(compared, self.key(df))).join(before, on="_hg_key", how="left")
+            there = F.col(f"_hg_before{ROW_ID}").isNotNull()
             repeats = repeats | there
             columns = zip(kept, (ROW_ID, *files), strict=True)
-            evidence = {n: F.when(there, F.col(f"_before{c}")).otherwise(F.col(f"_{n}")) for n, c in columns}
-            extra += ["key", *(f"_before{c}" for c in (ROW_ID, *files))]
+            evidence = {n: F.when(there, F.col(f"_hg_before{c}")).otherwise(F.col(f"_hg_{n}")) for n, c in columns}
+            extra += ["_hg_key", *(f"_hg_before{c}" for c in (ROW_ID, *files))]
         again = Rejection(repeats, f"repeats another row in {', '.join(self.columns)}", evidence)
         return reject(df, self.name, again).drop(*extra)

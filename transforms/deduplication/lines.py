@@ -52,18 +52,20 @@ class DropRepeatedLines(Comparer):
             found = space.keep(self.common(rows), f"common_{i}")
             df = df.join(found, on=ROW_ID, how="left")
             left = F.arrow_udf(rest(SEPARATORS[self.unit], self.min_length, self.within == "drop"), "string")
-            value = F.when(is_kept(), left(text, F.col("_common"))).otherwise(text)
-            df = change_cells(df, self.name, {column: value}, {column: ~text.eqNullSafe(value)}).drop("_common")
+            value = F.when(is_kept(), left(text, F.col("_hg_common"))).otherwise(text)
+            df = change_cells(df, self.name, {column: value}, {column: ~text.eqNullSafe(value)}).drop("_hg_common")
         return df
 
     def common(self, rows: DataFrame) -> DataFrame:
         """Of each row, the hashes of its parts that stand in many rows."""
         if not self.texts:
-            return rows.limit(0).select(ROW_ID, F.array().cast("array<bigint>").alias("_common"))
+            return rows.limit(0).select(ROW_ID, F.array().cast("array<bigint>").alias("_hg_common"))
         hashes = F.arrow_udf(distinct_hashes(SEPARATORS[self.unit], self.min_length), "array<bigint>")
         parts = rows.select(ROW_ID, F.explode(hashes("text")).alias("part")).distinct()
         many = parts.groupBy("part").count().where(F.col("count") >= self.texts)
-        return parts.join(many, on="part", how="left_semi").groupBy(ROW_ID).agg(F.collect_list("part").alias("_common"))
+        return (
+            parts.join(many, on="part", how="left_semi").groupBy(ROW_ID).agg(F.collect_list("part").alias("_hg_common"))
+        )
 
 
 def part_hash(part: str, min_length: int) -> int | None:

@@ -16,7 +16,7 @@ from transforms.deduplication.containment import Contained
 from transforms.deduplication.exact import DropDuplicates
 from transforms.deduplication.keep import order_of, precedes
 from transforms.deduplication.shingles import PACKED, Bands, Unit, sketch
-from transforms.rows import FILE, ROW_ID, Rejection, is_kept, quoted, reject
+from transforms.rows import FILE, ROW_ID, Rejection, is_kept, is_own, quoted, reject
 from transforms.step import Comparer, StepError, Workspace, need
 
 LENGTH = "length"  # in `keep`: of the compared text, where no column has this name
@@ -69,7 +69,7 @@ class NearComparer(Comparer):
 
     def names_of_marks(self, have: Sequence[str]) -> list[str]:
         """The columns after the step, given those before it."""
-        need((c for c, _ in order_of(self.keep) if not c.startswith("_") and c != LENGTH), have)
+        need((c for c, _ in order_of(self.keep) if not is_own(c) and c != LENGTH), have)
         new = [] if self.cluster is None else [self.cluster, f"{self.cluster}_similarity"]
         for column in new:
             if column in have:
@@ -84,7 +84,7 @@ class NearComparer(Comparer):
             again = DropDuplicates(columns=(ROW_ID,))
             before = None
             if known is not None:
-                before = known.select(ROW_ID, F.lit(None).alias(FILE), again.key(known).alias("key")).distinct()
+                before = known.select(ROW_ID, F.lit(None).alias(FILE), again.key(known).alias("_hg_key")).distinct()
             df = again.marked(df, before)
             sketches = space.keep(self.sketched(df), SKETCHES)
             repeats = space.keep(self.repeats(sketches, known), "repeats")
@@ -222,21 +222,23 @@ class NearComparer(Comparer):
     # -- marks
 
     def marked(self, df: DataFrame, decisions: DataFrame) -> DataFrame:
-        df = df.join(decisions.withColumnsRenamed({"kept_row_id": "_kept", "score": "_score"}), on=ROW_ID, how="left")
+        df = df.join(
+            decisions.withColumnsRenamed({"kept_row_id": "_hg_kept", "score": "_hg_score"}), on=ROW_ID, how="left"
+        )
         if self.cluster is not None:
             columns = {
-                self.cluster: F.when(is_kept(), F.coalesce("_kept", F.col(ROW_ID))),
-                f"{self.cluster}_similarity": F.when(is_kept(), F.coalesce("_score", F.lit(1.0))),
+                self.cluster: F.when(is_kept(), F.coalesce("_hg_kept", F.col(ROW_ID))),
+                f"{self.cluster}_similarity": F.when(is_kept(), F.coalesce("_hg_score", F.lit(1.0))),
             }
-            return df.withColumns(columns).drop("_kept", "_score")
+            return df.withColumns(columns).drop("_hg_kept", "_hg_score")
         evidence = {
-            "kept_row_id": F.col("_kept"),
-            "score": F.round("_score", 6),
+            "kept_row_id": F.col("_hg_kept"),
+            "score": F.round("_hg_score", 6),
             "threshold": F.lit(self.threshold),
             "rule": F.lit(self.rule),
         }
-        again = Rejection(F.col("_kept").isNotNull(), self.reason, evidence)
-        return reject(df, self.name, again).drop("_kept", "_score")
+        again = Rejection(F.col("_hg_kept").isNotNull(), self.reason, evidence)
+        return reject(df, self.name, again).drop("_hg_kept", "_hg_score")
 
 
 @dataclass(frozen=True, kw_only=True)

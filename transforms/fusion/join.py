@@ -60,30 +60,30 @@ class JoinTable(Step):
             )
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        keys = {f"_k{i}": there for i, there in enumerate(self.on.values())}
-        values = {f"_v{i}": there for i, there in enumerate(self.columns.values())}
+        keys = {f"_hg_k{i}": there for i, there in enumerate(self.on.values())}
+        values = {f"_hg_v{i}": there for i, there in enumerate(self.columns.values())}
         looked_up = tables[self.table].select(
             *(F.col(quoted(there)).alias(new) for new, there in (keys | values).items()),
-            F.lit(True).alias("_found"),
-            (F.col(ROW_ID) if ROW_ID in tables[self.table].columns else F.lit(None).cast("string")).alias("_id"),
+            F.lit(True).alias("_hg_found"),
+            (F.col(ROW_ID) if ROW_ID in tables[self.table].columns else F.lit(None).cast("string")).alias("_hg_id"),
         )
         matches = F.lit(True)
         for i, here in enumerate(self.on):
-            matches = matches & (F.col(f"here.{quoted(here)}") == F.col(f"there._k{i}"))
+            matches = matches & (F.col(f"_hg_here.{quoted(here)}") == F.col(f"_hg_there._hg_k{i}"))
         return (
-            df.alias("here")
-            .join(looked_up.alias("there"), on=matches, how="left")
+            df.alias("_hg_here")
+            .join(looked_up.alias("_hg_there"), on=matches, how="left")
             .select(
-                *(F.col(f"here.{quoted(c)}").alias(c) for c in df.columns if c != JOINED),
-                *(F.col(f"there._v{i}").alias(new) for i, new in enumerate(self.columns)),
-                F.coalesce(F.col("there._found"), F.lit(False)).alias(self.matched),
+                *(F.col(f"_hg_here.{quoted(c)}").alias(c) for c in df.columns if c != JOINED),
+                *(F.col(f"_hg_there._hg_v{i}").alias(new) for i, new in enumerate(self.columns)),
+                F.coalesce(F.col("_hg_there._hg_found"), F.lit(False)).alias(self.matched),
                 self.joined(df).alias(JOINED),
             )
         )
 
     def joined(self, df: DataFrame) -> Column:
         """The rows of other tables that were joined so far, and the one that is joined here."""
-        before = F.col(f"here.{JOINED}") if JOINED in df.columns else F.array().cast(JOINED_TYPE)
-        this = F.struct(F.lit(self.table).alias("table"), F.col("there._id").alias("row_id"))
-        found = F.col("there._id").isNotNull()
+        before = F.col(f"_hg_here.{JOINED}") if JOINED in df.columns else F.array().cast(JOINED_TYPE)
+        this = F.struct(F.lit(self.table).alias("table"), F.col("_hg_there._hg_id").alias("row_id"))
+        found = F.col("_hg_there._hg_id").isNotNull()
         return F.concat(before, F.when(found, F.array(this)).otherwise(F.array().cast(JOINED_TYPE)))

@@ -41,16 +41,16 @@ class FillMissing(Step):
         before = df.columns
         if self.groups:
             rows = [(*g["key"], *(g["values"].get(c) for c in self.values)) for g in self.groups]
-            key_types = [f"_key{i} string" for i in range(len(self.by))]
+            key_types = [f"_hg_key{i} string" for i in range(len(self.by))]
             value_types = [
-                f"_fill{i} {carrier(g['values'].get(c) for g in self.groups)}" for i, c in enumerate(self.values)
+                f"_hg_fill{i} {carrier(g['values'].get(c) for g in self.groups)}" for i, c in enumerate(self.values)
             ]
             lookup = frame_of(df.sparkSession, rows, ", ".join(key_types + value_types))
             matches = F.lit(True)
             for i, column in enumerate(self.by):
-                matches = matches & (F.col(quoted(column)).cast("string") == F.col(f"_key{i}"))
+                matches = matches & (F.col(quoted(column)).cast("string") == F.col(f"_hg_key{i}"))
             df = df.join(F.broadcast(lookup), on=matches, how="left")
-            fills = {c: F.coalesce(F.col(f"_fill{i}").cast(kinds[c]), fills[c]) for i, c in enumerate(self.values)}
+            fills = {c: F.coalesce(F.col(f"_hg_fill{i}").cast(kinds[c]), fills[c]) for i, c in enumerate(self.values)}
         missing = {c: is_missing(c, kinds[c]) for c in self.values}
         filled = {c: missing[c] & fills[c].isNotNull() for c in self.values}
         values = {c: F.when(filled[c], fills[c]).otherwise(F.col(quoted(c))) for c in self.values}
@@ -92,11 +92,11 @@ class ImputeStatistic(Learner):
 
     def fit(self, df: DataFrame) -> FillMissing:
         kinds = dict(df.dtypes)
-        statistics = [self.statistic(c, kinds[c]).alias(f"_s{i}") for i, c in enumerate(self.columns)]
+        statistics = [self.statistic(c, kinds[c]).alias(f"_hg_s{i}") for i, c in enumerate(self.columns)]
         overall = df.agg(*statistics).first()
         groups = []
         if self.by:
-            keys = [F.col(quoted(c)).cast("string").alias(f"_key{i}") for i, c in enumerate(self.by)]
+            keys = [F.col(quoted(c)).cast("string").alias(f"_hg_key{i}") for i, c in enumerate(self.by)]
             rows = df.groupBy(*keys).agg(*statistics).limit(LARGEST_STATE + 1).collect()
             if len(rows) > LARGEST_STATE:
                 raise StepError(f"by: more than {LARGEST_STATE:,} groups of {', '.join(self.by)}")
