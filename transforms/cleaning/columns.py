@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pyspark.sql import DataFrame
+from pyspark.errors import ParseException
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
+from transforms.parsing import Marks, parsed, within, without_ntz
 from transforms.rows import FILE, FILE_DATE, Rejection, change_cells, is_own, quoted, reject
 from transforms.step import Step, StepError, need
 
@@ -18,20 +21,29 @@ class Cast(Step):
     columns: column -> Spark type, such as `int`, `double`, `date`, `timestamp`, `decimal(10,2)`.
     invalid: what happens to a row with a value that the type cannot hold: `reject` (default) marks it with the
         value as evidence, `null` empties the cell and notes it in `_changed`.
-    Nulls stay null; `NaN` becomes the floating-point NaN, and null in an integer column counts as invalid.
+    decimal, thousands, date_format, timestamp_format: how the texts are written, as in a csv source.
+    Texts are read strictly: all of a text must be a value of the type, held exactly (see `transforms/parsing.py`).
+    A value of another type is invalid where the type would round or cut it: 1.7 as int, 10:30 as date. Doubles are
+    rounded to floats. Nulls stay null; `NaN` becomes the floating-point NaN, and is invalid in other numbers.
     Cost: one pass, no shuffle.
     """
 
     name: ClassVar[str] = "cast"
     columns: Mapping[str, str]
     invalid: Literal["reject", "null"] = "reject"
+    decimal: str = "."
+    thousands: str = ""
+    date_format: str | None = None
+    timestamp_format: str | None = None
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need(self.columns, have)
         return list(have)
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        converted = {c: F.col(quoted(c)).try_cast(t) for c, t in self.columns.items()}
+        have = {f.name: f.dataType for f in df.schema.fields}
+        kinds = {c: without_ntz(type_of(t)) for c, t in self.columns.items()}
+        converted = {c: self.converted(F.col(quoted(c)), have[c], kind) for c, kind in kinds.items()}
         invalid = {c: F.col(quoted(c)).isNotNull() & v.isNull() for c, v in converted.items()}
         if self.invalid == "null":
             return change_cells(df, self.name, converted, invalid)
@@ -44,6 +56,35 @@ class Cast(Step):
             }
             rejections.append(Rejection(when, f"{column} is not {self.columns[column]}", evidence))
         return reject(df, self.name, *rejections).withColumns(converted)
+
+    def converted(self, value: Column, have: T.DataType, kind: T.DataType) -> Column:
+        """The value in another type; null where that cannot hold it."""
+        if isinstance(have, T.StringType):
+            marks = Marks(
+                decimal=self.decimal,
+                thousands=self.thousands,
+                date_format=self.date_format,
+                timestamp_format=self.timestamp_format,
+            )
+            return parsed(value, kind, marks)
+        new = value.try_cast(kind)
+        nested = isinstance(have, T.ArrayType | T.MapType | T.StructType | T.BinaryType)
+        if nested or have == kind or isinstance(kind, T.StringType):
+            return new
+        if isinstance(kind, T.FloatType):
+            return F.when(~new.isin(float("inf"), float("-inf")) | (new.cast("double") == value), new)
+        same = F.when(new.try_cast(have).eqNullSafe(value), new)
+        if isinstance(have, T.BooleanType):
+            return new
+        return within(same, kind.simpleString()) if isinstance(kind, T.DateType | T.TimestampType) else same
+
+
+def type_of(text: str) -> T.DataType:
+    """The type that a text of Spark's DDL names; raises `StepError` on what is none."""
+    try:
+        return T._parse_datatype_string(text)
+    except ParseException as e:
+        raise StepError(f"'{text}' is not a type of Spark SQL, such as int, double, date or decimal(10,2)") from e
 
 
 @dataclass(frozen=True, kw_only=True)

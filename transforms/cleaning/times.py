@@ -3,12 +3,14 @@
 import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
-from transforms.rows import quoted
+from transforms.parsing import WITH_ZONE, Marks, parsed, within
+from transforms.rows import Rejection, quoted, reject
 from transforms.step import Step, StepError, nearest, need
 
 
@@ -16,10 +18,13 @@ from transforms.step import Step, StepError, nearest, need
 class LocalToUtc(Step):
     """Turn local wall-clock times into instants in UTC.
 
-    columns: local column -> new column of type timestamp. The local column holds a date and time without zone
-        (string or timestamp).
+    columns: local column -> new column of type timestamp. The local column holds a date and time (string, date or
+        timestamp); a text with an offset of its own, such as 12:00+02:00, is an instant already and is not shifted.
     time_zone: an IANA zone for all rows, such as `America/New_York`; or
     time_zone_column: the column that holds each row's zone. Exactly one of the two.
+    timestamp_format: how the texts are written, as in a csv source, instead of ISO 8601.
+    invalid: what happens to a row whose time is no date and time, or whose zone is not known: `reject` (default) marks
+        it with both as evidence, `null` leaves the new cell null.
     A null time or zone gives null. A time that the zone skips (spring) is moved forward by the gap, one that
     occurs twice (autumn) is taken as the earlier: Spark's rule (java.time). Cost: one pass, no shuffle.
     """
@@ -28,6 +33,8 @@ class LocalToUtc(Step):
     columns: Mapping[str, str]
     time_zone: str | None = None
     time_zone_column: str | None = None
+    timestamp_format: str | None = None
+    invalid: Literal["reject", "null"] = "reject"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need(self.columns, have)
@@ -40,20 +47,34 @@ class LocalToUtc(Step):
         return [*have, *(c for c in self.columns.values() if c not in have)]
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        zone = F.col(quoted(self.time_zone_column)) if self.time_zone_column else F.lit(self.time_zone)
-        # The session's zone is UTC, so a text without zone parses to the same digits before it is shifted.
-        return df.withColumns(
-            {
-                new: F.to_utc_timestamp(F.col(quoted(old)).try_cast("timestamp"), zone)
-                for old, new in self.columns.items()
-            }
-        )
+        zone = F.col(quoted(self.time_zone_column)).cast("string") if self.time_zone_column else F.lit(self.time_zone)
+        kinds = {f.name: f.dataType for f in df.schema.fields}
+        values = {new: self.instant(F.col(quoted(old)), kinds[old], zone) for old, new in self.columns.items()}
+        if self.invalid == "null":
+            return df.withColumns(values)
+        rejections = []
+        for (old, _), value in zip(self.columns.items(), values.values(), strict=True):
+            given = F.col(quoted(old))
+            evidence = {"column": F.lit(old), "value": given, "time_zone": zone}
+            when = given.isNotNull() & zone.isNotNull() & value.isNull()
+            rejections.append(Rejection(when, f"{old} is not a local time in its zone", evidence))
+        return reject(df, self.name, *rejections).withColumns(values)
+
+    def instant(self, local: Column, kind: T.DataType, zone: Column) -> Column:
+        """The moment of a local time; null where there is none."""
+        text = isinstance(kind, T.StringType)
+        # The session's zone is UTC, so a text without zone is read with its own digits before it is shifted.
+        marks = Marks(timestamp_format=self.timestamp_format)
+        clock = parsed(local, T.TimestampType(), marks) if text else local.try_cast("timestamp")
+        second = F.extract(F.lit("SECOND"), clock)
+        parts = [F.year(clock), F.month(clock), F.day(clock), F.hour(clock), F.minute(clock), second]
+        shifted = within(F.try_make_timestamp(*parts, zone), "timestamp")
+        return F.when(F.trim(local).rlike(WITH_ZONE), clock).otherwise(shifted) if text else shifted
 
 
 def known_zone(name: str) -> None:
-
     try:
         zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError) as e:
         hint = nearest(name, zoneinfo.available_timezones())
-        raise StepError(f"'{name}' is no IANA time zone{hint}") from None
+        raise StepError(f"'{name}' is no IANA time zone{hint}") from e

@@ -1,0 +1,150 @@
+"""Texts as values of a type, strictly: one parser for files, pulled records and the steps that convert.
+
+Spark's own casts take '12d' for a number, '2024-01-15 banana' for a date and round 1.239 to 1.24. Here a text is of a
+type only if all of it is, and if the type holds it exactly.
+"""
+
+import re
+from dataclasses import dataclass
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+DAYS = ("0001-01-01", "9999-12-31")  # what every reader of the tables can hold
+LAST_MOMENT = f"{DAYS[1]} 23:59:59.999999"
+BOOLEANS = {True: ("true", "t", "yes", "y", "1"), False: ("false", "f", "no", "n", "0")}
+NOT_FINITE = r"[+-]?(?i:inf|infinity)|(?i:nan)"
+CLOCK = r"[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6}0*)?)?"
+ZONE = r" ?(Z|UTC|[+-]\d{2}(:?\d{2})?)"
+WITH_ZONE = rf"^\d{{4}}-\d{{2}}-\d{{2}}{CLOCK}{ZONE}$"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """How numbers and times are written.
+
+    decimal, thousands: the marks of numbers, '' for none. date_format, timestamp_format: patterns of Spark
+    (`dd/MM/yyyy HH:mm`), instead of ISO 8601.
+    """
+
+    decimal: str = "."
+    thousands: str = ""
+    date_format: str | None = None
+    timestamp_format: str | None = None
+
+
+PLAIN = Marks()
+
+
+def parsed(text: Column, kind: T.DataType, marks: Marks = PLAIN) -> Column:
+    """Return the value of a type that a text stands for; null where it stands for none, or for one it cannot hold.
+
+    Numbers: whole numbers have digits only; 1.50 is a DECIMAL(10,1) and 1.25 is not; what is beyond the type's range,
+    or would become an infinity or 0, is none. NaN, inf and infinity are floating-point values. Dates are ISO 8601 days
+    and timestamps such days with an optional time, fraction to the microsecond and offset (without one: UTC), from
+    year 1 to 9999. Booleans are true, t, yes, y, 1 and false, f, no, n, 0 in any case. White space at the ends makes
+    no difference but to texts. Of arrays, maps and structs, `text` has texts in place of plain values; one that stands
+    for none makes the whole null.
+    """
+    if isinstance(kind, T.ArrayType):
+        each = lambda x: parsed(x, kind.elementType, marks)  # noqa: E731
+        fine = F.forall(text, lambda x: x.isNull() | each(x).isNotNull())
+        return F.when(fine, F.transform(text, each))
+    if isinstance(kind, T.MapType):
+        each = lambda x: parsed(x, kind.valueType, marks)  # noqa: E731
+        fine = F.forall(F.map_values(text), lambda x: x.isNull() | each(x).isNotNull())
+        return F.when(fine, F.transform_values(text, lambda _, x: each(x)))
+    if isinstance(kind, T.StructType):
+        members = {f.name: (text.getField(f.name), parsed(text.getField(f.name), f.dataType, marks)) for f in kind}
+        fine = text.isNotNull()
+        for member, value in members.values():
+            fine = fine & (member.isNull() | value.isNotNull())
+        return F.when(fine, F.struct(*(value.alias(name) for name, (_, value) in members.items())))
+    if isinstance(kind, T.StringType | T.NullType):
+        return text
+    if isinstance(kind, T.CharType | T.VarcharType):
+        return F.when(F.length(text) <= kind.length, text)
+    if isinstance(kind, T.BinaryType):
+        return F.encode(text, "UTF-8")
+    return plain_value(F.trim(text), kind, marks)
+
+
+def plain_value(text: Column, kind: T.DataType, marks: Marks) -> Column:
+    """The value of a text without white space at its ends."""
+    if isinstance(kind, T.NumericType):
+        return number(text, kind, marks)
+    if isinstance(kind, T.BooleanType):
+        low = F.lower(text)
+        return F.when(low.isin(*BOOLEANS[True]), F.lit(True)).when(low.isin(*BOOLEANS[False]), F.lit(False))
+    if isinstance(kind, T.DateType):
+        if marks.date_format is None:
+            return within(F.when(text.rlike(r"^\d{4}-\d{2}-\d{2}$"), text.try_cast("date")), "date")
+        return within(F.try_to_timestamp(text, F.lit(marks.date_format)).cast("date"), "date")
+    if isinstance(kind, T.TimestampType | T.TimestampNTZType):
+        if marks.timestamp_format is None:
+            form = rf"^\d{{4}}-\d{{2}}-\d{{2}}({CLOCK}({ZONE})?)?$"
+            return within(F.when(text.rlike(form), in_sparks_form(text).try_cast("timestamp")), "timestamp")
+        return within(F.try_to_timestamp(text, F.lit(marks.timestamp_format)), "timestamp")
+    return text.try_cast(kind)
+
+
+def in_sparks_form(time: Column) -> Column:
+    """A time whose offset Spark reads: 'Z' for ' UTC', a colon inside, no space before, seconds before it."""
+    short = F.regexp_replace(F.regexp_replace(time, " ?UTC$", "Z"), " (?=[Z+-])", "")
+    offset = F.regexp_replace(short, r"([+-]\d{2})(\d{2})$", "$1:$2")
+    return F.when(
+        time.rlike(r":.*(UTC|Z|[+-][\d:]*)$"), F.regexp_replace(offset, r"([T ]\d{2}:\d{2})(?=[Z+-])", "$1:00")
+    ).otherwise(time)
+
+
+def within(value: Column, kind: str) -> Column:
+    """A day or a moment that every reader can hold, or null."""
+    first, last = DAYS if kind == "date" else (DAYS[0], LAST_MOMENT)
+    return F.when(value.between(F.lit(first).cast(kind), F.lit(last).cast(kind)), value)
+
+
+def number(text: Column, kind: T.DataType, marks: Marks) -> Column:
+    point, group = re.escape(marks.decimal), re.escape(marks.thousands)
+    whole = rf"(?:\d+|\d{{1,3}}(?:{group}\d{{3}})+)" if group else r"\d+"
+    form = rf"[+-]?(?:{whole}(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?"
+    plain = text
+    if marks.thousands:
+        plain = F.replace(plain, F.lit(marks.thousands), F.lit(""))
+    if marks.decimal != ".":
+        plain = F.replace(plain, F.lit(marks.decimal), F.lit("."))
+    if isinstance(kind, T.IntegralType):
+        return F.when(text.rlike(rf"^[+-]?{whole}$"), plain.try_cast(kind))
+    if isinstance(kind, T.DecimalType):
+        # With an exponent only as far as 38 digits hold it exactly, before it is rounded to the scale.
+        wide = plain.try_cast("decimal(38,18)")
+        value = plain.try_cast(kind)
+        exponent = rf"^[+-]?(?:{whole}(?:{point}\d{{0,12}})?|{point}\d{{1,12}})[eE](?:-0*[0-6]|[+]?\d{{1,2}})$"
+        fraction = rf"^[+-]?(?:{whole}(?:{point}(?:\d{{0,{kind.scale}}}0*))?|{point}(?=\d)\d{{0,{kind.scale}}}0*)$"
+        exact = text.rlike(fraction) | (text.rlike(exponent) & (wide == value))
+        return F.when(exact, value)
+    value = plain.try_cast(kind)
+    bounded = ~value.isin(float("inf"), float("-inf")) & ((value != 0) | ~text.rlike(r"^[^eE]*[1-9]"))
+    return F.when(text.rlike(rf"^(?:{NOT_FINITE})$"), value).when(text.rlike(f"^{form}$") & bounded, value)
+
+
+def text_type(kind: T.DataType) -> T.DataType:
+    """A type with texts in place of its plain values: what `parsed` takes."""
+    if isinstance(kind, T.ArrayType):
+        return T.ArrayType(text_type(kind.elementType))
+    if isinstance(kind, T.MapType):
+        return T.MapType(T.StringType(), text_type(kind.valueType))
+    if isinstance(kind, T.StructType):
+        return T.StructType([T.StructField(f.name, text_type(f.dataType)) for f in kind])
+    return T.StringType()
+
+
+def without_ntz(kind: T.DataType) -> T.DataType:
+    """A type whose times are all moments: tables with others need a newer reader of Delta."""
+    if isinstance(kind, T.ArrayType):
+        return T.ArrayType(without_ntz(kind.elementType), kind.containsNull)
+    if isinstance(kind, T.MapType):
+        return T.MapType(without_ntz(kind.keyType), without_ntz(kind.valueType), kind.valueContainsNull)
+    if isinstance(kind, T.StructType):
+        return T.StructType([T.StructField(f.name, without_ntz(f.dataType), f.nullable) for f in kind])
+    return T.TimestampType() if isinstance(kind, T.TimestampNTZType) else kind
