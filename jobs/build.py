@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timezone
 from typing import Any
@@ -34,16 +34,15 @@ from jobs.publishing import (
 )
 from jobs.pulled import pull, source_name
 from jobs.sources import (
-    CORRUPT,
-    MALFORMED,
     Landed,
     assert_unchanged,
+    columns_before,
     count_records,
     fingerprint,
     judged,
     read_files,
+    with_delta_facts,
     with_identity,
-    with_line_numbers,
 )
 from transforms.deduplication.exact import DropDuplicates
 from transforms.rows import (
@@ -51,10 +50,12 @@ from transforms.rows import (
     FILE,
     FILE_DATE,
     MADE,
+    OWN,
     REJECTED,
     ROW_ID,
     Rejection,
     content_hash,
+    content_key,
     frame_of,
     hash_sum,
     quoted,
@@ -151,11 +152,12 @@ class Builder:
         landing, spark = self.environment.landing, self.spark
         taken: list[Landed] = []
         changed, touched = [], []
+        before_all: dict[str, str] | None = None
         if source.format == "delta":
-            taken = list(plan.fresh)
+            taken = [judged(source, with_delta_facts(spark, landing, f), None) for f in plan.fresh]
             changed = [f.path for f in plan.fresh]
         else:
-            reference = self.columns_before(plan)
+            reference = before_all = columns_before(plan.known.values())
             for file in fingerprint(spark, landing, source, plan.fresh):
                 before = plan.known.get(file.path)
                 if before is not None and before["sha256"] == file.sha256:
@@ -182,13 +184,8 @@ class Builder:
             return None
 
         how = Publish(mode="append")
-        return Taken(taken, lambda: self.landed_rows(plan.table, taken), how, tuple(changed) if plan.base >= 0 else ())
-
-    def columns_before(self, plan: TablePlan) -> dict[str, str] | None:
-        """The columns of the file that was taken up last; of files of one night, of the one whose path comes last."""
-        files = sorted(plan.known.values(), key=lambda f: (f["base"], f["path"]))
-        known = [f["columns"] for f in files if f.get("columns") and not f.get("problem")]
-        return json.loads(known[-1]) if known else None
+        replaced = tuple(changed) if plan.base >= 0 else ()
+        return Taken(taken, lambda: self.landed_rows(plan.table, taken, before_all), how, replaced)
 
     def pulled(self, plan: TablePlan, source: Pulled) -> Taken | None:
         """What a source that is asked for its rows has that is not yet in the table."""
@@ -196,35 +193,39 @@ class Builder:
         before = plan.known.get(name, {})
         scratch = f"{self.lake.staging(table)}/pulled-{self.run_id}"
         found = pull(self.spark, source, self.pipeline.code[table], before.get("watermark"), scratch)
-        columns = [c for c in found.rows.columns if c not in (CORRUPT, FILE)]
-        rows = with_identity(found.rows, table, columns, source.key)
-        day = F.lit(self.as_of or datetime.now(timezone.utc).date())
-        rows = rows.select(
-            *(F.col(quoted(c)) for c in columns), ROW_ID, FILE, day.cast("date").alias(FILE_DATE), REJECTED
-        )
+        rows = with_identity(found.rows, table, found.schema, source)
+        day = F.lit(self.as_of or datetime.now(timezone.utc).date()).cast("date").alias(FILE_DATE)
+        columns = found.schema.names
+        rows = rows.select(*(F.col(quoted(c)) for c in columns), ROW_ID, FILE, day, REJECTED)
         whole = source.watermark is None
         if whole and before.get("sha256") == found.sha256:
             rows = rows.limit(0)
         elif not whole and plan.base >= 0:
-            rows = not_yet_in(rows, self.read(table, plan.base), columns if source.key else [])
+            rows = not_yet_in(rows, self.read(table, plan.base), source, columns)
         count = rows.count()
         if not count and plan.base >= 0:
             remove(scratch)
             return None
-        order = f"{quoted(source.watermark)} desc" if source.watermark else ROW_ID
-        once = DropDuplicates(columns=(ROW_ID,), keep=order.replace("`", ""))
         landed = Landed(
-            name, None, count, now(), sha256=found.sha256, watermark=found.watermark or before.get("watermark")
+            name,
+            None,
+            count,
+            now(),
+            sha256=found.sha256,
+            records=count,
+            watermark=found.watermark or before.get("watermark"),
         )
         merged = Publish(mode="merge", key=(ROW_ID,))
         how = Publish(mode="replace") if whole else merged if source.key else Publish(mode="append")
-        return Taken([landed], lambda: (once.apply(rows, {}), count), how, (), scratch)
+        return Taken([landed], lambda: (newest_of_each(rows, source), count), how, (), scratch)
 
-    def landed_rows(self, table: str, files: list[Landed]) -> tuple[DataFrame, int]:
+    def landed_rows(
+        self, table: str, files: list[Landed], reference: Mapping[str, str] | None
+    ) -> tuple[DataFrame, int]:
         source = self.pipeline.tables[table].source
         assert isinstance(source, FileSource)
-        counted = count_records(self.spark, self.environment.landing, source, files)
-        return read_files(self.spark, self.environment.landing, source, table, files), counted
+        rows = read_files(self.spark, self.environment.landing, source, table, files, reference)
+        return rows, count_records(files)
 
     def ingested(self, table: str, given: tuple[DataFrame, int]) -> tuple[DataFrame, int]:
         """Rows that arrived, without those that were erased, after the table's steps."""
@@ -387,8 +388,6 @@ class Builder:
             if rejected:
                 reason = gate.quarantine_reason() if gate else F.lit(None).cast("string")
                 entries = ledger_entries(staged, quarantined, reason)
-                if isinstance(self.pipeline.tables[table].source, FileSource):
-                    entries = self.numbered(table, entries)
                 write_ledger(lake, entries, run_id=self.run_id, build=build, table=table, expected=rejected)
             self.record_lineage(plan, build)
             if files:
@@ -450,13 +449,6 @@ class Builder:
             return Gate(self.spark, suite, parents=parents, parameters=parameters, ceiling=ceiling)
         except SuiteError as e:
             raise UsageError(str(e)) from None
-
-    def numbered(self, table: str, entries: DataFrame) -> DataFrame:
-        """The entries with malformed lines replaced by one for each such line, with its number in the file."""
-        source = self.pipeline.tables[table].source
-        malformed = (F.col("step") == "ingest") & (F.col("reason") == MALFORMED)
-        lines = with_line_numbers(self.spark, self.environment.landing, source, entries.where(malformed))
-        return entries.where(~malformed).unionByName(lines)
 
     # -- what is recorded
 
@@ -521,7 +513,6 @@ class Builder:
                     "sha256": f.sha256,
                     "columns": json.dumps(f.columns) if f.columns is not None else None,
                     "watermark": f.watermark,
-                    "quoted_newlines": f.quoted_newlines,
                     "records": f.records,
                     "problem": f.problem,
                     "at": now(),
@@ -564,18 +555,37 @@ def count_staged(staged: DataFrame, quarantined: Any, rows_in: int) -> Counts:
     return counts
 
 
-def not_yet_in(rows: DataFrame, table: DataFrame, columns: list[str]) -> DataFrame:
-    """The rows of a look-back that the table does not hold with the same id and the same `columns`.
+def not_yet_in(rows: DataFrame, table: DataFrame, source: Pulled, columns: list[str]) -> DataFrame:
+    """The rows of a look-back without the records whose newest form the table has, or has a newer one of.
 
-    Rows that were rejected come again, and are judged again.
+    Without a key a record is its content, so that one that is there has nothing new. Rows that were rejected come
+    again, and are judged again.
     """
+    there = table.select(ROW_ID)
+    if not source.key:
+        return rows.join(there, on=ROW_ID, how="left_anti")
+    mark = quoted(str(source.watermark))
+    shared = [c for c in columns if c in table.columns]
+    newest = rows.groupBy(ROW_ID).agg(F.max(mark).alias("mark"))
+    present = table.select(
+        ROW_ID,
+        content_key(table, shared).alias("there"),
+        *([F.col(mark).alias("at")] if source.watermark in table.columns else []),
+    )
+    asked = rows.select(ROW_ID, content_key(rows, shared).alias("content"), F.col(mark).alias("own"))
+    both = asked.join(newest, on=ROW_ID).join(present, on=ROW_ID)
+    same = (F.col("own").eqNullSafe(F.col("mark"))) & (F.col("content") == F.col("there"))
+    later = F.col("at") > F.col("mark") if "at" in present.columns else F.lit(False)
+    settled = both.where(same | later).select(ROW_ID).distinct()
+    return rows.join(settled, on=ROW_ID, how="left_anti")
 
-    def content(have: Sequence[str]) -> Column:
-        return F.xxhash64(F.lit(""), *(F.to_json(F.struct(F.col(quoted(c)))) for c in columns if c in have))
 
-    present = table.select(F.col(ROW_ID).alias("_hg_there"), content(table.columns).alias("_hg_same"))
-    known = (F.col(ROW_ID) == F.col("_hg_there")) & (content(columns) == F.col("_hg_same"))
-    return rows.join(present, on=known, how="left_anti")
+def newest_of_each(rows: DataFrame, source: Pulled) -> DataFrame:
+    """The rows with all forms of a record marked but the one of the highest watermark."""
+    if source.watermark is None:
+        return DropDuplicates(columns=(ROW_ID,)).apply(rows, {})
+    ordered = rows.withColumn(f"{OWN}mark", F.col(quoted(source.watermark)))
+    return DropDuplicates(columns=(ROW_ID,), keep=f"{OWN}mark desc").apply(ordered, {}).drop(f"{OWN}mark")
 
 
 def blocked_message(table: str, verdict: Verdict, plan: TablePlan, pipeline: Pipeline) -> str:

@@ -7,7 +7,7 @@ import difflib
 import graphlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ import yaml
 from expectations.suites import Suite, SuiteError, load_suite
 from jobs.errors import UsageError
 from jobs.lake import SYSTEM_TABLES, TABLE_NAME
-from transforms.rows import FILE, FILE_DATE, SPLIT, is_own
+from transforms.rows import FILE, FILE_DATE, OWN, SPLIT, is_own
 from transforms.step import Comparer, Learner, Step, StepError, nearest
 from transforms.steps import STEPS, options_of
 
@@ -51,6 +51,11 @@ class SecretReference(Model):
 
 
 KEY = pydantic.Field(default=(), description="Columns that identify a record; without them its whole content does")
+OnMissingKey = Literal["keep", "quarantine"]
+ON_MISSING_KEY = pydantic.Field(
+    default="keep",
+    description="A record that lacks a value of its key: keep it as one that is equal to no other, or set it aside",
+)
 
 
 class FileSource(Model):
@@ -65,9 +70,27 @@ class FileSource(Model):
         default=None, alias="schema", description="Columns as Spark DDL, in the files' order; required for csv, jsonl"
     )
     key: tuple[str, ...] = KEY
+    on_missing_key: OnMissingKey = ON_MISSING_KEY
     delimiter: str = pydantic.Field(default=",", min_length=1, max_length=1, description="Of csv")
-    null_value: str = pydantic.Field(default="", description="The text of csv that means null")
-    encoding: str = pydantic.Field(default="utf-8", description="Of csv and jsonl: the character set, by its name")
+    quote: str = pydantic.Field(default='"', max_length=1, description="Of csv; '' where no character quotes")
+    escape: str = pydantic.Field(
+        default="", max_length=1, description="Of csv: what stands before a quote in a value; '' where it is doubled"
+    )
+    line_end: str = pydantic.Field(
+        default="auto", min_length=1, description="Of csv and jsonl: auto is LF or CR LF, mixed as well; else a text"
+    )
+    null_value: str = pydantic.Field(default="", description="The text of csv that, without quotes, means null")
+    decimal: str = pydantic.Field(default=".", min_length=1, max_length=1, description="The decimal mark of numbers")
+    thousands: str = pydantic.Field(default="", max_length=1, description="The mark between thousands; '' for none")
+    date_format: str | None = pydantic.Field(
+        default=None, description="Of csv and jsonl: how dates are written, as Spark's dd/MM/yyyy; ISO 8601 without it"
+    )
+    timestamp_format: str | None = pydantic.Field(
+        default=None, description="Of csv and jsonl: how times are written, as dd/MM/yyyy HH:mm; ISO 8601 without it"
+    )
+    encoding: str = pydantic.Field(
+        default="utf-8", description="Of csv and jsonl: the character set, by any name that Python knows"
+    )
     max_line_bytes: int = pydantic.Field(
         default=16 << 20, ge=1, description="Of csv and jsonl: a file with a longer line is a bad file"
     )
@@ -90,6 +113,7 @@ class Pulled(Model):
     """What all sources that are asked for their rows share."""
 
     key: tuple[str, ...] = KEY
+    on_missing_key: OnMissingKey = ON_MISSING_KEY
     watermark: str | None = pydantic.Field(
         default=None,
         description="Column that grows with every change (a time or a number): only rows beyond its highest value so "
@@ -164,6 +188,7 @@ class PythonSource(Pulled):
     columns: str = pydantic.Field(alias="schema", description="Columns as Spark DDL")
 
 
+CHARSETS = ("utf-8", "utf-16", "latin-1", "cp1252", "iso-8859-15", "gb18030", "big5", "shift_jis", "euc-kr", "koi8-r")
 SOURCE_KINDS = ("csv", "jsonl", "parquet", "avro", "delta", "jdbc", "http", "python")
 SECRET_PLACES = {"user", "password", "headers", "params", "secrets", "url"}
 PULLED = (JdbcSource, HttpSource, PythonSource)
@@ -480,6 +505,9 @@ def check_source(document: Yaml, place: tuple[Any, ...], source: Source) -> None
 
     columns = getattr(source, "columns", None)
     present = [n for n, _ in ddl_columns(columns, document.at(*place, "schema"))] if columns else None
+    own = next(filter(is_own, present or ()), None)
+    if own is not None:
+        raise wrong("schema", f"the name '{own}' is headgate's own; names that start with '{OWN}' are, too")
     named = [("key", column) for column in source.key]
     if isinstance(source, FileSource):
         if source.format in ("csv", "jsonl") and not columns:
@@ -487,9 +515,12 @@ def check_source(document: Yaml, place: tuple[Any, ...], source: Source) -> None
         if ".." in Path(source.path).parts or source.path.startswith("/"):
             raise wrong("path", "a path may not leave the landing folder: no '..' in it, no '/' before it")
         try:
-            codecs.lookup(source.encoding)
-        except LookupError:
-            raise wrong("encoding", f"there is no encoding '{source.encoding}'") from None
+            if not codecs.lookup(source.encoding)._is_text_encoding:
+                raise LookupError
+        except LookupError as e:
+            hint = nearest(source.encoding, CHARSETS)
+            raise wrong("encoding", f"there is no encoding '{source.encoding}'{hint}") from e
+        check_marks(source, wrong)
     else:
         if source.watermark:
             named.append(("watermark", source.watermark))
@@ -505,6 +536,23 @@ def check_source(document: Yaml, place: tuple[Any, ...], source: Source) -> None
     for option, column in named:
         if present is not None and column not in present:
             raise wrong(option, f"there is no column '{column}'{nearest(column, present)}")
+
+
+def check_marks(source: FileSource, wrong: Callable[[str, str], UsageError]) -> None:
+    """Refuse characters of a text format that cannot be told from each other."""
+    marks = {"delimiter": source.delimiter, "quote": source.quote, "escape": source.escape}
+    for option, mark in marks.items():
+        if mark and (not mark.isascii() or mark in "\r\n\0"):
+            raise wrong(option, f"{mark!r} is not one ASCII character other than a line end")
+    if source.quote == source.delimiter:
+        raise wrong("quote", "quote and delimiter are the same character")
+    if source.escape and source.escape == source.delimiter:
+        raise wrong("escape", "escape and delimiter are the same character")
+    if source.thousands and source.thousands == source.decimal:
+        raise wrong("thousands", "thousands and decimal are the same mark")
+    for option, mark in (("decimal", source.decimal), ("thousands", source.thousands)):
+        if mark and (mark.isalnum() or mark in "+-"):
+            raise wrong(option, f"{mark!r} cannot be told from a number")
 
 
 def code_of(document: Yaml, name: str, table: Table) -> str | None:

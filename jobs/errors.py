@@ -28,6 +28,16 @@ class LostRace(HeadgateError):
     exit_code = 5
 
 
+FAILED = "source failed: "  # marks the line of an error on an executor that is for people
+
+
+class SourceFailed(Exception):
+    """Records cannot be read, where they are read: on an executor."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(FAILED + message)
+
+
 STORAGE = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Permission denied")
 STORAGE += ("Not a directory", "AccessDenied", "Mkdirs failed", "Input/output error")
 

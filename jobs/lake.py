@@ -92,8 +92,7 @@ SCHEMAS = {
             ("sha256", pa.string()),
             ("columns", pa.string()),  # JSON: the file's columns -> types
             ("watermark", pa.string()),  # of a source that is asked for its rows: the highest so far
-            ("quoted_newlines", pa.bool_()),  # whether a value of the file holds a line break
-            ("records", pa.int64()),  # of JSON lines and sources that are asked: how many
+            ("records", pa.int64()),  # how many
             ("problem", pa.string()),  # why the file was set aside
             ("at", TIMESTAMP),
             ("base", pa.int64()),  # the table's version before the build that took the file up

@@ -6,20 +6,22 @@ that arrived, never a clock's.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
+import pyarrow as pa
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.config import HttpSource, JdbcSource, PythonSource
-from jobs.errors import HeadgateError, InputMissing, UsageError
-from jobs.records import FAILED, function_reader, pages_reader, request_of
-from jobs.sources import CORRUPT
-from transforms.rows import FILE, quoted
+from jobs.errors import FAILED, HeadgateError, InputMissing, UsageError
+from jobs.readers import CORRUPT, PROBLEM, json_part
+from jobs.records import function_reader, pages_reader, request_of
+from jobs.sources import numbered, schema_of, text_schema, typed
+from transforms.parsing import without_ntz
+from transforms.rows import FILE, content_key, is_own, quoted
 from transforms.step import nearest
 
 DRIVERS = {"jdbc:postgresql:": "org.postgresql.Driver"}  # that headgate brings; others come by `spark.jars`
@@ -34,9 +36,10 @@ def source_name(source: JdbcSource | HttpSource | PythonSource) -> str:
 
 @dataclass(frozen=True)
 class Pull:
-    """What a source gave: columns of its own, `_hg_malformed`, `_file`; and where the next night begins."""
+    """What a source gave: its columns, `PLACES`, `_hg_rejected`; and where the next run begins."""
 
     rows: DataFrame
+    schema: T.StructType
     sha256: str
     watermark: str | None
 
@@ -46,29 +49,42 @@ def pull(
 ) -> Pull:
     """Ask a source for what is new and write it to the folder `to`; raises `InputMissing` where it cannot be read.
 
-    after: the highest watermark of the nights before. Cost: what the source sends; one pass over it for its hash.
+    after: the highest watermark of the runs before. Cost: what the source sends; one pass over it for its hash, and a
+    shuffle of the records that lack a value of their key.
     """
     if after is not None:
         after = lowered(spark, source, after)
+    name = source_name(source)
     try:
-        asked = ask_jdbc(spark, source, after) if isinstance(source, JdbcSource) else ask(spark, source, code, after)
-        if source.watermark and source.watermark not in asked.columns:
-            hint = nearest(source.watermark, asked.columns)
-            raise UsageError(f"{source_name(source)}: there is no column '{source.watermark}' for a watermark{hint}")
+        if isinstance(source, JdbcSource):
+            asked = ask_jdbc(spark, source, after)
+            schema = asked.schema
+        else:
+            asked, schema = ask(spark, source, code, after), schema_of(source)
+        for option, columns in (("watermark", [source.watermark] if source.watermark else []), ("key", source.key)):
+            for column in columns:
+                if column not in schema.names:
+                    hint = nearest(column, schema.names)
+                    raise UsageError(f"{name}: {option}: there is no column '{column}'{hint}")
+        own = next(filter(is_own, schema.names), None)
+        if own is not None:
+            raise InputMissing(f"{name}: its column '{own}' has a name that is headgate's own")
+        places = {n: F.lit(None).cast("string") for n in (CORRUPT, PROBLEM) if n not in asked.columns}
+        asked = asked.withColumns({**places, **({} if FILE in asked.columns else {FILE: F.lit(name)})})
         asked.write.mode("overwrite").parquet(to)
     except PySparkException as e:
-        raise InputMissing(f"{source_name(source)}: {told(e)}") from None
+        raise InputMissing(f"{name}: {told(e)}") from e
     except Exception as e:
         if isinstance(e, HeadgateError):
             raise
-        raise InputMissing(f"{source_name(source)}: {told(e)}") from None
-    rows = spark.read.schema(asked.schema).parquet(to)
-    content = [F.to_json(F.struct(F.col(quoted(c)))) for c in rows.columns if c != FILE]
+        raise InputMissing(f"{name}: {told(e)}") from e
+    stored = spark.read.schema(asked.schema).parquet(to)
+    rows = stored if isinstance(source, JdbcSource) else typed(stored, schema, source)
+    content = content_key(stored, [c for c in stored.columns if c != FILE])
     highest = F.max(quoted(source.watermark)).cast("string") if source.watermark else F.lit(None).cast("string")
-    seen = rows.agg(
-        F.count("*").alias("n"), F.sum(F.xxhash64(*content).cast("decimal(38,0)")).alias("h"), highest.alias("w")
-    ).first()
-    return Pull(rows, f"{seen['n']} rows {seen['h']}", seen["w"])
+    sums = stored.agg(F.count("*").alias("n"), F.sum(F.xxhash64(content).cast("decimal(38,0)")).alias("h")).first()
+    seen = rows.agg(highest.alias("w")).first()
+    return Pull(numbered(rows, source.key), schema, f"{sums['n']} rows {sums['h']}", seen["w"])
 
 
 def lowered(spark: SparkSession, source: JdbcSource | HttpSource | PythonSource, watermark: str) -> str:
@@ -125,7 +141,8 @@ def ask_jdbc(spark: SparkSession, source: JdbcSource, after: str | None) -> Data
             }
             reader = spark.read.format("jdbc").options(**options, **parts).option("dbtable", relation)
             rows = newer(reader.load(), source, after)
-    return rows.withColumns({CORRUPT: F.lit(None).cast("string"), FILE: F.lit(source_name(source))})
+    kinds = {f.name: without_ntz(f.dataType) for f in rows.schema}
+    return rows.select(*(F.col(quoted(n)).cast(kind).alias(n) for n, kind in kinds.items()))
 
 
 def newer(rows: DataFrame, source: JdbcSource, after: str | None) -> DataFrame:
@@ -144,8 +161,21 @@ def ask(spark: SparkSession, source: HttpSource | PythonSource, code: str | None
         reader = function_reader(str(code), path, function, after)
     spark.dataSource.register(reader)
     texts = spark.read.format(reader.name()).load()
-    schema = T.StructType.fromDDL(source.columns).add(CORRUPT, "string")
-    options: Mapping[str, Any] = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": CORRUPT}
-    record = F.from_json("value", schema, options)
-    place = F.concat(F.lit(source_name(source)), F.col("place"))
-    return texts.select(record.alias("r"), place.alias(FILE)).select("r.*", FILE)
+    schema = text_schema(schema_of(source))
+    places = [T.StructField(n, T.StringType()) for n in (CORRUPT, PROBLEM, FILE)]
+    return texts.mapInArrow(records_as(schema, source_name(source)), T.StructType([*schema.fields, *places]))
+
+
+def records_as(schema: T.StructType, name: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """For `mapInArrow`: JSON texts and their places to the columns of a schema, as text."""
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if batch.num_rows:
+                values, places = (column.to_pylist() for column in batch.columns)
+                columns, corrupt, problems, _ = json_part(values, schema, [])
+                tail = [corrupt, problems, [f"{name}{place}" for place in places]]
+                arrays = [*columns, *(pa.array(t, pa.string()) for t in tail)]
+                yield pa.RecordBatch.from_arrays(arrays, [*schema.names, CORRUPT, PROBLEM, FILE])
+
+    return read

@@ -4,9 +4,12 @@ A reader runs on one executor and yields each record as a text of JSON with the 
 for one read and travels to the executor by value, so that headers never stand among the options of a plan.
 """
 
+import datetime as dt
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -16,16 +19,11 @@ from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 from urllib3.util.retry import Retry
 
 from jobs.config import HttpSource, Paging, SecretReference
+from jobs.errors import SourceFailed
 
-FAILED = "source failed: "  # marks the line of a reader's error that is for people
 BATCH = 1000
 SCHEMA = pa.schema([("value", pa.string()), ("place", pa.string())])
 WATERMARK = "{watermark}"
-
-
-class SourceFailed(Exception):
-    def __init__(self, message: str) -> None:
-        super().__init__(FAILED + message)
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,11 +109,38 @@ def function_reader(code: str, path: str, function: str, after: str | None) -> t
             for record in names[function](after):
                 if not isinstance(record, dict):
                     raise TypeError(f"a record is a dict, not {type(record).__name__}")
-                yield json.dumps(record, default=str, ensure_ascii=False), ""
+                yield json.dumps(with_text_keys(record), default=as_json), ""
         except Exception as e:
             raise SourceFailed(f"{function} raised {type(e).__name__}: {e}") from None
 
     return reader_of("headgate_python", records)
+
+
+def with_text_keys(record: dict[Any, Any]) -> dict[str, Any]:
+    wrong = next((k for k in record if not isinstance(k, str)), None)
+    if wrong is not None:
+        raise TypeError(f"the names in a record are texts, not {wrong!r}")
+    return record
+
+
+def as_json(value: Any) -> Any:
+    """What json.dumps knows of a value that it does not know: times and decimals as text, numpy's as Python's.
+
+    Pandas' NA and NaT are null, bytes their text in UTF-8. Raises `TypeError` for what has no such form.
+    """
+    if isinstance(value, dt.date | dt.time | Decimal | uuid.UUID):
+        return None if value != value else str(value)  # NaT is no time
+    if isinstance(value, bytes):
+        return value.decode()
+    if hasattr(value, "tolist"):
+        plain = value.tolist()
+        if not isinstance(plain, type(value)):
+            return plain if hasattr(value, "shape") and value.dtype.kind != "M" else str(value)
+    if hasattr(value, "_asdict"):
+        return value._asdict()
+    if type(value).__name__ == "NAType":
+        return None
+    raise TypeError(f"a cell of a record is a {type(value).__name__}, which has no form in JSON")
 
 
 def pages(request: Request) -> Iterator[tuple[str, str]]:
@@ -147,7 +172,7 @@ def pages(request: Request) -> Iterator[tuple[str, str]]:
         if not isinstance(records, list):
             raise SourceFailed(f"{place.strip()}: '{request.records}' is no list of records")
         for record in records:
-            yield json.dumps(record, ensure_ascii=False), place
+            yield json.dumps(record), place
         if paging is None:
             return
         if paging.by == "offset":

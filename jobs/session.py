@@ -27,8 +27,6 @@ ALWAYS = {
     "spark.sql.parquet.inferTimestampNTZ.enabled": "false",
     # A type that every reader knows, with statistics, instead of INT96.
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-    # Source files come in every encoding that Java knows.
-    "spark.sql.legacy.javaCharsets": "true",
     # Otherwise every call that makes a column is followed by seven that tell the JVM its line; errors name tables here.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
     # Generated classes are kept for the next table of the same shape; 100, the default, are those of a few tables.

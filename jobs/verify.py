@@ -20,7 +20,7 @@ from jobs.lake import Lake, Published
 from jobs.planning import Pin, TablePlan, build_key
 from jobs.progress import Progress
 from jobs.publishing import content_of, published_columns, remove
-from jobs.sources import Landed, assert_unchanged
+from jobs.sources import Landed, assert_unchanged, columns_before
 from transforms.rows import REJECTED, content_hash, hash_sum, total_of
 
 OK, NOT_RECORDED = "ok", "not recorded"
@@ -109,6 +109,8 @@ def rebuilt(
     builder = Builder(spark, pipeline, environment, lake, progress, "verify", None)
     source = pipeline.tables[table].source
     files: list[Landed] = []
+    known = lake.files_of(table).values()
+    before = columns_before(f for f in known if f["base"] < facts["base"])
     if source is None:
         key = build_key(pipeline, table, facts["inputs"])
         gone = [n for n, pin in pins.items() if missing_files(lake, n, pin.version)]
@@ -130,7 +132,7 @@ def rebuilt(
     make: Callable[[], tuple[DataFrame, int]] = (
         (lambda: builder.derived(plan, BuildSpace(spark, scratch, index_of(lake, table)), save=False))
         if source is None
-        else (lambda: builder.ingested(table, builder.landed_rows(table, files)))
+        else (lambda: builder.ingested(table, builder.landed_rows(table, files, before)))
     )
     df, _ = make()
     gate: Gate | None = builder.gate(plan, files)
@@ -156,6 +158,5 @@ def landed(row: dict[str, Any]) -> Landed:
         sha256=row["sha256"],
         columns=json.loads(row["columns"]) if row["columns"] else None,
         problem=row["problem"],
-        quoted_newlines=bool(row["quoted_newlines"]),
         records=row["records"],
     )

@@ -1,0 +1,119 @@
+"""JSON records as cells of text: strict about shape, exact about numbers.
+
+Spark's reader drops nested members that the schema lacks, rounds numbers on their way to a text and takes an object for
+an array of one. Here numbers stay the text that they are, a member that stands twice is told, and what has not the
+shape of its column's type is malformed.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import types as T
+
+DEEPEST = 200  # levels of nesting of a record
+
+
+class Malformed(ValueError):
+    """A text is not a record; the message says why."""
+
+
+class Number(str):
+    """A number of JSON, as it is written."""
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [n for n, _ in pairs]
+        raise Malformed(f"the member '{next(n for n in names if names.count(n) > 1)}' stands twice")
+    return members
+
+
+def loaded(text: str) -> dict[str, Any]:
+    """Return the members of a record; raises `Malformed` for a text that is no object with members."""
+    try:
+        record = json.loads(text, parse_float=Number, parse_int=Number, parse_constant=Number, object_pairs_hook=unique)
+    except Malformed:
+        raise
+    except (ValueError, RecursionError) as e:
+        raise Malformed(f"not JSON: {e}") from e
+    if not isinstance(record, dict) or not record:
+        raise Malformed("not an object with members")
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(record, ensure_ascii=False).encode()
+        except UnicodeEncodeError as e:
+            raise Malformed("half of a surrogate pair, which is no character") from e
+    return record
+
+
+def cells(record: dict[str, Any], columns: T.StructType) -> list[Any]:
+    """Return the record's cells, in the order of the columns, with texts in place of plain values (see `text_type`).
+
+    A member that is not there is null. Raises `Malformed` for a member that has not the shape of its column.
+    """
+    return [shaped(record.get(c.name), c.dataType, c.name) for c in columns]
+
+
+def shaped(value: Any, kind: T.DataType, place: str) -> Any:
+    if value is None:
+        return None
+    if isinstance(kind, T.ArrayType) and isinstance(value, list):
+        return [shaped(v, kind.elementType, place) for v in value]
+    if isinstance(kind, T.MapType) and isinstance(value, dict):
+        return [(k, shaped(v, kind.valueType, place)) for k, v in value.items()]
+    if isinstance(kind, T.StructType) and isinstance(value, dict):
+        names = [f.name for f in kind]
+        more = next((k for k in value if k not in names), None)
+        if more is not None:
+            raise Malformed(f"'{place}' has a member '{more}' that its type has not")
+        return {f.name: shaped(value.get(f.name), f.dataType, f"{place}.{f.name}") for f in kind}
+    if isinstance(kind, T.ArrayType | T.MapType | T.StructType) or (
+        isinstance(value, dict | list) and not isinstance(kind, T.StringType)
+    ):
+        raise Malformed(f"'{place}' is no {kind.simpleString()}")
+    return written(value) if isinstance(value, dict | list | bool) else str(value)
+
+
+def written(value: Any) -> str:
+    """A value as JSON, its numbers as they were written."""
+    if isinstance(value, dict):
+        inside = ", ".join(f"{json.dumps(k, ensure_ascii=False)}: {written(v)}" for k, v in value.items())
+        return f"{{{inside}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(written, value))}]"
+    return value if isinstance(value, Number) else json.dumps(value, ensure_ascii=False)
+
+
+def unexpected(record: Any, kind: T.DataType, place: str) -> list[str]:
+    """Return the members, at any depth below a place, that the type has not, as dotted paths."""
+    if isinstance(kind, T.ArrayType) and isinstance(record, list):
+        return [path for v in record for path in unexpected(v, kind.elementType, place)]
+    if isinstance(kind, T.MapType) and isinstance(record, dict):
+        return [path for v in record.values() for path in unexpected(v, kind.valueType, place)]
+    if not isinstance(kind, T.StructType) or not isinstance(record, dict):
+        return []
+    known = {f.name: f.dataType for f in kind}
+    found = [f"{place}{name}" for name in record if name not in known]
+    for name, member in record.items():
+        if isinstance(member, dict | list) and name in known:
+            found += unexpected(member, known[name], f"{place}{name}.")
+    return found
+
+
+def arrow_texts(values: Sequence[Any], kind: T.DataType) -> pa.Array:
+    """An Arrow array of cells."""
+    return pa.array(values, arrow_type(kind))
+
+
+def arrow_type(kind: T.DataType) -> pa.DataType:
+    """The Arrow type of a column's cells of text."""
+    if isinstance(kind, T.ArrayType):
+        return pa.list_(arrow_type(kind.elementType))
+    if isinstance(kind, T.MapType):
+        return pa.map_(pa.string(), arrow_type(kind.valueType))
+    if isinstance(kind, T.StructType):
+        return pa.struct([pa.field(f.name, arrow_type(f.dataType)) for f in kind])
+    return pa.string()
