@@ -79,12 +79,13 @@ def pull(
             raise
         raise InputMissing(f"{name}: {told(e)}") from e
     stored = spark.read.schema(asked.schema).parquet(to)
-    rows = stored if isinstance(source, JdbcSource) else typed(stored, schema, source)
+    rows = numbered(stored, source.key)
+    rows = rows if isinstance(source, JdbcSource) else typed(rows, schema, source)
     content = content_key(stored, [c for c in stored.columns if c != FILE])
     highest = F.max(quoted(source.watermark)).cast("string") if source.watermark else F.lit(None).cast("string")
     sums = stored.agg(F.count("*").alias("n"), F.sum(F.xxhash64(content).cast("decimal(38,0)")).alias("h")).first()
     seen = rows.agg(highest.alias("w")).first()
-    return Pull(numbered(rows, source.key), schema, f"{sums['n']} rows {sums['h']}", seen["w"])
+    return Pull(rows, schema, f"{sums['n']} rows {sums['h']}", seen["w"])
 
 
 def lowered(spark: SparkSession, source: JdbcSource | HttpSource | PythonSource, watermark: str) -> str:

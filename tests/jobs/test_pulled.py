@@ -318,7 +318,7 @@ def test_a_refused_token_and_malformed_records(spark, api, tmp_path, monkeypatch
     assert "wr0ng" not in str(e.value)
     monkeypatch.setenv("API_TOKEN", "Bearer s3cret-of-api")
     api["state"]["records"].append({"id": "none", "v": "x", "at": 1})
-    assert run_pipeline(spark, tmp_path, file).tables[0]["rejected"] == {"ingest: malformed line": 1}
+    assert run_pipeline(spark, tmp_path, file).tables[0]["rejected"] == {"ingest: id is not int": 1}
     ledger = queries.sql(Lake(str(tmp_path / "lake")), "select evidence from ledger", None, None).to_pylist()
     assert dict(ledger[0]["evidence"])["file"] == api["url"] + "/link page 3"
 
