@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from expectations.gate import MASK, Gate, Verdict
 from expectations.suites import SuiteError
 from jobs.config import Environment, FileSource, Pipeline, Publish, Pulled
-from jobs.errors import GateBlocked, HeadgateError, InputMissing, UsageError
+from jobs.errors import GateBlocked, HeadgateError, InputMissing, UsageError, source_failure
 from jobs.increments import BuildSpace, config_key, index_of, new_part, save_index
 from jobs.lake import SAME_CONTENT, Lake, Published, is_conflict, now
 from jobs.lineage import columns_of
@@ -122,6 +122,15 @@ class Builder:
 
     def build(self, plan: TablePlan) -> Built | None:
         """Build and publish one table; None if its source turns out to hold what it held before."""
+        try:
+            return self.build_table(plan)
+        except PySparkException as e:
+            failure = source_failure(e)
+            if failure is None:
+                raise
+            raise failure from e
+
+    def build_table(self, plan: TablePlan) -> Built | None:
         table, source = plan.table, self.pipeline.tables[plan.table].source
         if source is None:
             key, how = str(plan.build_key), self.pipeline.tables[table].publish

@@ -7,6 +7,8 @@ HeadgateError           1  the program failed
 └── LostRace            5  another run won; safe to try again
 """
 
+import re
+
 
 class HeadgateError(Exception):
     exit_code = 1
@@ -36,6 +38,12 @@ class SourceFailed(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(FAILED + message)
+
+
+def source_failure(error: BaseException) -> InputMissing | None:
+    """The error as a source that cannot be read, in one line; None if it is something else."""
+    marked = re.search(re.escape(FAILED) + r"(.*)", str(error))
+    return InputMissing(marked[1].strip()) if marked else None
 
 
 STORAGE = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Permission denied")

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.config import HttpSource, JdbcSource, PythonSource
-from jobs.errors import FAILED, HeadgateError, InputMissing, UsageError
+from jobs.errors import HeadgateError, InputMissing, UsageError, source_failure
 from jobs.readers import CORRUPT, PROBLEM, json_part
 from jobs.records import function_reader, pages_reader, request_of
 from jobs.sources import numbered, schema_of, text_schema, typed
@@ -103,9 +103,9 @@ def lowered(spark: SparkSession, source: JdbcSource | HttpSource | PythonSource,
 def told(error: Exception) -> str:
     """The line of an error that a person can act on."""
     text = str(error)
-    marked = re.search(re.escape(FAILED) + r"(.*)", text)
-    if marked:
-        return marked[1].strip()
+    marked = source_failure(error)
+    if marked is not None:
+        return str(marked)
     cause = re.search(r"Caused by: [\w.$]+: (.*)|(?:PSQLException|SQLException): (.*)", text)
     return (cause[1] or cause[2]) if cause else text.splitlines()[0]
 

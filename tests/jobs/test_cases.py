@@ -1,0 +1,286 @@
+"""Small inputs from real reports of other tools, each with its right value, worked out by hand."""
+
+import contextlib
+import datetime as dt
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+
+from jobs import erasure, queries
+from jobs.config import Environment, load_pipeline
+from jobs.errors import HeadgateError
+from jobs.lake import Lake
+from jobs.progress import Progress
+from jobs.run import run
+from tests.conftest import ROOT, same
+from transforms.rows import is_own
+
+UTC = dt.timezone.utc
+
+
+@dataclass
+class Case:
+    """What a pipeline of a case must give, in a folder of its own."""
+
+    tables: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)  # rows, of all columns of the user's
+    rejected: dict[str, list[str]] = field(default_factory=dict)  # table -> the reasons in the ledger
+    refused: int | None = None  # exit code
+    told: str = ""
+    before: tuple[dict[str, Any], ...] = ()  # runs before the one that counts
+    zone: str | None = None  # of the machine
+
+
+def orders(*ids: int) -> list[tuple[int, str]]:
+    words = {1: "plain", 2: "bracketed", 3: "bracketed"}
+    return [(i, words[i]) for i in ids]
+
+
+COMMON = [
+    (1, "k1", "v1", 1, "t1", "r1", "h1", "s1", 1, 1, "st1", "re1", "apples grow on trees in the old garden", "f1", 1)
+    + ("ke1", 0.5),
+    (2, "k2", "v2", 2, "t2", "r2", "h2", "s2", 2, 2, "st2", "re2", "ships sail over the cold northern sea", "f2", 2)
+    + ("ke2", 0.7),
+]
+NAN = float("nan")
+NO_DECIMAL = ["price is not decimal(10,2)"] * 4
+NO_SCALE = ["v is not decimal(10,2)"] * 4
+CASES = {
+    "01-file-names/conf-a": Case({"t_a": orders(1, 2, 3)}),
+    "01-file-names/conf-b": Case({"t_b": [(1, "plain"), (2, "underscore"), (3, "dot")]}),
+    "01-file-names/conf-c": Case({"t_c": [(1, "colon")]}),
+    "01-file-names/conf-d": Case({"t_d": [(1, "percent"), (2, "plus"), (3, "curly")]}),
+    "01-file-names/conf-e": Case({"t_e": [(1, "percent"), (2, "plus")]}),
+    "02-decimal-comma/conf": Case(
+        {"csv_decimal": [(3, Decimal("7.50"))], "csv_double": [(3, 7.5)], "csv_cast": [(3, Decimal("7.50"))]}
+        | {"json_decimal": [(2, Decimal("3.14")), (3, Decimal("7.50"))]},
+        {"csv_decimal": NO_DECIMAL, "csv_cast": NO_DECIMAL, "csv_double": ["price is not double"] * 4},
+    ),
+    "04-join-types/conf-a": Case(refused=2, told="'cust'.* int.*'code'.* string"),
+    "04-join-types/conf-b": Case(refused=2, told="'cust'.* int.*'code'.* string"),
+    "04-join-types/conf-c": Case(refused=2, told="'k'.* double.*'k'.* bigint"),
+    "04-join-types/conf-e": Case(refused=2, told="'cust'.* int.*'code'.* string"),
+    "05-json-shapes/conf-a": Case({"t_a": []}, {"t_a": ["malformed line"]}),
+    "05-json-shapes/conf-b": Case({"t_b": [(1, "one"), (3, "three")]}, {"t_b": ["malformed line"] * 5}),
+    "05-json-shapes/conf-c": Case(
+        {
+            "t_c": [
+                *[(1, "12345678901234567890123"), (2, "1.10"), (3, "1e5"), (4, "true"), (5, '{"x": 1}')],
+                *[(6, '[1, "2", null]'), (9, "\0nul"), (10, "NaN"), (11, "0.30000000000000004")],
+            ]
+        },
+        {"t_c": ["malformed line"] * 2},
+    ),
+    "05-json-shapes/conf-d": Case(
+        {"t_d": [(4, 3)]}, {"t_d": ["id is not bigint", "id is not bigint", "v is not int", "v is not int"]}
+    ),
+    "08-parquet-types/conf-arr": Case(refused=4, told="'a' is array<int>, where array<string> is expected"),
+    "08-parquet-types/conf-case": Case(refused=4, told="'ID' differs from 'id' only in the case"),
+    "08-parquet-types/conf-dec": Case(refused=4, told=r"'d' is decimal\(38,8\), where decimal\(10,2\)"),
+    "08-parquet-types/conf-int96": Case(
+        {"t_int96": [(1, dt.datetime(1582, 10, 4, tzinfo=UTC)), (2, dt.datetime(2024, 2, 29, 1, 2, 3, tzinfo=UTC))]}
+    ),
+    "08-parquet-types/conf-mongo": Case({"t_mongo": [("a1", 1), ("a2", 2)]}),
+    "08-parquet-types/conf-nanos": Case(refused=4, told="'t' holds what timestamp cannot"),
+    "08-parquet-types/conf-nanos_utc": Case(refused=4, told="'t' holds what timestamp cannot"),
+    "08-parquet-types/conf-nulls": Case({"t_nulls": [(1, None), (2, None)]}),
+    "08-parquet-types/conf-old": Case({"t_old": [(1, dt.date(1, 1, 1)), (2, dt.date(1500, 2, 28))]}),
+    "08-parquet-types/conf-pandas": Case({"t_pandas": [(1, "a", 5), (2, "b", 7)]}),
+    "08-parquet-types/conf-time": Case(refused=4, told=r"'t' is time64\[us\]"),
+    "08-parquet-types/conf-uint": Case(refused=4, told=r"'u' is decimal\(20,0\), where bigint"),
+    "09-csv-dialects/conf": Case(
+        {
+            "t_cp": [(1, "Müller"), (2, "Zoë")],
+            "t_inch": [(1, '5" pipe', "a"), (2, "plain", "b"), (3, '6" pipe', "c"), (4, "1,5 m", "d")],
+            "t_start": [(2, "plain", "b"), (4, "x", "d")],
+            "t_odd": [(1, '5" pipe', "a"), (2, "two\nlines", "b"), (3, "x", "c")],
+            "t_mixed": [(1, "a", "x"), (2, "two\nlines", "y"), (3, "c", "z")],
+            "t_crlf": [(1, "two\r\nlines", "x"), (2, "b", "y")],
+            "t_back": [(2, "path C:\\\\dir\\\\", "y"), (3, "plain", "z")],
+            "t_null": [(1, None, "x"), (2, "NA", "y"), (3, "", "z"), (4, "", "w")],
+            "t_one": [("a",), (None,), ("b",), ("",), ("c",)],
+            "t_trail": [],
+            "t_cr": [(1, "a\rb", "x"), (2, "c", "y")],
+            "t_uni": [(1, "a\u2028b", "x"), (2, "c\x85d", "y"), (3, "e\x0cf", "z")],
+        },
+        {"t_start": ["malformed line"] * 2, "t_back": ["malformed line"], "t_trail": ["malformed line"] * 2},
+    ),
+    "09-csv-dialects/conf-head": Case(refused=2, told="cannot be published"),
+    "13-times/conf-b": Case(
+        {"utc_b": [(1, "2024-07-01 12:00:00", "Europe/Oslo", dt.datetime(2024, 7, 1, 10, tzinfo=UTC))]},
+        {"utc_b": ["t is not a local time in its zone"]},
+    ),
+    "14-delta-sources/conf-mapped": Case({"t_mapped": [(1, "a"), (2, "b")]}),
+    "14-delta-sources/conf-ntz": Case({"t_ntz": [(1, dt.datetime(2024, 7, 1, 12, tzinfo=UTC))]}),
+    "14-delta-sources/conf-parts": Case(
+        {"t_parts": [(1, "a/b=c %20", "p"), (2, "é ü", "q"), (3, "x:y", "r"), (4, None, "s"), (5, "plain", "t")]}
+    ),
+    "14-delta-sources/conf-vector": Case({"t_vector": [(1, "a"), (3, "c")]}),
+    "22-merge-null-key/conf": Case({"merged": [("a", 2), (None, 2)]}, before=({"as_of": dt.date(2024, 1, 1)},)),
+    "23-file-dates/conf": Case(refused=4, told="x_2023-02-29.csv: 2023-02-29 in its name is no day"),
+    "25-cast-yyyymm/conf": Case({"months": [(1, dt.date(2024, 7, 1))]}, {"months": ["month is not date"]}),
+    "26-json-nested/conf": Case(refused=4, told=r"a member 's\.y' that the schema lacks"),
+    "28-gz/conf": Case({"t_gz": [(1, "a"), (2, "b"), (3, "c")]}),
+    "28-gz/conf-upper": Case(refused=4, told=r"upper\.csv\.GZ: it is gzip"),
+    "32-decimal-scale/conf": Case(
+        {"cast_v": [(2, Decimal("1.23"))], "schema_v": [(2, Decimal("1.23"))]},
+        {"cast_v": NO_SCALE, "schema_v": NO_SCALE},
+    ),
+    "33-own-split/conf": Case(refused=2, told="split"),
+    "34-common-names/conf": Case(
+        {"raw_names": COMMON, "exact_names": COMMON, "near_names": COMMON}, before=({"as_of": dt.date(2024, 1, 1)},)
+    ),
+    "37-pulled-twice/conf": Case({"t_changes": [(1, "a3", 3), (2, "b", 1), (3, "c", 3)]}, before=({},)),
+    "37-pulled-twice/conf-history": Case({"t_history": [(1, "new", 2), (2, "b", 2)]}, before=({},)),
+    "37-pulled-twice/conf-twice": Case({"t_twice": [(1, "a2", 2), (None, "x", 1), (None, "y", 2)]}, before=({},)),
+}
+
+
+def copied(case: str, folder: Path) -> Path:
+    """A case in a folder of its own, its generated inputs made."""
+    place = folder / case
+    shutil.copytree(ROOT / "tests" / "cases" / case, place)
+    if (place / "gen.py").exists():
+        for made in ("in", "landing/a"):
+            (place / made).mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "gen.py"], cwd=place, check=True)
+    return place
+
+
+def built(spark: Any, place: Path, conf: str, **options: Any) -> Lake:
+    environment = Environment(lake=str(place / f"lake-{conf}"), landing=str(place / "landing"))
+    lake = Lake(environment.lake)
+    run(load_pipeline(place / f"{conf}.yaml"), environment, lake, lambda _: spark, Progress(watched=False), **options)
+    return lake
+
+
+def rows_of(lake: Lake, table: str) -> list[tuple[Any, ...]]:
+    found = lake.need_table(table).to_pyarrow_table()
+    names = [c for c in found.column_names if not is_own(c)]
+    return sorted((tuple(r.values()) for r in found.select(names).to_pylist()), key=repr)
+
+
+def reasons(lake: Lake, table: str) -> list[str]:
+    found = lake.open("ledger")
+    entries = found.to_pyarrow_table().to_pylist() if found else []
+    return sorted(e["reason"] for e in entries if e["table"] == table)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_right_value(spark, tmp_path, name):
+    folder, conf = name.split("/")
+    place, case = copied(folder, tmp_path), CASES[name]
+    if case.refused is not None:
+        with pytest.raises(HeadgateError, match=case.told) as e:
+            built(spark, place, conf)
+        assert e.value.exit_code == case.refused
+        assert "\n" not in str(e.value)
+        return
+    for options in case.before:
+        built(spark, place, conf, **options)
+    lake = built(spark, place, conf)
+    for table, wanted in case.tables.items():
+        found = rows_of(lake, table)
+        expected = sorted(wanted, key=repr)
+        assert len(found) == len(expected) and all(map(same, found, expected)), (table, found)
+        assert DeltaTable(lake.path(table)).protocol().min_reader_version == 1
+    for table, wanted in case.rejected.items():
+        assert reasons(lake, table) == sorted(wanted), table
+
+
+def test_times_with_an_offset_are_not_shifted_again(spark, tmp_path):
+    lake = built(spark, copied("13-times", tmp_path), "conf-a")
+    found = {r[0]: r[-1] for r in rows_of(lake, "utc_a")}
+    moment = lambda *parts: dt.datetime(2024, *parts, tzinfo=UTC)  # noqa: E731
+    assert found == {
+        **{1: moment(3, 31, 1, 30), 2: moment(10, 27, 0, 30), 3: moment(7, 1, 10), 4: moment(7, 1, 10)},
+        **{7: None, 8: moment(7, 1, 10), 9: moment(7, 1, 10)},
+    }
+    assert reasons(lake, "utc_a") == ["t is not a local time in its zone"] * 2
+
+
+def test_null_join_keys_match_nothing(spark, tmp_path):
+    lake = built(spark, copied("04-join-types", tmp_path), "conf-d")
+    assert {r[0]: r[-2:] for r in rows_of(lake, "joined") if r[1] is None} == {4: (None, False)}
+
+
+def test_imputed_numbers_are_exact(spark, tmp_path):
+    lake = built(spark, copied("11-imputation", tmp_path), "conf")
+    for table in ("by_median", "by_mean_group"):
+        assert {r[7] for r in rows_of(lake, table) if r[0] == 3} == {9007199254740993}, table
+    assert {r[2] for r in rows_of(lake, "by_mode") if r[0] == 3} == {dt.datetime(2024, 7, 1, 12, tzinfo=UTC)}
+
+
+@contextlib.contextmanager
+def machine_zone(name: str) -> Iterator[None]:
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = name
+    time.tzset()
+    try:
+        yield
+    finally:
+        os.environ.pop("TZ") if before is None else os.environ.update(TZ=before)
+        time.tzset()
+
+
+def test_a_filled_time_does_not_depend_on_the_machines_zone(spark, tmp_path):
+    with machine_zone("America/New_York"):
+        lake = built(spark, copied("29-machine-zone", tmp_path), "conf")
+        for table in ("by_mode", "by_mode_group"):
+            moments = {r[2] for r in rows_of(lake, table)}
+            assert moments <= {dt.datetime(2024, 7, 1, 12, tzinfo=UTC), dt.datetime(2024, 1, 1, tzinfo=UTC)}, table
+
+
+def test_samples_are_exact_with_equal_rows(spark, tmp_path):
+    lake = built(spark, copied("12-sampling", tmp_path), "conf")
+    two = [r[0] for r in rows_of(lake, "two_each")]
+    assert sorted(two) == ["cat", "cat", "dog", "dog"]
+    assert len(rows_of(lake, "half")) == 6
+    ones = sorted(str(r[1]).replace("-", "") for r in rows_of(lake, "one_each"))
+    assert ones == ["0.0", "1.0", "None", "nan"]
+    labels = [r[2] for r in rows_of(lake, "doubled")]
+    assert {label: labels.count(label) for label in set(labels)} == {"a": 4, "b": 3, None: 4}
+    weights = {r[2]: r[-1] for r in rows_of(lake, "one_each")}
+    assert weights.get(None, 0) is None and set(weights.values()) <= {0.75, 1.5, 1.0, None}
+
+
+def test_the_gate_compares_moments(spark, tmp_path):
+    lake = built(spark, copied("16-gate", tmp_path), "conf")
+    found = queries.sql(
+        lake,
+        "select name, success, unexpected_count from metrics where kind = 'expectation' "
+        "and (name like '%newest%' or name like '%between' or name like '%regex%')",
+        None,
+        None,
+    ).to_pylist()
+    newest = [r["success"] for r in found if "newest" in r["name"]]
+    assert newest == [True, True, False, False]
+    between = [r for r in found if r["name"] == "expect_column_values_to_be_between"]
+    assert [r["unexpected_count"] for r in between] == [1]
+    regexes = [r["unexpected_count"] for r in found if "regex" in r["name"]]
+    assert regexes == [1, 0, 0, 1]
+
+
+def test_a_clipped_whole_number_lies_within_its_bounds(spark, tmp_path):
+    lake = built(spark, copied("32-decimal-scale", tmp_path), "conf")
+    assert [r[-1] for r in rows_of(lake, "clipped")] == [5, 8, 12, 15, 15]
+
+
+def test_erasing_one_record_leaves_those_that_look_like_it(spark, tmp_path):
+    place = copied("36-erase-collision", tmp_path)
+    lake = built(spark, place, "conf")
+    before = {t: len(rows_of(lake, t)) for t in ("raw_tags", "raw_texts")}
+    for table, where in (("raw_tags", "len(tags) = 1 and tags[1] = 'a, b'"), ("raw_texts", "text = 'erase me'")):
+        found = erasure.reach(lake, table, where)
+        erasure.erase(spark, lake, found, where, "test", "test", "test", Progress(watched=False))
+        assert len(rows_of(lake, table)) == before[table] - 1
+    assert any(r[0] == ["a", "b"] for r in rows_of(lake, "raw_tags"))
