@@ -254,6 +254,7 @@ def held(values: pa.Array, field: T.StructField, path: str) -> pa.Array:
     if values.type == pa.float16():
         values = values.cast(pa.float32())
     try:
+        values.validate(full=True)  # that texts are UTF-8, which nothing else sees to
         return values.cast(wanted)
     except pa.ArrowException as e:
         kind = field.dataType.simpleString()

@@ -46,10 +46,14 @@ def orders(*ids: int) -> list[tuple[int, str]]:
 
 
 COMMON = [
-    (1, "k1", "v1", 1, "t1", "r1", "h1", "s1", 1, 1, "st1", "re1", "apples grow on trees in the old garden", "f1", 1)
-    + ("ke1", 0.5),
-    (2, "k2", "v2", 2, "t2", "r2", "h2", "s2", 2, 2, "st2", "re2", "ships sail over the cold northern sea", "f2", 2)
-    + ("ke2", 0.7),
+    (
+        *(i, f"k{i}", f"v{i}", i, f"t{i}", f"r{i}", f"h{i}", f"s{i}", i, i, f"st{i}", f"re{i}", text),
+        *(f"f{i}", i, f"ke{i}", score),
+    )
+    for i, text, score in (
+        (1, "apples grow on trees in the old garden", 0.5),
+        (2, "ships sail over the cold northern sea", 0.7),
+    )
 ]
 NAN = float("nan")
 NO_DECIMAL = ["price is not decimal(10,2)"] * 4
