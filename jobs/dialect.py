@@ -96,12 +96,15 @@ def closed(array: npt.NDArray[np.uint8], quotes: Ints, used: int, dialect: Diale
 def patterns(dialect: Dialect) -> tuple[re.Pattern[bytes], ...]:
     """A quoted value with what must follow it, its content so far, and a bare value."""
     q, d = re.escape(dialect.quote.encode()), re.escape(dialect.delimiter.encode())
+    bare = re.compile(rb"[^" + d + rb"\n]*")
+    if not q:
+        return bare, bare, bare
     inner = rb"(?:[^" + q + rb"]|" + q + q + rb")*"
     if dialect.escape and dialect.escape != dialect.quote:
         e = re.escape(dialect.escape.encode())
         inner = rb"(?:[^" + q + e + rb"]|" + e + rb".|" + q + q + rb")*"
     whole = re.compile(q + rb"(" + inner + rb")" + q + rb"(?=" + d + rb"|\r?\n|\r?\Z)", re.DOTALL)
-    return whole, re.compile(q + inner, re.DOTALL), re.compile(rb"[^" + d + rb"\n]*")
+    return whole, re.compile(q + inner, re.DOTALL), bare
 
 
 def one_by_one(buffer: bytes, dialect: Dialect, final: bool, longest: int) -> Records:

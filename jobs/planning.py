@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import Any
@@ -14,6 +14,8 @@ from jobs.lake import Lake, Published
 from jobs.pulled import source_name
 from jobs.sources import Landed, list_files, new_files
 from jobs.version import VERSION
+
+MOST_NOTES = 3
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class TablePlan:
     fresh: tuple[Landed, ...] = ()
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # files taken up before
     forced: bool = False  # built anew though nothing changed
+    notes: tuple[str, ...] = ()  # what a person should know though nothing stops
 
     @property
     def base(self) -> int:
@@ -82,7 +85,7 @@ def bytes_to_read(
         if source is not None:
             if not isinstance(source, FileSource) or source.format == "delta":
                 return None
-            listed = list_files(environment.landing, source, as_of)
+            listed = list_files(environment.landing, source, as_of).files
             total += sum(f.size for f in new_files(listed, lake.files_of(table)))
         total += lake.bytes_of(table)
     return total
@@ -105,12 +108,13 @@ def plan_ingest(
             raise InputMissing(f"table '{table}': {source_name(source)} cannot be asked for what it held on {as_of}")
         why = None if past else "its source is asked for what is new"
         return TablePlan(table=table, why=why, current=current, known=known)
-    listed = list_files(environment.landing, source, as_of)
+    found = list_files(environment.landing, source, as_of)
+    listed = found.files
+    notes = passed_over(found.passed_over, source.path)
     if not listed and current is None:
-        raise InputMissing(
-            f"table '{table}': no file matches '{source.path}' in {environment.landing}"
-            + (f" up to {as_of}" if as_of else "")
-        )
+        until = f" up to {as_of}" if as_of else ""
+        near = f" ({'; '.join(notes[:3])})" if notes else ""
+        raise InputMissing(f"table '{table}': no file matches '{source.path}' in {environment.landing}{until}{near}")
     if source.format == "delta" and not listed and known:
         raise InputMissing(f"table '{table}': the Delta table '{source.path}' has vanished from {environment.landing}")
     fresh = new_files(listed, known)
@@ -120,7 +124,14 @@ def plan_ingest(
         why = f"{len(fresh)} known files look different"
     else:
         why = f"{len(fresh)} new files"
-    return TablePlan(table=table, why=why, current=current, fresh=tuple(fresh), known=known)
+    return TablePlan(table=table, why=why, current=current, fresh=tuple(fresh), known=known, notes=notes)
+
+
+def passed_over(paths: Sequence[str], pattern: str) -> tuple[str, ...]:
+    """A line for each of the first files that nearly match a pattern, and one for the others."""
+    told = [f"{path} is not taken up: it does not match '{pattern}' exactly" for path in paths[:MOST_NOTES]]
+    more = len(paths) - len(told)
+    return (*told, *([f"{more} more files are not taken up for the same reason"] if more else []))
 
 
 def cut(pipeline: Pipeline, lake: Lake, table: str, as_of: date | None) -> date | None:

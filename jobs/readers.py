@@ -166,6 +166,8 @@ def regular(buffer: bytes, dialect: Dialect, width: int, bad: list[tuple[int, st
         bad.append((row.number - 1, row.text))
         return "skip"
 
+    if not buffer.endswith(b"\n"):  # an empty last value would be taken for a quoted one
+        buffer += b"\n"
     if not buffer.strip(b"\r\n") and width > 1:
         return pa.table([pa.array([], pa.string())] * width, names)
     return pc_csv.read_csv(

@@ -110,6 +110,8 @@ def run_once(
     try:
         for table in wanted:
             plan = plan_table(pipeline, environment, lake, table, as_of, force)
+            for note in plan.notes:
+                progress.tell("warning", table=table, message=note)
             if plan.why is None:
                 records.append(skipped(plan))
                 continue

@@ -73,20 +73,32 @@ def absolute(landing: str) -> str:
     return landing if "://" in landing else str(Path(landing).absolute())
 
 
-def list_files(landing: str, source: FileSource, as_of: date | None) -> list[Landed]:
-    """The files that match the source's pattern, in the order of their paths; with `as_of`, none of a later day."""
+@dataclass(frozen=True)
+class Listed:
+    """What lies where a source looks: files that match its pattern, in the order of their paths, and near misses."""
+
+    files: list[Landed]
+    passed_over: list[str]
+
+
+def list_files(landing: str, source: FileSource, as_of: date | None) -> Listed:
+    """List the files that match the source's pattern; with `as_of`, none of a later day.
+
+    A name with a day that the calendar has not is a match with a problem. Passed over are names that match only in
+    other letters, or with something else in place of the day.
+    """
     if source.format == "delta":
-        return list_delta(landing, source)
+        return Listed(list_delta(landing, source), [])
     files, root = open_landing(landing)
     pattern = re.compile(regex_of(source.path))
-    fixed = re.split(r"[*{]", source.path)[0]
-    folder = posixpath.join(root, posixpath.dirname(fixed))
-    selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
-    found = []
-    for info in files.get_file_info(selector):
+    loose = re.compile(regex_of(source.path.replace(DATE_PLACE, "*")), re.IGNORECASE)
+    folder = posixpath.join(root, posixpath.dirname(re.split(r"[*{]", source.path)[0]))
+    found, missed = [], []
+    for info in files.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True)):
         path = posixpath.relpath(info.path, root)
         match = pattern.match(path)
         if info.type != fs.FileType.File or not match:
+            missed += [path] if info.type == fs.FileType.File and loose.match(path) else []
             continue
         day, problem = None, None
         try:
@@ -96,19 +108,7 @@ def list_files(landing: str, source: FileSource, as_of: date | None) -> list[Lan
         if as_of is None or day is None or day <= as_of:
             modified = info.mtime or datetime.fromtimestamp(0)
             found.append(Landed(path, day, info.size, modified.astimezone(timezone.utc), problem=problem))
-    return sorted(found, key=lambda f: f.path)
-
-
-def passed_over(landing: str, source: FileSource) -> list[str]:
-    """The files that match the source's pattern but for the case of their letters."""
-    if source.format == "delta":
-        return []
-    files, root = open_landing(landing)
-    exact, loose = re.compile(regex_of(source.path)), re.compile(regex_of(source.path), re.IGNORECASE)
-    folder = posixpath.join(root, posixpath.dirname(re.split(r"[*{]", source.path)[0]))
-    infos = files.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
-    paths = [posixpath.relpath(i.path, root) for i in infos if i.type == fs.FileType.File]
-    return sorted(p for p in paths if loose.match(p) and not exact.match(p))
+    return Listed(sorted(found, key=lambda f: f.path), sorted(missed))
 
 
 def regex_of(path: str) -> str:
