@@ -70,7 +70,9 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = (), reads: int | 
 
     reads: about how many bytes the session will read, where that is known. Up to `FEW`, Java compiles quickly.
     """
-    logging.getLogger("DataFrameQueryContextLogger").setLevel(logging.CRITICAL)
+    # They tell an error that is raised as well, an interruption by pages.
+    for name in ("DataFrameQueryContextLogger", "py4j"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     from pyspark.sql import SparkSession
 
@@ -157,6 +159,17 @@ def quiet_jvm() -> Iterator[str | None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def abandon() -> None:
+    """End Java in the midst of what it does, after an interruption: its connection waits for an answer still."""
+    from pyspark import SparkContext
+
+    gateway: Any = SparkContext._gateway
+    process = getattr(gateway, "proc", None)
+    if process is not None:  # under spark-submit Java is the parent, and ends by itself
+        process.kill()
+        process.wait()
 
 
 def end(spark: Any) -> None:

@@ -72,7 +72,7 @@ def test_tables_are_only_names(tmp_path, name):
         (["diff", "../a@1", "../a@2"], "no name of a table"),
         (["trace", "--table", "../a", "--key", "a=b"], "no name of a table"),
         (["erase", "--table", "../a", "--where", "true", "--reason", "x"], "no name of a table"),
-        (["run", "p.yaml", "--release", "a'; drop"], "is no name"),
+        (["run", "p.yaml", "--release", "a'; drop"], "invalid name"),
         (["run", "p.yaml"], "may not leave the landing folder"),
     ],
 )
