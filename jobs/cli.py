@@ -22,7 +22,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from jobs.config import SECRETS_READ, Environment, json_schema, load_environment, load_pipeline, parse_date
-from jobs.errors import HeadgateError, InputMissing, Terminated, UsageError, storage_failure
+from jobs.errors import HeadgateError, InputMissing, Interrupted, Terminated, UsageError, storage_failure
 from jobs.lake import Lake
 from jobs.progress import Progress
 from jobs.version import VERSION
@@ -143,7 +143,7 @@ def spark_of(environment: Environment) -> Iterator[Callable[..., Any]]:
 
     try:
         yield start
-    except (KeyboardInterrupt, Terminated):
+    except (Interrupted, KeyboardInterrupt):
         if started:
             from jobs import session
 
@@ -163,7 +163,7 @@ def end_on_signals() -> None:
     def end(number: int, frame: FrameType | None) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, lambda number, frame: os._exit(128 + number))
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+        raise Interrupted if number == signal.SIGINT else Terminated
 
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
@@ -949,10 +949,10 @@ def exit_code() -> int:
         return e.code if isinstance(e.code, int) else 1
     except click.exceptions.Exit as e:
         return e.exit_code
-    except (click.Abort, KeyboardInterrupt) as e:
-        return failed(e, "interrupted", 130)
-    except Terminated as e:
-        return failed(e, "terminated", e.exit_code)
+    except Interrupted as e:
+        return failed(e, e.status, e.exit_code)
+    except (click.Abort, KeyboardInterrupt) as e:  # before the handlers were set
+        return failed(e, Interrupted.status, Interrupted.exit_code)
     except click.ClickException as e:
         if type(e).__name__ == "NoArgsIsHelpError":  # click 8.1 has none
             click.echo(e.format_message())

@@ -5,7 +5,8 @@ HeadgateError           1  the program failed
 ├── GateBlocked         3  a suite refused what was staged; nothing was published
 ├── InputMissing        4  what was named is not there or unreadable: a file, a table, a version, a release, a row
 └── LostRace            5  another run won; safe to try again
-Terminated            143  the system asked the program to end (SIGTERM); KeyboardInterrupt is 130
+Interrupted           130  the user ended the program (Ctrl-C)
+└── Terminated        143  the system asked it to end (SIGTERM)
 """
 
 import contextlib
@@ -33,10 +34,16 @@ class LostRace(HeadgateError):
     exit_code = 5
 
 
-class Terminated(BaseException):
-    """SIGTERM. Like KeyboardInterrupt no `Exception`, so that nothing that mends errors takes it for one."""
+class Interrupted(BaseException):
+    """No `Exception`, so that nothing that mends errors takes it for one; no KeyboardInterrupt, which py4j tells."""
 
+    exit_code = 130
+    status = "interrupted"
+
+
+class Terminated(Interrupted):
     exit_code = 143
+    status = "terminated"
 
 
 STORAGE = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Permission denied")

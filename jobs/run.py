@@ -16,14 +16,13 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from jobs.config import Environment, Pipeline
-from jobs.errors import HeadgateError, LostRace, Terminated, UsageError, storage_failure
+from jobs.errors import HeadgateError, Interrupted, LostRace, UsageError, storage_failure
 from jobs.lake import Lake, now
 from jobs.planning import TablePlan, bytes_to_read, plan_table
 from jobs.progress import Progress
 from jobs.sources import absolute
 from transforms.step import nearest
 
-ENDED = {KeyboardInterrupt.__name__: "interrupted", Terminated.__name__: "terminated"}  # as the table of runs says it
 SILENCE = timedelta(days=7)  # after which a run on another machine that has not finished is taken for dead
 
 
@@ -126,7 +125,7 @@ def run_once(
     latest = lake.latest_release(pipeline.name)
     wanted = chosen_tables(pipeline, tables)
     records: list[dict[str, Any]] = []
-    builder = None
+    builder, recorded = None, False
     common = {"run_id": run_id, "pipeline": pipeline.name, "user": user(), "as_of": as_of}
     error: BaseException | None = None
     name = latest["release"] if latest else None
@@ -145,6 +144,7 @@ def run_once(
                 for erasure in lake.unfinished_erasures:
                     raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
                 begins = {"event": "started", "status": "running", "at": now(), "process": this_process()}
+                recorded = True  # first: an interruption may come in the midst of it
                 lake.record("runs", [{**common, **begins}])
                 with progress.phase("spark", "start"):
                     spark = start_spark(bytes_to_read(pipeline, environment, lake, wanted, as_of))
@@ -199,9 +199,8 @@ def run_once(
         error = failure
         raise failure from e
     finally:
-        if builder is not None:
-            name_of = type(error).__name__
-            status = "succeeded" if error is None else ENDED.get(name_of, name_of)
+        if recorded:
+            status = error.status if isinstance(error, Interrupted) else type(error).__name__ if error else "succeeded"
             message = str(error)[:2000] if isinstance(error, HeadgateError) else ""
             finished = {"event": "finished", "status": status, "at": now(), "message": message}
             details = {"release": name if error is None else None, "tables": json.dumps(records, default=str)}

@@ -168,6 +168,9 @@ def abandon() -> None:
     gateway: Any = SparkContext._gateway
     process = getattr(gateway, "proc", None)
     if process is not None:  # under spark-submit Java is the parent, and ends by itself
+        server: Any = getattr(SparkContext._active_spark_context, "_accumulatorServer", None)
+        if server is not None:
+            server.handle_error = lambda *connection: None  # it would print that Java is gone
         process.kill()
         process.wait()
 

@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from datetime import timedelta
 
 import pyarrow as pa
 import pytest
@@ -13,7 +16,8 @@ from deltalake import write_deltalake
 from jobs import cli, doctor, planning, queries
 from jobs.config import SecretReference
 from jobs.errors import HeadgateError, InputMissing, storage_failure
-from jobs.lake import Lake
+from jobs.lake import Lake, now
+from jobs.run import is_dead, this_process
 from tests.conftest import ROOT
 
 PIPELINE = str(ROOT / "conf" / "flights.yaml")
@@ -255,6 +259,89 @@ def test_what_is_there_is_told_as_table_and_as_json(night):
     assert json.loads(headgate("sql", query, "--json", "--release", "flights-1", *lake).stdout) == [{"n": 2699}]
     up_to_date = headgate("run", PIPELINE, "--landing", str(night / "landing"), *lake)
     assert up_to_date.returncode == 0 and "nothing to build" in up_to_date.stdout
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+from jobs import cli, session
+
+def start(*arguments):
+    Path("started").touch()
+    time.sleep(60)
+
+session.start = start
+cli.main()
+"""
+SLOW = """
+import time
+from pathlib import Path
+
+def rows(after):
+    Path({started!r}).touch()
+    time.sleep(60)
+    yield {{"id": 1}}
+"""
+PULLED = """
+pipeline: p
+tables:
+  t: {suite: null, source: {format: python, function: "slow.py:rows", schema: "id INT"}}
+"""
+
+
+def ended_by(number, folder, *command):
+    """A run that gets a signal once it waits; its exit code and standard error without progress."""
+    (folder / "started").unlink(missing_ok=True)
+    (folder / "p.yaml").write_text(PULLED)
+    (folder / "slow.py").write_text(SLOW.format(started=str(folder / "started")))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, *command, "run", "p.yaml"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(600):
+        if (folder / "started").exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    return process.returncode, "".join(line for line in error.splitlines(True) if not line.startswith("{"))
+
+
+def ends(folder):
+    rows = Lake(str(folder / "lake")).system("runs").sort_by("at").to_pylist()
+    return [r["status"] for r in rows if r["event"] == "finished"]
+
+
+def test_a_run_that_is_ended_says_so_in_one_line_and_in_the_table_of_runs(tmp_path):
+    waiting = ["-c", WAITING]
+    assert ended_by(signal.SIGINT, tmp_path, *waiting) == (130, "headgate: interrupted\n")
+    assert ended_by(signal.SIGTERM, tmp_path, *waiting) == (143, "headgate: terminated\n")
+    assert ended_by(signal.SIGKILL, tmp_path, *waiting) == (-9, "")
+    assert ends(tmp_path) == ["interrupted", "terminated"]
+    # The next run of the pipeline tells of the one that could not.
+    assert ended_by(signal.SIGTERM, tmp_path, *waiting)[0] == 143
+    assert ends(tmp_path) == ["interrupted", "terminated", "died", "terminated"]
+
+
+def test_an_interruption_of_spark_is_one_line_too(tmp_path):
+    assert ended_by(signal.SIGINT, tmp_path, "-m", "jobs.cli") == (130, "headgate: interrupted\n")
+    assert ends(tmp_path) == ["interrupted"]
+
+
+def test_a_run_is_dead_when_its_process_is_gone():
+    at = now()
+    host, pid, began = this_process().split(" ")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for process, age, dead in (
+        (f"{host} {pid} {began}", 0, False),
+        (f"{host} {pid} 1", 0, True),  # the number was given to another process since
+        (f"{host} {ended.pid} {began}", 0, True),
+        (f"another-host {pid} {began}", 6, False),
+        (f"another-host {pid} {began}", 8, True),
+        (None, 8, True),
+    ):
+        assert is_dead({"process": process, "at": at - timedelta(days=age)}, at) is dead, process
 
 
 def test_doctor_says_what_it_found_and_fails_where_anything_needed_is_missing(tmp_path, here, monkeypatch):
