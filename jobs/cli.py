@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from jobs.config import SECRETS_READ, Environment, json_schema, load_environment, load_pipeline, parse_date
+from jobs.config import SECRETS_READ, Environment, FileSource, json_schema, load_environment, load_pipeline, parse_date
 from jobs.errors import HeadgateError, InputMissing, Interrupted, Terminated, UsageError, storage_failure
 from jobs.lake import Lake
 from jobs.progress import Progress
@@ -262,9 +262,17 @@ def run(
     show_default=True,
     help="Of --text: what a token is; auto takes scripts without spaces by characters.",
 )
-@click.option("--ignore", metavar="WHAT,…", help="Of --exact: case, spaces, unicode, punctuation make no difference.")
+@click.option("--ignore", metavar="WHAT,…", help="What makes no difference: case, spaces, unicode, punctuation.")
+@click.option(
+    "--nulls",
+    type=click.Choice(["distinct", "equal"]),
+    default=None,
+    help="Of --exact: rows without a value are not compared (distinct, the default), or are one (equal).",
+)
 @click.option("--keep", metavar="ORDER", help="Which row stays, as ORDER BY (default: of --text 'length desc').")
 @click.option("--key", metavar="COL,…", help="Columns that identify a row of a file (default: its whole content).")
+@click.option("--schema", metavar="DDL", help="Types of columns of csv and jsonl: 'id INT, at DATE'; others are text.")
+@click.option("--delimiter", metavar="CHAR", help="Of csv (default: the one in the header of , ; tab |).")
 @click.option(
     "--cluster", metavar="COL", help="Of --text: remove nothing, write into this column which row would stay."
 )
@@ -281,8 +289,11 @@ def dedup(
     shingle: int,
     unit: str,
     ignore: str | None,
+    nulls: str | None,
     keep: str | None,
     key: str | None,
+    schema: str | None,
+    delimiter: str | None,
     cluster: str | None,
     json_: bool,
 ) -> None:
@@ -304,28 +315,47 @@ def dedup(
 
     if (exact is None) == (text is None):
         raise UsageError("give exactly one of --exact and --text")
-    for option, value, goes_with in (("--ignore", ignore, exact), ("--cluster", cluster, text)):
-        if value and not goes_with:
-            raise UsageError(f"{option} goes with {'--exact' if option == '--ignore' else '--text'}")
+    for option, value, goes_with in (("--nulls", nulls, "--exact"), ("--cluster", cluster, "--text")):
+        if value and not (exact if goes_with == "--exact" else text):
+            raise UsageError(f"{option} can only be combined with {goes_with}")
+    columns = listed(exact or text)
+    if not columns:
+        raise UsageError(f"{'--text' if exact is None else '--exact'}: name at least one column")
+    options: dict[str, Any] = {"columns": columns}
     if exact is not None:
-        options = {"columns": listed(exact), "ignore": listed(ignore), **({"keep": keep} if keep else {})}
-        steps = [("drop_duplicates", options)]
+        name, options["nulls"] = "drop_duplicates", nulls or "distinct"
     else:
-        near = {"columns": listed(text), "similarity": similarity, "measure": measure, "shingle": shingle, "unit": unit}
-        options = {**near, "cluster": cluster, **({"keep": keep} if keep else {})}
-        steps = [("drop_near_duplicates", options)]
+        near = {"similarity": similarity, "measure": measure, "shingle": shingle, "unit": unit, "cluster": cluster}
+        name, options = "drop_near_duplicates", {**options, **near}
+    options |= {"ignore": listed(ignore)} if ignore else {}
+    options |= {"keep": keep} if keep else {}
     environment = environment_of(env, lake, None)
-    where = Lake(environment.lake)
-    pipeline, folder = deduplication.pipeline_of(source, into, where, listed(key), steps)
+    where = lake_of(environment, exists=False)
+    pipeline, folder = deduplication.pipeline_of(
+        source, into, where, listed(key), [(name, options)], schema or "", delimiter
+    )
+    begins = str(pipeline.tables[into].from_)
+    taken = pipeline.tables[begins].source if begins in pipeline.tables else None
+    if isinstance(taken, FileSource) and Path(source).is_dir():
+        notice = deduplication.passed_over(folder, taken)
+        if notice:
+            click.echo(notice, err=True)
     environment = environment.model_copy(update={"landing": folder})
     with spark_of(environment) as start:
         outcome = runs.run(pipeline, environment, where, start, Progress())
+    deduplication.need_some_rows(where, outcome, source, begins)
+    without = deduplication.without_value(where, begins, columns, every=exact is None)
     found = where.published(into)
     biggest = deduplication.clusters(where, into, found.facts["build"], cluster) if found else []
     if json_:
-        click.echo(json.dumps({**dataclasses.asdict(outcome), "biggest": biggest}, default=str))
+        click.echo(
+            json.dumps({**dataclasses.asdict(outcome), "biggest": biggest, "without_value": without}, default=str)
+        )
         return
     summary(outcome)
+    if without:
+        how = "compared as equal" if nulls == "equal" else "not compared"
+        click.echo(f"{without:,} rows of {begins} have no value in {', '.join(columns)}: {how}")
     if biggest:
         click.echo("the rows that stand for most others:")
         show(biggest, False, ["row_id", "others", "weakest"])

@@ -69,7 +69,7 @@ def list_files(landing: str, source: FileSource, as_of: date | None) -> list[Lan
     if source.format == "delta":
         return list_delta(landing, source)
     files, root = open_landing(landing)
-    pattern = re.compile(regex_of(source.path))
+    pattern = re.compile(regex_of(source.path), re.IGNORECASE if source.any_case else 0)
     fixed = re.split(r"[*{]", source.path)[0]
     folder = posixpath.join(root, posixpath.dirname(fixed))
     selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)

@@ -314,13 +314,12 @@ def ends(folder):
 
 def test_a_run_that_is_ended_says_so_in_one_line_and_in_the_table_of_runs(tmp_path):
     waiting = ["-c", WAITING]
-    assert ended_by(signal.SIGINT, tmp_path, *waiting) == (130, "headgate: interrupted\n")
     assert ended_by(signal.SIGTERM, tmp_path, *waiting) == (143, "headgate: terminated\n")
     assert ended_by(signal.SIGKILL, tmp_path, *waiting) == (-9, "")
-    assert ends(tmp_path) == ["interrupted", "terminated"]
+    assert ends(tmp_path) == ["terminated"]
     # The next run of the pipeline tells of the one that could not.
     assert ended_by(signal.SIGTERM, tmp_path, *waiting)[0] == 143
-    assert ends(tmp_path) == ["interrupted", "terminated", "died", "terminated"]
+    assert ends(tmp_path) == ["terminated", "died", "terminated"]
 
 
 def test_an_interruption_of_spark_is_one_line_too(tmp_path):
