@@ -18,7 +18,7 @@ from jobs.increments import indexes
 from jobs.keeping import vacuum
 from jobs.lake import Lake
 from jobs.progress import Progress
-from jobs.run import run
+from jobs.run import dry_run, run
 from tests.transforms.test_near_duplicates import excerpts, greedy, perturbed
 
 NEAR = {"columns": ["text"], "recall": 0.9999999}
@@ -40,9 +40,13 @@ class Deduped:
         self.batches.append(range(len(self.texts), len(self.texts) + len(texts)))
         self.texts += texts
 
+    def plan(self):
+        given = (str(self.landing), "clean", self.lake, ["id"], self.steps, "id BIGINT")
+        pipeline, landing = dedup.pipeline_of(*given)
+        return pipeline, Environment(lake=self.lake.root, landing=landing)
+
     def run(self, **options):
-        pipeline, landing = dedup.pipeline_of(str(self.landing), "clean", self.lake, ["id"], self.steps)
-        environment = Environment(lake=self.lake.root, landing=landing)
+        pipeline, environment = self.plan()
         outcome = run(pipeline, environment, self.lake, lambda reads: self.spark, Progress(watched=False), **options)
         return {r["table"]: r for r in outcome.tables}
 
@@ -143,6 +147,8 @@ def test_what_repeated_an_erased_row_comes_back(spark, tmp_path):
     assert table.ids() == [0, 2]
     found = erasure.reach(table.lake, "clean_input", "id = 0", None)
     erasure.erase(spark, table.lake, found, "id = 0", "asked for", "a test", "tester", Progress(watched=False))
+    why = {p["table"]: p["why"] for p in dry_run(*table.plan(), table.lake, (), None, False)}
+    assert why == {"clean_input": "up to date", "clean": "rows were erased from it"}
     table.run()
     assert table.ids() == [2, 3]
     table.land([long])
