@@ -70,6 +70,9 @@ def pipeline_of(
     """
     if not re.match(TABLE_NAME, into):
         raise UsageError(f"--into: '{into}' is not a valid table name: use lower-case letters, digits and '_'")
+    stands = next((t for t in (into, f"{into}_input") if lake.open(t) is not None), None)
+    if stands and f"dedup_{into}" not in lake.system("runs")["pipeline"].to_pylist():
+        raise UsageError(f"--into: the table '{stands}' exists and is not of `headgate dedup`; choose another name")
     path = Path(given)
     tables: dict[str, Any] = {}
     if os.path.lexists(path):

@@ -120,14 +120,22 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = (), reads: int | 
         try:
             spark = builder.getOrCreate()
         except Exception as e:
-            told = Path(log).read_text(errors="replace").strip().splitlines()[-10:] if log else []
-            raise HeadgateError("\n".join([f"Spark did not start: {e}", *told])) from e
+            said = Path(log).read_text(errors="replace").strip().splitlines() if log else []
+            raise HeadgateError(f"Spark did not start: {gist(e, said)}") from RuntimeError("\n".join([str(e), *said]))
     spark.sparkContext.setLogLevel("OFF")
     if submitted:
         code = os.environ.get("HEADGATE_ZIP")
         if code:
             spark.sparkContext.addPyFile(code)
     return spark
+
+
+def gist(error: Exception, said: list[str]) -> str:
+    """The one line that tells most of why Java failed, of its error and of what it said."""
+    lines = [line.strip() for line in (*str(error).splitlines(), *said)]
+    thrown = [line for line in lines if re.search(r"^(Caused by: )?(java|org|scala)\.[\w.$]+:|^Exception ", line)]
+    plain = [line for line in said if line and not re.match(r"NOTE|Picked up|WARNING|\d\d", line)]
+    return re.sub(r"^.*?[A-Z]\w*(Exception|Error): ", "", [*thrown, *plain, *lines, "no reason is told"][0])
 
 
 def add(settings: dict[str, str], name: str, separator: str, ours: Iterable[str]) -> None:

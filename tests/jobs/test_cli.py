@@ -327,6 +327,16 @@ def test_an_interruption_of_spark_is_one_line_too(tmp_path):
     assert ends(tmp_path) == ["interrupted"]
 
 
+def test_a_java_that_does_not_start_is_told_in_one_line(tmp_path):
+    for settings, told in (("spark.master: nosuch", "Master must"), ("spark.driver.memory: 9x", "heap size")):
+        (tmp_path / "env").mkdir(exist_ok=True)
+        (tmp_path / "env" / "local.yaml").write_text(f"spark: {{{settings}}}\n")
+        (tmp_path / "p.yaml").write_text(PULLED)
+        (tmp_path / "slow.py").write_text("def rows(after):\n    yield {}\n")
+        done = headgate("run", "p.yaml", cwd=tmp_path)
+        assert done.returncode == 1 and told in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
 def test_a_run_is_dead_when_its_process_is_gone():
     at = now()
     host, pid, began = this_process().split(" ")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from jobs import build, cli, dedup, erasure, lake, trace
 from jobs.config import Environment
@@ -344,6 +344,15 @@ def test_what_cannot_be_done_is_said(tmp_path, given, options, told):
         steps = [("drop_near_duplicates", near)]
         dedup.pipeline_of(given, into, lake, key, steps, options.get("schema", ""), options.get("delimiter"))
     assert told in str(error.value) and "\n" not in str(error.value), str(error.value)
+
+
+def test_a_table_of_another_pipeline_is_not_replaced(tmp_path):
+    lake, steps = Lake(str(tmp_path / "lake")), [("drop_duplicates", {"columns": ["id"]})]
+    (tmp_path / "a.csv").write_text("id\n1\n")
+    for table in ("t", "u_input"):
+        write_deltalake(lake.path(table), pa.table({"id": [1]}))
+        with pytest.raises(UsageError, match=f"--into: the table '{table}' exists and is not of"):
+            dedup.pipeline_of(str(tmp_path / "a.csv"), table[0], lake, [], steps)
 
 
 @pytest.mark.parametrize(

@@ -484,7 +484,7 @@ def test_versions_tables_and_sql_answer(spark, night):
     with pytest.raises(UsageError, match="sql:"):
         queries.sql(lake, "select * from read_csv('/etc/passwd')", None, None)
     for engine in (queries.sql, functools.partial(queries.sql_by_spark, spark)):
-        with pytest.raises(InputMissing, match="sql: .*flihgts") as e:
+        with pytest.raises(InputMissing, match=r"sql: .*flihgts") as e:
             engine(lake, "select * from flihgts", None, None)
         assert "\n" not in str(e.value)
     with pytest.raises(InputMissing, match="did you mean 'flights'"):
