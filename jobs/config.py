@@ -24,6 +24,11 @@ from transforms.step import Comparer, Learner, Step, StepError, nearest
 from transforms.steps import STEPS, options_of
 
 DATE_PLACE = "{date}"
+TYPES = (  # the words with which a type begins in Spark's DDL
+    *("BOOLEAN", "TINYINT", "BYTE", "SMALLINT", "SHORT", "INT", "INTEGER", "BIGINT", "LONG", "FLOAT", "REAL", "DOUBLE"),
+    *("DECIMAL", "DEC", "NUMERIC", "STRING", "CHAR", "CHARACTER", "VARCHAR", "BINARY", "DATE", "TIME"),
+    *("TIMESTAMP", "TIMESTAMP_NTZ", "TIMESTAMP_LTZ", "INTERVAL", "ARRAY", "MAP", "STRUCT", "VARIANT", "VOID"),
+)
 UNWRITABLE = " ,;{}()\n\t="  # in names of columns that are published
 
 
@@ -561,7 +566,12 @@ def check_source(document: Yaml, place: tuple[Any, ...], source: Source) -> None
         return UsageError(f"{document.at(*place, option)}: {why}")
 
     columns = getattr(source, "columns", None)
-    present = [n for n, _ in ddl_columns(columns, document.at(*place, "schema"))] if columns else None
+    typed = ddl_columns(columns, document.at(*place, "schema")) if columns else []
+    present = [n for n, _ in typed] if columns else None
+    for column, kind in typed:
+        word = re.split(r"[^A-Za-z_]", kind.upper())[0]
+        if word not in TYPES:
+            raise wrong("schema", f"column '{column}': there is no type '{kind}'{nearest(word, TYPES)}")
     named = [("key", column) for column in source.key]
     if isinstance(source, FileSource):
         if source.format in ("csv", "jsonl") and not columns:

@@ -72,6 +72,11 @@ def test_a_good_pipeline_loads_in_building_order(write):
         ("suite: one", "suite: two", "there is no such suite"),
         ("schema: a STRING, b STRING", "schema: a STRING, a STRING", "the column 'a' stands twice"),
         ("schema: a STRING, b STRING", "schema: a", "is not 'name TYPE'"),
+        (
+            "a STRING, b STRING",
+            "a STRNG, b STRING",
+            "schema: column 'a': there is no type 'STRNG' — did you mean 'STRIN",
+        ),
         ("      schema: a STRING, b STRING\n", "", "schema is required for csv"),
         ("path: a/a_{date}.csv", "path: ../a.csv", "may not leave the landing folder"),
         ("path: a/a_{date}.csv", "path: ${NO_SUCH_VARIABLE}/a.csv", "NO_SUCH_VARIABLE is not set"),

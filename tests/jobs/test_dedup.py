@@ -294,6 +294,7 @@ def test_files_of_several_kinds_are_understood(tmp_path):
         ("a.csv", {"similarity": "high"}, "--similarity: "),
         ("a.csv", {"unit": "letters"}, "--unit: "),
         ("a.csv", {"schema": "txt INT"}, "--schema: there is no column 'txt' — did you mean 'text'"),
+        ("a.csv", {"schema": "id INTT"}, "--schema: column 'id': there is no type 'INTT' — did you mean 'INT'"),
         ("a.csv", {"schema": "id"}, "--schema: 'id' is not 'name TYPE'"),
         ("a.csv", {"delimiter": "::"}, "--delimiter: '::' is not one character"),
         ("c.parquet", {"schema": "id INT"}, "--schema: parquet files have types of their own"),
