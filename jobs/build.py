@@ -307,7 +307,7 @@ class Builder:
                     df = step.apply(df, frames)
             except (StepError, AnalysisException) as e:
                 told = str(e).splitlines()[0]
-                raise UsageError(f"table '{table}', step {i + 1} ({step.name}): {told}") from None
+                raise UsageError(f"tables.{table}.steps[{i}].{step.name}: {told}") from e
             frozen.append(step)
         if build_key:
             save_fitted(self.lake, table, build_key, frozen)

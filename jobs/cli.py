@@ -6,12 +6,14 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import sys
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -19,25 +21,53 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from jobs.config import Environment, json_schema, load_environment, load_pipeline, parse_date
-from jobs.errors import HeadgateError, UsageError
+from jobs.config import SECRETS_READ, Environment, FileSource, json_schema, load_environment, load_pipeline, parse_date
+from jobs.errors import HeadgateError, InputMissing, Interrupted, Terminated, UsageError, storage_failure
 from jobs.lake import Lake
 from jobs.progress import Progress
 from jobs.version import VERSION
 from transforms.step import nearest
 
 EXIT_CODES = """\b
-Exit codes: 0 done, 1 the program failed, 2 wrong usage or configuration,
-3 the gate blocked, 4 an input is missing, 5 lost a race (try again)."""
+Exit codes: 0 done; 1 the program failed, or what was checked or compared is not
+as it should be; 2 wrong usage or configuration; 3 the gate blocked; 4 a file,
+table, version, release or row is not there or unreadable; 5 lost a race (try
+again); 130, 143 interrupted (Ctrl-C, SIGTERM)."""
+
+
+def set_debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ["HEADGATE_DEBUG"] = "1"
+
+
+debug_option = click.Option(
+    ["--debug"],
+    is_flag=True,
+    expose_value=False,
+    callback=set_debug,
+    help="Show the whole chain of causes of an error (or HEADGATE_DEBUG=1).",
+)
+
+
+class Command(click.Command):
+    """A command that takes --debug, as the whole does before it."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx)[:-1], debug_option, *super().get_params(ctx)[-1:]]
 
 
 class Commands(click.Group):
     """A group whose misspelt commands and options come with a hint, in one line and with exit code 2."""
 
+    command_class = Command
+
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         found = super().get_command(ctx, name)
         if found is None:
-            raise UsageError(f"there is no command '{name}'{nearest(name, self.list_commands(ctx))}")
+            known = self.list_commands(ctx)
+            raise UsageError(
+                f"there is no command '{ctx.command_path} {name}'{nearest(name, known)} (commands: {', '.join(known)})"
+            )
         return found
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -59,6 +89,7 @@ as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for scr
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="headgate")
+@click.option(*debug_option.opts, is_flag=True, expose_value=False, callback=set_debug, help=debug_option.help)
 def headgate() -> None:
     """Prepare training data on Spark: gated, versioned, every row accounted for.
 
@@ -74,12 +105,24 @@ def headgate() -> None:
     """
 
 
-def environment_of(
-    env: str | None, lake: str | None, landing: str | None, pipeline: Path = Path("conf/pipeline.yaml")
-) -> Environment:
-    environment = load_environment(pipeline, env)
-    given = {k: v for k, v in (("lake", lake), ("landing", landing)) if v}
-    return environment.model_copy(update=given)
+def environment_of(env: str | None, lake: str | None, landing: str | None, pipeline: Path | None = None) -> Environment:
+    return load_environment(env, pipeline, lake=lake, landing=landing)
+
+
+def lake_of(environment: Environment, exists: bool = True) -> Lake:
+    """The lake; raises `InputMissing` where there is none though one is needed, or where a file has its name."""
+    if "://" not in environment.lake:
+        try:
+            os.scandir(environment.lake).close()
+        except FileNotFoundError as e:
+            if exists:
+                hint = "`headgate run` makes one, --lake names another"
+                raise InputMissing(f"there is no lake at {environment.lake}: {hint}") from e
+        except NotADirectoryError as e:
+            raise InputMissing(f"the lake {environment.lake} is a file, not a folder") from e
+        except OSError as e:
+            raise InputMissing(f"the lake {environment.lake} cannot be read: {e.strerror}") from e
+    return Lake(environment.lake)
 
 
 @contextlib.contextmanager
@@ -91,14 +134,39 @@ def spark_of(environment: Environment) -> Iterator[Callable[..., Any]]:
         if not started:
             from jobs import session
 
-            started.append(session.start(environment.spark_settings(), environment.secrets, reads))
+            with contextlib.ExitStack() as stack:
+                stack.callback(
+                    end_on_signals
+                )  # Spark sets a handler of its own, which asks Java in the midst of an answer
+                started.append(session.start(environment.spark_settings(), environment.secrets, reads))
         return started[0]
 
     try:
         yield start
-    finally:
+    except (Interrupted, KeyboardInterrupt):
+        if started:
+            from jobs import session
+
+            session.abandon()
+        raise
+    except BaseException:
         if started:
             started[0].stop()
+        raise
+    if started:
+        started[0].stop()
+
+
+def end_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM end the program in order, and a second one at once."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, lambda number, frame: os._exit(128 + number))
+        raise Interrupted if number == signal.SIGINT else Terminated
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
 
 
 @headgate.command()
@@ -138,13 +206,13 @@ def run(
     from jobs import run as runs
 
     if release and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", release):
-        raise UsageError(f"--release: '{release}' is no name: letters, digits, '_', '-' and '.'")
+        raise UsageError(f"--release: invalid name '{release}': use letters, digits, '_', '-' and '.'")
     checked = load_pipeline(pipeline)
     environment = environment_of(env, lake, landing, pipeline)
-    where = Lake(environment.lake)
+    where = lake_of(environment, exists=False)
     day = parse_date(as_of) if as_of else None
     if release and tables:
-        raise UsageError("--release names all tables together; it does not go with --table")
+        raise UsageError("--release names all tables together; it cannot be combined with --table")
     if dry_run:
         plans = runs.dry_run(checked, environment, where, tables, day, rebuild)
         show(plans, json_, ["table", "build", "why"])
@@ -194,9 +262,17 @@ def run(
     show_default=True,
     help="Of --text: what a token is; auto takes scripts without spaces by characters.",
 )
-@click.option("--ignore", metavar="WHAT,…", help="Of --exact: case, spaces, unicode, punctuation make no difference.")
+@click.option("--ignore", metavar="WHAT,…", help="What makes no difference: case, spaces, unicode, punctuation.")
+@click.option(
+    "--nulls",
+    type=click.Choice(["distinct", "equal"]),
+    default=None,
+    help="Of --exact: rows without a value are not compared (distinct, the default), or are one (equal).",
+)
 @click.option("--keep", metavar="ORDER", help="Which row stays, as ORDER BY (default: of --text 'length desc').")
 @click.option("--key", metavar="COL,…", help="Columns that identify a row of a file (default: its whole content).")
+@click.option("--schema", metavar="DDL", help="Types of columns of csv and jsonl: 'id INT, at DATE'; others are text.")
+@click.option("--delimiter", metavar="CHAR", help="Of csv (default: the one in the header of , ; tab |).")
 @click.option(
     "--cluster", metavar="COL", help="Of --text: remove nothing, write into this column which row would stay."
 )
@@ -213,8 +289,11 @@ def dedup(
     shingle: int,
     unit: str,
     ignore: str | None,
+    nulls: str | None,
     keep: str | None,
     key: str | None,
+    schema: str | None,
+    delimiter: str | None,
     cluster: str | None,
     json_: bool,
 ) -> None:
@@ -236,28 +315,47 @@ def dedup(
 
     if (exact is None) == (text is None):
         raise UsageError("give exactly one of --exact and --text")
-    for option, value, goes_with in (("--ignore", ignore, exact), ("--cluster", cluster, text)):
-        if value and not goes_with:
-            raise UsageError(f"{option} goes with {'--exact' if option == '--ignore' else '--text'}")
+    for option, value, goes_with in (("--nulls", nulls, "--exact"), ("--cluster", cluster, "--text")):
+        if value and not (exact if goes_with == "--exact" else text):
+            raise UsageError(f"{option} can only be combined with {goes_with}")
+    columns = listed(exact or text)
+    if not columns:
+        raise UsageError(f"{'--text' if exact is None else '--exact'}: name at least one column")
+    options: dict[str, Any] = {"columns": columns}
     if exact is not None:
-        options = {"columns": listed(exact), "ignore": listed(ignore), **({"keep": keep} if keep else {})}
-        steps = [("drop_duplicates", options)]
+        name, options["nulls"] = "drop_duplicates", nulls or "distinct"
     else:
-        near = {"columns": listed(text), "similarity": similarity, "measure": measure, "shingle": shingle, "unit": unit}
-        options = {**near, "cluster": cluster, **({"keep": keep} if keep else {})}
-        steps = [("drop_near_duplicates", options)]
+        near = {"similarity": similarity, "measure": measure, "shingle": shingle, "unit": unit, "cluster": cluster}
+        name, options = "drop_near_duplicates", {**options, **near}
+    options |= {"ignore": listed(ignore)} if ignore else {}
+    options |= {"keep": keep} if keep else {}
     environment = environment_of(env, lake, None)
-    where = Lake(environment.lake)
-    pipeline, folder = deduplication.pipeline_of(source, into, where, listed(key), steps)
+    where = lake_of(environment, exists=False)
+    pipeline, folder = deduplication.pipeline_of(
+        source, into, where, listed(key), [(name, options)], schema or "", delimiter
+    )
+    begins = str(pipeline.tables[into].from_)
+    taken = pipeline.tables[begins].source if begins in pipeline.tables else None
+    if isinstance(taken, FileSource) and Path(source).is_dir():
+        notice = deduplication.passed_over(folder, taken)
+        if notice:
+            click.echo(notice, err=True)
     environment = environment.model_copy(update={"landing": folder})
     with spark_of(environment) as start:
         outcome = runs.run(pipeline, environment, where, start, Progress())
+    deduplication.need_some_rows(where, outcome, source, begins)
+    without = deduplication.without_value(where, begins, columns, every=exact is None)
     found = where.published(into)
     biggest = deduplication.clusters(where, into, found.facts["build"], cluster) if found else []
     if json_:
-        click.echo(json.dumps({**dataclasses.asdict(outcome), "biggest": biggest}, default=str))
+        click.echo(
+            json.dumps({**dataclasses.asdict(outcome), "biggest": biggest, "without_value": without}, default=str)
+        )
         return
     summary(outcome)
+    if without:
+        how = "compared as equal" if nulls == "equal" else "not compared"
+        click.echo(f"{without:,} rows of {begins} have no value in {', '.join(columns)}: {how}")
     if biggest:
         click.echo("the rows that stand for most others:")
         show(biggest, False, ["row_id", "others", "weakest"])
@@ -318,7 +416,10 @@ def sample(name: str, into: Path, first: str, last: str) -> None:
     """
     from jobs.samples import write_flights
 
-    written = write_flights(into, parse_date(first), parse_date(last))
+    start, end = parse_date(first, "--from"), parse_date(last, "--to")
+    if start > end:
+        raise UsageError(f"--to: {last} is before --from {first}")
+    written = write_flights(into, start, end)
     click.echo(f"{written} new files in {into}")
 
 
@@ -367,15 +468,18 @@ def schema() -> None:
 @lake_options
 @as_json
 def doctor(env: str | None, lake: str | None, landing: str | None, json_: bool) -> None:
-    """Say what headgate needs, what it found on this machine, and what is missing (exit 1 if anything is)."""
+    """Say what headgate needs, what it found on this machine, and what is missing (exit 1 if anything is).
+
+    A landing folder may come later. Jars of Delta that are not here count as missing where they cannot be fetched.
+    """
     from jobs.doctor import examine
 
     environment = environment_of(env, lake, landing)
     findings = list(examine(environment.lake, environment.landing))
-    optional = {"landing"}
-    rows = [{"what": f.what, "state": "ok" if f.ok else "missing", "found": f.found} for f in findings]
+    states = ["ok" if f.ok else "missing" if f.needed else "not there yet" for f in findings]
+    rows = [{"what": f.what, "state": s, "found": f.found} for f, s in zip(findings, states, strict=True)]
     show(rows, json_, ["what", "state", "found"])
-    if any(not f.ok and f.what not in optional for f in findings):
+    if "missing" in states:
         sys.exit(1)
 
 
@@ -412,7 +516,7 @@ def tables(env: str | None, lake: str | None, landing: str | None, release: str 
     """List the tables with version, rows and the newest release that holds that version."""
     from jobs import queries
 
-    found = queries.tables(Lake(environment_of(env, lake, landing).lake), release)
+    found = queries.tables(lake_of(environment_of(env, lake, landing)), release)
     show(found, json_, ["table", "version", "rows", "release", "path"])
 
 
@@ -424,7 +528,7 @@ def versions(table: str, env: str | None, lake: str | None, landing: str | None,
     """List the versions of TABLE, newest first: rows, rejected rows, run and the releases that pin them."""
     from jobs import queries
 
-    found = queries.versions(Lake(environment_of(env, lake, landing).lake), table)
+    found = queries.versions(lake_of(environment_of(env, lake, landing)), table)
     columns = ["version", "at", "operation", "rows_in", "published", "rejected", "as_of", "run_id", "releases"]
     show(found, json_, columns)
 
@@ -436,7 +540,7 @@ def releases(env: str | None, lake: str | None, landing: str | None, json_: bool
     """List the releases, newest first, with the version of every table."""
     from jobs import queries
 
-    found = queries.releases(Lake(environment_of(env, lake, landing).lake))
+    found = queries.releases(lake_of(environment_of(env, lake, landing)))
     show(found, json_, ["release", "at", "as_of", "run_id", "tables"])
 
 
@@ -445,7 +549,7 @@ def releases(env: str | None, lake: str | None, landing: str | None, json_: bool
 @lake_options
 @click.option("--release", metavar="NAME", help="Query the versions that this release pins.")
 @click.option("--engine", type=click.Choice(["duckdb", "spark"]), default="duckdb", help="duckdb needs no JVM.")
-@click.option("--limit", type=int, default=1000, show_default=True, help="Rows at most; 0 for all.")
+@click.option("--limit", type=click.IntRange(0), default=1000, show_default=True, help="Rows at most; 0 for all.")
 @as_json
 def sql(
     query: str,
@@ -467,7 +571,7 @@ def sql(
     from jobs import queries
 
     environment = environment_of(env, lake, landing)
-    where = Lake(environment.lake)
+    where = lake_of(environment)
     if engine == "duckdb":
         answer = queries.sql(where, query, release, limit or None)
     else:
@@ -479,7 +583,7 @@ def sql(
 @headgate.command()
 @click.argument("table", required=False)
 @lake_options
-@click.option("--version", "version", type=int, help="The version of TABLE to bring back.")
+@click.option("--version", "version", type=click.IntRange(0), help="The version of TABLE to bring back.")
 @click.option("--release", metavar="NAME", help="Bring back what this release pins, of TABLE or of all its tables.")
 @as_json
 def restore(
@@ -501,13 +605,13 @@ def restore(
     """
     from jobs import queries
 
-    where = Lake(environment_of(env, lake, landing).lake)
     if (version is None) == (release is None) or (version is not None and table is None):
         raise UsageError("restore: give TABLE with --version, or --release (with TABLE for one table of it)")
+    where = lake_of(environment_of(env, lake, landing))
     if release is not None:
         pinned = {t["table"]: t["version"] for t in where.release(release)["tables"]}
         if table is not None and table not in pinned:
-            raise UsageError(f"release '{release}' has no table '{table}'{nearest(table, pinned)}")
+            raise InputMissing(f"release '{release}' has no table '{table}'{nearest(table, pinned)}")
         targets = [(t, v) for t, v in pinned.items() if table in (None, t)]
     else:
         targets = [(str(table), int(version or 0))]
@@ -540,10 +644,10 @@ def trace(
     """
     from jobs import trace as tracing
 
-    environment = environment_of(env, lake, landing)
-    where = Lake(environment.lake)
     if (row_id is None) == (not keys) or bool(keys) != bool(table):
         raise UsageError("trace: give ROW_ID, or --table with --key COLUMN=VALUE")
+    environment = environment_of(env, lake, landing)
+    where = lake_of(environment)
     ids = [row_id] if row_id else tracing.ids_of(where, str(table), pairs_of(keys))
     story = [{"row_id": i, **event} for i in ids for event in tracing.trace(where, environment.landing, i)]
     if json_:
@@ -603,7 +707,7 @@ def diff(
     """
     from jobs import diff as diffs
 
-    told = diffs.diff(Lake(environment_of(env, lake, landing).lake), a, b, key)
+    told = diffs.diff(lake_of(environment_of(env, lake, landing)), a, b, key)
     if json_:
         show(told, True, [])
     else:
@@ -630,7 +734,7 @@ def lineage(place: str, env: str | None, lake: str | None, landing: str | None, 
 
     from jobs.lineage import lineage as tree_of
 
-    tree = tree_of(Lake(environment_of(env, lake, landing).lake), place)
+    tree = tree_of(lake_of(environment_of(env, lake, landing)), place)
     if json_:
         click.echo(json.dumps(tree, ensure_ascii=False))
         return
@@ -675,7 +779,7 @@ def vacuum(
 
     environment = environment_of(env, lake, landing)
     days = environment.retention_days if retain_days is None else retain_days
-    rows = clean(Lake(environment.lake), days, grace_hours, tables, dry_run)
+    rows = clean(lake_of(environment), days, grace_hours, tables, dry_run)
     show(rows, json_, ["table", "versions", "kept", "files_removed", "mb_removed"])
 
 
@@ -714,7 +818,7 @@ def drop(
 
     if bool(names) == (keep is not None or older_than is not None):
         raise UsageError("release drop: give the names of releases, or --keep, --older-than or both")
-    where = Lake(environment_of(env, lake, landing).lake)
+    where = lake_of(environment_of(env, lake, landing))
     show(drop_releases(where, names, keep, older_than, pipeline, dry_run), json_, ["release", "pipeline", "at"])
 
 
@@ -733,8 +837,8 @@ def verify(
     """
     from jobs.verify import verify as check
 
-    environment = environment_of(env, lake, landing, rebuild or Path("conf/pipeline.yaml"))
-    where = Lake(environment.lake)
+    environment = environment_of(env, lake, landing, rebuild)
+    where = lake_of(environment)
     where.release(name)
     pipeline = load_pipeline(rebuild) if rebuild else None
     with spark_of(environment) as start:
@@ -782,8 +886,10 @@ def erase(
     from jobs import erasure
     from jobs.run import user
 
+    if not resume and (table is None or (where is None) == (keys is None) or reason is None):
+        raise UsageError("erase: give --table, --reason, and one of --where and --keys")
     environment = environment_of(env, lake, landing)
-    place = Lake(environment.lake)
+    place = lake_of(environment)
     progress = Progress()
     if resume:
         waiting = place.unfinished_erasures
@@ -794,8 +900,7 @@ def erase(
         else:
             click.echo("no erasure is unfinished")
         return
-    if table is None or (where is None) == (keys is None) or reason is None:
-        raise UsageError("erase: give --table, --reason, and one of --where and --keys")
+    assert table is not None and reason is not None
     if place.unfinished_erasures:
         raise UsageError("an erasure is not finished: headgate erase --resume")
     found = erasure.reach(place, table, where, keys)
@@ -854,6 +959,7 @@ def text_of(value: Any) -> str:
 
 def main() -> None:
     """The console script."""
+    end_on_signals()
     code = exit_code()
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
@@ -867,28 +973,47 @@ def main() -> None:
 def exit_code() -> int:
     """Run the command; tell what went wrong in one line, and return the exit code of its class."""
     try:
-        headgate.main(standalone_mode=False)
+        headgate.main(prog_name="headgate", standalone_mode=False)
         return 0
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else 1
     except click.exceptions.Exit as e:
         return e.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("headgate: interrupted", err=True)
-        return 130
+    except Interrupted as e:
+        return failed(e, e.status, e.exit_code)
+    except (click.Abort, KeyboardInterrupt) as e:  # before the handlers were set
+        return failed(e, Interrupted.status, Interrupted.exit_code)
     except click.ClickException as e:
+        if type(e).__name__ == "NoArgsIsHelpError":  # click 8.1 has none
+            click.echo(e.format_message())
+            return 2
         command = e.ctx.command_path if isinstance(e, click.UsageError) and e.ctx else "headgate"
-        click.echo(f"headgate: {e.format_message()} (see '{command} --help')", err=True)
-        return 2
+        return failed(e, f"{' '.join(e.format_message().split())} (see '{command} --help')", 2)
     except HeadgateError as e:
-        click.echo(f"headgate: {e}", err=True)
-        return e.exit_code
+        return failed(e, str(e), e.exit_code)
     except BrokenPipeError:
         return 0
     except Exception as e:
-        traceback.print_exc()
-        click.echo(f"headgate: failed: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}", err=True)
-        return 1
+        failure = storage_failure(e, "")
+        if failure is not None:
+            return failed(e, str(failure), failure.exit_code)
+        line = next(iter(str(e).splitlines()), "")
+        return failed(e, f"failed: {type(e).__name__}: {line} (--debug shows the whole error)", 1)
+
+
+def failed(error: BaseException, line: str, code: int) -> int:
+    """Tell an error in one line, after its whole chain of causes if that was asked for; returns its exit code."""
+    if os.environ.get("HEADGATE_DEBUG", "") not in ("", "0"):
+        click.echo(without_secrets("".join(traceback.format_exception(error))).rstrip(), err=True)
+    click.echo(without_secrets(f"headgate: {line}"), err=True)
+    return code
+
+
+def without_secrets(text: str) -> str:
+    """A text without the secrets that were read by reference, and without passwords in URLs."""
+    for secret in filter(None, SECRETS_READ):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    return re.sub(r"(//[^/@\s:]*:)[^/@\s]*(?=@)|((?i:password|token|secret)=)[^&\s'\"]+", r"\1\2***", text)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,20 @@ from transforms.step import Comparer, Learner, Step, StepError, nearest
 from transforms.steps import STEPS, options_of
 
 DATE_PLACE = "{date}"
+TYPES = (  # the words with which a type begins in Spark's DDL
+    *("BOOLEAN", "TINYINT", "BYTE", "SMALLINT", "SHORT", "INT", "INTEGER", "BIGINT", "LONG", "FLOAT", "REAL", "DOUBLE"),
+    *("DECIMAL", "DEC", "NUMERIC", "STRING", "CHAR", "CHARACTER", "VARCHAR", "BINARY", "DATE", "TIME"),
+    *("TIMESTAMP", "TIMESTAMP_NTZ", "TIMESTAMP_LTZ", "INTERVAL", "ARRAY", "MAP", "STRUCT", "VARIANT", "VOID"),
+)
 UNWRITABLE = " ,;{}()\n\t="  # in names of columns that are published
 
 
+SECRETS_READ: set[str] = set()  # what this process has read by reference, so that no output repeats it
+
+
 class Model(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    # An input may be a secret that was written where its reference belongs.
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
 
 class SecretReference(Model):
@@ -38,6 +47,11 @@ class SecretReference(Model):
     file: str | None = None
 
     def read(self, name: str) -> str:
+        value = self.value(name)
+        SECRETS_READ.add(value)
+        return value
+
+    def value(self, name: str) -> str:
         if (self.env is None) == (self.file is None):
             raise UsageError(f"{name}: give exactly one of env and file")
         if self.env is not None:
@@ -45,9 +59,11 @@ class SecretReference(Model):
                 raise UsageError(f"{name}: the environment variable {self.env} is not set")
             return os.environ[self.env]
         try:
-            return Path(self.file or "").read_text().strip()
+            return Path(self.file or "").read_text(encoding="utf-8").strip()
         except OSError as e:
-            raise UsageError(f"{name}: cannot read {self.file}: {e.strerror}") from None
+            raise UsageError(f"{name}: cannot read {self.file}: {e.strerror}") from e
+        except UnicodeDecodeError:
+            raise UsageError(f"{name}: {self.file} is not UTF-8 text") from None  # the error quotes the secret
 
 
 KEY = pydantic.Field(default=(), description="Columns that identify a record; without them its whole content does")
@@ -69,6 +85,7 @@ class FileSource(Model):
     columns: str | None = pydantic.Field(
         default=None, alias="schema", description="Columns as Spark DDL, in the files' order; required for csv, jsonl"
     )
+    any_case: bool = pydantic.Field(default=False, description="Whether the pattern matches in any case of its letters")
     key: tuple[str, ...] = KEY
     on_missing_key: OnMissingKey = ON_MISSING_KEY
     delimiter: str = pydantic.Field(default=",", min_length=1, max_length=1, description="Of csv")
@@ -315,46 +332,81 @@ Yaml12.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: node.
 
 
 def read_yaml(file: Path) -> Yaml:
-    """Read a YAML file, putting environment variables for `${NAME}` and `${NAME:-default}`."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        folder = file.parent if file.parent.is_dir() else Path()
-        hint = nearest(file.name, [p.name for p in folder.glob("*.y*ml")])
-        raise UsageError(f"{file}: there is no such file{hint}") from None
-    except (OSError, UnicodeDecodeError) as e:
-        raise UsageError(f"{file}: cannot be read: {e}") from None
+    """Read a YAML file that holds a mapping, putting environment variables for `${NAME}` and `${NAME:-default}`."""
     lines: dict[tuple[Any, ...], int] = {}
     try:
+        text = file.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=Yaml12)
-        data = plain(root, (), lines, file) if root is not None else None
+        data = Reading(file, lines).plain(root, ()) if root is not None else None
+    except FileNotFoundError as e:
+        folder = file.parent if file.parent.is_dir() else Path()
+        hint = nearest(file.name, [p.name for p in folder.glob("*.y*ml")])
+        raise UsageError(f"{file}: there is no such file{hint}") from e
+    except OSError as e:
+        raise UsageError(f"{file}: cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise UsageError(f"{file}: not a text file in UTF-8 (byte {e.start:,})") from e
+    except yaml.reader.ReaderError as e:
+        line = text.count("\n", 0, e.position) + 1
+        raise UsageError(f"{file}:{line}: not valid YAML: it holds the character U+{e.character:04X}") from e
     except yaml.MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise UsageError(f"{file}{line}: not valid YAML: {e.problem}") from None
+        raise UsageError(f"{file}{line}: not valid YAML: {e.problem}") from None  # the error quotes the file
+    except (RecursionError, ValueError, LookupError) as e:
+        raise UsageError(f"{file}: not valid YAML: nested too deeply, or a value that cannot be read") from e
+    if not isinstance(data, dict | None):
+        kind = "list" if isinstance(data, list) else "single value"
+        raise UsageError(f"{file}: must hold options as 'name: value', not a {kind}")
     return Yaml(file, data, lines)
 
 
-def plain(node: yaml.Node, place: tuple[Any, ...], lines: dict[tuple[Any, ...], int], file: Path) -> Any:
-    """The value of a YAML node, noting the line of every place below it."""
-    line = node.start_mark.line + 1
-    lines.setdefault(place, line)
-    if isinstance(node, yaml.MappingNode):
-        mapping: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            key = plain(key_node, (*place, "?"), {}, file)
-            if isinstance(key, dict | list):
-                raise UsageError(f"{file}:{line}: a key must be a plain word")
-            if key in mapping:
-                raise UsageError(f"{file}:{key_node.start_mark.line + 1}: the key '{key}' stands twice")
-            lines[(*place, key)] = key_node.start_mark.line + 1
-            mapping[key] = plain(value_node, (*place, key), lines, file)
-        return mapping
-    if isinstance(node, yaml.SequenceNode):
-        return [plain(item, (*place, i), lines, file) for i, item in enumerate(node.value)]
-    value = Yaml12("").construct_object(node, deep=True)
-    if isinstance(value, str):
-        return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", lambda m: variable(m, f"{file}:{line}"), value)
-    return value
+MOST_NODES = 100_000  # of a document, each alias counted as what it stands for
+
+
+@dataclasses.dataclass
+class Reading:
+    """One pass over a YAML document, noting the line of every place."""
+
+    file: Path
+    lines: dict[tuple[Any, ...], int]
+    nodes: int = 0
+    above: list[yaml.Node] = dataclasses.field(default_factory=list)
+
+    def plain(self, node: yaml.Node, place: tuple[Any, ...] | None) -> Any:
+        """The value of a node; `place`: where it stands, None inside a key."""
+        line = node.start_mark.line + 1
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            raise UsageError(f"{self.file}:{line}: more than {MOST_NODES:,} values: aliases stand for too much")
+        if any(node is other for other in self.above):
+            raise UsageError(f"{self.file}:{line}: an alias (*) stands inside what it stands for")
+        if place is not None:
+            self.lines.setdefault(place, line)
+        self.above.append(node)
+        value = self.value(node, place, line)
+        self.above.pop()
+        return value
+
+    def value(self, node: yaml.Node, place: tuple[Any, ...] | None, line: int) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            mapping: dict[Any, Any] = {}
+            for key_node, value_node in node.value:
+                at = key_node.start_mark.line + 1
+                key = self.plain(key_node, None)
+                if isinstance(key, dict | list):
+                    raise UsageError(f"{self.file}:{line}: a key must be a plain word")
+                if key in mapping:
+                    raise UsageError(f"{self.file}:{at}: duplicate key '{key}'")
+                if place is not None:
+                    self.lines[(*place, key)] = at
+                mapping[key] = self.plain(value_node, None if place is None else (*place, key))
+            return mapping
+        if isinstance(node, yaml.SequenceNode):
+            return [self.plain(n, None if place is None else (*place, i)) for i, n in enumerate(node.value)]
+        value = Yaml12("").construct_object(node, deep=True)
+        if isinstance(value, str):
+            return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", lambda m: variable(m, f"{self.file}:{line}"), value)
+        return value
 
 
 def variable(match: re.Match[str], where: str) -> str:
@@ -367,6 +419,9 @@ def variable(match: re.Match[str], where: str) -> str:
     return value
 
 
+MOST_MESSAGES = 3  # of what is wrong in a document, in one line
+
+
 def checked(model: Any, document: Yaml, data: Any, place: tuple[Any, ...]) -> Any:
     """`data` as `model` (a pydantic model or a step class); raises `UsageError` naming line, path and allowed names."""
     adapter = options_of(model) if dataclasses.is_dataclass(model) else pydantic.TypeAdapter(model)
@@ -374,7 +429,9 @@ def checked(model: Any, document: Yaml, data: Any, place: tuple[Any, ...]) -> An
         return adapter.validate_python(data if data is not None else {})
     except pydantic.ValidationError as e:
         messages = [f"{document.at(*place, *located(err))}: {explained(err, adapter)}" for err in e.errors()]
-        raise UsageError("\n".join(messages)) from None
+        more = [f"and {len(messages) - MOST_MESSAGES} more"] if len(messages) > MOST_MESSAGES else []
+        # Of a step the error's text would quote what was written.
+        raise UsageError("; ".join([*messages[:MOST_MESSAGES], *more])) from None
 
 
 def located(error: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -430,40 +487,70 @@ def allowed_names(schema: Mapping[str, Any], place: Sequence[Any]) -> list[str]:
     return list(node.get("properties", {}))
 
 
-def load_environment(pipeline: Path, name: str | None) -> Environment:
-    """`env/<name>.yaml` beside the pipeline; `local` may be absent and has defaults."""
-    file = pipeline.parent / "env" / f"{name or 'local'}.yaml"
-    if name is None and not file.is_file():
-        return Environment()
-    document = read_yaml(file)
-    return checked(Environment, document, document.data, ())
+def load_environment(name: str | None, pipeline: Path | None = None, **given: str | None) -> Environment:
+    """Return the environment: `given` (options) before environment variables, the file, and the defaults.
+
+    `HEADGATE_LAKE` and `HEADGATE_LANDING` are the variables. The file is `env/<name>.yaml` beside the pipeline, or
+    else `conf/env/<name>.yaml`; without a name it is `local.yaml`, which may be absent.
+    """
+    if name is not None and not re.fullmatch(r"[\w-][\w.-]*", name):
+        raise UsageError(f"--env: '{name}' is not a valid name; it stands for conf/env/NAME.yaml")
+    folders = list(dict.fromkeys([*([pipeline.parent / "env"] if pipeline else []), Path("conf/env")]))
+    files = [folder / f"{name or 'local'}.yaml" for folder in folders]
+    file = next((f for f in files if f.is_file()), None)
+    if file is None and name is not None:
+        known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
+        there = f" (environments: {', '.join(known)})" if known else ""
+        places = " or ".join(map(str, files))
+        raise UsageError(f"--env: there is no environment '{name}', no {places}{nearest(name, known)}{there}")
+    environment = Environment()
+    if file is not None:
+        document = read_yaml(file)
+        environment = checked(Environment, document, document.data, ())
+    empty = next((option for option, value in given.items() if value == ""), None)
+    if empty:
+        raise UsageError(f"--{empty}: the value is empty")
+    places_of = {n: given.get(n) or os.environ.get(f"HEADGATE_{n.upper()}") for n in ("lake", "landing")}
+    return environment.model_copy(update={n: value for n, value in places_of.items() if value})
 
 
 def load_pipeline(file: Path) -> Pipeline:
     """Read and check a pipeline in full; raises `UsageError` for the first thing that is wrong."""
     document = read_yaml(file)
+    if document.data is None:
+        raise UsageError(f"{file}: the file is empty")
+    return check_pipeline(document)
+
+
+def check_pipeline(document: Yaml, there: Mapping[str, list[str]] | None = None) -> Pipeline:
+    """Check a pipeline in full; raises `UsageError` for the first thing that is wrong.
+
+    there: columns that the document does not tell, by table: of tables that are in the lake, which may be read besides,
+    and of the document's own whose files tell them.
+    """
+    there = there or {}
     read: PipelineFile = checked(PipelineFile, document, document.data, ())
     names = list(read.tables)
+    readable = list(dict.fromkeys([*names, *there]))
     for name, table in read.tables.items():
-        check_table(document, name, table, names)
+        check_table(document, name, table, readable)
     steps = {name: build_steps(document, name, table) for name, table in read.tables.items()}
-    folder = (file.parent / read.suites).resolve()
+    folder = (document.file.parent / read.suites).resolve()
     suites = {name: suite_of(document, name, table, folder) for name, table in read.tables.items()}
     code = {name: code_of(document, name, table) for name, table in read.tables.items()}
     pipeline = Pipeline(name=read.pipeline, tables=read.tables, steps=steps, suites=suites, code=code)
     for name in names:
         for joined in pipeline.inputs(name):
-            if joined not in names:
-                raise UsageError(f"{document.at('tables', name)}: there is no table '{joined}'{nearest(joined, names)}")
+            if joined not in readable:
+                hint = nearest(joined, readable)
+                raise UsageError(f"{document.at('tables', name)}: there is no table '{joined}'{hint}")
     try:
         order = pipeline.order
     except graphlib.CycleError as e:
-        raise UsageError(
-            f"{document.at('tables')}: tables read each other in a circle: {' -> '.join(e.args[1])}"
-        ) from None
-    known: dict[str, list[str] | None] = {}
+        raise UsageError(f"{document.at('tables')}: circular dependency: {' -> '.join(e.args[1])}") from e
+    known: dict[str, list[str] | None] = {name: list(columns) for name, columns in there.items()}
     for name in order:
-        known[name] = follow_columns(document, name, pipeline, known)
+        known[name] = follow_columns(document, name, pipeline, known) or known.get(name)
     return pipeline
 
 
@@ -504,10 +591,15 @@ def check_source(document: Yaml, place: tuple[Any, ...], source: Source) -> None
         return UsageError(f"{document.at(*place, option)}: {why}")
 
     columns = getattr(source, "columns", None)
-    present = [n for n, _ in ddl_columns(columns, document.at(*place, "schema"))] if columns else None
+    typed = ddl_columns(columns, document.at(*place, "schema")) if columns else []
+    present = [n for n, _ in typed] if columns else None
     own = next(filter(is_own, present or ()), None)
     if own is not None:
         raise wrong("schema", f"the name '{own}' is headgate's own; names that start with '{OWN}' are, too")
+    for column, kind in typed:
+        word = re.split(r"[^A-Za-z_]", kind.upper())[0]
+        if word not in TYPES:
+            raise wrong("schema", f"column '{column}': there is no type '{kind}'{nearest(word, TYPES)}")
     named = [("key", column) for column in source.key]
     if isinstance(source, FileSource):
         if source.format in ("csv", "jsonl") and not columns:
@@ -566,7 +658,7 @@ def code_of(document: Yaml, name: str, table: Table) -> str | None:
         text = file.read_text(encoding="utf-8")
         functions = [node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
     except (OSError, UnicodeDecodeError, SyntaxError) as e:
-        raise UsageError(f"{where}: {file} cannot be read: {e}") from None
+        raise UsageError(f"{where}: {file} cannot be read: {e}") from e
     if function not in functions:
         raise UsageError(f"{where}: {file} has no function '{function}'{nearest(function, functions)}")
     return text
@@ -596,7 +688,7 @@ def suite_of(document: Yaml, name: str, table: Table, folder: Path) -> Suite | N
         suite_document = read_yaml(file)
         return load_suite(suite_document.data, lambda *place: suite_document.at(*place))
     except SuiteError as e:
-        raise UsageError(f"{e} (suite of table '{name}', {document.at('tables', name, 'suite')})") from None
+        raise UsageError(f"{e} (suite of table '{name}', {document.at('tables', name, 'suite')})") from e
 
 
 def follow_columns(
@@ -620,7 +712,7 @@ def follow_columns(
         try:
             have = step.names_after(have, others)
         except StepError as e:
-            raise UsageError(f"{document.at('tables', name, 'steps', i, next(iter(entry)))}: {e}") from None
+            raise UsageError(f"{document.at('tables', name, 'steps', i, next(iter(entry)))}: {e}") from e
         if isinstance(step, Learner) and SPLIT not in have and type(step).__name__ == "SampleStrata":
             where = document.at("tables", name, "steps", i)
             raise UsageError(f"{where}: resampling touches training rows only; put split_by_hash before it")
@@ -630,7 +722,7 @@ def follow_columns(
     if unwritable is not None:
         raise UsageError(
             f"{document.at('tables', name)}: the column '{unwritable}' cannot be published: Delta allows none of "
-            "space , ; { } ( ) = and line breaks in a name. Put a rename step for it"
+            "space , ; { } ( ) = and line breaks in a name. Rename it before (step rename)"
         )
     for option, columns in (("key", table.publish.key), ("sort_by", table.publish.sort_by)):
         for column in columns:
@@ -671,11 +763,11 @@ def ddl_columns(ddl: str, where: str) -> list[tuple[str, str]]:
     return columns
 
 
-def parse_date(text: str) -> date:
+def parse_date(text: str, option: str = "--as-of") -> date:
     try:
         return date.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"--as-of: '{text}' is not a day like 2013-01-31") from None
+    except ValueError as e:
+        raise UsageError(f"{option}: '{text}' is not a day like 2013-01-31") from e
 
 
 def json_schema() -> dict[str, Any]:

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from jobs.deltalog import file_system, paths_of
-from jobs.errors import UsageError
+from jobs.errors import InputMissing, UsageError
 from jobs.lake import Lake
 from transforms.rows import ROW_ID
+from transforms.step import nearest
 
 EXAMPLES = 5
 
@@ -42,7 +43,7 @@ def version_of(lake: Lake, text: str) -> tuple[str, int]:
         return table, delta.version()
     pins = {t["table"]: t["version"] for t in lake.release(version)["tables"]}
     if table not in pins:
-        raise UsageError(f"release '{version}' has no table '{table}'")
+        raise InputMissing(f"release '{version}' has no table '{table}'{nearest(table, pins)}")
     return table, pins[table]
 
 

@@ -1,13 +1,17 @@
 """Errors that a user can act on, each with the exit code of its class.
 
 HeadgateError           1  the program failed
-├── UsageError          2  wrong usage or configuration
+├── UsageError          2  wrong usage or configuration: an option, a command, a column, a line of YAML
 ├── GateBlocked         3  a suite refused what was staged; nothing was published
-├── InputMissing        4  an input is missing or unreadable
+├── InputMissing        4  what was named is not there or unreadable: a file, a table, a version, a release, a row
 └── LostRace            5  another run won; safe to try again
+Interrupted           130  the user ended the program (Ctrl-C)
+└── Terminated        143  the system asked it to end (SIGTERM)
 """
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 
 class HeadgateError(Exception):
@@ -46,17 +50,74 @@ def source_failure(error: BaseException) -> InputMissing | None:
     return InputMissing(marked[1].strip()) if marked else None
 
 
+class Interrupted(BaseException):
+    """No `Exception`, so that nothing that mends errors takes it for one; no KeyboardInterrupt, which py4j tells."""
+
+    exit_code = 130
+    status = "interrupted"
+
+
+class Terminated(Interrupted):
+    exit_code = 143
+    status = "terminated"
+
+
 STORAGE = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Permission denied")
 STORAGE += ("Not a directory", "AccessDenied", "Mkdirs failed", "Input/output error")
+READABLE = ("Permission denied", "Not a directory", "AccessDenied", "Input/output error")  # also while reading
+PATH = re.compile(r"(?<=')[^'\n]*/[^'\n]*(?=')|(?:[a-z][a-z0-9]*:/{1,3}|/)[^\s'\"(),;\]]+")
 
 
-def storage_failure(error: BaseException, place: str) -> HeadgateError | None:
-    """The error as a storage that cannot be written, in one line; None if it is something else."""
-    text = f"{error} {getattr(error, 'java_exception', '')}"
-    seen: list[BaseException] = []
-    while error.__cause__ is not None and error not in seen:
-        seen.append(error)
-        error = error.__cause__
-        text += str(error)
-    why = next((s for s in STORAGE if s.lower() in text.lower()), None)
-    return HeadgateError(f"{place} cannot be written: {why}. Published tables stay as they were") if why else None
+def storage_failure(error: BaseException, lake: str, landing: str | None = None) -> HeadgateError | None:
+    """Return the error as a storage that cannot be used, in one line that names the place; None if it is another.
+
+    The place is the one that the error names: the landing folder (`InputMissing`), the lake, or the path as it stands.
+    """
+    texts = [text for e in causes(error) for text in texts_of(e)]
+    lines = [line for text in texts for line in text.splitlines()]
+    why = next((s for line in lines for s in STORAGE if s.lower() in line.lower()), None)
+    if why is None:
+        return None
+    telling = [line for line in lines if why.lower() in line.lower()]
+    for named in (telling, lines):  # what the same line names is surer than what stands elsewhere
+        root = max((r for r in (lake, landing) if r and any(names(line, r) for line in named)), key=len, default=None)
+        path = next((p.rstrip(".:") for line in named for p in PATH.findall(line)), None)
+        if root is not None and root == landing and why in READABLE:
+            place = path if path and names(path, root) else root
+            return InputMissing(f"{bare(place)} cannot be read: {why} (below the landing folder)")
+        if root is not None and root == lake:
+            return HeadgateError(f"the lake {lake} cannot be written: {why}. Published tables stay as they were")
+        if path is not None and named is telling:
+            return HeadgateError(f"{bare(root or path)} cannot be read or written: {why}")
+    return HeadgateError(
+        f"a storage that the error does not name cannot be read or written: {why} (--debug shows the error)"
+    )
+
+
+def names(text: str, root: str) -> bool:
+    """Whether a text names a folder or what lies below it."""
+    return re.search(re.escape(bare(root).rstrip("/")) + r"(?![^/\s'\"():,.\]])", text) is not None
+
+
+def bare(path: str) -> str:
+    """A path without the `file:` of Java's messages."""
+    return re.sub(r"^file:/+", "/", path)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what caused it, each once."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def texts_of(error: BaseException) -> Iterator[str]:
+    """What an error says, and what Java's errors behind it say."""
+    yield str(error)
+    with contextlib.suppress(Exception):  # Java may be gone
+        behind = getattr(error, "_origin", None) or getattr(error, "java_exception", None)
+        while behind is not None:
+            yield str(behind.toString())
+            behind = behind.getCause()

@@ -10,7 +10,7 @@ from deltalake import CommitProperties, DeltaTable
 from pyarrow import fs
 
 from jobs.deltalog import file_system, history, stored_files
-from jobs.errors import LostRace, UsageError
+from jobs.errors import InputMissing, LostRace, UsageError
 from jobs.increments import indexes
 from jobs.lake import SYSTEM_TABLES, Lake, compact, facts_of, is_conflict
 from transforms.step import nearest
@@ -29,7 +29,7 @@ def vacuum(
     known = lake.tables()
     for name in tables:
         if name not in known:
-            raise UsageError(f"--table: the lake has no table '{name}'{nearest(name, known)}")
+            raise InputMissing(f"--table: the lake has no table '{name}'{nearest(name, known)}")
     pinned: dict[str, set[int]] = {}
     for release in lake.releases:
         for entry in release["tables"]:

@@ -30,13 +30,14 @@ SCHEMAS = {
             ("run_id", pa.string()),
             ("pipeline", pa.string()),
             ("event", pa.string()),  # started | finished
-            ("status", pa.string()),  # running | succeeded | nothing to do | the class of the error
+            ("status", pa.string()),  # running | succeeded | interrupted | terminated | died | the class of the error
             ("at", TIMESTAMP),
             ("user", pa.string()),
             ("as_of", pa.date32()),
             ("release", pa.string()),
             ("seconds", pa.float64()),
             ("message", pa.string()),
+            ("process", pa.string()),  # of a start: host, process and when that began, by which a dead run is known
             ("tables", pa.string()),  # JSON: per table rows in, made, published, rejected, seconds of each phase
         ]
     ),
@@ -161,7 +162,7 @@ class Lake:
             return None
         except Exception as e:
             if version is not None:
-                raise UsageError(f"table '{table}' has no version {version} that can still be read ({e})") from None
+                raise InputMissing(f"table '{table}' has no version {version} that can still be read ({e})") from e
             raise HeadgateError(f"table '{table}' cannot be opened: {e}") from e
 
     def published(self, table: str, version: int | None = None) -> Published | None:
@@ -369,7 +370,7 @@ class Lake:
             if name in (row["release"], str(row["number"])):
                 return row
         names = [r["release"] for r in known]
-        raise UsageError(f"there is no release '{name}'{nearest(name, names)} (newest: {', '.join(names[-5:])})")
+        raise InputMissing(f"there is no release '{name}'{nearest(name, names)} (newest: {', '.join(names[-5:])})")
 
     def publish_release(
         self,

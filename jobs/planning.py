@@ -164,6 +164,8 @@ def build_key(pipeline: Pipeline, table: str, inputs: Mapping[str, Any]) -> str:
 def reason(current: Published, pins: Mapping[str, Pin]) -> str:
     """Why a build key differs from the published one, as far as the commit tells."""
     before = current.facts.get("inputs")
+    if "erasure" in current.facts:
+        return "rows were erased from it"
     if before is None:
         return "its newest version was not written by headgate"
     moved = [n for n, p in pins.items() if before.get(n) != [p.version, str(p.as_of or "")]]

@@ -1,22 +1,29 @@
 """A run: build every table that is not up to date, then release all versions together."""
 
+import contextlib
 import getpass
 import json
+import os
+import socket
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
 
 from jobs.config import Environment, Pipeline
-from jobs.errors import HeadgateError, LostRace, UsageError, storage_failure
+from jobs.errors import HeadgateError, Interrupted, LostRace, UsageError, storage_failure
 from jobs.lake import Lake, now
 from jobs.planning import TablePlan, bytes_to_read, plan_table
 from jobs.progress import Progress
+from jobs.sources import absolute
 from transforms.step import nearest
+
+SILENCE = timedelta(days=7)  # after which a run on another machine that has not finished is taken for dead
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,30 @@ def dry_run(
     """What a run would build, and why. Nothing is read but logs and listings, nothing is written."""
     plans: dict[str, str | None] = {}
     told = []
-    for table in chosen_tables(pipeline, tables):
-        moved = [t for t in sorted(pipeline.inputs(table)) if plans.get(t)]
-        if moved:
-            why: str | None = f"{', '.join(moved)} will be built"
-        else:
-            why = plan_table(pipeline, environment, lake, table, as_of, force).why
-        plans[table] = why
-        told.append({"table": table, "build": why is not None, "why": why or "up to date"})
+    with storage_failures(environment, lake):
+        for table in chosen_tables(pipeline, tables):
+            moved = [t for t in sorted(pipeline.inputs(table)) if plans.get(t)]
+            if moved:
+                why: str | None = f"{', '.join(moved)} will be built"
+            else:
+                why = plan_table(pipeline, environment, lake, table, as_of, force).why
+            plans[table] = why
+            told.append({"table": table, "build": why is not None, "why": why or "up to date"})
     return told
+
+
+@contextlib.contextmanager
+def storage_failures(environment: Environment, lake: Lake) -> Iterator[None]:
+    """Tell an error of a storage as what it is, with the place that failed."""
+    try:
+        yield
+    except HeadgateError:
+        raise
+    except Exception as e:
+        failure = storage_failure(e, lake.root, absolute(environment.landing))
+        if failure is None:
+            raise
+        raise failure from e
 
 
 def run(
@@ -103,10 +125,12 @@ def run_once(
     latest = lake.latest_release(pipeline.name)
     wanted = chosen_tables(pipeline, tables)
     records: list[dict[str, Any]] = []
-    builder = None
+    builder, recorded = None, False
     common = {"run_id": run_id, "pipeline": pipeline.name, "user": user(), "as_of": as_of}
     error: BaseException | None = None
     name = latest["release"] if latest else None
+    with storage_failures(environment, lake):
+        record_the_dead(lake, pipeline.name)
     try:
         for table in wanted:
             plan = plan_table(pipeline, environment, lake, table, as_of, force)
@@ -121,7 +145,9 @@ def run_once(
                 lake.need_writable()
                 for erasure in lake.unfinished_erasures:
                     raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
-                lake.record("runs", [{**common, "event": "started", "status": "running", "at": now()}])
+                begins = {"event": "started", "status": "running", "at": now(), "process": this_process()}
+                recorded = True  # first: an interruption may come in the midst of it
+                lake.record("runs", [{**common, **begins}])
                 with progress.phase("spark", "start"):
                     spark = start_spark(bytes_to_read(pipeline, environment, lake, wanted, as_of))
                 progress.spark = spark
@@ -134,7 +160,7 @@ def run_once(
                 # A run that won removes what it had staged, also from under one that took it for a dead run's.
                 if isinstance(e, HeadgateError) or not moved_on(lake, plan):
                     raise
-                raise LostRace(f"another run published table '{table}' first; run again to build on it") from None
+                raise LostRace(f"another run published table '{table}' first; run again to build on it") from e
             if built is None:
                 records.append(skipped(plan))
                 continue
@@ -167,13 +193,16 @@ def run_once(
         return Outcome(run_id, name, records, time.monotonic() - started, sum(r["status"] == "built" for r in records))
     except BaseException as e:
         error = e
-        if isinstance(e, HeadgateError) or (failure := storage_failure(e, f"the lake {lake.root}")) is None:
+        if isinstance(e, HeadgateError) or not isinstance(e, Exception):
+            raise
+        failure = storage_failure(e, lake.root, absolute(environment.landing))
+        if failure is None:
             raise
         error = failure
-        raise failure from None
+        raise failure from e
     finally:
-        if builder is not None:
-            status = "succeeded" if error is None else type(error).__name__
+        if recorded:
+            status = error.status if isinstance(error, Interrupted) else type(error).__name__ if error else "succeeded"
             message = str(error)[:2000] if isinstance(error, HeadgateError) else ""
             finished = {"event": "finished", "status": status, "at": now(), "message": message}
             details = {"release": name if error is None else None, "tables": json.dumps(records, default=str)}
@@ -189,6 +218,45 @@ def moved_on(lake: Lake, plan: TablePlan) -> bool:
     """Whether a table has another version than when its build was planned."""
     delta = lake.open(plan.table)
     return (delta.version() if delta else -1) != plan.base
+
+
+def this_process() -> str:
+    """The host, the number of this process, and when it began: no other process has all three."""
+    return f"{socket.gethostname()} {os.getpid()} {began(os.getpid())}"
+
+
+def began(pid: int) -> str:
+    """When a process began, in the system's own count (field 22 of proc(5)); `-` where it does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return "-"
+
+
+def is_dead(started: dict[str, Any], at: datetime) -> bool:
+    """Whether the process of a run that has not finished is gone; on another host, after `SILENCE`."""
+    host, pid, began_at = (started.get("process") or "- 0 -").split(" ")
+    if host != socket.gethostname():
+        return at - started["at"] > SILENCE
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # somebody else's process
+    return began(int(pid)) != began_at
+
+
+def record_the_dead(lake: Lake, pipeline: str) -> None:
+    """Give every run of the pipeline that ended without a word the end `died`."""
+    runs = [r for r in lake.system("runs").to_pylist() if r["pipeline"] == pipeline]
+    finished = {r["run_id"] for r in runs if r["event"] == "finished"}
+    open_runs = [r for r in runs if r["event"] == "started" and r["run_id"] not in finished]
+    at = now()
+    same = ("run_id", "pipeline", "user", "as_of")
+    message = "its process was gone when the next run began"
+    died = {"event": "finished", "status": "died", "at": at, "message": message}
+    lake.record("runs", [{**{k: r[k] for k in same}, **died} for r in open_runs if is_dead(r, at)])
 
 
 def skipped(plan: TablePlan) -> dict[str, Any]:

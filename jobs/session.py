@@ -68,7 +68,9 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = (), reads: int | 
 
     reads: about how many bytes the session will read, where that is known. Up to `FEW`, Java compiles quickly.
     """
-    logging.getLogger("DataFrameQueryContextLogger").setLevel(logging.CRITICAL)
+    # They tell an error that is raised as well, an interruption by pages.
+    for name in ("DataFrameQueryContextLogger", "py4j"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     from pyspark.sql import SparkSession
 
@@ -116,14 +118,22 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = (), reads: int | 
         try:
             spark = builder.getOrCreate()
         except Exception as e:
-            told = Path(log).read_text(errors="replace").strip().splitlines()[-10:] if log else []
-            raise HeadgateError("\n".join([f"Spark did not start: {e}", *told])) from e
+            said = Path(log).read_text(errors="replace").strip().splitlines() if log else []
+            raise HeadgateError(f"Spark did not start: {gist(e, said)}") from RuntimeError("\n".join([str(e), *said]))
     spark.sparkContext.setLogLevel("OFF")
     if submitted:
         code = os.environ.get("HEADGATE_ZIP")
         if code:
             spark.sparkContext.addPyFile(code)
     return spark
+
+
+def gist(error: Exception, said: list[str]) -> str:
+    """The one line that tells most of why Java failed, of its error and of what it said."""
+    lines = [line.strip() for line in (*str(error).splitlines(), *said)]
+    thrown = [line for line in lines if re.search(r"^(Caused by: )?(java|org|scala)\.[\w.$]+:|^Exception ", line)]
+    plain = [line for line in said if line and not re.match(r"NOTE|Picked up|WARNING|\d\d", line)]
+    return re.sub(r"^.*?[A-Z]\w*(Exception|Error): ", "", [*thrown, *plain, *lines, "no reason is told"][0])
 
 
 def add(settings: dict[str, str], name: str, separator: str, ours: Iterable[str]) -> None:
@@ -155,6 +165,20 @@ def quiet_jvm() -> Iterator[str | None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def abandon() -> None:
+    """End Java in the midst of what it does, after an interruption: its connection waits for an answer still."""
+    from pyspark import SparkContext
+
+    gateway: Any = SparkContext._gateway
+    process = getattr(gateway, "proc", None)
+    if process is not None:  # under spark-submit Java is the parent, and ends by itself
+        server: Any = getattr(SparkContext._active_spark_context, "_accumulatorServer", None)
+        if server is not None:
+            server.handle_error = lambda *connection: None  # it would print that Java is gone
+        process.kill()
+        process.wait()
 
 
 def end(spark: Any) -> None:

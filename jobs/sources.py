@@ -90,11 +90,12 @@ def list_files(landing: str, source: FileSource, as_of: date | None) -> Listed:
     if source.format == "delta":
         return Listed(list_delta(landing, source), [])
     files, root = open_landing(landing)
-    pattern = re.compile(regex_of(source.path))
+    pattern = re.compile(regex_of(source.path), re.IGNORECASE if source.any_case else 0)
     loose = re.compile(regex_of(source.path.replace(DATE_PLACE, "*")), re.IGNORECASE)
     folder = posixpath.join(root, posixpath.dirname(re.split(r"[*{]", source.path)[0]))
+    deep = "/" in source.path[len(re.split(r"[*{]", source.path)[0]) :]
     found, missed = [], []
-    for info in files.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True)):
+    for info in files.get_file_info(fs.FileSelector(folder, recursive=deep, allow_not_found=True)):
         path = posixpath.relpath(info.path, root)
         match = pattern.match(path)
         if info.type != fs.FileType.File or not match:

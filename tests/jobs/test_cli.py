@@ -1,51 +1,226 @@
 """The command line as a careless user meets it. None of these starts Spark."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from datetime import timedelta
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
+from jobs import cli, doctor, planning, queries
+from jobs.config import SecretReference
+from jobs.errors import HeadgateError, InputMissing, storage_failure
+from jobs.lake import Lake, now
+from jobs.run import is_dead, this_process
 from tests.conftest import ROOT
 
 PIPELINE = str(ROOT / "conf" / "flights.yaml")
 
 
 def headgate(*arguments, cwd=None, **environment):
-    import os
-
     command = [sys.executable, "-m", "jobs.cli", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "160"} | environment
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """Runs the command line in this process, in an empty folder; gives exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HEADGATE_LAKE", "HEADGATE_LANDING", "HEADGATE_DEBUG"):
+        monkeypatch.setenv(name, "")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["headgate", *arguments])
+        code = cli.exit_code()
+        return code, *capsys.readouterr()
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["rnu"], 2, "there is no command 'rnu' — did you mean 'run'?"),
+        (["rnu"], 2, "there is no command 'headgate rnu' — did you mean 'run'?"),
+        (["release", "dorp"], 2, "there is no command 'headgate release dorp' — did you mean 'drop'?"),
         (["run"], 2, "Missing argument 'PIPELINE'"),
         (["run", PIPELINE, "--as-off", "2013-01-01"], 2, "--as-of"),
-        (["run", PIPELINE, "--as-of", "2013-13-01"], 2, "is not a day like"),
+        (["run", PIPELINE, "--as-of", "2013-13-01"], 2, "--as-of: '2013-13-01' is not a day like"),
+        (["run", PIPELINE, "--lake"], 2, "requires an argument"),
+        (["run", PIPELINE, "--lake", ""], 2, "--lake: the value is empty"),
+        (["run", PIPELINE, "--retries", "-1"], 2, "--retries"),
         (["run", "nowhere.yaml"], 2, "nowhere.yaml: there is no such file"),
-        (["run", PIPELINE, "--env", "clutser"], 2, "did you mean 'cluster.yaml'?"),
+        (["run", "."], 2, ".: cannot be read: Is a directory"),
+        (["run", PIPELINE, "--env", "clutser"], 2, "did you mean 'cluster'?"),
         (["run", PIPELINE, "--table", "flihgts"], 2, "did you mean 'flights'?"),
-        (["run", PIPELINE, "--table", "flights", "--release", "x"], 2, "does not go with --table"),
+        (["run", PIPELINE, "--table", "flights", "--release", "x"], 2, "cannot be combined with --table"),
+        (["run", PIPELINE, "--release", "a b"], 2, "--release: invalid name 'a b'"),
         (["run", PIPELINE, "--landing", "nowhere"], 4, "no file matches 'flights/flights_{date}.csv' in nowhere"),
         (["run", PIPELINE, "--landing", "nowhere", "--dry-run"], 4, "no file matches"),
+        (["run", PIPELINE, "--lake", PIPELINE], 4, "is a file, not a folder"),
+        (["dedup", "nowhere.csv", "--into", "t", "--text", "a"], 4, "neither a file or folder nor a table"),
+        (["dedup", "x.csv", "--text", "a"], 2, "Missing option '--into'"),
+        (["dedup", PIPELINE, "--into", "t", "--text", "a", "--measure", "x"], 2, "'--measure'"),
         (["steps", "drop_duplicate"], 2, "did you mean 'drop_duplicates'?"),
-        (["versions", "flights", "--lake", "nowhere"], 4, "has no table 'flights'"),
-        (["tables", "--lake", "nowhere", "--release", "x"], 4, "has no release yet"),
         (["restore", "flights"], 2, "give TABLE with --version, or --release"),
-        (["sql", "select 1 frm x", "--lake", "nowhere"], 2, "sql:"),
+        (["restore", "flights", "--version", "-1"], 2, "'--version'"),
+        (["restore", "flights", "--version", "one"], 2, "'--version'"),
+        (["sql", "select 1", "--engine", "pandas"], 2, "'--engine'"),
+        (["sql", "select 1", "--limit", "-1"], 2, "'--limit'"),
+        (["trace", "--key", "a=b"], 2, "give ROW_ID, or --table with --key"),
+        (["erase", "--table", "t"], 2, "give --table, --reason"),
+        (["release", "drop"], 2, "give the names of releases, or --keep"),
         (["sample", "fligths", "--into", "x"], 2, "flights"),
+        (["sample", "flights", "--into", "x", "--from", "2013-02-30"], 2, "--from: '2013-02-30' is not a day"),
+        (["sample", "flights", "--into", "x", "--from", "2013-03-01", "--to", "2013-01-01"], 2, "--to: 2013-01-01 is"),
+        (["sample", "flights", "--into", f"{PIPELINE}/x", "--to", "2013-01-01"], 1, "Not a directory"),
+        (["doctor", "--env", "nowhere"], 2, "--env: there is no environment 'nowhere', no conf/env/nowhere.yaml"),
+        (["tables", "--env", "../secrets"], 2, "--env: '../secrets' is not a valid name"),
     ],
 )
-def test_mistakes_get_one_clear_line_and_their_exit_code(tmp_path, arguments, code, told):
-    done = headgate(*arguments, cwd=tmp_path)
-    assert done.returncode == code, done.stderr
-    assert told in done.stderr and "Traceback" not in done.stderr
+def test_mistakes_get_one_clear_line_and_their_exit_code(tmp_path, here, arguments, code, told):
+    ended, out, error = here(*arguments)
+    assert (ended, out) == (code, ""), error
+    assert told in error and len(error.splitlines()) == 1 and error.startswith("headgate: ")
     assert list(tmp_path.iterdir()) == []
+
+
+READING = {  # commands that read a lake, with the names that they take; what is not there is named `nosuch`
+    "tables": [["--release", "nosuch"]],
+    "versions": [["nosuch"]],
+    "releases": [],
+    "sql": [["select * from nosuch"], ["select 1", "--release", "nosuch"]],
+    "restore": [
+        ["nosuch", "--version", "0"],
+        ["t", "--version", "99"],
+        ["--release", "nosuch"],
+        ["nosuch", "--release", "p-1"],
+    ],
+    "trace": [["nosuch"], ["--table", "nosuch", "--key", "id=1"]],
+    "diff": [
+        ["nosuch@0", "nosuch@1"],
+        ["t@0", "t@99"],
+        ["t@0", "t@nosuch"],
+        ["other@p-1", "other@0"],
+        ["p-1", "nosuch"],
+    ],
+    "lineage": [["nosuch"], ["nosuch.id"]],
+    "verify": [["nosuch"]],
+    "vacuum": [["--table", "nosuch"]],
+    "release drop": [["nosuch"]],
+    "erase": [["--table", "nosuch", "--where", "true", "--reason", "x"]],
+}
+OTHERS = {"run", "dedup", "sample", "steps", "schema", "doctor", "prepare", "jars", "release"}
+VALID = {"versions": ["t"], "sql": ["select 1"], "restore": ["t", "--version", "0"], "trace": ["x"], "diff": ["a", "b"]}
+VALID |= {"lineage": ["t"], "verify": ["p-1"], "release drop": ["p-1"], "erase": READING["erase"][0]}
+
+
+def test_what_is_not_there_is_exit_4_in_every_command(tmp_path, here):
+    """A table, version, release or row that the lake has not, and a lake that is not there, a file or unreadable."""
+    assert {c.split()[0] for c in READING} | OTHERS == set(cli.headgate.commands), "a new command belongs here"
+    lake = Lake(str(tmp_path / "lake"))
+    for name in ("t", "other"):
+        for mode in ("error", "append"):
+            write_deltalake(lake.path(name), pa.table({"_row_id": ["a"], "id": [1]}), mode=mode)
+    for version in (0, 1):
+        lake.publish_release("p", "r", {"t": version}, None, version or None, None)
+    file = tmp_path / "file"
+    file.touch()
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for command, examples in READING.items():
+        for example in examples:
+            code, out, error = here(*command.split(), *example, "--lake", lake.root)
+            assert (code, out) == (4, ""), (command, example, error)
+            named = "99" if "99" in str(example) else "other" if "other" in str(example) else "nosuch"
+            assert named in error and error.startswith("headgate: ") and len(error.splitlines()) == 1, error
+        for place, told in ((tmp_path / "nowhere", "there is no lake at"), (file, "not a folder"), (loop, "cannot be")):
+            code, out, error = here(*command.split(), *VALID.get(command, []), "--lake", str(place))
+            assert (code, out, len(error.splitlines())) == (4, "", 1) and told in error, (command, error)
+    # What the user mistyped is another class: a column, a query.
+    for arguments in (["lineage", "t.idd"], ["trace", "--table", "t", "--key", "idd=1"], ["sql", "select idd from t"]):
+        code, _, error = here(*arguments, "--lake", lake.root)
+        assert code == 2 and len(error.splitlines()) == 1, error
+
+
+def test_debug_shows_the_chain_of_causes_and_no_secret(tmp_path, here, monkeypatch):
+    monkeypatch.setenv("TOKEN", "s3cret-of-env")
+    (tmp_path / "p.yaml").write_text(
+        "pipeline: p\ntables:\n  t: {suite: null, source: {format: jdbc, url: 'jdbc:postgresql://h/d', table: t, "
+        "password: s3cret-of-yaml}}\n"
+    )
+    code, _, error = here("run", "p.yaml")
+    assert code == 2 and len(error.splitlines()) == 1
+    for arguments in (["--debug", "run", "p.yaml"], ["run", "p.yaml", "--debug"]):
+        monkeypatch.setenv("HEADGATE_DEBUG", "")
+        code, _, error = here(*arguments)
+        assert code == 2 and "Traceback" in error and error.splitlines()[-1].startswith("headgate: p.yaml:3:"), error
+        assert "s3cret" not in error
+    monkeypatch.setenv("HEADGATE_DEBUG", "1")
+    code, _, error = here("run", "nowhere.yaml")
+    assert code == 2 and "FileNotFoundError" in error and "direct cause" in error
+    SecretReference(env="TOKEN").read("x")
+    told = cli.without_secrets("x=s3cret-of-env, jdbc://u:s3cret@h/d?password=s3cret&a=b token=s3cret")
+    assert told == "x=***, jdbc://u:***@h/d?password=***&a=b token=***"
+
+
+def test_an_error_of_no_class_is_one_line_too(here, monkeypatch):
+    def fail(*arguments):
+        raise ZeroDivisionError("of no class\nand long")
+
+    monkeypatch.setattr(queries, "tables", fail)
+    monkeypatch.setattr(cli, "lake_of", lambda environment: None)
+    code, _, error = here("tables")
+    assert code == 1
+    assert error == "headgate: failed: ZeroDivisionError: of no class (--debug shows the whole error)\n"
+
+
+LAKE, LANDING = "/data/my lake", "/data/landing"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (PermissionError(13, "Permission denied", f"{LANDING}/a.csv"), InputMissing, f"{LANDING}/a.csv cannot be read"),
+        (OSError(f"Cannot list directory '{LANDING}'. Detail: [errno 13] Permission denied"), InputMissing, LANDING),
+        (OSError(f"java.io.FileNotFoundException: {LANDING}/t/a.csv (Permission denied)"), InputMissing, "t/a.csv"),
+        (OSError(f"Mkdirs failed to create file:{LAKE}/t/_delta_log"), HeadgateError, f"the lake {LAKE} cannot be"),
+        (OSError(28, "No space left on device", f"{LAKE}/t/part-0"), HeadgateError, f"the lake {LAKE} cannot be"),
+        (OSError(28, "No space left on device", "/tmp/blockmgr-1/x"), HeadgateError, "/tmp/blockmgr-1/x cannot be"),
+        (OSError(28, "No space left on device", f"{LAKE}2/x"), HeadgateError, f"{LAKE}2/x cannot be"),
+        (OSError(f"writing {LAKE}/t\nNo space left on device"), HeadgateError, f"the lake {LAKE} cannot be"),
+        (OSError("No space left on device"), HeadgateError, "that the error does not name"),
+        (ValueError("something else"), None, ""),
+    ],
+)
+def test_a_storage_that_fails_is_named(error, kind, told):
+    for caused in (error, chained(error)):
+        found = storage_failure(caused, LAKE, LANDING)
+        assert type(found) is (kind or type(None))
+        assert found is None or (told in str(found) and "\n" not in str(found)), str(found)
+
+
+def chained(error):
+    outer = RuntimeError("a task failed")
+    outer.__cause__ = error
+    return outer
+
+
+def test_a_landing_folder_that_cannot_be_read_is_not_told_as_the_lake(tmp_path, here, monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "landing" / "flights"))
+
+    (tmp_path / "landing").mkdir()
+    monkeypatch.setattr(planning, "list_files", refuse)
+    for arguments in (["run", PIPELINE], ["run", PIPELINE, "--dry-run"]):
+        code, _, error = here(*arguments)
+        assert code == 4 and error.startswith(f"headgate: {tmp_path}/landing/flights cannot be read"), error
 
 
 def test_help_teaches():
@@ -86,6 +261,114 @@ def test_what_is_there_is_told_as_table_and_as_json(night):
     assert up_to_date.returncode == 0 and "nothing to build" in up_to_date.stdout
 
 
-def test_doctor_says_what_it_found(tmp_path):
-    done = headgate("doctor", "--json", cwd=tmp_path)
-    assert done.returncode == 0 and {f["what"] for f in json.loads(done.stdout)} >= {"java", "jars", "pyspark", "lake"}
+WAITING = """
+import sys, time
+from pathlib import Path
+from jobs import cli, session
+
+def start(*arguments):
+    Path("started").touch()
+    time.sleep(60)
+
+session.start = start
+cli.main()
+"""
+SLOW = """
+import time
+from pathlib import Path
+
+def rows(after):
+    Path({started!r}).touch()
+    time.sleep(60)
+    yield {{"id": 1}}
+"""
+PULLED = """
+pipeline: p
+tables:
+  t: {suite: null, source: {format: python, function: "slow.py:rows", schema: "id INT"}}
+"""
+
+
+def ended_by(number, folder, *command):
+    """A run that gets a signal once it waits; its exit code and standard error without progress."""
+    (folder / "started").unlink(missing_ok=True)
+    (folder / "p.yaml").write_text(PULLED)
+    (folder / "slow.py").write_text(SLOW.format(started=str(folder / "started")))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, *command, "run", "p.yaml"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(600):
+        if (folder / "started").exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    return process.returncode, "".join(line for line in error.splitlines(True) if not line.startswith("{"))
+
+
+def ends(folder):
+    rows = Lake(str(folder / "lake")).system("runs").sort_by("at").to_pylist()
+    return [r["status"] for r in rows if r["event"] == "finished"]
+
+
+def test_a_run_that_is_ended_says_so_in_one_line_and_in_the_table_of_runs(tmp_path):
+    waiting = ["-c", WAITING]
+    assert ended_by(signal.SIGTERM, tmp_path, *waiting) == (143, "headgate: terminated\n")
+    assert ended_by(signal.SIGKILL, tmp_path, *waiting) == (-9, "")
+    assert ends(tmp_path) == ["terminated"]
+    # The next run of the pipeline tells of the one that could not.
+    assert ended_by(signal.SIGTERM, tmp_path, *waiting)[0] == 143
+    assert ends(tmp_path) == ["terminated", "died", "terminated"]
+
+
+def test_an_interruption_of_spark_is_one_line_too(tmp_path):
+    assert ended_by(signal.SIGINT, tmp_path, "-m", "jobs.cli") == (130, "headgate: interrupted\n")
+    assert ends(tmp_path) == ["interrupted"]
+
+
+def test_a_java_that_does_not_start_is_told_in_one_line(tmp_path):
+    for settings, told in (("spark.master: nosuch", "Master must"), ("spark.driver.memory: 9x", "heap size")):
+        (tmp_path / "env").mkdir(exist_ok=True)
+        (tmp_path / "env" / "local.yaml").write_text(f"spark: {{{settings}}}\n")
+        (tmp_path / "p.yaml").write_text(PULLED)
+        (tmp_path / "slow.py").write_text("def rows(after):\n    yield {}\n")
+        done = headgate("run", "p.yaml", cwd=tmp_path)
+        assert done.returncode == 1 and told in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_run_is_dead_when_its_process_is_gone():
+    at = now()
+    host, pid, began = this_process().split(" ")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for process, age, dead in (
+        (f"{host} {pid} {began}", 0, False),
+        (f"{host} {pid} 1", 0, True),  # the number was given to another process since
+        (f"{host} {ended.pid} {began}", 0, True),
+        (f"another-host {pid} {began}", 6, False),
+        (f"another-host {pid} {began}", 8, True),
+        (None, 8, True),
+    ):
+        assert is_dead({"process": process, "at": at - timedelta(days=age)}, at) is dead, process
+
+
+def test_doctor_says_what_it_found_and_fails_where_anything_needed_is_missing(tmp_path, here, monkeypatch):
+    def states(*arguments):
+        code, out, _ = here("doctor", "--json", *arguments)
+        return code, {f["what"]: f["state"] for f in json.loads(out)}
+
+    code, found = states()
+    assert code == 0 and set(found) >= {"java", "jars", "pyspark", "lake"} and found["landing"] == "not there yet"
+    (tmp_path / "file").touch()
+    assert states("--lake", "file")[1]["lake"] == "missing" and states("--lake", "file/x")[0] == 1
+    assert states("--lake", "/proc/nowhere") == (1, {**found, "lake": "missing"})  # where even root cannot write
+    monkeypatch.setenv("HEADGATE_JARS", str(tmp_path))
+    assert states() == (1, {**found, "jars": "missing"})
+    monkeypatch.delenv("HEADGATE_JARS")
+    monkeypatch.setattr(doctor, "missing_jars", lambda folder: ["a.jar"])
+    monkeypatch.setattr(doctor, "jars_folder", lambda: tmp_path / "jars")
+    monkeypatch.setattr(doctor, "CENTRAL", "http://127.0.0.1:9/")
+    assert states() == (1, {**found, "jars": "missing"})
+    monkeypatch.setattr(doctor, "CENTRAL", (tmp_path / "file").as_uri())
+    assert states() == (0, found)

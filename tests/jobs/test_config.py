@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -71,12 +72,17 @@ def test_a_good_pipeline_loads_in_building_order(write):
         ("suite: one", "suite: two", "there is no such suite"),
         ("schema: a STRING, b STRING", "schema: a STRING, a STRING", "the column 'a' stands twice"),
         ("schema: a STRING, b STRING", "schema: a", "is not 'name TYPE'"),
+        (
+            "a STRING, b STRING",
+            "a STRNG, b STRING",
+            "schema: column 'a': there is no type 'STRNG' — did you mean 'STRIN",
+        ),
         ("      schema: a STRING, b STRING\n", "", "schema is required for csv"),
         ("path: a/a_{date}.csv", "path: ../a.csv", "may not leave the landing folder"),
         ("path: a/a_{date}.csv", "path: ${NO_SUCH_VARIABLE}/a.csv", "NO_SUCH_VARIABLE is not set"),
         ("  a:\n    from", "  A-1:\n    from", "a table is named by"),
-        ("from: raw_a", "from: a", "in a circle"),
-        ("    suite: null", "    suite: null\n    suite: null", "the key 'suite' stands twice"),
+        ("from: raw_a", "from: a", "circular dependency"),
+        ("    suite: null", "    suite: null\n    suite: null", "duplicate key 'suite'"),
         ("tables:", "tables: [", "not valid YAML"),
         ("    suite: one", "    suite: one\n    publish: {mode: merge}", "merge needs it"),
         ("    suite: one", "    suite: one\n    publish: {mode: merge, key: [z]}", "there is no column 'z'"),
@@ -124,11 +130,82 @@ def test_the_schema_accepts_the_projects_pipeline_and_refuses_a_misspelt_one():
 
 def test_environments_load_and_are_checked(tmp_path, monkeypatch):
     pipeline = ROOT / "conf" / "flights.yaml"
-    assert load_environment(pipeline, "local").spark["spark.master"] == "local[*]"
-    assert load_environment(pipeline, "cluster").lake.startswith("s3a://")
-    with pytest.raises(UsageError, match=r"did you mean 'cluster\.yaml'"):
-        load_environment(pipeline, "clutser")
-    assert load_environment(tmp_path / "p.yaml", None) == Environment()
+    monkeypatch.chdir(tmp_path)
+    assert load_environment("local", pipeline).spark["spark.master"] == "local[*]"
+    assert load_environment("cluster", pipeline).lake.startswith("s3a://")
+    with pytest.raises(UsageError, match=r"no environment 'clutser'.* — did you mean 'cluster'"):
+        load_environment("clutser", pipeline)
+    assert load_environment(None, tmp_path / "p.yaml") == load_environment(None) == Environment()
+    with pytest.raises(UsageError, match="not a valid name"):
+        load_environment("../cluster", pipeline)
+
+
+def test_option_goes_before_variable_before_file_before_default(tmp_path, monkeypatch):
+    """And the file is looked for beside the pipeline first, then where the command was started."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("conf/env", "own/env"):
+        Path(folder).mkdir(parents=True)
+    Path("conf/env/local.yaml").write_text("lake: of-conf\n")
+    Path("conf/env/test.yaml").write_text("lake: of-test\n")
+    Path("own/env/local.yaml").write_text("lake: of-own\n")
+
+    def places(name=None, pipeline=None, **given):
+        found = load_environment(name, pipeline, **given)
+        return found.lake, found.landing
+
+    own = Path("own/p.yaml")
+    assert places() == places(None, Path("p.yaml")) == ("of-conf", "landing")
+    assert places(None, own) == ("of-own", "landing")
+    assert places("test", own) == ("of-test", "landing")
+    monkeypatch.setenv("HEADGATE_LAKE", "of-variable")
+    monkeypatch.setenv("HEADGATE_LANDING", "")
+    assert places("test") == places(None, own) == ("of-variable", "landing")
+    monkeypatch.setenv("HEADGATE_LANDING", "of-variable")
+    assert places(None, own, lake="of-option", landing=None) == ("of-option", "of-variable")
+    with pytest.raises(UsageError, match="--landing: the value is empty"):
+        places(landing="")
+
+
+NINE = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 9)}]" for i in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\x89PNG\r\n\x1a\n\0\0", "not a text file in UTF-8 (byte 0)"),
+        ("pipeline: caf\xe9\n".encode("latin-1"), "not a text file in UTF-8 (byte 13)"),
+        ("pipeline: p\n".encode("utf-16"), "not a text file in UTF-8"),
+        (b"pipeline: p\na: \0\n", ":2: not valid YAML: it holds the character U+0000"),
+        (b"a: \x1b[0m\n", ":1: not valid YAML: it holds the character U+001B"),
+        (b"", "the file is empty"),
+        (b"# nothing\n", "the file is empty"),
+        (b"- a\n- b\n", "must hold options as 'name: value', not a list"),
+        (b"word\n", "not a single value"),
+        (b"a: &a [*a]\n", ":1: an alias (*) stands inside what it stands for"),
+        (b"a: &a {b: [*a]}\n", "stands inside"),
+        ("\n".join(NINE).encode(), "aliases stand for too much"),
+        (b"a: " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
+        (b"a: !!bool x\n", "a value that cannot be read"),
+        (b"a: " + b"9" * 5000, "a value that cannot be read"),
+        (b"a: !!python/object:os.system x\n", "could not determine a constructor"),
+        (b"a: *nowhere\n", "undefined alias"),
+        (b"{a: 1}: 2\n", "a key must be a plain word"),
+        (b"a: 1\n---\nb: 2\n", "but found another document"),
+        (b"pipelin: x\ntable: {}\nc: 1\nd: 2\n", "; and 3 more"),
+    ],
+)
+def test_a_file_that_is_no_pipeline_is_told_in_one_line(tmp_path, content, told):
+    file = tmp_path / "p.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UsageError) as e:
+        load_pipeline(file)
+    assert told in str(e.value) and "\n" not in str(e.value), str(e.value)
+
+
+def test_what_is_not_a_file_is_no_pipeline(tmp_path):
+    for path in (tmp_path, tmp_path / "no" / "p.yaml"):
+        with pytest.raises(UsageError, match=r"cannot be read: Is a directory|there is no such file"):
+            load_pipeline(path)
 
 
 def test_secrets_come_by_reference(monkeypatch, tmp_path):

@@ -1,23 +1,24 @@
 """`headgate dedup`: what it takes, what it refuses, and that a table which grew is the one that a rebuild gives."""
 
+import contextlib
+import gzip
 import json
+import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
-from jobs import build, dedup, erasure, lake, trace
-from jobs.cli import headgate
+from jobs import build, cli, dedup, erasure, lake, trace
 from jobs.config import Environment
 from jobs.errors import HeadgateError, InputMissing, UsageError
 from jobs.increments import indexes
 from jobs.keeping import vacuum
 from jobs.lake import Lake
 from jobs.progress import Progress
-from jobs.run import run
+from jobs.run import dry_run, run
 from tests.transforms.test_near_duplicates import excerpts, greedy, perturbed
 
 NEAR = {"columns": ["text"], "recall": 0.9999999}
@@ -39,9 +40,13 @@ class Deduped:
         self.batches.append(range(len(self.texts), len(self.texts) + len(texts)))
         self.texts += texts
 
+    def plan(self):
+        given = (str(self.landing), "clean", self.lake, ["id"], self.steps, "id BIGINT")
+        pipeline, landing = dedup.pipeline_of(*given)
+        return pipeline, Environment(lake=self.lake.root, landing=landing)
+
     def run(self, **options):
-        pipeline, landing = dedup.pipeline_of(str(self.landing), "clean", self.lake, ["id"], self.steps)
-        environment = Environment(lake=self.lake.root, landing=landing)
+        pipeline, environment = self.plan()
         outcome = run(pipeline, environment, self.lake, lambda reads: self.spark, Progress(watched=False), **options)
         return {r["table"]: r for r in outcome.tables}
 
@@ -142,6 +147,8 @@ def test_what_repeated_an_erased_row_comes_back(spark, tmp_path):
     assert table.ids() == [0, 2]
     found = erasure.reach(table.lake, "clean_input", "id = 0", None)
     erasure.erase(spark, table.lake, found, "id = 0", "asked for", "a test", "tester", Progress(watched=False))
+    why = {p["table"]: p["why"] for p in dry_run(*table.plan(), table.lake, (), None, False)}
+    assert why == {"clean_input": "up to date", "clean": "rows were erased from it"}
     table.run()
     assert table.ids() == [2, 3]
     table.land([long])
@@ -172,64 +179,210 @@ def test_exact_duplicates_over_nights_whatever_their_form(spark, tmp_path, monke
     assert table.run()["clean"]["rejected"] == {"drop_duplicates: repeats another row in text": 1}
 
 
+@pytest.fixture
+def command(spark, tmp_path, monkeypatch, capsys):
+    """Runs `headgate dedup` in this process, in the suite's session; gives exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "spark_of", lambda environment: contextlib.nullcontext(lambda reads: spark))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["headgate", "dedup", *arguments, "--lake", "lake"])
+        code = cli.exit_code()
+        out, error = capsys.readouterr()
+        return code, out, "".join(line for line in error.splitlines(True) if not line.startswith("{"))
+
+    return run
+
+
+def published(table, *columns):
+    rows = Lake("lake").need_table(table).to_pyarrow_table(columns=list(columns)).to_pylist()
+    return sorted((tuple(r.values()) for r in rows), key=repr)
+
+
+def test_text_stays_as_it_stands_whatever_comes_later(tmp_path, command):
+    """What looks like a number, a day or a truth value; in any case of the endings; by the delimiter of the first."""
+    folder = tmp_path / "in"
+    (folder / "below").mkdir(parents=True)
+    (folder / "below" / "c.csv").write_text("id\n1\n")
+    for name in ("notes.txt", ".a.swp"):
+        (folder / name).touch()
+    head = "id;zip;sku;born;member;email;at\n"
+    (folder / "b.csv").write_text(
+        head + '1;00501;1E5;25/12/1990;yes;a@x;2024-01-01 10:00:00\n2;02139;"2E10, old";;no;;\n'
+    )
+    (folder / "C.CSV").write_text(head + "3;00501;1E5;25/12/1990;yes;a@x;2024-01-01 10:00:00\n4;7;;;;;\n")
+    code, out, error = command("in", "--exact", "email", "--key", "id", "--keep", "id", "--into", "t")
+    assert code == 0, error
+    assert "2 rows of t_input have no value in email: not compared" in out
+    assert error == (
+        f"not taken up from {Path('in')}: 1 sub-folders (below), 1 hidden files (.a.swp), "
+        "1 files with another ending (notes.txt)\n"
+    )
+    first = [
+        ("1", "00501", "1E5", "25/12/1990", "yes", "a@x", "2024-01-01 10:00:00"),
+        ("2", "02139", "2E10, old", None, "no", None, None),
+        ("4", "7", None, None, None, None, None),
+    ]
+    columns = ("id", "zip", "sku", "born", "member", "email", "at")
+    assert published("t", *columns) == first
+    # A file that comes before the others by its name, and whose values look otherwise.
+    (folder / "a.csv").write_text(head + "5;x;true;1990-12-25;1;b,c,d,e,f,g,h@x;2024-01-02\n")
+    code, out, error = command("in", "--exact", "email", "--key", "id", "--keep", "id", "--into", "t")
+    assert code == 0, error
+    later = ("5", "x", "true", "1990-12-25", "1", "b,c,d,e,f,g,h@x", "2024-01-02")
+    assert published("t", *columns) == [*first, later]
+    # Another schema for the columns that are there is refused.
+    code, _, error = command("in", "--exact", "email", "--key", "id", "--into", "t", "--schema", "id INT")
+    assert code == 2 and "--schema: the column 'id' of table 't_input' is STRING" in error
+
+
+def test_scalars_of_json_are_text_and_nested_members_json(tmp_path, command):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"id": 7, "n": "1E5", "b": true, "tags": ["a", {"x": 1}]}\n{"id": 8, "n": "1E5"}\n')
+    arguments = ["a.jsonl", "--exact", "n", "--keep", "id", "--into", "t", "--schema", "id INT"]
+    code, _, error = command(*arguments, "--nulls", "equal")
+    assert code == 0, error
+    (row,) = published("t", "id", "n", "b", "tags")
+    assert (*row[:3], json.loads(row[3])) == (7, "1E5", "true", ["a", {"x": 1}])
+
+
+def test_a_run_that_publishes_nothing_of_what_came_fails(tmp_path, command):
+    (tmp_path / "a.csv").write_text("id,n\n1,x\n2,y\n")
+    for _ in range(2):  # the second time the file is known
+        code, _, error = command("a.csv", "--exact", "id", "--schema", "n INT", "--into", "t")
+        assert code == 4 and "none of its records could be published (2 ingest: " in error, error
+        assert len(error.splitlines()) == 1
+
+
 def test_files_of_several_kinds_are_understood(tmp_path):
     lake = Lake(str(tmp_path / "lake"))
     (tmp_path / "a.csv").write_text("id,text,at\n1,hello,2024-01-01\n")
     (tmp_path / "b.jsonl").write_text('{"id": 1, "text": "x", "tags": ["a"]}\n')
     pq.write_table(pa.table({"id": [1], "text": ["x"]}), tmp_path / "c.parquet")
-    kinds = {"a.csv": "`id` BIGINT, `text` STRING, `at` DATE", "b.jsonl": "`id` BIGINT, `text` STRING, `tags` STRING"}
-    for name in ("a.csv", "b.jsonl", "c.parquet"):
-        pipeline, landing = dedup.pipeline_of(str(tmp_path / name), "t", lake, ["id"], [("drop_near_duplicates", NEAR)])
+    (tmp_path / "d.TSV.CSV").write_text('\ufeffid\ttext\t"a,b,c,d"\n')
+    with gzip.open(tmp_path / "e.csv.gz", "wt") as packed:
+        packed.write("id|text\n")
+    (tmp_path / "f.csv").write_text("text\n")
+    every = "`id` STRING, `text` STRING"
+    kinds = {"a.csv": f"{every}, `at` STRING", "b.jsonl": f"{every}, `tags` STRING", "e.csv.gz": every}
+    kinds |= {"d.TSV.CSV": f"{every}, `a,b,c,d` STRING", "f.csv": "`text` STRING"}
+    delimiters = {"d.TSV.CSV": "\t", "e.csv.gz": "|"}
+    options = {"columns": ["text"]}
+    for name in (*kinds, "c.parquet"):
+        if name.startswith("d"):
+            with pytest.raises(UsageError, match="the column 'a,b,c,d' cannot be published"):
+                dedup.pipeline_of(str(tmp_path / name), "t", lake, [], [("drop_duplicates", options)])
+            continue
+        pipeline, landing = dedup.pipeline_of(str(tmp_path / name), "t", lake, [], [("drop_duplicates", options)])
         source = pipeline.tables["t_input"].source
-        assert (landing, source.path, source.columns) == (str(tmp_path), name, kinds.get(name))
+        found = (landing, source.path, source.columns, source.delimiter)
+        assert found == (str(tmp_path), name, kinds.get(name), delimiters.get(name, ","))
+    names, delimiter = dedup.header_of([tmp_path / "d.TSV.CSV"], None, [])
+    assert (names, delimiter) == (["id", "text", "a,b,c,d"], "\t")
 
 
 @pytest.mark.parametrize(
     ("given", "options", "told"),
     [
         ("a.csv", {"key": ["ide"]}, "--key: there is no column 'ide' — did you mean 'id'"),
-        ("a.csv", {"columns": ["txt"]}, "there is no column 'txt' here — did you mean 'text'"),
-        ("a.csv", {"into": "No Name"}, "--into: 'No Name' is no name of a table"),
-        ("a.csv", {"similarity": "high"}, "--similarity"),
+        ("a.csv", {"columns": ["txt"]}, "--text: there is no column 'txt' — did you mean 'text'"),
+        ("a.csv", {"keep": "idd desc"}, "--keep: there is no column 'idd' — did you mean 'id'"),
+        ("a.csv", {"keep": "id downwards"}, "--keep: 'id downwards' is no ORDER BY entry"),
+        ("a.csv", {"into": "No Name"}, "--into: 'No Name' is not a valid table name"),
+        ("a.csv", {"into": "runs"}, "--into: 'runs' is a system table"),
+        ("a.csv", {"cluster": "text"}, "--text: cluster: there is a column 'text' already"),
+        ("a.csv", {"similarity": "high"}, "--similarity: "),
+        ("a.csv", {"unit": "letters"}, "--unit: "),
+        ("a.csv", {"schema": "txt INT"}, "--schema: there is no column 'txt' — did you mean 'text'"),
+        ("a.csv", {"schema": "id INTT"}, "--schema: column 'id': there is no type 'INTT' — did you mean 'INT'"),
+        ("a.csv", {"schema": "id"}, "--schema: 'id' is not 'name TYPE'"),
+        ("a.csv", {"delimiter": "::"}, "--delimiter: '::' is not one character"),
+        ("c.parquet", {"schema": "id INT"}, "--schema: parquet files have types of their own"),
+        ("c.parquet", {"delimiter": ";"}, "--delimiter: of csv files, not of parquet"),
+        ("tie.csv", {}, "',' and ';' stand equally often in its header; say which by --delimiter"),
+        ("twice.csv", {}, "its header names the column 'ID' twice"),
+        ("index.csv", {}, "column 1 of its header has no name"),
+        ("utf16.csv", {}, "not a text file in UTF-8"),
+        ("cut.csv.gz", {}, "cannot be read"),
+        ("list.json", {}, "no line of it is a JSON object"),
         ("b.txt", {}, "ends in none of"),
         ("mixed", {}, "several kinds (.csv, .parquet)"),
         ("empty", {}, "no file in it ends in one of"),
+        ("hidden", {}, "no file in it ends in one of"),
+        ("table", {}, "a Delta table"),
         ("nothing.jsonl", {}, "the file is empty"),
+        ("nothing.csv", {}, "the file is empty"),
         ("nowhere.csv", {}, "neither a file or folder nor a table"),
         ("broken.parquet", {}, "no readable Parquet file"),
     ],
 )
 def test_what_cannot_be_done_is_said(tmp_path, given, options, told):
-    (tmp_path / "a.csv").write_text("id,text\n1,hello\n")
-    (tmp_path / "b.txt").write_text("hello")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "nothing.jsonl").touch()
-    (tmp_path / "mixed").mkdir()
-    (tmp_path / "mixed" / "a.csv").write_text("id,text\n1,hello\n")
-    (tmp_path / "mixed" / "b.parquet").write_bytes(b"PAR1")
-    (tmp_path / "broken.parquet").write_bytes(b"no parquet at all")
-    near = {**NEAR, **{k: v for k, v in options.items() if k in ("columns", "similarity")}}
+    for name, content in {
+        "a.csv": b"id,text\n1,hello\n",
+        "b.txt": b"hello",
+        "tie.csv": b"id,text;more\n",
+        "twice.csv": b"id,text,ID\n",
+        "index.csv": b",text\n0,x\n",
+        "utf16.csv": "id,text\n".encode("utf-16"),
+        "cut.csv.gz": gzip.compress(b"id,text\n" * 9)[:12],
+        "list.json": b'[\n{"id": 1}\n]\n'.replace(b"{", b"[{").replace(b"}", b"}]"),
+        "nothing.jsonl": b"",
+        "nothing.csv": b"",
+        "broken.parquet": b"no parquet at all",
+        "mixed/a.csv": b"id,text\n1,hello\n",
+        "mixed/b.parquet": b"PAR1",
+        "empty/below/a.csv": b"id,text\n",
+        "hidden/.a.csv": b"id,text\n",
+        "table/_delta_log/0.json": b"",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    pq.write_table(pa.table({"id": [1], "text": ["x"]}), tmp_path / "c.parquet")
+    near = {**NEAR, **{k: v for k, v in options.items() if k in ("columns", "similarity", "keep", "cluster", "unit")}}
     into, key = options.get("into", "t"), options.get("key", [])
+    lake, given = Lake(str(tmp_path / "lake")), str(tmp_path / given)
     with pytest.raises((UsageError, InputMissing)) as error:
-        dedup.pipeline_of(
-            str(tmp_path / given), into, Lake(str(tmp_path / "lake")), key, [("drop_near_duplicates", near)]
-        )
-    assert told in str(error.value)
+        steps = [("drop_near_duplicates", near)]
+        dedup.pipeline_of(given, into, lake, key, steps, options.get("schema", ""), options.get("delimiter"))
+    assert told in str(error.value) and "\n" not in str(error.value), str(error.value)
+
+
+def test_a_table_of_another_pipeline_is_not_replaced(tmp_path):
+    lake, steps = Lake(str(tmp_path / "lake")), [("drop_duplicates", {"columns": ["id"]})]
+    (tmp_path / "a.csv").write_text("id\n1\n")
+    for table in ("t", "u_input"):
+        write_deltalake(lake.path(table), pa.table({"id": [1]}))
+        with pytest.raises(UsageError, match=f"--into: the table '{table}' exists and is not of"):
+            dedup.pipeline_of(str(tmp_path / "a.csv"), table[0], lake, [], steps)
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["x.csv", "--into", "t"], "give exactly one of --exact and --text"),
-        (["x.csv", "--into", "t", "--text", "a", "--exact", "a"], "give exactly one of --exact and --text"),
-        (["x.csv", "--into", "t", "--text", "a", "--ignore", "case"], "--ignore goes with --exact"),
-        (["x.csv", "--into", "t", "--exact", "a", "--cluster", "c"], "--cluster goes with --text"),
-        (["x.csv", "--into", "t", "--text", "a", "--similarty", "0.5"], "--similarity"),
+        ([], "give exactly one of --exact and --text"),
+        (["--text", "a", "--exact", "a"], "give exactly one of --exact and --text"),
+        (["--text", "a", "--nulls", "equal"], "--nulls can only be combined with --exact"),
+        (["--exact", "a", "--cluster", "c"], "--cluster can only be combined with --text"),
+        (["--exact", " , "], "--exact: name at least one column"),
+        (["--text", "text", "--similarty", "0.5"], "--similarity"),
+        (["--exact", "text", "--ignore", "accent"], "--ignore: "),
+        (["--exact", "txt"], "--exact: there is no column 'txt'"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(arguments, told):
-    result = CliRunner().invoke(headgate, ["dedup", *arguments])
-    assert result.exit_code != 0 and told in f"{result.output}{result.exception}"
+def test_options_that_cannot_be_combined_are_refused(tmp_path, command, arguments, told):
+    (tmp_path / "x.csv").write_text("id,text\n1,hello\n")
+    code, _, error = command("x.csv", "--into", "t", *arguments)
+    assert code == 2 and told in error and len(error.splitlines()) == 1, error
+
+
+def test_nulls_are_distinct_unless_asked_and_told_to_the_step(tmp_path, monkeypatch, command):
+    asked = []
+    monkeypatch.setattr(dedup, "pipeline_of", lambda *a: asked.append(a[4]) or 1 / 0)
+    for arguments in (["--exact", "a"], ["--exact", "a", "--nulls", "equal"], ["--text", "a", "--ignore", "case"]):
+        command("x.csv", "--into", "t", *arguments)
+    (((_, one),), ((_, two),), ((_, three),)) = asked
+    assert (one["nulls"], two["nulls"], three["ignore"]) == ("distinct", "equal", ["case"])
+    assert "nulls" not in three and "ignore" not in one
 
 
 def test_the_biggest_clusters_are_told(spark, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ def test_releases_are_numbered_named_and_never_change(tmp_path):
     assert lake.release("latest")["release"] == lake.release("2")["release"] == "spring"
     with pytest.raises(UsageError, match="never changes"):
         lake.publish_release("p", "r3", {"a": 3}, None, 2, "spring")
-    with pytest.raises(UsageError, match="did you mean 'spring'"):
+    with pytest.raises(InputMissing, match="did you mean 'spring'"):
         lake.release("sprng")
 
 
@@ -69,7 +69,7 @@ def test_system_tables_keep_their_schema(tmp_path):
     lake.record("runs", [{"run_id": "r", "at": at, "status": "running"}])
     assert lake.system("runs").schema.names == SCHEMAS["runs"].names
     assert lake.system("runs").to_pylist()[0]["at"] == at
-    with pytest.raises(UsageError, match="no version 9"):
+    with pytest.raises(InputMissing, match="no version 9"):
         lake.open("runs", 9)
 
 
