@@ -84,6 +84,11 @@ def without_accents(texts: pa.Array) -> pa.Array:
     return changed(texts, unaccented)
 
 
+def compatible(texts: pa.Array) -> pa.Array:
+    """The forms that Unicode holds for compatible, by NFKC, without characters that show nothing."""
+    return pc.utf8_normalize(visible(texts), "NFKC")
+
+
 @cache
 def marks() -> dict[int, None]:
     return {i: None for i in range(sys.maxunicode + 1) if unicodedata.category(chr(i))[0] in "PS"}

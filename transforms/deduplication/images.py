@@ -24,10 +24,8 @@ SIDE, COARSE = 64, 16  # of the small copies: brightness, and colour and places
 FINE = 512
 FLOOR = 4.0  # grey levels, of 256, that an image with details deviates from a smooth one
 PAGE = 0.4  # share of an image in one shade that makes it a page
-SHIFT, TINT = (
-    24.0,
-    (8.0, 40.0),
-)  # most grey levels between two places; most of colour in the mean, and between two places
+SHIFT, STROKE = 24.0, 40.0  # most grey levels between two places; of pages, between two points
+TINT = (8.0, 40.0)  # most levels of colour in the mean, and between two places
 
 Levels = npt.NDArray[np.uint8]
 
@@ -202,10 +200,13 @@ def has_detail(grey: Levels, fine: Levels) -> bool:
     detail = float(np.sqrt((spectrum**2).sum()) / SIDE)
     if detail < FLOOR:
         return False
-    shades = np.bincount(fine.ravel() // 8, minlength=32)
-    page = (shades + np.append(shades[1:], 0)).max() >= PAGE * fine.size
     lost = fine - np.repeat(np.repeat(grey.astype(np.float64), FINE // SIDE, 0), FINE // SIDE, 1)
-    return not (page and float(lost.std()) > detail)
+    return not (is_page(fine) and float(lost.std()) > detail)
+
+
+def is_page(grey: Levels) -> bool:
+    shades = np.bincount(grey.ravel() // 8, minlength=32)
+    return bool((shades + np.append(shades[1:], 0)).max() >= PAGE * grey.size)
 
 
 def cosines(n: int) -> npt.NDArray[np.float64]:
@@ -216,13 +217,18 @@ def cosines(n: int) -> npt.NDArray[np.float64]:
 
 
 def alike(one: Look, other: Look) -> bool:
-    """Whether small copies of two images agree at every place: in brightness but for contrast, and in colour."""
+    """Whether small copies of two images agree at every place: in brightness but for contrast, and in colour.
+
+    Of pages, at every point: what differs there is a stroke of a number.
+    """
     a, b = (np.asarray(x.grey, np.float64) for x in (one, other))
     deviations = a.std(), b.std()
     contrast = (deviations[0] * deviations[1]) ** 0.5
     apart = (a - a.mean()) * (contrast / deviations[0]) - (b - b.mean()) * (contrast / deviations[1])
     places = np.abs(apart.reshape(COARSE, SIDE // COARSE, COARSE, SIDE // COARSE).mean(axis=(1, 3)))
     tint = np.abs(np.asarray(one.colour, np.float64) - np.asarray(other.colour, np.float64))
+    if is_page(np.asarray(one.grey)) and np.abs(apart).max() > STROKE:
+        return False
     return bool(places.max() <= SHIFT and tint.mean() <= TINT[0] and tint.max() <= TINT[1])
 
 
