@@ -71,7 +71,7 @@ def shown(text, unit="words"):
 def counted(found, size):
     seen = Counter()
     shingles = [tuple(found[i : i + size]) for i in range(len(found) - size + 1)] if size else []
-    return {(s, seen.update([s]) or seen[s]) for s in shingles}
+    return {hash((s, seen.update([s]) or seen[s])) for s in shingles}  # numbers are quick to compare
 
 
 def jaccard(a, b):
