@@ -94,6 +94,7 @@ class Built:
     published: Published
     counts: Counts
     verdict: Verdict | None
+    warnings: list[str]  # of its steps and its gate
 
 
 @dataclass(frozen=True)
@@ -390,8 +391,9 @@ class Builder:
                 self.record_metrics(table, build, verdict)
                 if verdict.blocking:
                     raise GateBlocked(blocked_message(table, verdict, plan, self.pipeline))
-                for warning in verdict.warnings:
-                    self.progress.tell("warning", table=table, message=f"table '{table}': {warning}")
+        warnings = [*(space.warnings if space else ()), *(verdict.warnings if verdict else ())]
+        for warning in warnings:
+            self.progress.tell("warning", table=table, message=f"table '{table}': {warning}")
         with self.progress.phase(table, "publish"):
             rejected = sum(counts.rejected.values())
             if rejected:
@@ -433,7 +435,7 @@ class Builder:
         remove(staging)
         remove(f"{staging}{WORK}")
         remove_abandoned(lake.staging(table))
-        return Built(table=table, published=published, counts=counts, verdict=verdict)
+        return Built(table=table, published=published, counts=counts, verdict=verdict, warnings=warnings)
 
     def gate(self, plan: TablePlan, files: list[Landed]) -> Gate | None:
         suite = self.pipeline.suites[plan.table]

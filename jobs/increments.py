@@ -33,6 +33,7 @@ class BuildSpace:
     builds: tuple[str, ...] = ()
     recorded: dict[str, list[str]] = field(default_factory=dict)  # name -> where in the scratch, and the columns
     step: str = ""
+    warnings: list[str] = field(default_factory=list)
 
     def keep(self, df: DataFrame, name: str) -> DataFrame:
         path = f"{self.folder}/{self.step}/{name}"
@@ -49,6 +50,10 @@ class BuildSpace:
 
     def record(self, name: str, kept: str, columns: Sequence[str]) -> None:
         self.recorded[f"{self.step}-{name}"] = [f"{self.folder}/{self.step}/{kept}", *columns]
+
+    def warn(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
 
 
 def index_of(lake: Lake, table: str) -> str:

@@ -181,7 +181,7 @@ def run_once(
                     "rejected": built.counts.rejected,
                     "expectations": len(verdict.results) if verdict else 0,
                     "passed": verdict.passed if verdict else 0,
-                    "warnings": verdict.warnings if verdict else [],
+                    "warnings": built.warnings,
                 }
             )
         if not tables:

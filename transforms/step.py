@@ -68,6 +68,9 @@ class Workspace(Protocol):
     def record(self, name: str, kept: str, columns: Sequence[str]) -> None:
         """Let later builds know, by the name, these columns of what was kept, for the rows that are published."""
 
+    def warn(self, message: str) -> None:
+        """Say what the run's summary must show of the rows, though it stops nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparer(Step):

@@ -111,13 +111,18 @@ def records(name: str, spark: Any, rows: pd.DataFrame, truth: set[Any], similari
 
 def poems(spark: Any) -> None:
     rows = duckdb.sql(f"SELECT text FROM '{SHARED_DATA / 'tx_tang_poetry_open_zh' / 'tang_poems.parquet'}'").df()
-    sets = [shingle_set(t, 5, "characters") if t else set() for t in rows["text"]]
+    sets = [shingle_set(unicodedata.normalize("NFC", t), 5, "characters") if t else set() for t in rows["text"]]
     texts("poems", spark, rows, sets)
 
 
 def messages(spark: Any) -> None:
     rows = pd.read_csv(SHARED_DATA / "tx_sms_spam" / "sms_spam.csv", keep_default_na=False)
-    texts("messages", spark, rows, [shingle_set(t, 5, "words") if t else set() for t in rows["text"]])
+    texts(
+        "messages",
+        spark,
+        rows,
+        [shingle_set(unicodedata.normalize("NFC", t), 5, "words") if t else set() for t in rows["text"]],
+    )
     exact(spark, "messages", rows, ["type", "text"])
 
 
@@ -166,7 +171,7 @@ def exact(spark: Any, name: str, rows: pd.DataFrame, columns: list[str]) -> None
     rows = rows[columns].astype(object).where(rows[columns].notna(), None)
     for form, told in ((), ""), (("case", "spaces", "unicode", "punctuation"), " but for their form"):
         wanted = len(rows) - len((rows.map(plain) if form else rows).drop_duplicates())
-        out, cpu = marks(spark, rows, DropDuplicates(columns=tuple(columns), ignore=form))
+        out, cpu = marks(spark, rows, DropDuplicates(columns=tuple(columns), ignore=form, nulls="equal"))
         removed = out["kept"].notna().sum()
         print(f"{name}, equal{told}: {len(rows):,} rows, {removed:,} removed, {cpu:.1f} CPU s", flush=True)
         assert removed == wanted

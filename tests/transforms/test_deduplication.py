@@ -1,9 +1,21 @@
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
+from jobs import increments
+from jobs.increments import BuildSpace
 from tests.conftest import assert_rows, plain_rows
 from tests.transforms.frames import applied, frame, kept, rejected
+from tests.transforms.test_images_lines_urls import picture, stored
+from transforms import rows
 from transforms.cleaning.bounds import RejectRows
+from transforms.deduplication import exact
 from transforms.deduplication.exact import DropDuplicates
+from transforms.deduplication.images import DropNearImages
+from transforms.deduplication.lines import DropRepeatedLines
+from transforms.deduplication.near import DropNearDuplicates
 from transforms.step import StepError
 
 NAN = float("nan")
@@ -17,11 +29,39 @@ def test_one_copy_stays_by_the_keep_rule(spark):
     assert {r["evidence"]["kept_row_id"] for r in rejected(out).collect()} == {winner}
 
 
-def test_nulls_and_nan_are_equal_unless_distinct(spark):
+def test_nulls_are_compared_only_if_asked_and_nan_always(spark):
     df = frame(spark, "k double, v int", (None, 1), (None, 2), (NAN, 3), (NAN, 4))
-    assert kept(applied(DropDuplicates(columns=("k",)), df)).count() == 2
-    out = kept(applied(DropDuplicates(columns=("k",), nulls="distinct"), df))
-    assert_rows(out, ["v"], [(1,), (2,), (3,)] if out.where("v = 3").count() else [(1,), (2,), (4,)])
+    out = applied(DropDuplicates(columns=("k",), keep="v"), df)
+    assert_rows(kept(out), ["v"], [(1,), (2,), (3,)])
+    out = applied(DropDuplicates(columns=("k",), nulls="equal", keep="v"), df)
+    assert_rows(kept(out), ["v"], [(1,), (3,)])
+
+
+def test_texts_of_nothing_are_no_duplicates_unless_asked(spark):
+    nothing = [None, None, "", "", "  ", "  ", "\u00a0", "\u00a0", "\u200b", "\u200b", "--", "--"]
+    df = frame(spark, "n int, k string, b binary", *((i, k, b"") for i, k in enumerate([*nothing, "A", "a"])))
+    step = DropDuplicates(columns=("k",), keep="n", ignore=("case", "punctuation"))
+    assert_rows(rejected(applied(step, df), "n"), ["n"], [(13,)])
+    asked = DropDuplicates(columns=("k",), keep="n", nulls="equal")
+    assert_rows(rejected(applied(asked, df), "n"), ["n"], [(1,), (3,), (5,), (7,), (9,), (11,)])
+    assert rejected(applied(DropDuplicates(columns=("b",)), df)).count() == 0
+
+
+def test_what_is_ignored_makes_no_difference(spark):
+    texts = [
+        (0, "Jos\u00e9  M\u00fcller"),
+        (1, "jose\u0301 mu\u0308\u00adller"),
+        (2, "Jose Muller!"),
+        (3, "\u0915\u092e\u0932"),
+        (4, "\u0915\u092e\u0932\u093e"),
+    ]
+    df = frame(spark, "n int, k string", *texts)
+    for ignore, gone in (
+        (("case", "spaces", "unicode"), {1}),
+        (("case", "spaces", "accents", "punctuation", "unicode"), {1, 2}),
+    ):
+        out = applied(DropDuplicates(columns=("k",), keep="n", ignore=ignore), df)
+        assert {r["n"] for r in rejected(out, "n").collect()} == gone, ignore
 
 
 def test_identical_rows_leave_exactly_one(spark):
@@ -50,3 +90,73 @@ def test_partitioning_does_not_matter(spark):
 def test_a_wrong_keep_rule_is_refused(keep):
     with pytest.raises(StepError, match="ORDER BY"):
         DropDuplicates(columns=("k",), keep=keep).names_after(["k", "v"], {})
+
+
+# -- columns of any name
+
+
+NO_SENTENCE = r"[a-z_]\w*|[a-z_]\w*( [a-z<>]+, \w+)+ [a-z<>]+|[a-z_]\w* [=><].*"
+
+
+def names_in_the_code():
+    """Every word of every text in the code of this package, as a column's name may be."""
+    folder = Path(exact.__file__).parent
+    words = set()
+    for file in [*folder.glob("*.py"), Path(rows.__file__), Path(increments.__file__)]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                words |= set(re.findall(r"[a-z_]\w*", node.value)) if re.fullmatch(NO_SENTENCE, node.value) else set()
+    names = {w.lower() for w in words} | {"key", "kept", "gone", "hash", "n", "count", "value", "build", "o0", "id"}
+    return sorted(n for n in names if not rows.is_own(n))
+
+
+def test_no_column_of_any_name_gets_in_the_way(spark, tmp_path):
+    names = [n for n in names_in_the_code() if n not in ("text", "image", "cluster", "cluster_similarity", "i")]
+    assert len(names) > 100 and {"key", "length", "leader", "bits", "shingles", "rank", "band", "old"} <= set(names)
+    body = " ".join(f"word{i}" for i in range(40))
+    image = stored(picture(1))
+    texts = [body, body + " more", "a text of its own, quite another", body, None]
+    schema = ", ".join(["text string, image binary", *(f"`{n}` string" for n in names)])
+
+    cells = lambda i: [None if (i + j) % 5 == 0 else f"{j}-{i}" for j in range(len(names))]  # noqa: E731
+    df = frame(
+        spark, f"{schema}, i int", *((t, None if i in (2, 4) else image, *cells(i), i) for i, t in enumerate(texts))
+    )
+    df.write.parquet(str(tmp_path / "rows"))
+    df = spark.read.parquet(str(tmp_path / "rows"))
+    first, later = df.where("i IN (0, 2)"), df.where("i NOT IN (0, 2)")
+    before = {r["_row_id"]: r for r in df.collect()}
+    ids = {r["i"]: key for key, r in before.items()}
+    near = {"columns": ("text",), "keep": "i, length desc, o0"}
+    for name, step, gone in (
+        ("exact", DropDuplicates(columns=("text",), keep="i, length, key desc"), (3,)),
+        ("cluster", DropNearDuplicates(**near, cluster="cluster"), ()),
+        ("near", DropNearDuplicates(**near), (1, 3)),
+        ("within", DropNearDuplicates(**near, measure="containment"), (1, 3)),
+        ("images", DropNearImages(columns=("image",), keep="i, bits"), (1, 3)),
+        ("lines", DropRepeatedLines(columns=("text",), texts=4), ()),
+    ):
+        space = BuildSpace(spark, str(tmp_path / name), "", lasting=True)
+        rows_now = df
+        if name in ("exact", "cluster"):
+            step.compare(first, space)
+            recorded = {n: spark.read.parquet(path).select(*c) for n, (path, *c) in space.recorded.items()}
+            space = BuildSpace(spark, str(tmp_path / f"{name}_later"), "", lasting=True)
+            space.known = lambda n, known=recorded: known[f"-{n}"]
+            rows_now = later
+        found = {r["_row_id"]: r for r in step.compare(rows_now, space).collect()}
+        assert len(found) == (3 if rows_now is later else 5), name
+        for key, row in found.items():
+            assert all(row[c] == before[key][c] for c in (*names, "text", "image", "i")), name
+            reason = row["_hg_rejected"]
+            assert (reason is not None) == (key in [ids[i] for i in gone]), name
+            assert reason is None or reason["evidence"]["kept_row_id"] == ids[0], name
+        if name == "cluster":
+            assert [found[ids[i]]["cluster"] for i in (1, 3)] == [ids[0]] * 2
+
+
+def test_a_column_named_length_comes_before_the_length_of_the_text(spark):
+    body = " ".join(f"word{i}" for i in range(40))
+    df = frame(spark, "n int, text string, length int", (0, body, 2), (1, body + " more", 1))
+    out = applied(DropNearDuplicates(columns=("text",), keep="length desc"), df)
+    assert_rows(kept(out), ["n"], [(0,)])

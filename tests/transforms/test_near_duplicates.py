@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -53,9 +54,24 @@ def tokens(text, unit="words"):
 
 
 def shingle_set(text, size=5, unit="words"):
+    """Each shingle with how often the text had it before; of a short text, pairs of all that shows."""
     found = tokens(text, unit)
-    size = size if len(found) >= size else min(2, len(found))
-    return {tuple(found[i : i + size]) for i in range(len(found) - size + 1)} if found else {text}
+    if len(found) < size:
+        found, size = shown(text, unit), min(2, size)
+        size = min(size, len(found))
+    return counted(found, size)
+
+
+def shown(text, unit="words"):
+    """Tokens, and each other character that is no white space."""
+    one = r"\w" if unit == "characters" else r"\w+"
+    return re.findall(rf"{one}|[^\w\s]", "".join(c.lower()[0] for c in text))
+
+
+def counted(found, size):
+    seen = Counter()
+    shingles = [tuple(found[i : i + size]) for i in range(len(found) - size + 1)] if size else []
+    return {hash((s, seen.update([s]) or seen[s])) for s in shingles}  # numbers are quick to compare
 
 
 def jaccard(a, b):
@@ -63,8 +79,13 @@ def jaccard(a, b):
 
 
 def contained(a, b):
-    """How much of `a` lies in `b`."""
+    """How much of the shingles of `a` lies in the shingles and parts of `b`."""
     return len(a & b) / len(a)
+
+
+def with_parts(text, **how):
+    """Its shingles, and all that shorter texts within it are compared by."""
+    return shingle_set(text, **how) | counted(shown(text), 2) | counted(shown(text), 1)
 
 
 MEASURES = {"jaccard": jaccard, "containment": contained}
@@ -73,9 +94,10 @@ MEASURES = {"jaccard": jaccard, "containment": contained}
 def greedy(texts, order, threshold, measure="jaccard", **how):
     """For each text that goes, its similarity with the most similar one that stays before it in `order`."""
     sets = [shingle_set(t, **how) if t else set() for t in texts]
+    others = [with_parts(t, **how) if t else set() for t in texts] if measure == "containment" else sets
     stays, gone = [], {}
     for i in order:
-        best = max((MEASURES[measure](sets[i], sets[k]) for k in stays), default=0) if sets[i] else 0
+        best = max((MEASURES[measure](sets[i], others[k]) for k in stays), default=0) if sets[i] else 0
         if best >= threshold:
             gone[i] = best
         elif sets[i]:
@@ -118,12 +140,11 @@ def assert_as_greedy(df, texts, step, **how):
     wanted = greedy(texts, longest_first(texts, ids), step.similarity, step.measure, **how)
     found = evidence(applied(step, df))
     assert found.keys() == wanted.keys()
-    sets = [shingle_set(t, **how) for t in texts if t is not None]
     for gone, (stays, score) in found.items():
         assert stays not in wanted
         assert score == pytest.approx(wanted[gone], abs=1e-6)
-        if None not in texts:
-            assert score == pytest.approx(MEASURES[step.measure](sets[gone], sets[stays]), abs=1e-6)
+        other = (with_parts if step.measure == "containment" else shingle_set)(texts[stays], **how)
+        assert score == pytest.approx(MEASURES[step.measure](shingle_set(texts[gone], **how), other), abs=1e-6)
     return found
 
 
@@ -168,6 +189,109 @@ def test_a_sketch_is_the_same_in_any_company_and_any_pieces(monkeypatch):
     assert pieces == [s for s, t in zip(together["shingles"].to_pylist(), texts, strict=True) if t in longer]
 
 
+def score(one, other, unit="auto", size=5, ignore=()):
+    """The similarity of two texts, as the step takes them."""
+    step = DropNearDuplicates(columns=("text",), unit=unit, shingle=size, ignore=ignore)
+    found = step.sketch()(pa.array([one, other]))
+    hashes, starts = shingles.sets_of(found["shingles"])
+    a, b = (set(hashes[starts[i] : starts[i + 1]].tolist()) for i in (0, 1))
+    return jaccard(a, b) if a or b else 0.0
+
+
+LONG = "one two three four five six seven eight nine ten "
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("cafe\u0301 au lait", "caf\u00e9 au lait"),
+        ("so\u00adft hy\u00adphens in a text that is long", "soft hyphens in a text that is long"),
+        ("\ufeffzero\u200b\u2060width in\u200e it", "zerowidth in it"),
+        ("a\u200cb", "ab"),
+        ("हिन्दी\u200b लिखना", "हिन्दी लिखना"),
+        ("\u0958लम", "\u0915\u093cलम"),
+        ("\u1112\u1161\u11ab글", "한글"),
+        ("\u2764\ufe0f yes", "\u2764 yes"),
+        ("hidden\U000e0041\U000e0042", "hidden"),
+        ("tab\tand  space", "tab and space"),
+        ("Same CASE", "same case"),
+    ],
+)
+def test_what_looks_the_same_is_the_same(one, other):
+    assert score(one, other) == score(LONG + one, LONG + other) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("मेरा नाम कमल है", "मेरा नाम कमला है"),
+        ("आप कैसे हैं और घर पर सब कैसा है", "आप कैसे हैं और घर पर सब कैसी है"),
+        ("আমার নাম রবি", "আমার নাম রাবা"),
+        ("தமிழ் மொழி அழகு", "தமிழ் மெழி அழகு"),
+        ("ที่นี่มีน้ำ", "ที่นี้มีน้ำ"),
+        ("မြန်မာစာ", "မြန်မာစီ"),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0631\u062f", "\u0645\u06cc\u062e\u0648\u0631\u062f"),
+        ("שָׁלוֹם לך", "שְׁלוֹם לך"),
+        ("哈哈", "哈哈哈"),
+        ("ha ha ha ha ha ha", "ha ha ha ha ha ha ha"),
+    ],
+)
+def test_marks_and_repeats_make_a_difference(one, other):
+    assert score(one, other) < 1 and score(LONG + one, LONG + other) < 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("I love it \U0001f600", "I love it \U0001f621"),
+        ("learn C++ today", "learn C# today"),
+        ("Temperature is -5 degrees", "Temperature is 5 degrees"),
+        ("!?", "?!"),
+        ("\U0001f44d\U0001f44d", "\U0001f44d"),
+        ("\U0001f44d\U0001f3fb", "\U0001f44d\U0001f3ff"),
+        ("\U0001f468\u200d\U0001f469", "\U0001f468\U0001f469"),
+        ("\U0001f3f4\U000e0067\U000e0062\U000e007f", "\U0001f3f4\U000e0067\U000e0063\U000e007f"),
+        ("\ue000", "\ue001"),
+        ("\U000f0000", "\U000f0001"),
+        ("100 €", "100 $"),
+        ("=\u0338", "="),
+        ("ok", "ok ok"),
+    ],
+)
+def test_short_texts_are_compared_by_all_their_characters(one, other):
+    assert score(one, other) < 0.8 and score(one, one) == 1
+
+
+@pytest.mark.parametrize("nothing", ["", "   ", "\t\n", "\u00a0\u3000", "\u200b", "\ufeff", "\x00"])
+def test_blank_texts_have_nothing_to_compare(nothing):
+    assert score(nothing, nothing) == 0
+
+
+@pytest.mark.parametrize(
+    ("ignore", "one", "other"),
+    [
+        (("accents",), "Crème brûlée", "creme brulee"),
+        (("case",), "Straße", "STRASSE"),
+        (("unicode",), "ﬁve ½ Ⅳ ①", "five 1⁄2 IV 1"),
+        (("punctuation",), "C'est la vie!", "Cest la vie"),
+    ],
+)
+def test_what_is_ignored_makes_texts_equal(ignore, one, other):
+    assert score(one, other) < 1 == score(one, other, ignore=ignore)
+    assert score("कमल", "कमला", ignore=ignore) == 0
+
+
+def test_long_texts_are_the_same_wherever_they_are_cut():
+    word = "".join(random.Random(1).choices("abcdefgh", k=600_000))
+    for unit in ("words", "auto"):
+        assert score(word, word + "x", unit) == 0
+        assert score("start " + word + " the end", word + " the end", unit, size=2) == pytest.approx(2 / 3)
+    letters = score(word, "x" * 7 + word, "characters")
+    assert 1 - 20 / len(word) < letters < 1
+    marked = "e\u0323\u0302" * 100_000
+    assert score(marked, "a" + marked, "characters") > 0.999
+
+
 @pytest.mark.parametrize(
     ("text", "count"),
     [
@@ -192,6 +316,29 @@ def test_bands_keep_their_promise():
     assert Bands.of(0.8, 0.999) == Bands(23, 6)
 
 
+@pytest.mark.parametrize(("common", "own", "recall"), [(8, 1, 0.99), (80, 10, 0.999), (4, 3, 0.99), (30, 70, 0.95)])
+def test_pairs_at_the_threshold_are_found_as_promised(common, own, recall):
+    """Sets of random hashes, exactly at the threshold, through bands and estimate."""
+    n, rng = 60_000, np.random.default_rng(7)
+    step = DropNearDuplicates(columns=("text",), similarity=common / (common + 2 * own), recall=recall)
+    hashes = rng.integers(0, 1 << 48, (n, common + 2 * own), dtype=np.uint64)
+    signs = []
+    for part in (hashes[:, : common + own], np.delete(hashes, np.s_[common : common + own], axis=1)):
+        starts = np.arange(n) * (common + own)
+        signs.append(shingles.minima(np.ascontiguousarray(part).ravel(), starts, step.bands.values))
+    together = np.logical_or.reduce(
+        [a == b for a, b in zip(*(shingles.buckets_of(s, step.bands).T for s in signs), strict=True)]
+    )
+    bits = [b.tobytes() for s in signs for b in shingles.bits_of(s)]
+    rows = pa.table({"old": np.zeros(2 * n, np.bool_), "size": np.full(2 * n, common + own), "bits": pa.array(bits)})
+    likely, _ = step.limits.likely(rows, np.arange(n), np.arange(n, 2 * n))
+    found = np.zeros(n, np.bool_)
+    found[likely] = True
+    lost = 1 - (found & together).mean()
+    assert lost < (1 - recall) + 3 * ((1 - recall) / n) ** 0.5
+    assert lost > (1 - recall) / 10, "the promise is not bought by comparing everything"
+
+
 def test_similar_sets_share_buckets_as_often_as_told():
     rng, bands = random.Random(3), Bands.of(0.8, 0.9)
     one, other, exact = [], [], []
@@ -207,9 +354,8 @@ def test_similar_sets_share_buckets_as_often_as_told():
     a, b = (sketch(pa.array(x), 5, "words", bands) for x in (one, other))
     together = (a.buckets == b.buckets).any(axis=1).mean()
     assert together == pytest.approx(bands.recall(float(np.mean(exact))), abs=0.05)
-    estimate = shingles.estimated(a.bits, b.bits, bands.values)
-    assert abs((estimate - exact).mean()) < 0.01
-    assert (estimate - exact).std() == pytest.approx(shingles.deviation(float(np.mean(exact)), bands.values), rel=0.2)
+    differ = shingles.different(a.bits, b.bits)
+    assert (differ / bands.values).mean() == pytest.approx((1 - np.mean(exact)) * 3 / 4, abs=0.01)
 
 
 # -- who stays
@@ -291,6 +437,43 @@ def test_a_crowded_bucket_leaves_nothing_behind(spark):
     assert len(found) == 299 and len({stays for stays, _ in found.values()}) == 1
 
 
+def framed(seed, families=60, copies=5):
+    """Texts of 100 words that share 88, in families of which each differs from the next in a word or two."""
+    rng = random.Random(seed)
+    frame_words = [f"menu{i}" for i in range(88)]
+    texts = []
+    for f in range(families):
+        own = [f"own{f}x{i}" for i in range(12)]
+        for _ in range(copies):
+            text = [*frame_words[:50], *own, *frame_words[50:]]
+            for _ in range(rng.randint(0, 2)):
+                text[rng.randrange(100)] = f"new{rng.randint(0, 10**6)}"
+            texts.append(" ".join(text))
+    rng.shuffle(texts)
+    return texts
+
+
+def test_texts_in_one_frame_go_as_in_a_greedy_loop_over_all_pairs(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(near, "WINDOW", 12)
+    texts = framed(3)
+    df, step = numbered(spark, texts), DropNearDuplicates(columns=("text",), similarity=0.85, recall=SURE)
+    assert 100 < len(assert_as_greedy(df, texts, step)) < 290
+    space = BuildSpace(spark, str(tmp_path), "")
+    step.compare(df, space)
+    candidates = spark.read.parquet(f"{tmp_path}//candidates").count()
+    assert not space.warnings and candidates < 4 * len(texts)
+
+
+def test_rows_of_crowds_that_rare_shingles_do_not_part_are_told(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(near, "WINDOW", 12)
+    base = [f"word{i}" for i in range(100)]
+    texts = [" ".join([*base[:i], f"other{i}", *base[i + 1 :]]) for i in range(100)]
+    space = BuildSpace(spark, str(tmp_path), "")
+    DropNearDuplicates(columns=("text",)).compare(numbered(spark, texts), space)
+    assert len(space.warnings) == 1
+    assert "drop_near_duplicates: 100 rows are in crowds of more than 13 that look alike" in space.warnings[0]
+
+
 def excerpts(seed, texts=30, words=600):
     """Long texts, and parts of them of any length, some with words changed or with words of their own before them."""
     rng = random.Random(seed)
@@ -315,6 +498,15 @@ def test_parts_of_other_texts_go_as_in_a_greedy_loop_over_all_pairs(spark, seed,
     assert 20 < len(found) < 110
 
 
+def test_short_texts_are_found_within_long_ones(spark):
+    long = " ".join(f"word{i}" for i in range(30)) + " learn C++ today 哈哈哈"
+    parts = ["word7", "word8 word9", "word10 word11 word12", "learn C++ today", "哈哈"]
+    others = ["word99", "learn C# today", "word9 word8", "哈哈 哈哈"]
+    df = numbered(spark, [long, *parts, *others])
+    step = DropNearDuplicates(columns=("text",), measure="containment", similarity=1.0, keep="n")
+    assert sorted(r["n"] for r in rejected(applied(step, df), "n").collect()) == [1, 2, 3, 4, 5]
+
+
 def test_a_text_goes_only_with_one_that_comes_before_it_in_the_order(spark):
     rows = [(0, "a part of it that comes first"), (1, "the whole and a part of it that comes first and more")]
     df = frame(spark, "n int, text string", *rows)
@@ -331,6 +523,16 @@ def test_fewer_answers_are_rarer_than_what_may_be_lost():
         answers = rng.binomial(limits.asked, threshold, 200_000)
         assert (answers < limits.least_answers).mean() < 0.0013
         assert (answers < limits.least_answers + 1).mean() > 0.0007
+
+
+@pytest.mark.parametrize(("size", "threshold"), [(100, 0.8), (60, 0.5), (1000, 0.9), (40, 0.95)])
+def test_texts_just_within_others_are_found_as_promised(size, threshold):
+    """At least one of those that a text looks for is there: of its own at the threshold, drawn without replacement."""
+    limits, n = Contained(threshold, 0.999, 64), 400_000
+    there = round(threshold * size)
+    answers = np.random.default_rng(3).hypergeometric(there, size - there, min(limits.asked, size), n)
+    lost = (answers < limits.least_answers).mean() if size > limits.asked else 0
+    assert lost <= 0.001 + 3 * (0.001 / n) ** 0.5
 
 
 def test_no_chain_takes_a_text_away(spark):
@@ -384,6 +586,28 @@ def test_clusters_are_told_and_nothing_is_marked(spark):
     assert rows[2]["cluster"] == rows[2]["_row_id"] and rows[3]["cluster"] == rows[3]["_row_id"]
 
 
+def test_rows_without_any_text_are_never_compared(spark):
+    rows = [
+        (0, None, None),
+        (1, None, None),
+        (2, "", " "),
+        (3, "", " "),
+        (4, "\u200b", None),
+        (5, "a", None),
+        (6, "a", ""),
+    ]
+    df = frame(spark, "n int, name string, street string", *rows)
+    out = applied(DropNearDuplicates(columns=("name", "street"), keep="n"), df)
+    assert [r["n"] for r in rejected(out, "n").collect()] == [6]
+
+
+def test_length_counts_what_is_seen(spark):
+    texts = ["so\u00ad\u00ad\u00ad\u00adft words of a text that is long", "soft words of a text that is long!"]
+    df = numbered(spark, [*texts, "e\u0301e\u0301 a b c d e f g", "\u00e9\u00e9 a b c d e f g."])
+    out = applied(DropNearDuplicates(columns=("text",)), df)
+    assert sorted(r["n"] for r in rejected(out, "n").collect()) == [0, 2]
+
+
 def test_records_are_compared_over_several_columns(spark):
     rows = [(0, "Ana Maria", "Calle Mayor 12"), (1, "Ana  María", "Calle Mayor 12"), (2, "Ana Maria", "Gran Via 3")]
     df = frame(spark, "n int, name string, street string", *rows)
@@ -430,7 +654,7 @@ def test_real_documents_go_as_in_a_greedy_loop(spark):
 
 
 def test_candidates_are_found_across_arrow_batches():
-    limits = pairs.Similar(0.5, 12, 2)
+    limits = pairs.Similar(0.5, 12, 2, 0.0003)
     row = pa.array([f"r{i}" for i in range(40)])
     table = pa.table(
         {

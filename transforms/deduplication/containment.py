@@ -3,7 +3,8 @@
 A short text within a long one is not similar to it by Jaccard's measure, so no bands find the pair. Here each text asks
 for a few of its own shingles, those of the least hashes (the bottom-k sketch of Broder 1997). Of a text that lies in
 another so many of them are answered that one at least is among its rarest: only for these it looks where they stand
-(the prefix filter of Chaudhuri, Ganti and Kaushik 2006).
+(the prefix filter of Chaudhuri, Ganti and Kaushik 2006). A text answers with its shingles and with its parts: the
+shorter runs of tokens that a text too short for shingles asks for.
 """
 
 import math
@@ -71,10 +72,10 @@ class Contained:
 
     def placed(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, space: Workspace) -> DataFrame:
         """All rows under the shingles that new ones look for: bucket, second, asks, old, size, rank."""
-        hashes = sets.mapInArrow(opened, f"{ROW_ID} string, hashes array<bigint>")
-        few = F.explode(F.slice("hashes", 1, self.asked)).alias("bucket")
+        hashes = sets.mapInArrow(opened, OPENED)
+        few = F.explode(F.slice("hashes", 1, F.least("size", F.lit(self.asked)))).alias("bucket")
         asked = hashes.join(new.select(ROW_ID), on=ROW_ID, how="left_semi").select(
-            ROW_ID, F.size("hashes").alias("n"), few
+            ROW_ID, F.col("size").alias("n"), few
         )
         asked = space.keep(asked, "asked")
         answers = hashes.select(ROW_ID, F.explode("hashes").alias("bucket"))
@@ -95,9 +96,14 @@ class Contained:
         return space.keep(placed.select("bucket", F.lit(0).alias("second"), asks, "old", "size", "rank"), "placed")
 
 
+OPENED = f"{ROW_ID} string, size int, hashes array<bigint>"
+
+
 def opened(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Sets of hashes, sorted, as lists of whole numbers."""
+    """Sets of hashes, sorted, as lists of whole numbers; behind `size` of them those of a text's parts."""
     for batch in batches:
         hashes, starts = sets_of(batch.column("shingles"))
         lists = pa.ListArray.from_arrays(pa.array(starts.astype(np.int32)), pa.array(hashes.astype(np.int64)))
-        yield pa.RecordBatch.from_arrays([batch.column(ROW_ID), lists], [ROW_ID, "hashes"])
+        yield pa.RecordBatch.from_arrays(
+            [batch.column(ROW_ID), batch.column("size"), lists], [ROW_ID, "size", "hashes"]
+        )

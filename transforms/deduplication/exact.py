@@ -8,12 +8,13 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from transforms.cleaning.text import in_form
+from transforms.deduplication.forms import Ignored, compatible, without_accents
 from transforms.deduplication.keep import order_of, ordering
 from transforms.rows import FILE, ROW_ID, Rejection, canonical, is_kept, is_own, quoted, reject
 from transforms.step import Comparer, Workspace, need
 
 KEYS = "keys"
+SHOWN = r"(?U)[^\s\p{Cf}\p{Cc}]"  # a character that is seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,22 +22,24 @@ class DropDuplicates(Comparer):
     """Of the rows that are equal in some columns, keep one and mark the others.
 
     columns: rows equal in all of these are duplicates; NaN equals NaN.
-    ignore: what of a text makes no difference: `case`, `spaces` (runs of white space count as one, those at the ends
-        not at all), `unicode` (the forms that Unicode holds for compatible, by NFKC), `punctuation` (with symbols).
-    nulls: `equal` (default) takes a null as a value; `distinct` compares no row that has a null in `columns`.
+    ignore: what of a text makes no difference: `case`, `accents`, `spaces` (runs of white space count as one, those at
+        the ends not at all), `unicode` (the forms that Unicode holds for compatible, by NFKC, and what shows nothing),
+        `punctuation` (with symbols).
+    nulls: `distinct` (default) compares no row in which one of `columns` is null, or a text that is blank or of which
+        `ignore` leaves nothing; `equal` takes these for values like others.
     keep: which copy stays, as an ORDER BY list: `arr_time desc, _file`. Nulls come last. Ties fall to the smaller
         `_row_id`, file and hash of the content, so that no order of the input matters. In a table that grows by
         increments, rows of earlier builds stay; new rows find them by an MD5 (128 bits) of the compared values.
-    Evidence: the kept row's id and file. Cost: one shuffle of the rows by key; `unicode` adds an Arrow round trip of
-    the columns, an increment a scan of the keys of the rows before.
+    Evidence: the kept row's id and file. Cost: one shuffle of the rows by key; `unicode` and `accents` add an Arrow
+    round trip of the columns, an increment a scan of the keys of the rows before.
     """
 
     name: ClassVar[str] = "drop_duplicates"
     state: ClassVar[str] = KEYS
     columns: tuple[str, ...]
-    ignore: tuple[Literal["case", "spaces", "unicode", "punctuation"], ...] = ()
+    ignore: tuple[Ignored, ...] = ()
     keep: str = ROW_ID
-    nulls: Literal["equal", "distinct"] = "equal"
+    nulls: Literal["equal", "distinct"] = "distinct"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need((c for c in self.columns if c != ROW_ID), have)
@@ -64,9 +67,11 @@ class DropDuplicates(Comparer):
         if kind != "string":
             return value
         if "unicode" in self.ignore:
-            value = F.arrow_udf(in_form("NFKC"), "string")(value)
+            value = F.arrow_udf(compatible, "string")(value)
         if "case" in self.ignore:
             value = F.lower(value)
+        if "accents" in self.ignore:
+            value = F.arrow_udf(without_accents, "string")(value)
         if "punctuation" in self.ignore:
             value = F.regexp_replace(value, r"[\p{P}\p{S}]+", "")
         if "spaces" in self.ignore:
@@ -82,12 +87,15 @@ class DropDuplicates(Comparer):
         """Rows that an earlier step marked stay out of the competition."""
         compared = is_kept()
         if self.nulls == "distinct":
-            for column in self.columns:
+            kinds = dict(df.dtypes)
+            for column, value in zip(self.columns, self.values(df), strict=True):
                 compared = compared & F.col(quoted(column)).isNotNull()
+                if kinds[column] in ("string", "binary"):
+                    compared = compared & (value.rlike(SHOWN) if kinds[column] == "string" else F.length(value) > 0)
         return compared
 
     def marked(self, df: DataFrame, known: DataFrame | None) -> DataFrame:
-        data = [c for c, kind in df.dtypes if not is_own(c) and not kind.startswith(("map", "variant"))]
+        data = [c for c, kind in df.dtypes if not is_own(c) and "map<" not in kind and "variant" not in kind]
         files = [FILE] if FILE in df.columns else []
         content = F.xxhash64(*(F.col(quoted(c)) for c in data))
         ties = [F.col(ROW_ID), *map(F.col, files), content]

@@ -10,10 +10,13 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from transforms.deduplication import pairs
 from transforms.deduplication.containment import Contained
+from transforms.deduplication.crowds import rare
 from transforms.deduplication.exact import DropDuplicates
+from transforms.deduplication.forms import Ignored, visible, without
 from transforms.deduplication.keep import order_of, precedes
 from transforms.deduplication.shingles import PACKED, Bands, Unit, sketch
 from transforms.rows import FILE, ROW_ID, Rejection, is_kept, is_own, quoted, reject
@@ -22,9 +25,11 @@ from transforms.step import Comparer, StepError, Workspace, need
 LENGTH = "length"  # in `keep`: of the compared text, where no column has this name
 WINDOW = 64  # rows of a crowded bucket that each of its rows is compared with
 PAIRS_AT_ONCE = 1_000_000  # candidates whose ids every task may hold, some 200 bytes each
+FOUND = "length int, size int, set binary, buckets array<bigint>, bits binary, shingles binary"
 EDGES_AT_ONCE = 4_000_000  # similar pairs that one task may hold, some 150 bytes each
 RECALL = 0.999
-SKETCHES = "sketches_48"  # named anew when they change: an index of others is then not read, but built anew
+ESTIMATE = 0.3  # of the pairs that may be missed, the share left to the estimate; the rest is left to the bands
+SKETCHES = "sketches_49"  # named anew when they change: an index of others is then not read, but built anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,8 @@ class NearComparer(Comparer):
     """What all steps share that keep one of several rows whose sets of features are similar."""
 
     state: ClassVar[str] = SKETCHES
+    many_features: ClassVar[bool] = True  # whether sets differ enough in their features to be told apart by rare ones
+    unreadable: ClassVar[str] = ""  # what cells are that cannot be compared though they are not empty
     columns: tuple[str, ...]
     keep: str = f"{LENGTH} desc"
     cluster: str | None = None
@@ -60,11 +67,11 @@ class NearComparer(Comparer):
         return f"nearly repeats another row in {', '.join(self.columns)}"
 
     def compared(self, df: DataFrame) -> Column:
-        """What is sketched: null or of no length where there is nothing to compare."""
+        """Return what is sketched: null or of no length where there is nothing to compare."""
         raise NotImplementedError
 
     def sketch(self) -> Callable[[pa.Array], Mapping[str, pa.Array]]:
-        """What sketches an Arrow array of it: size (0: not compared), set, buckets, bits, shingles."""
+        """Return what sketches an Arrow array of it: length, size (0: not compared), set, buckets, bits, shingles."""
         raise NotImplementedError
 
     def names_of_marks(self, have: Sequence[str]) -> list[str]:
@@ -72,12 +79,13 @@ class NearComparer(Comparer):
         need((c for c, _ in order_of(self.keep) if not is_own(c) and c != LENGTH), have)
         new = [] if self.cluster is None else [self.cluster, f"{self.cluster}_similarity"]
         for column in new:
-            if column in have:
+            if column.lower() in (c.lower() for c in have):
                 raise StepError(f"cluster: there is a column '{column}' already")
         return [*have, *new]
 
     def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
-        sketches, known = space.keep(self.sketched(df), SKETCHES), space.known(SKETCHES)
+        sketches, known = self.kept_sketches(df, space), space.known(SKETCHES)
+        known = None if known is None else known.where("size > 0")
         repeats = space.keep(self.repeats(sketches, known), "repeats")
         if repeats.where("same_id").count():
             # A record that came twice: marks are found by row id, so only one of its rows may be in question.
@@ -86,7 +94,7 @@ class NearComparer(Comparer):
             if known is not None:
                 before = known.select(ROW_ID, F.lit(None).alias(FILE), again.key(known).alias("_hg_key")).distinct()
             df = again.marked(df, before)
-            sketches = space.keep(self.sketched(df), SKETCHES)
+            sketches = self.kept_sketches(df, space)
             repeats = space.keep(self.repeats(sketches, known), "repeats")
         decisions = space.keep(self.decided(sketches, known, repeats.select(ROW_ID, "leader"), space), "decisions")
         lasting = SKETCHES
@@ -98,6 +106,14 @@ class NearComparer(Comparer):
 
     # -- sketches
 
+    def kept_sketches(self, df: DataFrame, space: Workspace) -> DataFrame:
+        if not self.unreadable:
+            return space.keep(self.sketched(df).where("size > 0"), SKETCHES)
+        made = space.keep(self.sketched(df), SKETCHES)
+        if nothing := made.where("size = 0").count():
+            space.warn(f"{self.name}: {nothing:,} cells of {', '.join(self.columns)} {self.unreadable}")
+        return made.where("size > 0")
+
     def sketched(self, df: DataFrame) -> DataFrame:
         """Of every row to be compared: row id, rank (what `keep` orders by), and its sketch."""
         value = self.compared(df)
@@ -105,9 +121,9 @@ class NearComparer(Comparer):
         rows = df.where(is_kept() & (F.octet_length(value) > 0)).select(
             value.alias("value"), ROW_ID, *(F.col(quoted(c)).alias(o) for o, c in order.items())
         )
-        found = "size int, set binary, buckets array<bigint>, bits binary, shingles binary"
-        passed = ", ".join(f"{name} {kind}" for name, kind in rows.dtypes[1:])
-        sketches = rows.mapInArrow(sketch_batches(self.sketch()), f"{passed}, {LENGTH} int, {found}").where("size > 0")
+        found = T.StructType.fromDDL(FOUND)
+        schema = T.StructType([*rows.schema.fields[1:], *found.fields])
+        sketches = rows.mapInArrow(sketch_batches(self.sketch()), schema)
         rank = [F.col(o if o in order else LENGTH).alias(o) for o, _ in self.order()[:-1]]
         rank.append(F.col(ROW_ID).alias("id"))
         return sketches.withColumn("rank", F.struct(*rank)).drop(LENGTH, *order)
@@ -121,7 +137,7 @@ class NearComparer(Comparer):
     def decided(self, sketches: DataFrame, known: DataFrame | None, twins: DataFrame, space: Workspace) -> DataFrame:
         """The rows that go: _row_id, kept_row_id, score. twins: those with the set of a row before them."""
         new, old = self.with_age(sketches, known)
-        sets = (new if old is None else new.unionByName(old)).select(ROW_ID, "shingles")
+        sets = (new if old is None else new.unionByName(old)).select(ROW_ID, "size", "shingles")
         leaders = new.join(twins, on=ROW_ID, how="left_anti").drop("shingles")
         placed = self.placed(leaders, None if old is None else old.drop("shingles"), sets, space)
         edges = self.proved(space.keep(self.candidates(placed), "candidates"), sets, space)
@@ -168,15 +184,35 @@ class NearComparer(Comparer):
         return space.keep(compared(likely, sets, pairs.similarities(self.threshold)), "edges")
 
     def placed(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, space: Workspace) -> DataFrame:
-        """The rows in those buckets that several share, one of them new: bucket, second, and theirs."""
+        """The rows in those buckets that several share, one of them new: bucket, second, and theirs.
+
+        Rows of crowded buckets come under their rare features instead, and under both if these are crowded too.
+        """
         rows = in_buckets(new, self.buckets)
-        if old is None:
-            # Most buckets hold one row, which is not shuffled. Written first: Spark broadcasts what it knows to be
-            # small.
-            shared = rows.groupBy("bucket").count().where("count > 1").select("bucket")
-            return rows.join(space.keep(shared, "shared"), on="bucket", how="left_semi")
-        there = in_buckets(old, self.buckets).join(rows.select("bucket"), on="bucket", how="left_semi")
-        return rows.unionByName(there)
+        if old is not None:
+            there = in_buckets(old, self.buckets).join(rows.select("bucket"), on="bucket", how="left_semi")
+            rows = space.keep(rows.unionByName(there), "placed")
+        # Most buckets hold one row, which is not shuffled. Written first: Spark broadcasts what it knows to be small.
+        shared = space.keep(rows.groupBy("bucket").agg(F.count("*").alias("crowd")).where("crowd > 1"), "shared")
+        crowded = shared.where(F.col("crowd") > WINDOW + 1).select("bucket")
+        if not crowded.count():
+            return rows.join(shared.select("bucket"), on="bucket", how="left_semi")
+        placed = rows.join(shared.where(F.col("crowd") <= WINDOW + 1).select("bucket"), on="bucket", how="left_semi")
+        rows = rows.join(crowded, on="bucket", how="left_semi")
+        who = space.keep(rows.select(ROW_ID).distinct(), "crowd")
+        if self.many_features:
+            again = (new if old is None else new.unionByName(old)).drop("buckets").join(who, on=ROW_ID, how="left_semi")
+            again, who = rare(again, sets, self.threshold, WINDOW, space)
+            placed = placed.unionByName(again.withColumn("second", F.lit(0).cast("long")), allowMissingColumns=True)
+        self.tell_crowd(who.count(), space)
+        return placed.unionByName(rows.join(who, on=ROW_ID, how="left_semi"), allowMissingColumns=True)
+
+    def tell_crowd(self, rows: int, space: Workspace) -> None:
+        if rows:
+            space.warn(
+                f"{self.name}: {rows:,} rows are in crowds of more than {WINDOW + 1} that look alike, and were "
+                f"compared with at most {2 * WINDOW} of each; more pairs may be missed among them than the recall says"
+            )
 
     def candidates(self, rows: DataFrame) -> DataFrame:
         """Pairs of rows in buckets that may be similar: kept, gone."""
@@ -185,8 +221,8 @@ class NearComparer(Comparer):
         )
         order = [F.col("second"), F.col("old").desc(), *self.rank_order("row.rank")]
         sent = sent.repartition("bucket").sortWithinPartitions("bucket", *order)
-        kind = dict(sent.dtypes)["row"]
-        found = sent.mapInArrow(pairs.candidates(self.limits), f"one {kind}, other {kind}")
+        kind = sent.schema["row"].dataType
+        found = sent.mapInArrow(pairs.candidates(self.limits), T.StructType().add("one", kind).add("other", kind))
         first = F.col("one.old") | (~F.col("other.old") & precedes(self.order(), "one.rank", "other.rank"))
         both = [F.col("one.rank.id"), F.col("other.rank.id")]
         return found.select(
@@ -245,25 +281,34 @@ class NearComparer(Comparer):
 class DropNearDuplicates(NearComparer):
     """Of texts that are nearly the same, keep one and mark the others: only what is proved similar to a kept text.
 
-    columns: the text; several columns are compared as one text, in their order, a null as an empty one.
+    columns: the text; several columns are compared as one text, in their order, a null as an empty one. Texts are
+        compared in the normal form C of Unicode and without invisible characters (soft hyphens, zero-width spaces …;
+        the joiners stay where they spell a word or an emoji).
     similarity: least similarity of a marked text and the kept one, above 0, to 1.
     measure: of their sets of shingles: `jaccard` (the common ones among those of either text), or `containment` (the
         common ones among those of the marked text: how much of it lies within the kept one, however long that is).
-    shingle: tokens of a shingle. Shorter texts are compared by pairs of tokens, those of one token by it.
+    shingle: tokens of a shingle. A shingle that a text repeats counts as often as it has it. Shorter texts are compared
+        by all their characters: every one that is no letter, digit or white space is a token too, and shingles are
+        pairs of tokens, or the one. By containment they are found in longer texts too.
     unit: what a token is: `words` (runs of letters, digits and _, in lower case), `characters`, or `auto` (words, but
         every character of scripts that put no spaces between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese).
-    keep: which text stays, as an ORDER BY list; `length` is the text's number of characters. Nulls come last, ties
+        Marks belong to the letter that they stand on (Unicode Annex 29).
+    ignore: what else makes no difference: `case` (by full folding: ß is ss), `accents`, `unicode` (the forms that
+        Unicode holds for compatible, by NFKC), `punctuation` (with symbols), `spaces` (they make none anyway).
+    keep: which text stays, as an ORDER BY list; `length` is the text's number of characters in the form compared, but
+        for `ignore`; a column of that name comes before it. Nulls come last, ties
         fall to the smaller `_row_id`. Texts are taken in this order, and one goes if a text that stays is similar to
         it: no chain of similar texts takes one away whose own likeness is gone. Rows of earlier builds come first.
     recall: least probability that a pair at the threshold is found; more alike pairs are found with a higher one.
     cluster: the name of a new column: nothing is marked, but the row id of the text that would stay is written there
         (of a row that stays, its own), and beside it `<cluster>_similarity`, the similarity with that text.
-    Null texts and those without a character are never compared. Evidence: the kept row's id, the similarity (score),
+    Null texts, empty and blank ones are never compared. Evidence: the kept row's id, the similarity (score),
     the threshold and the rule. Of rows with one id, as when a record was delivered twice, one is compared, and the
     others are marked as its exact repeats; so is one whose record an earlier build has published.
-    Cost: one pass over the texts (some 40 MB a CPU second measured on manual pages), shuffles of sketches, and an exact
-    comparison for each candidate pair; rows of a crowded bucket meet at most 128 others of it, so no step grows with a
-    square. An increment also reads the index of earlier rows once through: six bytes for each shingle, little else.
+    Cost: one pass over the texts (some 30 MB a CPU second measured on manual pages), shuffles of sketches, and an exact
+    comparison for each candidate pair. Rows of crowded buckets are compared by their rarest shingles; if these are
+    crowded too, with at most 128 others of each crowd, so that no step grows with a square; then a warning says so. An
+    increment also reads the index of earlier rows once through: six bytes for each shingle, little else.
     Containment sends every shingle's hash through a join with those that are asked for, for an increment those of all
     earlier rows too: some five times the cost, measured on manual pages. Source: Broder 1997; Indyk and Motwani 1998;
     the choice is the greedy maximal independent set.
@@ -274,6 +319,7 @@ class DropNearDuplicates(NearComparer):
     measure: Literal["jaccard", "containment"] = "jaccard"
     shingle: int = 5
     unit: Unit = "auto"
+    ignore: tuple[Ignored, ...] = ()
     recall: float = RECALL
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
@@ -289,7 +335,8 @@ class DropNearDuplicates(NearComparer):
 
     @property
     def bands(self) -> Bands:
-        return Bands(1, 1) if self.contained else Bands.of(self.similarity, self.recall)
+        lost = (1 - self.recall) * (1 - ESTIMATE)
+        return Bands(1, 1) if self.contained else Bands.of(self.similarity, 1 - lost)
 
     @property
     def threshold(self) -> float:
@@ -305,7 +352,8 @@ class DropNearDuplicates(NearComparer):
 
     @property
     def limits(self) -> pairs.Limits:
-        return self.contained or pairs.Similar(self.similarity, self.bands.values, WINDOW)
+        lost = (1 - self.recall) * ESTIMATE
+        return self.contained or pairs.Similar(self.similarity, self.bands.values, WINDOW, lost)
 
     @property
     def reason(self) -> str:
@@ -323,9 +371,10 @@ class DropNearDuplicates(NearComparer):
             return super().proved(likely, sets, space)
         # First by the few shingles that each asks for: most candidates are none, and all their sets are large.
         few, least = self.contained.asked, self.contained.least_share
-        answered = compared(likely, sets, pairs.similarities(least, contained=True), few)
+        answered = compared(likely, sets, pairs.similarities(least, contained=True), F.least("size", F.lit(few)))
         likely = space.keep(answered.select("kept", "gone"), "answered")
-        return space.keep(compared(likely, sets, pairs.similarities(self.threshold, contained=True)), "edges")
+        scores = pairs.similarities(self.threshold, contained=True)
+        return space.keep(compared(likely, sets, scores, F.col("size")), "edges")
 
     def compared(self, df: DataFrame) -> Column:
         if len(self.columns) == 1:
@@ -333,8 +382,14 @@ class DropNearDuplicates(NearComparer):
         return F.concat_ws("\n", *(F.coalesce(F.col(quoted(c)).cast("string"), F.lit("")) for c in self.columns))
 
     def sketch(self) -> Callable[[pa.Array], Mapping[str, pa.Array]]:
-        size, unit, bands = self.shingle, self.unit, self.bands
-        return lambda texts: sketch(texts, size, unit, bands).columns()
+        size, unit, bands, ignore, parts = self.shingle, self.unit, self.bands, self.ignore, self.contained is not None
+
+        def sketches(texts: pa.Array) -> dict[str, pa.Array]:
+            texts = visible(texts)
+            length = pc.utf8_length(texts).cast(pa.int32())
+            return {LENGTH: length, **sketch(without(texts, ignore), size, unit, bands, parts).columns()}
+
+        return sketches
 
 
 def sketch_batches(
@@ -343,17 +398,14 @@ def sketch_batches(
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             value, *passed = batch.columns
-            length = pc.binary_length(value) if pa.types.is_binary(value.type) else pc.utf8_length(value)
             found = sketch(value)
-            yield pa.RecordBatch.from_arrays(
-                [*passed, length.cast(pa.int32()), *found.values()], [*batch.schema.names[1:], LENGTH, *found]
-            )
+            yield pa.RecordBatch.from_arrays([*passed, *found.values()], [*batch.schema.names[1:], *found])
 
     return run
 
 
 def compared(
-    likely: DataFrame, sets: DataFrame, how: Callable[..., pairs.Batches], few: int | None = None
+    likely: DataFrame, sets: DataFrame, how: Callable[..., pairs.Batches], few: Column | None = None
 ) -> DataFrame:
     """Pairs (kept, gone) with the sets of either, or the first `few` of that of `gone`, by what `how` makes of them."""
     own = likely.select(F.col("kept").alias(ROW_ID), "kept", F.lit(True).alias("own")).distinct()
@@ -361,10 +413,10 @@ def compared(
     if likely.count() <= PAIRS_AT_ONCE:  # of what was written: from the files' footers
         asked = F.broadcast(asked)  # the sets, some hundred times as large, then stay where they are
     gone = F.when(~F.col("own"), F.col(ROW_ID)).alias("gone")
-    found = sets.join(asked, on=ROW_ID).select("kept", gone, "shingles")
+    shingles = F.col("shingles")
     if few is not None:
-        first = F.expr(f"substring(shingles, 1, {PACKED.itemsize * few})")
-        found = found.withColumn("shingles", F.when(F.col("gone").isNull(), F.col("shingles")).otherwise(first))
+        shingles = F.when(F.col("own"), shingles).otherwise(F.substring("shingles", F.lit(1), few * PACKED.itemsize))
+    found = sets.join(asked, on=ROW_ID).select("kept", gone, shingles.alias("shingles"))
     found = found.repartition("kept").sortWithinPartitions("kept", F.col("gone").asc_nulls_first())
     return found.mapInArrow(how, "kept string, gone string, score double, common bigint")
 

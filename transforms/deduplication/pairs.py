@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.deduplication.shingles import deviation, estimated, sets_of
+from transforms.deduplication.shingles import different, most_different, sets_of
 
 Batches = Iterator[pa.RecordBatch]
 Ints = npt.NDArray[np.int64]
@@ -38,11 +38,7 @@ class Similar:
     threshold: float
     values: int  # of a signature
     window: int
-
-    @property
-    def least_estimate(self) -> float:
-        """Three and a half standard deviations below the threshold: one pair in 4,000 at the threshold is lost."""
-        return self.threshold - 3.5 * deviation(self.threshold, self.values)
+    loss: float  # of pairs at the threshold, the share that their estimate may leave out
 
     def likely(self, rows: pa.Table, one: Ints, other: Ints) -> tuple[Ints, Ints]:
         """Leave out pairs of old rows, pairs whose sizes forbid the similarity, and pairs whose estimate is too low."""
@@ -53,7 +49,7 @@ class Similar:
         one, other = one[fits], other[fits]
         if len(one):
             bits = np.frombuffer(b"".join(rows["bits"].to_pylist()), np.uint8).reshape(rows.num_rows, -1)
-            close = estimated(bits[one], bits[other], self.values) >= self.least_estimate
+            close = different(bits[one], bits[other]) <= most_different(self.threshold, self.values, self.loss)
             one, other = one[close], other[close]
         return one, other
 
@@ -127,8 +123,8 @@ def to_carry(bucket: npt.NDArray[Any], starts: Ints, window: int) -> Ints:
 def similarities(threshold: float, contained: bool = False) -> Callable[[Batches], Batches]:
     """The exact Jaccard similarity of candidates, where it reaches the threshold; or how much of `gone` lies in `kept`.
 
-    Rows come sorted by kept, the row itself (`gone` null) before its candidates: columns kept, gone, shingles. Gives
-    kept, gone, score, common (the size of the intersection).
+    Rows come sorted by kept, the row itself (`gone` null) before its candidates: columns kept, gone, shingles, sorted
+    but for what may lie within `kept`. Gives kept, gone, score, common (the size of the intersection).
     """
 
     def scores(batches: Batches) -> Batches:
@@ -140,7 +136,7 @@ def similarities(threshold: float, contained: bool = False) -> Callable[[Batches
             for kept, gone, start, end in zip(*names, starts[:-1], starts[1:], strict=True):
                 these = of_all[start:end]
                 if gone is None:
-                    holder, hashes = kept, these
+                    holder, hashes = kept, np.sort(these) if contained else these
                     continue
                 if kept != holder:
                     raise ValueError(f"the shingles of {kept} are missing")

@@ -1,16 +1,17 @@
 """Texts as sets of shingles, and the sketches that find similar sets: whole Arrow arrays at a time.
 
-A text becomes tokens, tokens become overlapping runs of a few (shingles), each shingle a 48-bit hash. Two texts are
-compared by the exact Jaccard similarity of their sets of hashes; of two sets of a thousand, a false common hash has a
-probability of four in a billion. MinHash (Broder 1997) gives each set a signature, whose bands (Indyk and Motwani
-1998) bring similar sets into one bucket, and two bits of each of its values (Li and König 2010) a quick estimate.
+A text becomes tokens, tokens become overlapping runs of a few (shingles), each shingle a 48-bit hash; where a text
+repeats one, each time counts as a shingle of its own. Two texts are compared by the exact Jaccard similarity of their
+sets of hashes; of two sets of a thousand, a false common hash has a probability of four in a billion. MinHash (Broder
+1997) gives each set a signature, whose bands (Indyk and Motwani 1998) bring similar sets into one bucket, and two bits
+of each of its values (Li and König 2010) a quick estimate.
 """
 
 import functools
 import math
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -36,7 +37,8 @@ UNSPACED = (
     (0x1B000, 0x1B16F),
     (0x20000, KNOWN_CODE_POINTS - 1),
 )
-SEPARATOR, WORD, ALONE = 0, 1, 2
+SEPARATOR, WORD, ALONE, EXTEND = 0, 1, 2, 3
+JOINERS = (0x200C, 0x200D)
 BLOCK = 1 << 18  # characters worked on at a time: their arrays fit the cache
 BLOCK_TEXTS = 1 << 15
 HASH_BITS = 48  # of a shingle; the 16 above them number the text within a block
@@ -81,16 +83,25 @@ class Sketches:
 
     sizes: npt.NDArray[np.int32]  # 0: nothing to compare
     shingles: U64  # of all texts, one after another, each text's sorted and distinct
+    parts: U64  # likewise: what short texts within them would be compared by, and is no shingle of theirs
+    part_sizes: npt.NDArray[np.int32]
     sets: U64  # (texts, 2): equal for equal sets
     buckets: npt.NDArray[np.int64]  # (texts, bands)
     bits: npt.NDArray[np.uint8]  # (texts, bytes)
 
+    def cut(self, n: int) -> "Sketches":
+        """The sketches of the first texts, none of which has anything to compare."""
+        return replace(self, **{f: getattr(self, f)[:n] for f in ("sizes", "part_sizes", "sets", "buckets", "bits")})
+
     def columns(self) -> dict[str, pa.Array]:
-        """As Arrow columns: size, set, buckets, bits, shingles."""
-        n = len(self.sizes)
-        ends = np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)]) * PACKED.itemsize
-        hashes = np.empty(len(self.shingles), PACKED)
-        hashes["low"], hashes["high"] = self.shingles & np.uint64(0xFFFFFFFF), self.shingles >> np.uint64(32)
+        """As Arrow columns: size, set, buckets, bits, shingles (with the parts behind a text's own)."""
+        n, shingles = len(self.sizes), self.shingles
+        if len(self.parts):
+            owners = np.concatenate([np.repeat(np.arange(n), sizes) for sizes in (self.sizes, self.part_sizes)])
+            shingles = np.concatenate([shingles, self.parts])[np.argsort(owners, kind="stable")]
+        ends = np.concatenate([[0], np.cumsum(self.sizes + self.part_sizes, dtype=np.int64)]) * PACKED.itemsize
+        hashes = np.empty(len(shingles), PACKED)
+        hashes["low"], hashes["high"] = shingles & np.uint64(0xFFFFFFFF), shingles >> np.uint64(32)
         return {
             "size": pa.array(self.sizes),
             "set": binary(self.sets, n),
@@ -127,29 +138,17 @@ def binary(rows: npt.NDArray[Any], n: int) -> pa.Array:
     )
 
 
-def sketch(texts: pa.Array, size: int, unit: Unit, bands: Bands) -> Sketches:
-    """Sketch texts; shingles are runs of `size` tokens, of shorter texts pairs of tokens, or the one token.
+def sketch(texts: pa.Array, size: int, unit: Unit, bands: Bands, parts: bool = False) -> Sketches:
+    """Sketch texts; shingles are runs of `size` tokens. Null, empty and blank texts are not compared.
 
     unit: what a token is. `words`: a run of letters, digits and _, in lower case; `characters`: each of these alone;
-    `auto`: words, and each character alone in scripts that put no spaces between words. A text without any token is
-    compared as it stands, letter by letter; null and empty texts are not compared.
+    `auto`: words, and each character alone in scripts that put no spaces between words. Marks belong to what they
+    stand on (Unicode Annex 29). Texts of fewer tokens are compared by all their characters: every other one that
+    shows is a token too, and the shingles are pairs of these, or the one. parts: sketch these of longer texts too.
     """
-    parts = [sketch_block(block, size, unit, bands) for block in blocks(texts)]
-    if not parts:
-        width = -(-bands.values // 4)
-        return Sketches(
-            np.zeros(0, np.int32),
-            np.zeros(0, np.uint64),
-            np.zeros((0, 2), np.uint64),
-            np.zeros((0, bands.bands), np.int64),
-            np.zeros((0, width), np.uint8),
-        )
-    return Sketches(
-        *(
-            np.concatenate([getattr(p, f) for p in parts])  # type: ignore[arg-type]
-            for f in ("sizes", "shingles", "sets", "buckets", "bits")
-        )
-    )
+    made = [sketch_block(block, size, unit, bands, parts) for block in blocks(texts)]
+    made = made or [sketch_block([""], size, unit, bands, parts).cut(0)]
+    return Sketches(*(np.concatenate([getattr(p, f.name) for p in made]) for f in fields(Sketches)))
 
 
 def blocks(texts: pa.Array) -> Iterator[list[str]]:
@@ -167,26 +166,26 @@ def blocks(texts: pa.Array) -> Iterator[list[str]]:
         yield block
 
 
-def sketch_block(texts: list[str], size: int, unit: Unit, bands: Bands) -> Sketches:
-    tokens, text_of = token_hashes(texts, unit)
-    shingles, sizes = shingle_sets(tokens, text_of, texts, size)
+def sketch_block(texts: list[str], size: int, unit: Unit, bands: Bands, parts: bool) -> Sketches:
+    keys, part_keys = shingle_keys(texts, size, unit, parts)
+    n = len(texts)
+    (shingles, sizes), (others, part_sizes) = (by_text(k, n) for k in (keys, part_keys))
     compared = np.flatnonzero(sizes)
     starts = np.cumsum(sizes[compared], dtype=np.int64) - sizes[compared]
-    n = len(texts)
     sets = np.zeros((n, 2), np.uint64)
     signature = np.full((bands.values, n), 0xFFFFFFFF, np.uint32)
     if len(compared):
         for i, salt in enumerate(constants("set", 2)):
             sets[compared, i] = np.add.reduceat(mixed(shingles ^ salt), starts)
         signature[:, compared] = minima(shingles, starts, bands.values)
-    return Sketches(sizes, shingles, sets, buckets_of(signature, bands), bits_of(signature))
+    return Sketches(sizes, shingles, others, part_sizes, sets, buckets_of(signature, bands), bits_of(signature))
 
 
-def token_hashes(texts: list[str], unit: Unit) -> tuple[U64, npt.NDArray[np.int32]]:
+def token_hashes(texts: list[str], unit: Unit, symbols: bool = False) -> tuple[U64, npt.NDArray[np.int32]]:
     """The 64-bit hash of every token, and the number of its text; a text longer than a block goes piece by piece."""
     hashes, owners = [], []
-    for number, piece in pieces(texts):
-        found, at = tokens_of(piece, unit)
+    for number, piece in pieces(texts, unit, symbols):
+        found, at = tokens_of(piece, unit, symbols)
         hashes.append(found)
         if isinstance(number, int):
             owners.append(np.full(len(found), number, np.int32))
@@ -197,87 +196,127 @@ def token_hashes(texts: list[str], unit: Unit) -> tuple[U64, npt.NDArray[np.int3
     return np.concatenate(hashes), np.concatenate(owners)
 
 
-def pieces(texts: list[str]) -> Iterator[tuple[Any, str]]:
+def pieces(texts: list[str], unit: Unit, symbols: bool) -> Iterator[tuple[Any, str]]:
     """A block's text as one, with where each text starts; or of one long text its pieces, with its number 0.
 
-    A long text is cut behind the last space of each piece: by its own characters, wherever it stands.
+    A long text is cut before the last character of each piece that parts tokens; a piece without one grows.
     """
-    if len(texts) > 1 or len(texts[0]) <= BLOCK:
+    if len(texts) != 1 or len(texts[0]) <= BLOCK:
         lengths = np.fromiter(map(len, texts), np.int64, len(texts)) + 1
         yield np.cumsum(lengths) - lengths, "\n".join(texts)
         return
-    text, at = texts[0], 0
-    while at < len(text):
-        end = at + BLOCK
-        if end < len(text):
-            end = max(text.rfind(" ", at, end), text.rfind("\n", at, end)) + 1 or end
-            end = end if end > at else at + BLOCK
-        yield 0, text[at:end]
-        at = end
+    text, at, end = texts[0], 0, BLOCK
+    while end < len(text):
+        kind = kinds_of(text[at + 1 : end + 1], unit, symbols)[1]
+        cuts = np.flatnonzero((kind == SEPARATOR) | (kind == ALONE))
+        if len(cuts):
+            cut = at + 1 + int(cuts[-1])
+            yield 0, text[at:cut]
+            at, end = cut, cut + BLOCK
+        else:
+            end = at + 2 * (end - at)
+    yield 0, text[at:]
 
 
-def tokens_of(text: str, unit: Unit) -> tuple[U64, npt.NDArray[np.int64]]:
-    """The tokens of a text as 64-bit hashes, and where each starts."""
-    kinds, values = tables(unit)
+def kinds_of(text: str, unit: Unit, symbols: bool) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]:
+    """The code points of a text, and the kind of each."""
+    kinds, _ = tables(unit, symbols)
     if text.isascii():
-        plain = text.encode()
-        points = np.frombuffer(plain, np.uint8).astype(np.intp)
-        kind = np.frombuffer(plain.translate(kinds[:256].tobytes()), np.uint8)
-    else:
-        points = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32).astype(np.intp)
-        kind = kinds.take(points, mode="clip")  # the last entry is that of all code points above
+        ascii_text = text.encode()
+        points = np.frombuffer(ascii_text, np.uint8).astype(np.intp)
+        return points, np.frombuffer(ascii_text.translate(kinds[:256].tobytes()), np.uint8)
+    points = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32).astype(np.intp)
+    return points, kinds.take(points, mode="clip")  # the last entry is that of all code points above
+
+
+def tokens_of(text: str, unit: Unit, symbols: bool = False) -> tuple[U64, npt.NDArray[np.int64]]:
+    """The tokens of a text as 64-bit hashes, and where each starts."""
+    points, kind = kinds_of(text, unit, symbols)
+    starts_one = kind == ALONE
+    extend = kind == EXTEND
+    if extend.any():
+        # A mark is of the kind of what it stands on; on nothing, it shows by itself.
+        kind = kind[np.maximum.accumulate(np.where(extend, 0, np.arange(len(kind))))]
+        kind[extend & ((kind == SEPARATOR) | (kind == EXTEND))] = WORD if symbols else SEPARATOR
     before = np.empty_like(kind)
     before[:1], before[1:] = SEPARATOR, kind[:-1]
-    changes = (kind != before) | (kind == ALONE)
-    edges = np.flatnonzero(changes)
+    edges = np.flatnonzero((kind != before) | starts_one)
     if not len(edges):
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
     ends = np.append(edges[1:], len(points))
     tokens = kind[edges] != SEPARATOR
     starts, ends = edges[tokens], ends[tokens]
+    _, values = tables(unit, symbols)
+    value = values.take(points, mode="clip")
+    if symbols and (high := points >= KNOWN_CODE_POINTS).any():
+        value[high] = mixed(points[high].astype(np.uint64) * constants("high", 1)[0])
     # Each run's hash is a polynomial in its characters, from one cumulative sum over all of them.
-    powers, inverse = power_tables()
+    usual = BLOCK + BLOCK_TEXTS + 1
+    powers, inverse = power_tables(usual if len(points) < usual else 1 << len(points).bit_length())
     sums = np.empty(len(points) + 1, np.uint64)
     sums[0] = 0
-    np.cumsum(values.take(points, mode="clip") * powers[: len(points)], out=sums[1:])
+    np.cumsum(value * powers[: len(points)], out=sums[1:])
     return mixed((sums[ends] - sums[starts]) * inverse[starts]), starts
 
 
-def shingle_sets(
-    tokens: U64, text_of: npt.NDArray[np.int32], texts: list[str], size: int
-) -> tuple[U64, npt.NDArray[np.int32]]:
-    """The distinct shingles of each text, sorted, and how many each has."""
-    n = len(texts)
-    counts = np.bincount(text_of, minlength=n)
-    found = []
-    for length, wanted in ((size, counts >= size), (2, (counts >= 2) & (counts < size)), (1, counts == 1)):
-        if length <= size and (length == size or wanted.any()) and len(tokens) >= length:
-            last = len(tokens) - length + 1
-            whole = (text_of[:last] == text_of[length - 1 :]) & wanted[text_of[:last]]
-            value = np.full(last, length, np.uint64)
-            for i, salt in enumerate(constants("shingle", length)):
-                value += tokens[i : i + last] * salt
-            found.append(keyed(mixed(value)[whole], text_of[:last][whole]))
-    for number in np.flatnonzero(counts == 0):
-        if texts[number]:
-            found.append(keyed(np.array([text_hash(texts[number])], np.uint64), np.array([number])))
-    keys = np.concatenate(found) if found else np.zeros(0, np.uint64)
+def shingle_keys(texts: list[str], size: int, unit: Unit, parts: bool) -> tuple[U64, U64]:
+    """The shingles of all texts, and what short texts within them would have, each under the number of its text."""
+    n, few = len(texts), min(2, size)
+    tokens, text_of = token_hashes(texts, unit)
+    long = np.bincount(text_of, minlength=n) >= size
+    own = [runs(tokens, text_of, size, long)]
+    within: list[U64] = []
+    again = np.arange(n) if parts else np.flatnonzero(~long)
+    if any(texts[i] for i in again):
+        tokens, text_of = token_hashes([texts[i] for i in again], unit, symbols=True)
+        text_of = again[text_of]
+        counts = np.bincount(text_of, minlength=n)
+        for length, these in ((few, ~long & (counts >= few)), *([(1, ~long & (counts == 1))] if few > 1 else [])):
+            own.append(runs(tokens, text_of, length, these))
+            if parts:
+                within.append(runs(tokens, text_of, length, ~these))
+    keys = numbered(np.concatenate(own))
+    if not within:
+        return keys, np.zeros(0, np.uint64)
+    return keys, np.setdiff1d(numbered(np.concatenate(within)), keys, assume_unique=True)
+
+
+def runs(tokens: U64, text_of: npt.NDArray[Any], length: int, wanted: npt.NDArray[np.bool_]) -> U64:
+    """The runs of so many tokens within each of the wanted texts, as hashes under the numbers of these."""
+    last = len(tokens) - length + 1
+    if last < 1 or not wanted.any():
+        return np.zeros(0, np.uint64)
+    whole = (text_of[:last] == text_of[length - 1 :]) & wanted[text_of[:last]]
+    value = np.full(last, length, np.uint64)
+    for i, salt in enumerate(constants("shingle", length)):
+        value += tokens[i : i + last] * salt
+    return keyed(mixed(value)[whole], text_of[:last][whole])
+
+
+def numbered(keys: U64) -> U64:
+    """Sort keys, and make of each repeated one a key of its own, by how often its text had it before."""
     keys.sort()
-    keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
+    again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
+    if len(again):
+        # Of each run of places one after another, the first is the second time.
+        first = np.concatenate([[True], again[1:] != again[:-1] + 1])
+        time = np.arange(len(again)) - np.maximum.accumulate(np.where(first, np.arange(len(again)), 0)) + 1
+        hashes = mixed(keys[again] & np.uint64((1 << HASH_BITS) - 1) ^ mixed(time.astype(np.uint64)))
+        others = keyed(hashes, keys[again] >> np.uint64(HASH_BITS))
+        others.sort()
+        keys = np.concatenate([np.delete(keys, again), others])
+        keys.sort(kind="stable")  # which merges the two
+    return keys
+
+
+def by_text(keys: U64, n: int) -> tuple[U64, npt.NDArray[np.int32]]:
+    """The hashes of sorted keys, and how many each of `n` texts has."""
     sizes = np.bincount((keys >> np.uint64(HASH_BITS)).astype(np.int64), minlength=n).astype(np.int32)
     return keys & np.uint64((1 << HASH_BITS) - 1), sizes
 
 
 def keyed(hashes: U64, owners: npt.NDArray[Any]) -> U64:
     return (owners.astype(np.uint64) << np.uint64(HASH_BITS)) | (hashes >> np.uint64(64 - HASH_BITS))
-
-
-def text_hash(text: str) -> int:
-    """Of a text without tokens: a hash of all its characters."""
-    value = 0
-    for number in text.encode("utf-32-le", "replace"):
-        value = (value * 0x100000001B3 + number + 1) % (1 << 64)
-    return int(mixed(np.array([value], np.uint64))[0])
 
 
 def minima(shingles: U64, starts: npt.NDArray[np.int64], values: int) -> npt.NDArray[np.uint32]:
@@ -308,17 +347,21 @@ def bits_of(signature: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
     return (pair[:, 0] | pair[:, 1] << 2 | pair[:, 2] << 4 | pair[:, 3] << 6).T
 
 
-def estimated(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8], values: int) -> npt.NDArray[np.float64]:
-    """The Jaccard similarity of pairs of sets, estimated from their bits."""
+def different(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """In how many values of their signatures pairs of sets differ, as far as two bits tell."""
     differ = one ^ other
-    different = np.bitwise_count((differ | differ >> 1) & 0x55).sum(axis=1)
-    return 1 - different / values * (4 / 3)
+    return np.bitwise_count((differ | differ >> 1) & 0x55).sum(axis=1, dtype=np.int64)
 
 
-def deviation(similarity: float, values: int) -> float:
-    """The standard deviation of the estimate at a similarity."""
-    agree = similarity + (1 - similarity) / 4
-    return math.sqrt(agree * (1 - agree) / values) * 4 / 3
+@functools.cache
+def most_different(similarity: float, values: int, loss: float) -> int:
+    """The least number of values that a pair of this similarity differs in more of with a probability below `loss`."""
+    differ = (1 - similarity) * 3 / 4
+    within, number = 0.0, -1
+    while within < 1 - loss and number < values:
+        number += 1
+        within += math.comb(values, number) * differ**number * (1 - differ) ** (values - number)
+    return number
 
 
 def mixed(values: U64) -> U64:
@@ -339,11 +382,10 @@ def constants(purpose: str, count: int) -> U64:
     return mixed(steps + mixed(np.full(count, seed, np.uint64))) | np.uint64(1)
 
 
-@functools.cache
-def power_tables() -> tuple[U64, U64]:
-    """The powers of an odd base modulo 2^64, and of its inverse, for every place of a block."""
+@functools.lru_cache(maxsize=2)
+def power_tables(places: int) -> tuple[U64, U64]:
+    """The powers of an odd base modulo 2^64, and of its inverse, for so many places."""
     base = int(constants("base", 1)[0])
-    places = BLOCK + BLOCK_TEXTS + 1
     tables = []
     for factor in (base, pow(base, -1, 1 << 64)):
         row = np.full(places, factor, np.uint64)
@@ -353,18 +395,27 @@ def power_tables() -> tuple[U64, U64]:
 
 
 @functools.cache
-def tables(unit: Unit) -> tuple[npt.NDArray[np.uint8], U64]:
-    """For every code point: whether it is a separator, part of a word or a token alone; and its value in lower case."""
+def tables(unit: Unit, symbols: bool) -> tuple[npt.NDArray[np.uint8], U64]:
+    """For every code point: its kind (a separator, part of a word, a token alone, a mark), and its value in lower case.
+
+    symbols: whether all that shows and is no part of a word is a token alone.
+    """
     letters = [chr(i) for i in range(KNOWN_CODE_POINTS)]
+    category = [unicodedata.category(c) for c in letters]
     word = np.fromiter((c.isalnum() or c == "_" for c in letters), np.bool_, KNOWN_CODE_POINTS)
     kinds = np.append(np.where(word, WORD, SEPARATOR).astype(np.uint8), np.uint8(SEPARATOR))
     if unit == "characters":
         kinds[kinds == WORD] = ALONE
     elif unit == "auto":
         for first, last in UNSPACED:
-            # Marks too: to Unicode the vowel signs and tones of Thai are no letters.
-            written = (unicodedata.category(c)[0] in "LMN" for c in letters[first : last + 1])
+            written = (c[0] in "LN" for c in category[first : last + 1])
             kinds[first : last + 1][np.fromiter(written, np.bool_)] = ALONE
+    if symbols:
+        blank = (c[0] == "Z" or c in ("Cc", "Cs") for c in category)
+        shows = np.append(~np.fromiter(blank, np.bool_, KNOWN_CODE_POINTS), True)
+        kinds[shows & (kinds == SEPARATOR)] = ALONE
+    kinds[:-1][np.fromiter((c[0] == "M" for c in category), np.bool_, KNOWN_CODE_POINTS)] = EXTEND
+    kinds[list(JOINERS)] = EXTEND
     lower = np.fromiter((ord(c.lower()[0]) for c in letters), np.int64, KNOWN_CODE_POINTS)
     values = constants("character", KNOWN_CODE_POINTS + 1)
     return kinds, np.append(values[lower], values[-1])
