@@ -216,7 +216,7 @@ def same_type(kind: str) -> str:
 def typed_columns(files: Sequence[Path], kind: str) -> dict[str, str]:
     """The columns of the first file that has a problem or columns."""
     file = next((f for f in files if f.stat().st_size), files[0])
-    told = inspect_file(str(file.parent), file.name, kind, "utf-8", 1 << 24)
+    told = inspect_file(str(file.parent), file.name, kind)
     if told["problem"] or told["columns"] is None:
         raise InputMissing(f"{file}: {told['problem'] or 'cannot be read'}")
     return dict(told["columns"])
@@ -295,7 +295,7 @@ def members_of(files: Sequence[Path], wanted: set[str]) -> list[str]:
 
 def passed_over(folder: str, source: FileSource) -> str:
     """What lies in a folder and is not taken up, and why; nothing where all is."""
-    taken = {f.path for f in list_files(folder, source, None)}
+    taken = {f.path for f in list_files(folder, source, None).files}
     groups: dict[str, list[str]] = {"sub-folders": [], "hidden files": [], "files with another ending": []}
     for path in sorted(Path(folder).iterdir()):
         if path.name not in taken:
