@@ -70,6 +70,14 @@ class Rule:
             named += kwargs["column_set"]
         return tuple(c for c in named if isinstance(c, str))
 
+    @property
+    def expressions(self) -> dict[str, str]:
+        """The Spark SQL over the columns of a row that the rule holds, by option."""
+        written = {"predicate": self.kwargs.get("predicate")}
+        if self.kwargs.get("condition_parser") != "great_expectations":
+            written["row_condition"] = self.kwargs.get("row_condition")
+        return {option: sql for option, sql in written.items() if isinstance(sql, str)}
+
     def configuration(self) -> dict[str, Any]:
         """The entry in Great Expectations' form, marked so that its result can be found again."""
         return {

@@ -45,6 +45,7 @@ from jobs.sources import (
     with_identity,
     with_line_numbers,
 )
+from transforms.balancing.split import check_split, fitted
 from transforms.deduplication.exact import DropDuplicates
 from transforms.rows import (
     CONTENT,
@@ -60,7 +61,6 @@ from transforms.rows import (
     quoted,
     reject,
     total_of,
-    training_rows,
     with_bookkeeping,
 )
 from transforms.step import Comparer, Learner, Step, StepError
@@ -287,9 +287,10 @@ class Builder:
         for i, step in enumerate(self.pipeline.steps[table]):
             try:
                 step.check(df, frames)
+                check_split(step, df.columns, self.pipeline.splits(table, i))
                 if isinstance(step, Learner):
                     with self.progress.phase(table, f"fit {step.name}"):
-                        step = step.fit(training_rows(df))
+                        step = fitted(step, df)
                 if isinstance(step, Comparer) and space is not None:
                     with self.progress.phase(table, f"compare: {step.name}"):
                         df = step.compare(df, replace(space, step=str(i)))
@@ -297,7 +298,7 @@ class Builder:
                     df = step.apply(df, frames)
             except (StepError, AnalysisException) as e:
                 told = str(e).splitlines()[0]
-                raise UsageError(f"table '{table}', step {i + 1} ({step.name}): {told}") from None
+                raise UsageError(f"table '{table}', steps[{i}].{step.name}: {told}") from None
             frozen.append(step)
         if build_key:
             save_fitted(self.lake, table, build_key, frozen)

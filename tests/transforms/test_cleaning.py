@@ -9,7 +9,7 @@ from transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, Selec
 from transforms.cleaning.text import NormaliseText
 from transforms.cleaning.times import LocalToUtc
 from transforms.cleaning.units import ConvertUnits, UnitChange, factor_and_offset
-from transforms.step import StepError
+from transforms.step import StepError, columns_after
 
 NAN = float("nan")
 
@@ -54,8 +54,8 @@ def test_columns_are_renamed_selected_dropped_and_derived(spark):
         (Cast(columns={"aa": "int"}), "there is no column 'aa' here — did you mean 'a'?"),
         (Rename(columns={"a": "b"}), "two columns would be named 'b'"),
         (Derive(columns={"_hg_x": "1"}), "bookkeeping"),
-        (Derive(columns={"x": "rand()"}), "not stable per row"),
-        (Derive(columns={"x": "sum(a) over (partition by b)"}), "not stable per row"),
+        (Derive(columns={"x": "rand()"}), "which is random"),
+        (Derive(columns={"x": "sum(a) over (partition by b)"}), "other rows"),
         (CheckBounds(columns={"a": (2, 1)}), "wrong way round"),
         (LocalToUtc(columns={"a": "u"}, time_zone="America/New_Yrok"), "did you mean 'America/New_York'?"),
         (LocalToUtc(columns={"a": "u"}), "exactly one of"),
@@ -65,7 +65,7 @@ def test_columns_are_renamed_selected_dropped_and_derived(spark):
 )
 def test_wrong_options_are_refused_before_spark(step, told):
     with pytest.raises(StepError, match=r".*") as e:
-        step.names_after(["a", "b"], {})
+        columns_after(step, ["a", "b"], {})
     assert told in str(e.value)
 
 
