@@ -212,6 +212,9 @@ def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
         said = []
         for error in e.errors():
             name = str(error["loc"][0])
+            if name == "__root__":  # about several options at once
+                said.append(plainly(error["msg"]))
+                continue
             unknown = error["type"] == "value_error.extra"
             said.append(f"kwargs.{name}: {'unknown' + hint(name, fields) if unknown else plainly(error['msg'])}")
         raise SuiteError(f"{rule.where}: {rule.type}: {'; '.join(said)}") from None

@@ -5,6 +5,7 @@ import codecs
 import dataclasses
 import difflib
 import graphlib
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -380,7 +381,7 @@ def explained(error: Mapping[str, Any], adapter: pydantic.TypeAdapter[Any]) -> s
         allowed = allowed_names(adapter.json_schema(mode="validation"), error["loc"][:-1])
         return f"unknown option '{wrong}'{nearest(wrong, allowed)} (allowed: {', '.join(allowed)})"
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return "this option is required"
+        return "this option is required" if isinstance(error["loc"][-1], str) else "an entry is missing here"
     if kind == "union_tag_not_found":
         written = difflib.get_close_matches("format", [str(k) for k in error["input"]], n=1)
         hint = f"; '{written[0]}' is no option — did you mean 'format'?" if written else ""
@@ -388,9 +389,41 @@ def explained(error: Mapping[str, Any], adapter: pydantic.TypeAdapter[Any]) -> s
     if kind == "union_tag_invalid":
         tag = str(error["ctx"]["tag"])
         return f"format '{tag}' is none of {', '.join(SOURCE_KINDS)}{nearest(tag, SOURCE_KINDS)}"
+    told, given = expected(error), error.get("input")
     if SECRET_PLACES & set(map(str, error["loc"])):  # a value written here by mistake may be a secret
-        return message[0].lower() + message[1:]
-    return f"{message[0].lower()}{message[1:]}, not {error.get('input')!r}"
+        return told
+    if given is None and "'null'" in message:
+        return f'{told}; YAML reads a bare null as no value: write "null" in quotes'
+    hint = nearest(str(given), re.findall(r"'(\w+)'", message)) if kind == "literal_error" else ""
+    return f"{told}, not {json.dumps(given, ensure_ascii=False, default=str)}{hint}"
+
+
+# What pydantic says in Python's words, by the beginning of an error's type.
+PLAIN = {
+    **dict.fromkeys(("string_type", "string_sub"), "expected a text"),
+    **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type", "iterable_type"), "expected a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_", "dataclass_"), "expected a mapping (name: value)"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from"), "expected a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing", "decimal_type", "decimal_parsing"), "expected a number"),
+    "finite_number": "expected a finite number (null for an open end)",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    "none_required": "expected null",
+}
+
+
+def expected(error: Mapping[str, Any]) -> str:
+    """What a pydantic error expects, in the words of a configuration."""
+    kind, message, ctx = error["type"], error["msg"], error.get("ctx") or {}
+    for begins, told in PLAIN.items():
+        if kind.startswith(begins):
+            return told
+    if kind == "literal_error":
+        return f"expected one of {ctx['expected']}"
+    if kind in ("too_short", "too_long"):
+        bound = f"at least {ctx['min_length']}" if kind == "too_short" else f"at most {ctx['max_length']}"
+        return f"expected {bound} entries"
+    message = message.replace("Input should", "it should").replace("String should", "it should")
+    return message[0].lower() + message[1:]
 
 
 def allowed_names(schema: Mapping[str, Any], place: Sequence[Any]) -> list[str]:

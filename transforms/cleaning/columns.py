@@ -120,6 +120,8 @@ class Derive(Step):
 
     def read(self, have: Sequence[str], times: Sequence[str] = ()) -> None:
         for column, expression in self.columns.items():
+            if is_own(column):
+                raise StepError(f"'{column}' is a name of headgate's own bookkeeping; choose another name")
             try:
                 checked(expression, have, times)
             except StepError as e:

@@ -109,7 +109,7 @@ def checked(expression: str, have: Sequence[str] | None, times: Collection[str] 
             kind = "an aggregate, so it would depend on other rows" if is_aggregate(name, tree) else ""
             raise wrong(f"uses '{name}', which is {kind or f'no function allowed here{nearest(name, FUNCTIONS)}'}")
     for node in tree.walk():
-        if type(node).__name__.startswith(("Current", "Localtime")):
+        if type(node).__name__.startswith(("Current", "Localtime", "SessionUser")):
             raise wrong(f"uses '{node.sql(dialect='spark').lower()}': the value would differ from run to run")
         if isinstance(node, exp.Literal) and node.is_string and becomes_moment(node, times):
             raise wrong(f"uses '{node.this}' as a moment: the value would differ from run to run")

@@ -172,8 +172,8 @@ class ImputeMean(ImputeStatistic):
         value = present(column, kind)
         exact = value.try_cast(f"decimal(38,{12 if kind in FLOATS else scale_of(kind)})")
         rest = F.lit(0)
-        if kind in FLOATS:  # what 12 digits do not hold, as a share of the last of them
-            rest = F.try_sum(((value - exact.cast("double")) * F.lit(1e12)).try_cast("decimal(38,26)"))
+        if kind in FLOATS:  # what 12 digits do not hold, times 2^40, which loses nothing
+            rest = F.try_sum(((value - exact.cast("double")) * F.lit(2.0**40)).try_cast("decimal(38,26)"))
         counts = (F.count(value).alias("n"), F.count(exact).alias("held"))
         return F.struct(F.try_sum(exact).alias("sum"), rest.alias("rest"), *counts)
 
@@ -183,7 +183,7 @@ class ImputeMean(ImputeStatistic):
         if found["sum"] is None or found["held"] < found["n"]:
             limit = "1e26" if kind in FLOATS else "38 digits"
             raise StepError(f"impute_mean: '{column}' holds values or a sum beyond {limit}")
-        mean = (Fraction(found["sum"]) + Fraction(found["rest"] or 0) / 10**12) / found["n"]
+        mean = (Fraction(found["sum"]) + Fraction(found["rest"] or 0) / 2**40) / found["n"]
         return in_type(mean, kind)
 
 
