@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from expectations.moments import BY_PYTHON, in_utc
+from expectations.moments import in_utc
 
 SEVERITIES = ("critical", "warning", "info")
 # ISO/IEC 25012:2008; DAMA UK 2013.
@@ -84,7 +84,7 @@ class Rule:
         """The entry in Great Expectations' form, marked so that its result can be found again."""
         return {
             "type": self.type,
-            "kwargs": {k: in_utc(v) if self.type in BY_PYTHON else v for k, v in self.kwargs.items()},
+            "kwargs": {k: in_utc(v) if k in ("min_value", "max_value") else v for k, v in self.kwargs.items()},
             "severity": self.severity,
             "meta": {**self.meta, "rule": self.index},
         }
@@ -209,15 +209,19 @@ def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
         return configuration.to_domain_obj()
     except ValidationError as e:
         fields = known_types()[rule.type]
-        said = []
+        said: dict[str, list[str]] = {}
         for error in e.errors():
             name = str(error["loc"][0])
-            if name == "__root__":  # about several options at once
-                said.append(plainly(error["msg"]))
-                continue
             unknown = error["type"] == "value_error.extra"
-            said.append(f"kwargs.{name}: {'unknown' + hint(name, fields) if unknown else plainly(error['msg'])}")
-        raise SuiteError(f"{rule.where}: {rule.type}: {'; '.join(said)}") from None
+            told = "unknown" + hint(name, fields) if unknown else plainly(error["msg"])
+            said.setdefault("" if name == "__root__" else f"kwargs.{name}: ", []).append(told)  # of several options
+        for place, messages in said.items():
+            given = rule.kwargs.get(place[len("kwargs.") : -2])
+            # Great Expectations tells each type that it tried.
+            if isinstance(given, str) and any("datetime" in m for m in messages):
+                said[place] = [f"{given!r} is neither a number nor a day or moment such as 2013-01-31T12:00:00Z"]
+        reasons = "; ".join(place + " or ".join(dict.fromkeys(messages)) for place, messages in said.items())
+        raise SuiteError(f"{rule.where}: {rule.type}: {reasons}") from None
     except (SuiteParameterError, TypeError, ValueError, KeyError, AttributeError) as e:
         raise SuiteError(f"{rule.where}: {rule.type}: {e}") from None
 
