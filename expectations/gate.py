@@ -9,11 +9,12 @@ stock engine's.
 """
 
 import functools
+import json
 import logging
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import great_expectations as gx
@@ -31,6 +32,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from expectations import own  # noqa: F401  (registers headgate's own expectations)
+from expectations.moments import why_unsound
 from expectations.suites import DIMENSIONS, Rule, Suite, SuiteError, build
 
 # Counts without examples: the ledger holds the examples.
@@ -121,6 +123,7 @@ class RuleResult:
     element_count: int | None
     unexpected_count: int | None
     result: dict[str, Any]
+    examples: tuple[str, ...] = ()  # of values on which a rule that blocks fails
 
     @property
     def observed(self) -> float | None:
@@ -130,15 +133,21 @@ class RuleResult:
         return float(value)
 
     def told(self) -> str:
-        """One line on how the rule came out."""
+        """One line on how the rule came out: what it allows, how many rows fail, examples."""
         name = ", ".join(self.rule.columns) or "table"
         if self.raised:
             return f"{self.rule.type} ({name}) could not be evaluated: {self.raised}"
-        if self.unexpected_count is not None and self.element_count:
-            counts = f"{self.unexpected_count:,} of {self.element_count:,} rows fail"
+        failing, rows = self.unexpected_count, self.element_count
+        if failing is not None and rows:
+            counts = f"{failing:,} of {rows:,} rows fail"
+            if "mostly" in self.rule.kwargs:
+                counts += f", {100 * failing / rows:.3g} %"
         else:
-            counts = f"observed {self.result.get('observed_value')!r}"
-        return f"{self.rule.type} ({name}): {counts}"
+            counts = f"observed {as_written(self.result.get('observed_value'))}"
+        named = ("column", "column_A", "column_B", "column_list", "columns", "condition_parser")
+        allowed = ", ".join(f"{k}: {as_written(v)}" for k, v in self.rule.kwargs.items() if k not in named)
+        told = f"{self.rule.type} ({name}): {counts}" + (f"; allowed is {allowed}" if allowed else "")
+        return told + (f"; for example {'; '.join(self.examples)}" if self.examples else "")
 
 
 @dataclass(frozen=True)
@@ -156,9 +165,7 @@ class Verdict:
     def blocking(self) -> list[str]:
         """Why the table must not be published; empty if it may."""
         reasons = [r.told() for r in self.results if r.raised]
-        for r in self.results:
-            if not r.success and not r.raised and r.rule.severity == "critical" and not self.handled(r):
-                reasons.append(r.told())
+        reasons += [r.told() for r in self.results if self.blocks(r) and not r.raised]
         if not self.results:
             reasons.append("no rule was evaluated")
         if self.quarantined and self.quarantined > self.ceiling * self.rows:
@@ -167,6 +174,11 @@ class Verdict:
                 f"{self.ceiling:.1%}"
             )
         return reasons
+
+    def blocks(self, result: RuleResult) -> bool:
+        """Whether a rule by itself keeps the table from being published."""
+        failed = not result.success and result.rule.severity == "critical" and not self.handled(result)
+        return failed or result.raised is not None
 
     @property
     def warnings(self) -> list[str]:
@@ -237,6 +249,11 @@ class Gate:
     def masks(self, df: DataFrame) -> dict[str, Column]:
         """Compile the row rules on a table about to be staged; returns the bit mask columns to write beside it."""
         check_regexes(df.sparkSession, self.suite)
+        kinds = dict(df.dtypes)
+        for rule in self.suite.rules:
+            told = why_unsound(rule.type, rule.kwargs, kinds)
+            if told:
+                raise SuiteError(f"{rule.where}: {rule.type}: {told}")
         self.compiled, self.metric_of_rule = compile_suite(self, df)
         masks = {}
         for word in range(0, max(len(self.compiled.bits), 1), BITS):
@@ -311,13 +328,42 @@ class Gate:
                 f"suite '{self.suite.name}': {len(results)} of {len(self.suite.rules)} rules were evaluated"
             )
         results.sort(key=lambda r: r.rule.index)
-        return Verdict(
+        verdict = Verdict(
             results=tuple(results),
             quarantined=quarantined,
             rows=rows,
             ceiling=self.ceiling,
             masked=self.masked,
             document=outcome.to_json_dict(),
+        )
+        return replace(verdict, results=self.with_examples(verdict, staged)) if masks else verdict
+
+    def with_examples(self, verdict: Verdict, staged: DataFrame) -> tuple[RuleResult, ...]:
+        """Add to the row rules that block the least and the greatest of the values that fail.
+
+        Cost: where a rule blocks, one aggregate over the staged rows.
+        """
+        positions = {bit.rule_metric: i for i, bit in enumerate(self.compiled.bits)}
+        wanted = {}
+        for r in verdict.results:
+            position = positions.get(self.metric_of_rule.get(r.rule.index))
+            if position is not None and r.unexpected_count and verdict.blocks(r) and not r.raised:
+                values = [F.col(c) for c in r.rule.columns]
+                value = values[0] if len(values) == 1 else F.struct(*values)
+                wanted[r.rule.index] = F.when(bit_is_set(position), value)
+        if not wanted:
+            return verdict.results
+        try:
+            row = staged.agg(
+                *(F.array(*(as_text(f(v)) for f in (F.min, F.max))).alias(f"m{i}") for i, v in wanted.items())
+            ).first()
+        except Exception:  # of values that have no order
+            return verdict.results
+        return tuple(
+            replace(r, examples=tuple(dict.fromkeys(v for v in row[f"m{r.rule.index}"] if v is not None)))
+            if r.rule.index in wanted
+            else r
+            for r in verdict.results
         )
 
     def measured(self, staged: DataFrame, masks: list[str]) -> dict[Any, Any]:
@@ -568,6 +614,17 @@ def check_regexes(spark: SparkSession, suite: Suite) -> None:
             except Exception as e:
                 told = str(e).strip().splitlines()[0]
                 raise SuiteError(f"{rule.where}: not a regular expression of Java: {told}") from None
+
+
+def as_text(value: Column) -> Column:
+    """A value as an example shows it, of at most 80 characters."""
+    return F.substring(value.cast("string"), 1, 80)
+
+
+def as_written(value: Any) -> str:
+    """A value as a suite writes it, of at most 200 characters."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 200 else text[:200] + "…"
 
 
 def mask_name(word: int) -> str:

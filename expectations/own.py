@@ -5,6 +5,7 @@ Great Expectations has no foreign keys, no freshness and no comparison with an e
 
 from typing import Any, ClassVar
 
+from great_expectations.compatibility import pydantic
 from great_expectations.core.metric_domain_types import MetricDomainTypes
 from great_expectations.core.metric_function_types import MetricPartialFunctionTypes
 from great_expectations.core.suite_parameters import SuiteParameterDict
@@ -17,6 +18,9 @@ from great_expectations.expectations.metrics.map_metric_provider import (
 from great_expectations.expectations.metrics.metric_provider import metric_partial, metric_value
 from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from expectations.moments import JAVA_MOMENT, micros_of, text_of
 
 TABLE_DOMAIN = ("batch_id", "row_condition", "condition_parser")
 
@@ -60,17 +64,34 @@ class ForeignKeyOrphans(TableMetricProvider):
         df, _, _ = execution_engine.get_compute_domain(metric_domain_kwargs, domain_type=MetricDomainTypes.TABLE)
         columns, parent_columns = metric_value_kwargs["columns"], metric_value_kwargs["parent_columns"]
         parent = execution_engine.parents[metric_value_kwargs["parent_table"]]
-        keys = [f"k{i}" for i in range(len(columns))]
+        keys = [f"_hg_k{i}" for i in range(len(columns))]
         child_keys = df.select(*(F.col(c).alias(k) for c, k in zip(columns, keys, strict=True))).dropna()
         parent_keys = parent.select(*(F.col(c).alias(k) for c, k in zip(parent_columns, keys, strict=True)))
+        for here, there, mine, theirs in zip(
+            columns, parent_columns, child_keys.schema, parent_keys.schema, strict=True
+        ):
+            if not comparable(mine.dataType, theirs.dataType):
+                raise ValueError(
+                    f"'{here}' is {mine.dataType.simpleString()} and '{there}' of table "
+                    f"'{metric_value_kwargs['parent_table']}' is {theirs.dataType.simpleString()}: keys of different "
+                    "types would match by chance"
+                )
         return child_keys.join(parent_keys, on=keys, how="left_anti").count()
+
+
+def comparable(mine: T.DataType, theirs: T.DataType) -> bool:
+    """Whether equal keys are equal values: one type, or two widths of whole numbers or of decimals."""
+    families = (T.IntegralType, T.DecimalType, T.StringType)
+    same_family = any(isinstance(mine, family) and isinstance(theirs, family) for family in families)
+    return same_family or mine.simpleString() == theirs.simpleString()
 
 
 class ExpectForeignKeyToExist(BatchExpectation):
     """Every key is found in another table of the pipeline; keys with a null in any column are not checked (SQL's
     MATCH SIMPLE).
 
-    columns: the key here; parent_table, parent_columns: where it must be found; mostly: share of rows.
+    columns: the key here; parent_table, parent_columns: where it must be found; mostly: share of rows. Keys of
+    different types are refused, but for whole numbers of different widths, and decimals.
     """
 
     columns: list[str]
@@ -109,15 +130,22 @@ class NewestTimestamp(TableMetricProvider):
         metrics: Any,
         runtime_configuration: Any,
     ) -> Any:
-        newest = F.max(F.col(metric_value_kwargs["column"]).cast("timestamp"))
-        return F.date_format(newest, "yyyy-MM-dd'T'HH:mm:ss"), metric_domain_kwargs, {}
+        df, _, _ = execution_engine.get_compute_domain(metric_domain_kwargs, domain_type=MetricDomainTypes.TABLE)
+        column = metric_value_kwargs["column"]
+        kind, value = df.select(F.col(column)).dtypes[0][1], F.col(column)
+        if kind == "string":  # Spark's own reading takes '12:30' for a time of today
+            wrong = F.raise_error(F.concat(F.lit(f"'{column}' holds '"), value, F.lit("', which is no moment")))
+            value = F.when(value.rlike(f"^({JAVA_MOMENT})$"), value).when(value.isNotNull(), wrong.cast("string"))
+        elif kind not in ("date", "timestamp", "timestamp_ntz"):
+            raise ValueError(f"'{column}' is {kind}, neither a date nor a timestamp")
+        return F.unix_micros(F.max(value.cast("timestamp"))), metric_domain_kwargs, {}
 
 
 class ExpectNewestTimestampToBeAtLeast(BatchExpectation):
     """The newest timestamp of a column is not before a moment (freshness). A column of nulls fails.
 
-    column: date or timestamp, read as UTC; not_before: a day or moment in ISO form, or a parameter of the run such as
-    {"$PARAMETER": "as_of"}.
+    column: date, timestamp, or text that holds nothing but days and moments in ISO form; without an offset they are of
+    UTC; not_before: a day or moment in ISO form, or a parameter of the run such as {"$PARAMETER": "as_of"}.
     """
 
     column: str
@@ -126,13 +154,18 @@ class ExpectNewestTimestampToBeAtLeast(BatchExpectation):
     domain_keys: ClassVar[tuple[str, ...]] = TABLE_DOMAIN
     success_keys: ClassVar[tuple[str, ...]] = ("column", "not_before")
 
+    @pydantic.validator("not_before")
+    def is_a_moment(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            micros_of(value)
+        return value
+
     def _validate(
         self, metrics: dict[str, Any], runtime_configuration: Any = None, execution_engine: Any = None
     ) -> dict[str, Any]:
         newest = metrics["headgate.newest_timestamp"]
-        # ISO moments of one zone sort as text.
-        success = newest is not None and newest >= str(self._get_success_kwarg("not_before")).replace(" ", "T")
-        return {"success": success, "result": {"observed_value": newest}}
+        success = newest is not None and newest >= micros_of(str(self._get_success_kwarg("not_before")))
+        return {"success": success, "result": {"observed_value": None if newest is None else text_of(newest)}}
 
 
 class ExpectRowCountToStayNearPrevious(BatchExpectation):

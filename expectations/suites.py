@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from expectations.moments import in_utc
+
 SEVERITIES = ("critical", "warning", "info")
 # ISO/IEC 25012:2008; DAMA UK 2013.
 DIMENSIONS = ("completeness", "validity", "uniqueness", "consistency", "timeliness", "accuracy")
@@ -70,11 +72,19 @@ class Rule:
             named += kwargs["column_set"]
         return tuple(c for c in named if isinstance(c, str))
 
+    @property
+    def expressions(self) -> dict[str, str]:
+        """The Spark SQL over the columns of a row that the rule holds, by option."""
+        written = {"predicate": self.kwargs.get("predicate")}
+        if self.kwargs.get("condition_parser") != "great_expectations":
+            written["row_condition"] = self.kwargs.get("row_condition")
+        return {option: sql for option, sql in written.items() if isinstance(sql, str)}
+
     def configuration(self) -> dict[str, Any]:
         """The entry in Great Expectations' form, marked so that its result can be found again."""
         return {
             "type": self.type,
-            "kwargs": dict(self.kwargs),
+            "kwargs": {k: in_utc(v) if k in ("min_value", "max_value") else v for k, v in self.kwargs.items()},
             "severity": self.severity,
             "meta": {**self.meta, "rule": self.index},
         }
@@ -91,7 +101,10 @@ class Suite:
 
 
 def load_suite(data: Any, at: Callable[..., str]) -> Suite:
-    """Check a suite read from YAML; `at(*place)` names a place in the file. Raises `SuiteError`."""
+    """Check a suite read from YAML; `at(*place)` names a place in the file.
+
+    Raises `SuiteError` with all that is wrong with its rules, a line each.
+    """
     if not isinstance(data, dict):
         raise SuiteError(f"{at()}: a suite has a name and a list of expectations")
     for key in data:
@@ -102,66 +115,81 @@ def load_suite(data: Any, at: Callable[..., str]) -> Suite:
         raise SuiteError(f"{at()}: a suite needs a name and at least one expectation")
     if len(entries) > MAX_RULES:
         raise SuiteError(f"{at('expectations')}: {len(entries)} expectations; at most {MAX_RULES}")
-    rules = tuple(load_rule(i, entry, at) for i, entry in enumerate(entries))
-    if not any(r.type in ROW_FLOORS and (r.kwargs.get("min_value") or r.kwargs.get("value")) for r in rules):
-        raise SuiteError(
+    rules, wrong = [], []
+    for i, entry in enumerate(entries):
+        try:
+            rules.append(load_rule(i, entry, at))
+        except SuiteError as e:
+            wrong.append(str(e))
+    types = [e.get("type") for e in entries if isinstance(e, dict)]
+    if not any(r.type in ROW_FLOORS and (r.kwargs.get("min_value") or r.kwargs.get("value")) for r in rules) and not (
+        wrong and any(t in ROW_FLOORS for t in types)
+    ):
+        wrong.append(
             f"{at('expectations')}: an empty table passes most rules, so a suite needs a floor: "
             "expect_table_row_count_to_be_between with a min_value of at least 1"
         )
-    if not any(r.type in PRESENCE for r in rules):
-        raise SuiteError(
-            f"{at('expectations')}: a suite says which columns must be there, by one of {', '.join(PRESENCE)}"
-        )
+    if not any(t in PRESENCE for t in types):
+        wrong.append(f"{at('expectations')}: a suite says which columns must be there, by one of {', '.join(PRESENCE)}")
+    if wrong:
+        raise SuiteError("\n".join(wrong))
     parents = {r.kwargs["parent_table"] for r in rules if r.type == "expect_foreign_key_to_exist"}
-    return Suite(name=data["name"], rules=rules, parents=tuple(sorted(parents)))
+    return Suite(name=data["name"], rules=tuple(rules), parents=tuple(sorted(parents)))
 
 
 def load_rule(index: int, entry: Any, at: Callable[..., str]) -> Rule:
     here = ("expectations", index)
     if not isinstance(entry, dict):
         raise SuiteError(f"{at(*here)}: an expectation is a mapping with type and kwargs")
+    wrong = []
     allowed = ("type", "kwargs", "severity", "meta", "notes", "description")
     for key in entry:
         if key not in allowed:
-            raise SuiteError(f"{at(*here, key)}: unknown key '{key}'{hint(key, allowed)}")
+            wrong.append(f"{at(*here, key)}: unknown key '{key}'{hint(key, allowed)}")
     kind, kwargs, meta = entry.get("type"), entry.get("kwargs") or {}, entry.get("meta") or {}
     known = known_types()
     if kind in REFUSED:
-        raise SuiteError(f"{at(*here, 'type')}: '{kind}' is not allowed: {REFUSED[kind]}")
-    if kind not in known:
-        raise SuiteError(f"{at(*here, 'type')}: there is no expectation '{kind}'{hint(kind, known)}")
+        wrong.append(f"{at(*here, 'type')}: '{kind}' is not allowed: {REFUSED[kind]}")
+    elif kind is None:
+        wrong.append(f"{at(*here)}: the type of the expectation is required")
+    elif kind not in known:
+        wrong.append(f"{at(*here, 'type')}: there is no expectation '{kind}'{hint(kind, known)}")
     severity = entry.get("severity", "critical")
     if severity not in SEVERITIES:
-        raise SuiteError(f"{at(*here, 'severity')}: '{severity}' is none of {', '.join(SEVERITIES)}")
+        wrong.append(f"{at(*here, 'severity')}: '{severity}' is none of {', '.join(SEVERITIES)}")
     if not isinstance(kwargs, dict) or not isinstance(meta, dict):
-        raise SuiteError(f"{at(*here)}: kwargs and meta are mappings")
+        raise SuiteError("\n".join([*wrong, f"{at(*here)}: kwargs and meta are mappings"]))
     for key in kwargs:
         if key in NOT_KWARGS:
-            raise SuiteError(f"{at(*here, 'kwargs')}: {kind}: kwargs.{key}: no option of a rule")
+            wrong.append(f"{at(*here, 'kwargs')}: {kind}: kwargs.{key}: no option of a rule")
         if holds_nan(kwargs[key]):
-            raise SuiteError(f"{at(*here, 'kwargs')}: {kind}: kwargs.{key}: NaN cannot be compared with")
+            wrong.append(f"{at(*here, 'kwargs')}: {kind}: kwargs.{key}: NaN cannot be compared with")
     dimension = meta.get("dimension")
     if dimension not in DIMENSIONS:
-        raise SuiteError(
-            f"{at(*here, 'meta')}: meta.dimension is one of {', '.join(DIMENSIONS)}, not {dimension!r}"
-            f"{hint(dimension, DIMENSIONS)}"
-        )
+        given = "" if dimension is None else f", not {dimension!r}{hint(dimension, DIMENSIONS)}"
+        wrong.append(f"{at(*here, 'meta')}: meta.dimension is one of {', '.join(DIMENSIONS)}{given}")
     action = meta.get("on_row_fail", "publish")
     if action not in ON_ROW_FAIL:
-        raise SuiteError(
+        wrong.append(
             f"{at(*here, 'meta')}: meta.on_row_fail is one of {', '.join(ON_ROW_FAIL)}{hint(action, ON_ROW_FAIL)}"
         )
     rule = Rule(
         index=index,
         type=kind,
         kwargs=kwargs,
-        severity=severity,
+        severity=severity if severity in SEVERITIES else SEVERITIES[0],
         dimension=dimension,
         quarantine=action == "quarantine",
         meta=meta,
         where=at(*here),
     )
-    build(rule)
+    if kind in known:
+        try:
+            build(rule)
+        except SuiteError as e:
+            wrong.append(str(e))
+    if wrong:
+        raise SuiteError("\n".join(wrong))
     return rule
 
 
@@ -181,14 +209,33 @@ def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
         return configuration.to_domain_obj()
     except ValidationError as e:
         fields = known_types()[rule.type]
-        said = []
+        said: dict[str, list[str]] = {}
         for error in e.errors():
             name = str(error["loc"][0])
             unknown = error["type"] == "value_error.extra"
-            said.append(f"kwargs.{name}: {'unknown' + hint(name, fields) if unknown else error['msg']}")
-        raise SuiteError(f"{rule.where}: {rule.type}: {'; '.join(said)}") from None
+            told = "unknown" + hint(name, fields) if unknown else plainly(error["msg"])
+            said.setdefault("" if name == "__root__" else f"kwargs.{name}: ", []).append(told)  # of several options
+        for place, messages in said.items():
+            given = rule.kwargs.get(place[len("kwargs.") : -2])
+            # Great Expectations tells each type that it tried.
+            if isinstance(given, str) and any("datetime" in m for m in messages):
+                said[place] = [f"{given!r} is neither a number nor a day or moment such as 2013-01-31T12:00:00Z"]
+        reasons = "; ".join(place + " or ".join(dict.fromkeys(messages)) for place, messages in said.items())
+        raise SuiteError(f"{rule.where}: {rule.type}: {reasons}") from None
     except (SuiteParameterError, TypeError, ValueError, KeyError, AttributeError) as e:
         raise SuiteError(f"{rule.where}: {rule.type}: {e}") from None
+
+
+def plainly(message: str) -> str:
+    """Great Expectations' message without Python's words."""
+    for theirs, ours in (
+        ("none is not an allowed value", "a value is required"),
+        ("value is not a valid dict", "a mapping is expected"),
+        ("value is not a valid list", "a list is expected"),
+        ("str type expected", "a text is expected"),
+    ):
+        message = message.replace(theirs, ours)
+    return message
 
 
 def holds_nan(value: Any) -> bool:

@@ -44,6 +44,7 @@ from jobs.sources import (
     with_delta_facts,
     with_identity,
 )
+from transforms.balancing.split import check_split, fitted
 from transforms.deduplication.exact import DropDuplicates
 from transforms.rows import (
     CONTENT,
@@ -61,7 +62,6 @@ from transforms.rows import (
     quoted,
     reject,
     total_of,
-    training_rows,
     with_bookkeeping,
 )
 from transforms.step import Comparer, Learner, Step, StepError
@@ -298,9 +298,10 @@ class Builder:
         for i, step in enumerate(self.pipeline.steps[table]):
             try:
                 step.check(df, frames)
+                check_split(step, df.columns, self.pipeline.splits(table, i))
                 if isinstance(step, Learner):
                     with self.progress.phase(table, f"fit {step.name}"):
-                        step = step.fit(training_rows(df))
+                        step = fitted(step, df)
                 if isinstance(step, Comparer) and space is not None:
                     with self.progress.phase(table, f"compare: {step.name}"):
                         df = step.compare(df, replace(space, step=str(i)))

@@ -5,6 +5,7 @@ import codecs
 import dataclasses
 import difflib
 import graphlib
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +20,10 @@ import yaml
 from expectations.suites import Suite, SuiteError, load_suite
 from jobs.errors import UsageError
 from jobs.lake import SYSTEM_TABLES, TABLE_NAME
-from transforms.rows import FILE, FILE_DATE, OWN, SPLIT, is_own
-from transforms.step import Comparer, Learner, Step, StepError, nearest
+from transforms.balancing.split import check_split, splits_after
+from transforms.cleaning.expressions import checked as checked_expression
+from transforms.rows import FILE, FILE_DATE, OWN, is_own
+from transforms.step import Comparer, Step, StepError, columns_after, nearest
 from transforms.steps import STEPS, options_of
 
 DATE_PLACE = "{date}"
@@ -308,6 +311,16 @@ class Pipeline:
         suite = self.suites[table]
         return joined | ({start} if start else set()) | (set(suite.parents) if suite else set())
 
+    def splits(self, table: str, steps: int | None = None) -> set[str]:
+        """The columns that a split_by_hash of this pipeline made, in a table after its first `steps` steps."""
+        if table not in self.tables:
+            return set()
+        start = self.tables[table].from_
+        found = self.splits(start) if start else set()
+        for step in self.steps[table][:steps]:
+            found = splits_after(step, found, {name: self.splits(name) for name in step.tables()})
+        return found
+
     def upstream(self, tables: Sequence[str]) -> list[str]:
         """The given tables and all that they are built from, in building order."""
         wanted, queue = set(), list(tables)
@@ -450,7 +463,7 @@ def explained(error: Mapping[str, Any], adapter: pydantic.TypeAdapter[Any]) -> s
         allowed = allowed_names(adapter.json_schema(mode="validation"), error["loc"][:-1])
         return f"unknown option '{wrong}'{nearest(wrong, allowed)} (allowed: {', '.join(allowed)})"
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return "this option is required"
+        return "this option is required" if isinstance(error["loc"][-1], str) else "an entry is missing here"
     if kind == "union_tag_not_found":
         written = difflib.get_close_matches("format", [str(k) for k in error["input"]], n=1)
         hint = f"; '{written[0]}' is no option — did you mean 'format'?" if written else ""
@@ -458,9 +471,41 @@ def explained(error: Mapping[str, Any], adapter: pydantic.TypeAdapter[Any]) -> s
     if kind == "union_tag_invalid":
         tag = str(error["ctx"]["tag"])
         return f"format '{tag}' is none of {', '.join(SOURCE_KINDS)}{nearest(tag, SOURCE_KINDS)}"
+    told, given = expected(error), error.get("input")
     if SECRET_PLACES & set(map(str, error["loc"])):  # a value written here by mistake may be a secret
-        return message[0].lower() + message[1:]
-    return f"{message[0].lower()}{message[1:]}, not {error.get('input')!r}"
+        return told
+    if given is None and "'null'" in message:
+        return f'{told}; YAML reads a bare null as no value: write "null" in quotes'
+    hint = nearest(str(given), re.findall(r"'(\w+)'", message)) if kind == "literal_error" else ""
+    return f"{told}, not {json.dumps(given, ensure_ascii=False, default=str)}{hint}"
+
+
+# What pydantic says in Python's words, by the beginning of an error's type.
+PLAIN = {
+    **dict.fromkeys(("string_type", "string_sub"), "expected a text"),
+    **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type", "iterable_type"), "expected a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_", "dataclass_"), "expected a mapping (name: value)"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from"), "expected a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing", "decimal_type", "decimal_parsing"), "expected a number"),
+    "finite_number": "expected a finite number (null for an open end)",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    "none_required": "expected null",
+}
+
+
+def expected(error: Mapping[str, Any]) -> str:
+    """What a pydantic error expects, in the words of a configuration."""
+    kind, message, ctx = error["type"], error["msg"], error.get("ctx") or {}
+    for begins, told in PLAIN.items():
+        if kind.startswith(begins):
+            return told
+    if kind == "literal_error":
+        return f"expected one of {ctx['expected']}"
+    if kind in ("too_short", "too_long"):
+        bound = f"at least {ctx['min_length']}" if kind == "too_short" else f"at most {ctx['max_length']}"
+        return f"expected {bound} entries"
+    message = message.replace("Input should", "it should").replace("String should", "it should")
+    return message[0].lower() + message[1:]
 
 
 def allowed_names(schema: Mapping[str, Any], place: Sequence[Any]) -> list[str]:
@@ -674,6 +719,9 @@ def build_steps(document: Yaml, name: str, table: Table) -> tuple[Step, ...]:
         if step not in STEPS:
             raise UsageError(f"{document.at(*here, step)}: there is no step '{step}'{nearest(str(step), STEPS)}")
         steps.append(checked(STEPS[step], document, options, (*here, step)))
+    makers = [i for i, step in enumerate(steps) if hasattr(step, "made_in")]
+    for number, i in enumerate(makers, 1):
+        steps[i] = dataclasses.replace(steps[i], made_in=f"{name}.{number}")
     return tuple(steps)
 
 
@@ -699,23 +747,23 @@ def follow_columns(
     if table.source is not None:
         columns = getattr(table.source, "columns", None)
         if columns is None:
+            check_rules(name, pipeline.suites[name], None)
             return None
         have = [n for n, _ in ddl_columns(columns, document.at("tables", name, "source", "schema"))]
         have += [FILE, FILE_DATE]
     else:
         start = known[str(table.from_)]
         if start is None or any(known[t] is None for t in pipeline.inputs(name)):
+            check_rules(name, pipeline.suites[name], None)
             return None
         have = list(start)
     others = {t: columns for t, columns in known.items() if columns is not None}
     for i, (step, entry) in enumerate(zip(pipeline.steps[name], table.steps, strict=True)):
         try:
-            have = step.names_after(have, others)
+            check_split(step, have, pipeline.splits(name, i))
+            have = columns_after(step, have, others)
         except StepError as e:
             raise UsageError(f"{document.at('tables', name, 'steps', i, next(iter(entry)))}: {e}") from e
-        if isinstance(step, Learner) and SPLIT not in have and type(step).__name__ == "SampleStrata":
-            where = document.at("tables", name, "steps", i)
-            raise UsageError(f"{where}: resampling touches training rows only; put split_by_hash before it")
     if table.source is None:
         have = [c for c in have if c not in (FILE, FILE_DATE)]
     unwritable = next((c for c in have if set(c) & set(UNWRITABLE)), None)
@@ -729,13 +777,27 @@ def follow_columns(
             if column not in have:
                 where = document.at("tables", name, "publish", option)
                 raise UsageError(f"{where}: there is no column '{column}'{nearest(column, have)}")
-    suite = pipeline.suites[name]
+    check_rules(name, pipeline.suites[name], have)
+    return have
+
+
+def check_rules(table: str, suite: Suite | None, have: Sequence[str] | None) -> None:
+    """Refuse rules that name a column which is not there, or whose SQL is not that of a row; all of them at once.
+
+    have: the columns, where they are known without Spark.
+    """
+    wrong = []
     for rule in suite.rules if suite else ():
         for column in rule.columns:
-            if column not in have and not is_own(column):
-                hint = nearest(column, have)
-                raise UsageError(f"{rule.where}: table '{name}' has no column '{column}'{hint}")
-    return have
+            if have is not None and column not in have and not is_own(column):
+                wrong.append(f"{rule.where}: table '{table}' has no column '{column}'{nearest(column, have)}")
+        for option, sql in rule.expressions.items():
+            try:
+                checked_expression(sql, have)
+            except StepError as e:
+                wrong.append(f"{rule.where}: kwargs.{option}: {e}")
+    if wrong:
+        raise UsageError("\n".join(wrong))
 
 
 def ddl_columns(ddl: str, where: str) -> list[tuple[str, str]]:

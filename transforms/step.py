@@ -12,6 +12,8 @@ from typing import ClassVar, Literal, Protocol
 
 from pyspark.sql import DataFrame
 
+from transforms.rows import FILE, FILE_DATE, is_own
+
 Action = Literal["reject", "clip", "null", "flag"]
 
 
@@ -32,12 +34,36 @@ def need(wanted: Iterable[str], have: Sequence[str]) -> None:
             raise StepError(f"there is no column '{column}' here{nearest(column, have)} (columns: {', '.join(have)})")
 
 
+def columns_after(step: "Step", have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    """Follow the column names through a step; raise `StepError` for a name that it may not give to a column.
+
+    No two columns may have one name, in any case of its letters, and no new one may have a name of headgate's own.
+    """
+    after = step.names_after(have, tables)
+    seen: dict[str, str] = {}
+    for name in after:
+        if name not in have and is_own(name):
+            raise StepError(f"'{name}' is a name of headgate's own bookkeeping; choose another name")
+        other = seen.setdefault(name.lower(), name)
+        if other == name and after.count(name) > 1:
+            raise StepError(f"two columns would be named '{name}'")
+        if other != name:
+            raise StepError(f"two columns would be named '{other}' and '{name}', which differ only in case")
+    return after
+
+
+def user_columns(df: DataFrame) -> list[str]:
+    """Return the columns that steps know by name: the user's, and the file that a row came from."""
+    return [c for c in df.columns if not is_own(c) or c in (FILE, FILE_DATE)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """A change of rows or cells, without reading, writing or a session of its own."""
 
     name: ClassVar[str]
     needs_all: ClassVar[bool] = False  # whether what it does to a row depends on other rows of the table
+    by_split: ClassVar[bool] = False  # whether it looks at training rows alone, where there is a split
 
     def tables(self) -> tuple[str, ...]:
         """Names of the other tables that the step reads."""
@@ -48,7 +74,15 @@ class Step:
         return list(have)
 
     def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
-        """Prove, by bounded queries, what `apply` relies on; raises `StepError`."""
+        """Prove, by the schema and by bounded queries, what `apply` relies on; raises `StepError`.
+
+        The names are followed once more: before Spark they are not known of every source.
+        """
+        columns_after(self, user_columns(df), {name: table.columns for name, table in tables.items()})
+
+    def learned(self) -> bool:
+        """Whether a frozen step learned anything; it did not from no rows, or from empty columns."""
+        return True
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
         raise NotImplementedError
@@ -94,6 +128,7 @@ class Learner(Step):
     """A step that learns from the unmarked training rows before it can be applied."""
 
     needs_all: ClassVar[bool] = True
+    by_split: ClassVar[bool] = True
 
     def fit(self, df: DataFrame) -> Step:
         """Learn from `df` (only unmarked training rows) and return the frozen step."""

@@ -18,6 +18,7 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from expectations.gate import Gate, RuleResult, Verdict
+from expectations.moments import why_unsound
 from expectations.suites import DIMENSIONS, SEVERITIES, Suite, SuiteError, build, known_types, load_suite
 from tests.conftest import same
 
@@ -472,10 +473,18 @@ def random_entry(rng: random.Random, table: Table, kind: str, before: list[dict[
         entry = RuleDraw(rng, table, kind).entry()
         try:
             loaded([*before, entry])
-            return entry
+            if sound(entry, table):
+                return entry
         except SuiteError:
             continue
     return random_entry(rng, table, rng.choice(list(known_types())), before)
+
+
+def sound(entry: dict[str, Any], table: Table) -> bool:
+    """Whether the gate takes what the rule compares with the table's days and times."""
+    return (
+        why_unsound(entry["type"], entry["kwargs"], {f.name: f.dataType.simpleString() for f in table.schema}) is None
+    )
 
 
 def loaded(entries: list[dict[str, Any]]) -> Suite:

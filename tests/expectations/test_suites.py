@@ -2,6 +2,7 @@ import copy
 
 import pytest
 
+from expectations.moments import micros_of
 from expectations.suites import REFUSED, SuiteError, known_types, load_suite
 from tests.conftest import ROOT
 
@@ -92,3 +93,47 @@ def test_every_suite_of_the_project_loads():
     pipeline = load_pipeline(ROOT / "conf" / "flights.yaml")
     used = {t.suite for t in pipeline.tables.values()}
     assert used == {p.stem for p in (ROOT / "expectations" / "suites").glob("*.yaml")}
+
+
+def test_all_problems_of_a_suite_are_told_together():
+    wrong = changed(type="expect_column_values_to_be_betwen", severity="bad", meta={"dimension": "validty"})
+    wrong["expectations"][1] = {"type": "expect_column_values_to_be_unique", "kwargs": {"column": 3, "mostly": "x"}}
+    with pytest.raises(SuiteError) as e:
+        load_suite(wrong, at)
+    told = str(e.value).splitlines()
+    assert len(told) == 6
+    for part in ("did you mean 'expect_column_values_to_be_between'", "'bad' is none of", "did you mean 'validity'?",
+                 "which columns must be there", "kwargs.mostly"):  # fmt: skip
+        assert sum(part in line for line in told) == 1, part
+
+
+@pytest.mark.parametrize(
+    ("text", "micros"),
+    [
+        ("1970-01-01", 0), ("1970-01-01T00:00:01Z", 10**6), ("1970-01-01 01:00+01:00", 0),
+        ("1969-12-31T19:00:00.5-0500", 500_000), ("1970-01-01T00:00:00.0000001", 1), ("1970-01-01T00:00:00.000001", 1),
+    ],
+)  # fmt: skip
+def test_moments_are_read_in_utc(text, micros):
+    assert micros_of(text) == micros
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "now",
+        "12:30",
+        "2024-13-01",
+        "2024-02-30",
+        "2024",
+        "20240101",
+        "2024-01-01T25:00",
+        "2024-01-01Z",
+        "x 2024-01-01",
+    ],
+)
+def test_what_is_no_moment_is_refused_when_the_suite_is_loaded(text):
+    rule = {"type": "expect_newest_timestamp_to_be_at_least", "kwargs": {"column": "a", "not_before": text}}
+    with pytest.raises(SuiteError, match="neither a day such as"):
+        load_suite(changed(**rule), at)

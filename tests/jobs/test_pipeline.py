@@ -459,8 +459,8 @@ def test_restore_brings_back_content_and_later_files_come_again(spark, tmp_path)
         queries.restore(lake, [("t", 99)], "r")
 
 
-def test_a_column_that_only_spark_can_miss_is_a_usage_error(spark, tmp_path):
-    tables = CSV % "" + "  m:\n    from: t\n    steps:\n      - derive: {columns: {w: nosuch + 1}}\n    suite: any\n"
+def test_a_field_that_only_spark_can_miss_is_a_usage_error(spark, tmp_path):
+    tables = CSV % "" + "  m:\n    from: t\n    steps:\n      - derive: {columns: {w: id.nosuch + 1}}\n    suite: any\n"
     land(tmp_path, "a.csv", "id,v\n1,x\n")
     with pytest.raises(UsageError, match=r"tables\.m\.steps\[0\]\.derive: .*nosuch"):
         run_pipeline(spark, tmp_path, small(tmp_path, tables))

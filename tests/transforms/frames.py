@@ -6,7 +6,8 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from jobs.increments import BuildSpace
-from transforms.rows import REJECTED, is_own, row_id, training_rows, with_bookkeeping
+from transforms.balancing.split import fitted
+from transforms.rows import REJECTED, is_own, row_id, with_bookkeeping
 from transforms.step import Comparer, Learner, Step
 
 
@@ -24,7 +25,7 @@ def applied(step: Step, df: Any, **tables: Any) -> Any:
             space = BuildSpace(df.sparkSession, folder, f"{folder}/index")
             marked = step.compare(df, space)
             return df.sparkSession.createDataFrame(marked.toArrow(), marked.schema)
-    frozen = step.fit(training_rows(df)) if isinstance(step, Learner) else step
+    frozen = fitted(step, df) if isinstance(step, Learner) else step
     return frozen.apply(df, tables)
 
 

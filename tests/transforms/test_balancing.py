@@ -3,13 +3,20 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyspark.sql import functions as F
 
 from tests.conftest import assert_rows, plain_rows
 from tests.transforms.frames import applied, frame, kept, rejected
-from transforms.balancing.split import SplitByHash
+from transforms.balancing.split import SplitByHash, check_split, splits_after
 from transforms.balancing.strata import SampleStrata, spread
-from transforms.balancing.weights import ClassWeights
+from transforms.balancing.weights import AssignWeights, ClassWeights
+from transforms.cleaning.bounds import CheckOutliersIqr, RejectRows
+from transforms.cleaning.columns import Derive, DropColumns, Rename, SelectColumns
+from transforms.fusion.join import JoinTable
+from transforms.imputation.simple import ImputeMean
+from transforms.rows import with_bookkeeping
 from transforms.step import StepError
+from transforms.steps import options_of
 
 
 def people(spark, sizes, split="train"):
@@ -108,3 +115,96 @@ def test_spread_is_exact_and_never_above_its_caps(sizes, total):
     shares = spread(total, {name: n**0.5 for name, n in sizes.items()}, caps)
     assert sum(shares.values()) == min(total, sum(caps.values()))
     assert all(0 <= shares[name] <= caps[name] for name in sizes)
+
+
+def test_equal_rows_and_equal_ids_are_drawn_exactly_and_in_any_partitioning(spark):
+    rows = [("cat", 1)] * 6 + [("dog", i) for i in range(6)] + [("eel", i // 2) for i in range(7)]
+    df = with_bookkeeping(spark.createDataFrame([(*r, "train") for r in rows], "s string, i int, split string"))
+    # Rows of cats are equal; all dogs have one row id, and differ; eels are equal in pairs, with one id for all.
+    df = df.withColumn("_row_id", F.concat(F.lit("id of "), "s")).cache()
+    for step, wanted in (
+        (SampleStrata(by=("s",), rows=2), {"cat": 2, "dog": 2, "eel": 2}),
+        (SampleStrata(by=("s",), rows=5, seed=3), {"cat": 5, "dog": 5, "eel": 5}),
+        (SampleStrata(by=("s",), total=6), {"cat": 2, "dog": 2, "eel": 2}),
+        (SampleStrata(by=("s",), rows=8, max_copies=2), {"cat": 8, "dog": 8, "eel": 8}),
+    ):
+        out = applied(step, df)
+        assert counts(out) == wanted
+        frozen = step.fit(df.repartition(5))
+        assert plain_rows(kept(out), "s", "i") == plain_rows(kept(frozen.apply(df.repartition(3), {})), "s", "i")
+        options = options_of(type(frozen)).dump_python(frozen, mode="json")
+        again = options_of(type(frozen)).validate_python(options)
+        assert plain_rows(kept(again.apply(df, {})), "s", "i") == plain_rows(kept(out), "s", "i")
+    df.unpersist()
+
+
+def test_zeros_of_both_signs_are_one_stratum_and_one_class(spark):
+    rows = [(i, x, "train") for i, x in enumerate((0.0, -0.0, 0.0, float("nan"), float("nan"), None, 1.0))]
+    df = frame(spark, "i int, x double, split string", *rows)
+    assert kept(applied(SampleStrata(by=("x",), rows=1), df)).count() == 4
+    weights = applied(ClassWeights(label="x", into="w"), df)
+    assert {r["i"]: r["w"] for r in weights.collect()} == {
+        **{i: 6 / 9 for i in (0, 1, 2)}, **{i: 6 / 6 for i in (3, 4)}, 5: None, 6: 2.0,
+    }  # fmt: skip
+    by_hand = applied(AssignWeights(label="x", weights={"1": 3.0, "0": 2.0}, into="w"), df)
+    assert {r["i"]: r["w"] for r in by_hand.collect()} == {0: 2.0, 1: 2.0, 2: 2.0, 3: None, 4: None, 5: None, 6: 3.0}
+    with pytest.raises(StepError, match="'i' is int, which does not hold 'x'"):
+        applied(AssignWeights(label="i", weights={"x": 3.0}), df)
+
+
+def test_copies_of_several_steps_have_row_ids_of_their_own(spark):
+    first = SampleStrata(by=("s",), rows=4, max_copies=2, made_in="t.1")
+    df = applied(first, people(spark, {"a": 2}))
+    # The copies go, and the same step again makes others; then all are copied once more.
+    df = applied(RejectRows(where="_parents is not null", reason="copies"), df)
+    df = applied(SampleStrata(by=("s",), rows=4, max_copies=2, made_in="t.2"), df)
+    out = applied(SampleStrata(by=("s",), rows=8, max_copies=2, made_in="t.3"), df)
+    rows = out.select("_row_id", "_parents", "_hg_made").collect()
+    ids = [r["_row_id"] for r in rows]
+    assert len(ids) == len(set(ids)) == 2 + 2 + 2 + 4
+    assert all((r["_parents"] is not None) == (r["_hg_made"] is not None) for r in rows)
+    assert all(p in ids for r in rows for p in r["_parents"] or ())
+
+
+def test_a_share_is_what_is_written(spark):
+    assert SampleStrata(by=("s",), share=0.29).targets({"a": 100}) == {"a": 29}
+    with pytest.raises(StepError, match="at least 0"):
+        SampleStrata(by=("s",), share=float("nan")).names_after(["s"], {})
+
+
+def test_no_training_row_is_told_with_the_splits_there_are(spark):
+    df = people(spark, {"a": 3}, split="training")
+    for step in (
+        SampleStrata(by=("s",), rows=1), ClassWeights(label="s"), ImputeMean(columns=("i",)),
+        CheckOutliersIqr(columns=("i",)),
+    ):  # fmt: skip
+        with pytest.raises(StepError, match=r"no row is in the split 'train'.*training: 3 rows"):
+            applied(step, df)
+    assert applied(ImputeMean(columns=("i",)), df.limit(0)).count() == 0  # there is nothing to learn, and nothing lost
+
+
+@pytest.mark.parametrize(
+    ("steps", "splits"),
+    [
+        ([], set()),
+        ([SplitByHash(key=("k",))], {"split"}),
+        ([SplitByHash(key=("k",)), Rename(columns={"split": "fold"})], {"fold"}),
+        ([SplitByHash(key=("k",)), Derive(columns={"split": "1"})], set()),
+        ([SplitByHash(key=("k",)), SelectColumns(columns=("k",))], set()),
+        ([SplitByHash(key=("k",)), DropColumns(columns=("k",))], {"split"}),
+        ([JoinTable(table="o", on={"k": "k"}, columns={"split": "fold"}, matched="m")], {"split"}),
+        ([JoinTable(table="o", on={"k": "k"}, columns={"split": "other"}, matched="m")], set()),
+    ],
+)
+def test_the_split_is_followed_by_its_origin(steps, splits):
+    found = set()
+    for step in steps:
+        found = splits_after(step, found, {"o": {"fold"}})
+    assert found == splits
+    learner = ClassWeights(label="k")
+    if "split" in splits:
+        check_split(learner, ["k", "split"], found)
+    else:
+        with pytest.raises(StepError, match="not made by split_by_hash"):
+            check_split(learner, ["k", "split"], found)
+    check_split(Derive(columns={"x": "1"}), ["k", "split"], set())

@@ -1,4 +1,5 @@
 from datetime import datetime
+from decimal import Decimal
 
 import pytest
 
@@ -9,7 +10,8 @@ from transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, Selec
 from transforms.cleaning.text import NormaliseText
 from transforms.cleaning.times import LocalToUtc
 from transforms.cleaning.units import ConvertUnits, UnitChange, factor_and_offset
-from transforms.step import StepError
+from transforms.step import StepError, columns_after
+from transforms.steps import options_of
 
 NAN = float("nan")
 
@@ -54,8 +56,8 @@ def test_columns_are_renamed_selected_dropped_and_derived(spark):
         (Cast(columns={"aa": "int"}), "there is no column 'aa' here — did you mean 'a'?"),
         (Rename(columns={"a": "b"}), "two columns would be named 'b'"),
         (Derive(columns={"_hg_x": "1"}), "bookkeeping"),
-        (Derive(columns={"x": "rand()"}), "not stable per row"),
-        (Derive(columns={"x": "sum(a) over (partition by b)"}), "not stable per row"),
+        (Derive(columns={"x": "rand()"}), "which is random"),
+        (Derive(columns={"x": "sum(a) over (partition by b)"}), "other rows"),
         (CheckBounds(columns={"a": (2, 1)}), "wrong way round"),
         (LocalToUtc(columns={"a": "u"}, time_zone="America/New_Yrok"), "did you mean 'America/New_York'?"),
         (LocalToUtc(columns={"a": "u"}), "exactly one of"),
@@ -65,7 +67,7 @@ def test_columns_are_renamed_selected_dropped_and_derived(spark):
 )
 def test_wrong_options_are_refused_before_spark(step, told):
     with pytest.raises(StepError, match=r".*") as e:
-        step.names_after(["a", "b"], {})
+        columns_after(step, ["a", "b"], {})
     assert told in str(e.value)
 
 
@@ -175,3 +177,70 @@ def test_a_marked_row_keeps_its_first_mark(spark):
     df = frame(spark, "a int", (1,))
     twice = applied(RejectRows(where="a = 1", reason="second"), applied(RejectRows(where="a = 1", reason="first"), df))
     assert_rows(rejected(twice), ["reason"], [("first",)])
+
+
+def test_bounds_of_whole_numbers_and_decimals_are_exact(spark):
+    big = 9007199254740993
+    rows = [(1, 4, big, Decimal("1.10"), 0.1), (2, 16, big - 1, Decimal("1.20"), 0.5), (3, 10, big + 1, None, None)]
+    df = frame(spark, "id int, n int, b bigint, d decimal(5,2), f float", *rows)
+    bounds = {"n": (4.5, 15.5), "b": (big, big), "d": (Decimal("1.101"), Decimal("1.199")), "f": (0.2, 0.4)}
+    clipped = applied(CheckBounds(columns=bounds, action="clip"), df)
+    found = {r["id"]: r for r in clipped.collect()}
+    assert [found[i]["n"] for i in (1, 2, 3)] == [5, 15, 10]
+    assert [found[i]["b"] for i in (1, 2, 3)] == [big] * 3
+    assert [found[i]["d"] for i in (1, 2, 3)] == [Decimal("1.11"), Decimal("1.19"), None]
+    assert 0.2 <= found[1]["f"] < 0.2000001 and 0.3999999 < found[2]["f"] <= 0.4
+    out = applied(CheckBounds(columns={"b": (None, big)}), df)
+    evidence = {"column": "b", "value": str(big + 1), "lowest": None, "highest": str(big)}
+    assert_rows(rejected(out, "id"), ["id", "evidence"], [(3, evidence)])
+    far = applied(
+        CheckBounds(columns={"n": (-1e300, 1e300), "b": (10**30, None), "d": (None, -1e9)}, action="flag"), df
+    )
+    flags = [f"{c}_out_of_bounds" for c in "nbd"]
+    assert_rows(far, ["id", *flags], [(1, False, True, True), (2, False, True, True), (3, False, True, False)])
+    for impossible in ({"n": (4.2, 4.8)}, {"n": (2**31, None)}, {"d": (None, -5000)}):
+        with pytest.raises(StepError, match="no value of that type lies within"):
+            applied(CheckBounds(columns=impossible, action="clip"), df)
+
+
+def test_bounds_are_read_as_they_are_written():
+    check = options_of(CheckBounds)
+    step = check.validate_python({"columns": {"x": [9007199254740993, 0.1]}})
+    assert step.columns["x"] == (9007199254740993, Decimal("0.1"))
+    assert check.validate_python(check.dump_python(step, mode="json")) == step
+
+
+def test_fences_of_large_whole_numbers_and_decimals_are_exact(spark):
+    big = 9007199254740993
+    df = frame(spark, "b bigint, d decimal(30,2)", *[(big, Decimal(big))] * 3, (big + 8, Decimal(big) + 8))
+    frozen = CheckOutliersIqr(columns=("b", "d")).fit(df)
+    # Quartiles are big and big + 2: the third lies a quarter of the way to the last value.
+    assert frozen.columns == {"b": (big - 3, big + 5), "d": (big - 3, big + 5)}
+    out = frozen.apply(df, {})
+    assert [r["b"] for r in rejected(out, "b").collect()] == [big + 8]
+
+
+def test_bounds_of_what_is_no_number_are_refused(spark):
+    df = frame(spark, "s string, t timestamp", ("1", None))
+    for step in (CheckBounds(columns={"s": (0, 1)}), CheckOutliersIqr(columns=("t",))):
+        with pytest.raises(StepError, match=r"'[st]' is (string|timestamp), not a number"):
+            applied(step, df)
+
+
+def test_names_that_change_places_keep_their_cells(spark):
+    df = frame(spark, "a int, b int, `c.d` int", (1, 2, 3))
+    out = applied(Rename(columns={"a": "b", "b": "c.d", "c.d": "a"}), df)
+    assert_rows(out, ["a", "b", "`c.d`"], [(3, 1, 2)])
+    assert "c.d" not in applied(DropColumns(columns=("c.d",)), df).columns
+
+
+def test_mistakes_of_an_expression_are_told_with_the_column(spark):
+    for step in (Derive(columns={"x": "aa + 1"}), RejectRows(where="aa > 1", reason="r")):
+        with pytest.raises(StepError, match="no column 'aa'"):
+            columns_after(step, ["a"], {})
+    with pytest.raises(StepError, match="x: 'a < 'today'' uses 'today' as a moment"):
+        applied(Derive(columns={"x": "a < 'today'"}), frame(spark, "a date"))
+    # Only the types tell that this text becomes the day of the run.
+    with pytest.raises(StepError, match="uses 'today' as a moment"):
+        applied(RejectRows(where="a = 'today'", reason="r"), frame(spark, "a date"))
+    assert applied(RejectRows(where="a = 'today'", reason="r"), frame(spark, "a string", ("today",))).count() == 1

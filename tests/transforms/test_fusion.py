@@ -1,8 +1,11 @@
+import re
+
 import pytest
 
 from tests.conftest import assert_rows
 from tests.transforms.frames import applied, frame
 from transforms.fusion.join import JoinTable
+from transforms.rows import with_bookkeeping
 from transforms.step import StepError
 
 STEP = JoinTable(table="right", on={"k": "key"}, columns={"w": "value"}, matched="found")
@@ -35,3 +38,33 @@ def test_wrong_options_are_refused(step, told):
     with pytest.raises(StepError) as e:
         step.names_after(["k"], {"right": ["key", "value"]})
     assert told in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        ("int", "string"), ("string", "bigint"), ("double", "bigint"), ("float", "double"), ("decimal(10,2)", "int"),
+        ("date", "timestamp"), ("timestamp", "string"), ("boolean", "string"),
+    ],
+)  # fmt: skip
+def test_keys_of_different_types_are_refused_by_name_and_type(spark, mine, theirs):
+    left, right = frame(spark, f"k {mine}"), spark.createDataFrame([], f"key {theirs}, value int")
+    with pytest.raises(StepError, match=re.escape(f"'k' is {mine} and 'key' of table 'right' is {theirs}")):
+        applied(STEP, left, right=right)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"), [("int", "bigint"), ("bigint", "tinyint"), ("decimal(5,2)", "decimal(9,1)")]
+)
+def test_keys_of_different_widths_are_compared(spark, mine, theirs):
+    left = spark.sql(f"select cast(7 as {mine}) k")
+    right = spark.sql(f"select cast(7 as {theirs}) key, 1 value")
+    left = with_bookkeeping(left)
+    assert [r["found"] for r in applied(STEP, left, right=right).collect()] == [True]
+
+
+def test_a_repeated_key_named_count_is_told(spark):
+    right = spark.createDataFrame([(1, 2), (1, 3), (None, 3), (None, 4)], "count int, value int")
+    step = JoinTable(table="right", on={"count": "count"}, columns={"w": "value"}, matched="found")
+    with pytest.raises(StepError, match="2 rows with count=1"):
+        applied(step, frame(spark, "count int", (1,)), right=right)

@@ -1,12 +1,19 @@
+import re
+import time
 from datetime import date
 from decimal import Decimal
+from fractions import Fraction
+from statistics import median
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.conftest import assert_rows, plain_rows
 from tests.transforms.frames import applied, frame
-from transforms.imputation.simple import ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
+from transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
 from transforms.rows import training_rows
+from transforms.step import StepError
 from transforms.steps import STEPS, options_of
 
 NAN = float("nan")
@@ -99,3 +106,123 @@ def test_a_whole_number_takes_the_mean_of_its_group_rounded_toward_zero(spark):
 
 def applied_by_groups(learner, columns, df):
     return learner(columns=columns, by=("g",)).fit(training_rows(df)).apply(df, {})
+
+
+BIG = 9007199254740993  # 2^53 + 1, which no double holds
+
+
+def test_statistics_of_whole_numbers_and_decimals_are_exact(spark):
+    kinds = "g string, i int, big bigint, d decimal(38,2), p decimal(10,2), x double, none bigint"
+    huge, less = (Decimal(f"{sign}12345678901234567890123456789012345.67") for sign in ("", "-"))
+    rows = [
+        ("a", 1, BIG, huge, Decimal("1.10"), 1e-20, None),
+        ("a", 2, BIG, huge, Decimal("2.25"), 3e-20, None),
+        ("a", 4, BIG, huge, Decimal("9.99"), 2e-20, None),
+        ("b", -7, BIG + 2, less, Decimal("-0.01"), 0.5, None),
+        ("b", -2, BIG + 5, less, Decimal("-0.02"), 0.25, None),
+        ("c", None, None, None, None, None, None),
+    ]
+    df = frame(spark, kinds, *rows)
+    columns = ("i", "big", "d", "p", "x", "none")
+    means = ImputeMean(columns=columns, by=("g",)).fit(df)
+    by = {g["key"][0]: g["values"] for g in means.groups}
+    assert by["a"] == {"i": 2, "big": BIG, "d": str(huge), "p": "4.45", "x": pytest.approx(2e-20), "none": None}
+    assert by["b"] == {"i": -4, "big": BIG + 3, "d": str(less), "p": "-0.02", "x": 0.375, "none": None}
+    assert means.values["big"] == BIG + 1 and means.values["i"] == 0 and means.values["p"] == "2.66"
+    medians = ImputeMedian(columns=columns, by=("g",)).fit(df)
+    by = {g["key"][0]: g["values"] for g in medians.groups}
+    assert by["a"] == {"i": 2, "big": BIG, "d": str(huge), "p": "2.25", "x": 2e-20, "none": None}
+    assert by["b"] == {"i": -4, "big": BIG + 3, "d": str(less), "p": "-0.02", "x": 0.375, "none": None}
+    assert medians.values == {"i": 1, "big": BIG, "d": str(huge), "p": "1.10", "x": 3e-20, "none": None}
+    filled = {r["g"]: r for r in medians.apply(df, {}).select("g", *columns).collect()}
+    assert tuple(filled["c"]) == ("c", 1, BIG, huge, Decimal("1.10"), 3e-20, None)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=9))
+def test_medians_of_any_whole_numbers_are_those_of_exact_arithmetic(spark, rows):
+    frozen = ImputeMedian(columns=("i",), by=("g",)).fit(spark.createDataFrame(rows, "g string, i bigint"))
+    found = {g["key"][0]: g["values"]["i"] for g in frozen.groups} | {None: frozen.values["i"]}
+    for group, value in found.items():
+        middle = median(Fraction(i) for g, i in rows if group in (None, g))
+        assert value == int(middle)  # toward zero
+
+
+def test_times_are_filled_alike_in_every_zone_of_the_machine(spark, monkeypatch):
+    at, day = "2024-07-01 12:00:00.000001", "2024-02-29"
+    rows = [
+        ("a", at, day, True),
+        ("a", at, day, True),
+        ("a", None, None, None),
+        ("b", "2024-01-01", "2023-01-01", False),
+    ]
+    texts = frame(spark, "g string, t string, d string, b boolean", *rows)
+    df = texts.withColumns({"t": texts["t"].cast("timestamp"), "d": texts["d"].cast("date")})
+    df = df.withColumn("n", df["t"].cast("timestamp_ntz"))
+    found = []
+    for zone in ("UTC", "America/New_York", "Asia/Kolkata"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        for by in ((), ("g",), ("t",)):
+            frozen = ImputeMode(columns=("t", "d", "b", "n"), by=by).fit(df)
+            out = frozen.apply(df, {}).where("g = 'a'").selectExpr("cast(t as string)", "cast(d as string)", "b",
+                                                                   "cast(n as string) as n")  # fmt: skip
+            found.append({tuple(r) for r in out.collect()})
+    monkeypatch.undo()
+    time.tzset()
+    assert found == [{(at, day, True, at)}] * 9
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("i", 7.5, "'i' is int, which does not hold 7.5"),
+        ("i", 3_000_000_000, "does not hold 3000000000"),
+        ("i", "seven", "does not hold 'seven'"),
+        ("i", True, "does not hold True"),
+        ("p", 1.239, "does not hold 1.239"),
+        ("p", 123456789, "does not hold 123456789"),
+        ("x", BIG, f"does not hold {BIG}"),
+        ("x", "1", "does not hold '1'"),
+        ("s", 501, "write a text in quotes"),
+        ("d", "2024-02-30", "write a day as 2013-01-31"),
+        ("d", "2024", "write a day"),
+        ("t", "12:30", "write a time as 2013-01-31T12:00:00Z"),
+        ("t", "today", "write a time"),
+        ("b", "yes", "'b' is boolean"),
+    ],
+)
+def test_a_constant_that_the_type_does_not_hold_is_refused(spark, column, value, told):
+    df = frame(spark, "i int, p decimal(10,2), x double, s string, d date, t timestamp, b boolean")
+    for step in (ImputeConstant(values={column: value}), FillMissing(values={column: value})):
+        with pytest.raises(StepError) as e:
+            step.check(df, {})
+        assert told in str(e.value)
+
+
+def test_constants_of_every_type_fill_as_they_are_written(spark):
+    kinds = "i int, big bigint, p decimal(10,2), x double, f float, s string, d date, t timestamp, b boolean"
+    values = {"i": 7.0, "big": BIG, "p": 1.5, "x": 2, "f": 0.1, "s": "007", "d": "2024-02-29",
+              "t": "2024-07-01T14:00:00+02:00", "b": False}  # fmt: skip
+    out = applied(ImputeConstant(values=values), frame(spark, kinds, (None,) * 9))
+    found = out.selectExpr(*(f"cast({c} as string) as {c}" for c in values)).first()
+    assert tuple(found) == ("7", str(BIG), "1.50", "2.0", "0.1", "007", "2024-02-29", "2024-07-01 12:00:00", "false")
+
+
+def test_statistics_of_what_is_no_number_or_no_plain_value_are_refused(spark):
+    df = frame(spark, "s string, a array<int>, x double", ("1", [1], 1.0))
+    for step, told in (
+        (ImputeMean(columns=("s",)), "impute_mean: 's' is string, not a number"),
+        (ImputeMedian(columns=("s",)), "impute_median: 's' is string, not a number"),
+        (ImputeMode(columns=("a",)), "impute_mode: 'a' is array<int>, not a plain value"),
+        (ImputeMean(columns=("x",), by=("a",)), "impute_mean: 'a' is array<int>, not a plain value"),
+    ):
+        with pytest.raises(StepError, match=re.escape(told)):
+            applied(step, df)
+
+
+def test_groups_of_numbers_meet_whatever_they_are_written_as(spark):
+    df = frame(spark, "k double, x int", (1.0, None), (-0.0, None), (0.0, None), (2.0, None))
+    groups = ({"key": [1], "values": {"x": 10}}, {"key": ["0"], "values": {"x": 20}})
+    out = applied(FillMissing(values={"x": 0}, by=("k",), groups=groups), df)
+    assert sorted(r["x"] for r in out.collect()) == [0, 10, 20, 20]

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, ClassVar
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
@@ -31,39 +32,60 @@ BINS = 64
 class ResampleStrata(Step):
     """Repeat or leave out training rows by fixed thresholds: what `sample_strata` becomes once fitted.
 
-    by, seed: as in `sample_strata`.
-    strata: each entry is {"stratum", "rows", "target", "copies", "hash", "row_id"}: every row of the stratum is taken
-        `copies` times, and once more if its (hash, row id) is at most the entry's.
+    by, seed, made_in: as in `sample_strata`.
+    strata: each entry is {"stratum", "rows", "target", "copies", "hash", "row_id", "content", "equal"}: every row of
+        the stratum is taken `copies` times, and once more if its (hash, row id) is at most the entry's. Where rows
+        share the row id of the cut, "content" (a hash of the whole row) cuts between them, and of rows that are equal
+        in that too, "equal" says how many.
     Rows of other splits and of unseen strata stay as they are. Rows taken zero times are marked; further copies are
-    new rows that name their parent. Cost: one pass; the strata are broadcast.
+    new rows that name their parent. Cost: one pass; the strata are broadcast. Where a cut falls between rows that are
+    equal in everything, one shuffle.
     """
 
     name: ClassVar[str] = "resample_strata"
     by: tuple[str, ...]
     strata: tuple[Mapping[str, Any], ...]
     seed: int = 0
+    made_in: str = ""
+    by_split: ClassVar[bool] = True
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need(self.by, have)
         return list(have)
 
+    def learned(self) -> bool:
+        return bool(self.strata)
+
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
         if not self.strata:
             return df
         before = df.columns
-        fields = ("stratum", "copies", "hash", "row_id", "target", "rows")
+        fields = ("stratum", "copies", "hash", "row_id", "content", "equal", "target", "rows")
         lookup = frame_of(
             df.sparkSession,
-            [tuple(s[f] for f in fields) for s in self.strata],
-            "_hg_stratum string, _hg_copies int, _hg_cut_hash long, _hg_cut_id string, _hg_target long, _hg_rows long",
+            [tuple(s.get(f) for f in fields) for s in self.strata],
+            "_hg_stratum string, _hg_copies int, _hg_cut_hash long, _hg_cut_id string, _hg_cut_content long, "
+            "_hg_cut_equal int, _hg_target long, _hg_rows long",
         )
+        content = row_content(df, self.seed)
         df = df.withColumn("_hg_hash", row_hash(df, self.seed))
         df = df.join(F.broadcast(lookup), on=stratum_of(df, self.by) == F.col("_hg_stratum"), how="left")
+        drawn = is_training(df) & F.col("_hg_copies").isNotNull()
+        at_cut = drawn & (F.col("_hg_hash") == F.col("_hg_cut_hash")) & (F.col(ROW_ID) == F.col("_hg_cut_id"))
+        # The content is asked for on the few rows at a cut alone: a conditional evaluates no more than it takes.
+        inside = F.when(F.col("_hg_cut_content").isNull(), True).otherwise(content <= F.col("_hg_cut_content"))
+        if any(s.get("equal") is not None for s in self.strata):
+            tied = at_cut & F.col("_hg_cut_equal").isNotNull()
+            df = df.withColumn("_hg_tied", F.coalesce(F.when(tied, content == F.col("_hg_cut_content")), F.lit(False)))
+            alike = F.when(F.col("_hg_tied"), F.col("_hg_stratum")).otherwise(F.col(ROW_ID))
+            order = W.partitionBy("_hg_tied", alike).orderBy(ROW_ID).rowsBetween(W.unboundedPreceding, W.currentRow)
+            df = df.withColumn("_hg_place", F.row_number().over(order))
+            inside = F.when(F.col("_hg_tied"), F.col("_hg_place") <= F.col("_hg_cut_equal")).otherwise(inside)
         below = (F.col("_hg_hash") < F.col("_hg_cut_hash")) | (
-            (F.col("_hg_hash") == F.col("_hg_cut_hash")) & (F.col(ROW_ID) <= F.col("_hg_cut_id"))
+            (F.col("_hg_hash") == F.col("_hg_cut_hash")) & (F.col(ROW_ID) < F.col("_hg_cut_id"))
         )
-        taken = F.col("_hg_copies") + F.when(below, 1).otherwise(0)
-        df = df.withColumn("_hg_taken", F.when(is_training(df) & F.col("_hg_copies").isNotNull(), taken).otherwise(1))
+        taken = F.col("_hg_copies") + F.when(F.when(at_cut, inside).otherwise(below), 1).otherwise(0)
+        df = df.withColumn("_hg_taken", F.when(drawn, taken).otherwise(1))
         evidence = {
             "stratum": F.concat_ws(", ", *(F.concat(F.lit(f"{c}="), F.col(quoted(c)).cast("string")) for c in self.by)),
             "hash": F.col("_hg_hash"),
@@ -77,7 +99,7 @@ class ResampleStrata(Step):
                 "_hg_copy", F.explode(F.sequence(F.lit(0), F.greatest(F.col("_hg_taken"), F.lit(1)) - 1))
             )
             copy = F.col("_hg_copy") > 0
-            copy_id = F.md5(content_key(df, [ROW_ID, "_hg_copy"], F.lit("sample_strata")))
+            copy_id = F.md5(content_key(df, [ROW_ID, "_hg_copy"], F.lit("sample_strata"), F.lit(self.made_in)))
             df = df.withColumns(
                 {
                     ROW_ID: F.when(copy, copy_id).otherwise(F.col(ROW_ID)),
@@ -100,9 +122,13 @@ class SampleStrata(Learner):
     max_copies: how often a row may be taken at most (1: only leave rows out). Strata that reach it pass what they
         cannot take on to the others (`total`, `share`), or stay smaller (`rows`).
     seed: another seed draws other rows.
+    made_in: set by the pipeline: which of its resampling steps this is. It enters the row ids of copies, so that no two
+        steps make the same one.
     Which rows are drawn is decided by a hash of the row id, so it is the same in any partitioning, and a larger target
-    draws a superset. Row ids must be unique. Cost: two passes over the key columns to fit (a histogram of hashes per
-    stratum, then the exact cut inside one bin), one pass to apply; more than 20,000 strata are refused.
+    draws a superset. Rows with one row id are told apart by their content, and those that are equal in that too are
+    counted. Cost: two passes over the key columns to fit (a histogram of hashes per stratum, then the exact cut inside
+    one bin), and where the cut falls between rows with one row id a third over these alone; one pass to apply, with a
+    shuffle if they are equal in everything; more than 20,000 strata are refused.
     """
 
     name: ClassVar[str] = "sample_strata"
@@ -113,13 +139,15 @@ class SampleStrata(Learner):
     temperature: float = 1.0
     max_copies: int = 1
     seed: int = 0
+    made_in: str = ""
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need(self.by, have)
         given = [x for x in (self.rows, self.total, self.share) if x is not None]
         if len(given) != 1:
             raise StepError("give exactly one of rows, total and share")
-        if self.temperature <= 0 or self.max_copies < 1 or given[0] < 0:
+        sizes = (self.temperature, self.max_copies, given[0])
+        if not all(map(math.isfinite, sizes)) or self.temperature <= 0 or self.max_copies < 1 or given[0] < 0:
             raise StepError("rows, total and share must be at least 0, temperature above 0, max_copies at least 1")
         return list(have)
 
@@ -146,34 +174,60 @@ class SampleStrata(Learner):
                     break
                 ahead -= bins[stratum][number]
         cuts = self.cuts(keys, wanted) if wanted else {}
+        contents = self.contents(df, cuts)
         strata = []
         for stratum, size in sizes.items():
-            cut_hash, cut_id = cuts.get(stratum, (None, None))
-            target = targets[stratum]
+            target, cut = targets[stratum], cuts.get(stratum)
+            content, equal = contents.get(stratum, (None, None))
             entry = {"stratum": stratum, "rows": size, "target": target, "copies": target // size}
-            strata.append(entry | {"hash": cut_hash, "row_id": cut_id})
-        return ResampleStrata(by=self.by, strata=tuple(strata), seed=self.seed)
+            entry |= {"hash": cut and cut["hash"], "row_id": cut and cut["row_id"]}
+            strata.append(entry | {"content": content, "equal": equal})
+        return ResampleStrata(by=self.by, strata=tuple(strata), seed=self.seed, made_in=self.made_in)
 
     def targets(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The exact number of rows of each stratum."""
         caps = {s: n * self.max_copies for s, n in sizes.items()}
         if self.rows is not None:
             return {s: min(self.rows, cap) for s, cap in caps.items()}
-        total = self.total if self.total is not None else math.floor((self.share or 0) * sum(sizes.values()))
+        # Of 100 rows, .29 is 29: as a binary fraction it would be a little less.
+        total = self.total if self.total is not None else math.floor(Decimal(str(self.share)) * sum(sizes.values()))
         return spread(total, {s: n ** (1 / self.temperature) for s, n in sizes.items()}, caps)
 
-    def cuts(self, keys: DataFrame, wanted: list[tuple[str, int, int]]) -> dict[str, tuple[int, str]]:
-        """The (hash, row id) at the wanted rank inside the wanted bin of each stratum."""
+    def cuts(self, keys: DataFrame, wanted: list[tuple[str, int, int]]) -> dict[str, Row]:
+        """Return the (hash, row id) at the wanted rank inside the wanted bin of each stratum.
+
+        With them, how many rows have that row id (`rows`) and how many of these come up to the rank (`taken`).
+        """
         lookup = frame_of(keys.sparkSession, wanted, "stratum string, bin int, rank int")
         inside = keys.join(F.broadcast(lookup), on=["stratum", "bin"], how="inner")
-        order = W.partitionBy("stratum").orderBy("hash", "row_id").rowsBetween(W.unboundedPreceding, W.currentRow)
-        rows = (
-            inside.withColumn("place", F.row_number().over(order))
-            .where(F.col("place") == F.col("rank"))
-            .select("stratum", "hash", "row_id")
-            .collect()
-        )
-        return {r["stratum"]: (r["hash"], r["row_id"]) for r in rows}
+        counted = inside.groupBy("stratum", "rank", "hash", "row_id").agg(F.count(F.lit(1)).alias("rows"))
+        return {r["stratum"]: r for r in at_rank(counted, "hash", "row_id").collect()}
+
+    def contents(self, df: DataFrame, cuts: Mapping[str, Row]) -> dict[str, tuple[int, int | None]]:
+        """Return where the cut falls between rows of one row id: the content up to which they are taken.
+
+        The second number says how many of the rows with just that content are; None: all of them.
+        """
+        open_cuts = [(s, r["row_id"], r["taken"]) for s, r in cuts.items() if r["taken"] < r["rows"]]
+        if not open_cuts:
+            return {}
+        lookup = frame_of(df.sparkSession, open_cuts, "stratum string, row_id string, rank int")
+        rows = df.select(
+            stratum_of(df, self.by).alias("stratum"),
+            F.col(ROW_ID).alias("row_id"),
+            row_content(df, self.seed).alias("content"),
+        ).join(F.broadcast(lookup), on=["stratum", "row_id"], how="inner")
+        counted = rows.groupBy("stratum", "rank", "content").agg(F.count(F.lit(1)).alias("rows"))
+        found = at_rank(counted, "content").collect()
+        return {r["stratum"]: (r["content"], r["taken"] if r["taken"] < r["rows"] else None) for r in found}
+
+
+def at_rank(counted: DataFrame, *order: str) -> DataFrame:
+    """Return the row of each stratum that the `rank`-th of its `rows` falls into, and how many of these it takes."""
+    upto = W.partitionBy("stratum").orderBy(*order).rowsBetween(W.unboundedPreceding, W.currentRow)
+    placed = counted.withColumn("upto", F.sum("rows").over(upto))
+    taken = F.col("rank") - (F.col("upto") - F.col("rows"))
+    return placed.withColumn("taken", taken).where((F.col("taken") > 0) & (F.col("taken") <= F.col("rows")))
 
 
 def spread(total: int, weights: Mapping[str, float], caps: Mapping[str, int]) -> dict[str, int]:
@@ -209,3 +263,8 @@ def stratum_of(df: DataFrame, by: Sequence[str]) -> Column:
 
 def row_hash(df: DataFrame, seed: int) -> Column:
     return stable_hash(df, seed, [ROW_ID])
+
+
+def row_content(df: DataFrame, seed: int) -> Column:
+    """A 64-bit hash of all that a row holds: rows with the same are one as good as the other."""
+    return stable_hash(df, seed, df.columns)

@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from transforms.imputation.simple import LARGEST_STATE
+from transforms.kinds import as_text, key_texts, need_kinds
 from transforms.rows import SPLIT, TRAIN, quoted
 from transforms.step import Learner, Step, StepError, need
 
@@ -16,24 +17,35 @@ from transforms.step import Learner, Step, StepError, need
 class AssignWeights(Step):
     """Give each training row the weight of its class: what `class_weights` becomes once fitted.
 
-    label: the class column; weights: class (as text) -> weight; into: the new column.
+    label: the class column; weights: class (as text) -> weight; into: the new column. A text is read as a value of the
+        label's type: of a double, 1 and 1.0 are one class.
     Rows of other splits, and rows whose class is null or unseen, get null. Cost: one pass.
     """
 
     name: ClassVar[str] = "assign_weights"
+    by_split: ClassVar[bool] = True
     label: str
     weights: Mapping[str, float]
     into: str = "class_weight"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need([self.label], have)
-        return [*have, *([self.into] if self.into not in have else [])]
+        return [*have, self.into]
+
+    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
+        super().check(df, tables)
+        need_kinds(df, self.name, [self.label], numbers=False)
+        key_texts(self.weights, dict(df.dtypes)[self.label], self.label)
+
+    def learned(self) -> bool:
+        return bool(self.weights)
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        weight = F.lit(None).cast("double")
+        weight, kind = F.lit(None).cast("double"), dict(df.dtypes)[self.label]
         if self.weights:
-            pairs = [F.lit(x) for pair in self.weights.items() for x in pair]
-            weight = F.try_element_at(F.create_map(*pairs), F.col(quoted(self.label)).cast("string"))
+            texts = key_texts(self.weights, kind, self.label)
+            pairs = [x for label, weight in self.weights.items() for x in (texts[label], F.lit(float(weight)))]
+            weight = F.try_element_at(F.create_map(*pairs), as_text(F.col(quoted(self.label)), kind))
         if SPLIT in df.columns:
             weight = F.when(F.col(SPLIT) == TRAIN, weight)
         return df.withColumn(self.into, weight)
@@ -54,11 +66,15 @@ class ClassWeights(Learner):
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need([self.label], have)
-        return [*have, *([self.into] if self.into not in have else [])]
+        return [*have, self.into]
+
+    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
+        super().check(df, tables)
+        need_kinds(df, self.name, [self.label], numbers=False)
 
     def fit(self, df: DataFrame) -> AssignWeights:
-        label = F.col(quoted(self.label))
-        counts = df.where(label.isNotNull()).groupBy(label.cast("string").alias("label")).count()
+        label, kind = F.col(quoted(self.label)), dict(df.dtypes)[self.label]
+        counts = df.where(label.isNotNull()).groupBy(as_text(label, kind).alias("label")).count()
         rows = counts.limit(LARGEST_STATE + 1).collect()
         if len(rows) > LARGEST_STATE:
             raise StepError(f"label: '{self.label}' has more than {LARGEST_STATE:,} classes")

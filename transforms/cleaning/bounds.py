@@ -3,13 +3,20 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from fractions import Fraction
+from typing import Any, ClassVar
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from transforms.cleaning.expressions import checked
+from transforms.kinds import EXACT, FLOATS, WHOLE, exact, need_kinds, present, range_of, rounded, scale_of
+from transforms.quantiles import exact_quantiles
 from transforms.rows import Rejection, change_cells, quoted, reject
-from transforms.step import Action, Learner, Step, StepError, need
+from transforms.step import Action, Learner, Step, StepError, need, user_columns
+
+EXACT_DOUBLES = 2**52
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +25,16 @@ class CheckBounds(Step):
 
     columns: column -> [lowest, highest], both inclusive; null for an open end.
     action: `reject` (default) marks the row, with the value and the bounds as evidence; `clip` moves the value to the
-        nearest bound; `null` empties the cell; `flag` adds a boolean column `<column>_out_of_bounds`.
+        nearest one within the bounds that its type holds (5 in an integer column for 4.5); `null` empties the
+        cell; `flag` adds a boolean column `<column>_out_of_bounds`.
     marked_by: the step name that the ledger shows; fitted steps put their own here.
-    Nulls are never out of bounds; NaN always is, and clips to null. Changed cells are noted in `_changed`.
+    Nulls are never out of bounds; NaN always is, and clips to null. Whole numbers and decimals are compared exactly, as
+    the bounds are written. Changed cells are noted in `_changed`. Columns that are no numbers raise `StepError`.
     Cost: one pass, no shuffle.
     """
 
     name: ClassVar[str] = "check_bounds"
-    columns: Mapping[str, tuple[float | None, float | None]]
+    columns: Mapping[str, tuple[Decimal | None, Decimal | None]]
     action: Action = "reject"
     marked_by: str = "check_bounds"
 
@@ -36,14 +45,23 @@ class CheckBounds(Step):
                 raise StepError(f"the bounds of '{column}' are the wrong way round: [{low}, {high}]")
         return names_with_flags(have, self.columns, self.action)
 
+    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
+        super().check(df, tables)
+        need_kinds(df, self.marked_by, self.columns, numbers=True)
+
+    def learned(self) -> bool:
+        return any(bound is not None for pair in self.columns.values() for bound in pair)
+
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        outside = {c: self.is_outside(c) for c in self.columns}
+        kinds = dict(df.dtypes)
+        limits = {c: Limits.of(bounds, kinds[c]) for c, bounds in self.columns.items()}
+        outside = {c: limits[c].excludes(F.col(quoted(c))) for c in self.columns}
         if self.action == "flag":
             return df.withColumns({flag_name(c): when for c, when in outside.items()})
         if self.action == "reject":
             rejections = []
             for column, when in outside.items():
-                low, high = self.columns[column]
+                low, high = (None if b is None else f"{exact(b):f}" for b in self.columns[column])
                 evidence = {
                     "column": F.lit(column),
                     "value": F.col(quoted(column)),
@@ -52,31 +70,72 @@ class CheckBounds(Step):
                 }
                 rejections.append(Rejection(when, f"{column} is out of bounds", evidence))
             return reject(df, self.marked_by, *rejections)
-        kinds = dict(df.dtypes)
-        values = {c: self.replacement(c, outside[c]).cast(kinds[c]) for c in self.columns}
+        values = {}
+        for column in self.columns:
+            value = F.col(quoted(column))
+            values[column] = F.when(~outside[column], value)
+            if self.action == "clip":
+                low, high = limits[column].nearest(column)
+                nan = F.isnan(value) if kinds[column] in FLOATS else F.lit(False)
+                clipped = F.when(~outside[column], value).when(nan, F.lit(None))
+                clipped = clipped if low is None else clipped.when(value < low, low)
+                values[column] = clipped if high is None else clipped.when(value > high, high)
         return change_cells(df, self.marked_by, values, outside)
 
-    def is_outside(self, column: str) -> Column:
-        value = F.col(quoted(column))
-        low, high = self.columns[column]
-        outside = F.isnan(value.cast("double"))
-        if low is not None:
-            outside = outside | (value < F.lit(low))
-        if high is not None:
-            outside = outside | (value > F.lit(high))
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds as a column's type sees them: of whole numbers, [4.5, 15.5] is [5, 15]. None is an open end."""
+
+    kind: str
+    low: Decimal | None
+    high: Decimal | None
+
+    @classmethod
+    def of(cls, bounds: Sequence[Any], kind: str) -> "Limits":
+        low, high = (None if b is None else exact(b) for b in bounds)
+        scale = scale_of(kind)
+        if scale is not None:
+            least, most = range_of(kind)
+            low = None if low is None or low <= least else low if low > most else rounded(low, scale, ROUND_CEILING)
+            high = None if high is None or high >= most else high if high < least else rounded(high, scale, ROUND_FLOOR)
+        return cls(kind, low, high)
+
+    def excludes(self, value: Column) -> Column:
+        """Whether a value is NaN or outside; false for a null."""
+        outside = F.isnan(value) if self.kind in FLOATS else F.lit(False)
+        if self.low is not None:
+            outside = outside | (value < self.literal(self.low) if self.holds(self.low) else value.isNotNull())
+        if self.high is not None:
+            outside = outside | (value > self.literal(self.high) if self.holds(self.high) else value.isNotNull())
         return F.coalesce(outside, F.lit(False))
 
-    def replacement(self, column: str, outside: Column) -> Column:
-        value = F.col(quoted(column))
-        if self.action == "null":
-            return F.when(~outside, value)
-        low, high = self.columns[column]
-        clipped = F.when(F.isnan(value.cast("double")), F.lit(None))
-        if low is not None:
-            clipped = clipped.when(value < F.lit(low), F.lit(low))
-        if high is not None:
-            clipped = clipped.when(value > F.lit(high), F.lit(high))
-        return clipped.otherwise(value)
+    def holds(self, bound: Decimal) -> bool:
+        return self.kind in FLOATS or range_of(self.kind)[0] <= bound <= range_of(self.kind)[1]
+
+    def literal(self, bound: Decimal) -> Column:
+        return F.lit(float(bound)) if self.kind in FLOATS else F.lit(f"{bound:f}").cast(self.kind)
+
+    def nearest(self, column: str) -> tuple[Column | None, Column | None]:
+        """The least and the greatest value of the type that lie within; raises `StepError` if none does."""
+        low, high = self.low, self.high
+        if self.kind == "float":  # a bound rounded to 32 bits may lie outside
+            low = None if low is None else single(low, math.inf)
+            high = None if high is None else single(high, -math.inf)
+        if any(b is not None and not self.holds(b) for b in (low, high)) or (
+            low is not None and high is not None and low > high
+        ):
+            raise StepError(f"'{column}' is {self.kind}, and no value of that type lies within its bounds to clip to")
+        return tuple(None if b is None else self.literal(b).cast(self.kind) for b in (low, high))  # type: ignore
+
+
+def single(bound: Decimal, toward: float) -> Decimal:
+    """A bound as a number of 32 bits, on the side of it that lies within."""
+    import numpy as np
+
+    near = np.float32(float(bound))
+    beyond = float(near) > bound if toward < 0 else float(near) < bound
+    return exact(float(np.nextafter(near, np.float32(toward)) if beyond else near))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +147,7 @@ class CheckOutliersIqr(Learner):
     action: as in `check_bounds`.
     Learns the fences from exact quartiles of the unmarked training rows; nulls and NaN are left out of the
     quartiles. A column without any value gets no fences. Cost: one pass to fit, with memory in proportion to the
-    distinct values of the columns; one pass to apply.
+    distinct values of the columns, and for decimals, or whole numbers beyond 2^52, a sort of these; one pass to apply.
     """
 
     name: ClassVar[str] = "check_outliers_iqr"
@@ -98,22 +157,36 @@ class CheckOutliersIqr(Learner):
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need(self.columns, have)
+        if not math.isfinite(self.factor) or self.factor < 0:
+            raise StepError(f"factor must be a number of at least 0, not {self.factor}")
         return names_with_flags(have, self.columns, self.action)
 
+    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
+        super().check(df, tables)
+        need_kinds(df, self.name, self.columns, numbers=True)
+
     def fit(self, df: DataFrame) -> CheckBounds:
-        quartiles = df.agg(
-            *(
-                F.percentile(F.nanvl(F.col(quoted(c)).cast("double"), F.lit(None)), F.array(F.lit(0.25), F.lit(0.75)))
-                for c in self.columns
-            )
-        ).first()
-        bounds: dict[str, tuple[float | None, float | None]] = {}
-        for column, pair in zip(self.columns, quartiles, strict=True):
+        kinds = dict(df.dtypes)
+        statistics = []
+        for column in self.columns:
+            value = present(column, kinds[column])
+            pair = F.percentile(value.cast("double"), F.array(F.lit(0.25), F.lit(0.75)))
+            statistics.append(F.struct(pair.alias("pair"), F.min(value).alias("low"), F.max(value).alias("high")))
+        found = df.agg(*statistics).first() or ()
+        bounds: dict[str, tuple[Decimal | None, Decimal | None]] = {}
+        for column, (pair, low, high) in zip(self.columns, found, strict=True):
+            kind = kinds[column]
             if pair is None or not all(math.isfinite(q) for q in pair):
                 bounds[column] = (None, None)
-            else:
+            elif kind in FLOATS or (kind in WHOLE and max(-low, high) <= EXACT_DOUBLES):
                 reach = self.factor * (pair[1] - pair[0])
-                bounds[column] = (pair[0] - reach, pair[1] + reach)
+                fences = (pair[0] - reach, pair[1] + reach)
+                bounds[column] = tuple(exact(f) if math.isfinite(f) else None for f in fences)  # type: ignore
+            else:
+                first, third = exact_quantiles(df, F.col(quoted(column)), [], (1, 3))[()]
+                reach = Fraction(exact(self.factor)) * (third - first)
+                fences = (first - reach, third + reach)
+                bounds[column] = tuple(EXACT.divide(Decimal(f.numerator), Decimal(f.denominator)) for f in fences)  # type: ignore
         return CheckBounds(columns=bounds, action=self.action, marked_by=self.name)
 
 
@@ -121,7 +194,8 @@ class CheckOutliersIqr(Learner):
 class RejectRows(Step):
     """Mark the rows for which a Spark SQL predicate is true.
 
-    where: the predicate, over the columns of the row; a null verdict marks nothing.
+    where: the predicate, over the columns of the row; a null verdict marks nothing. As in `derive`, only what gives the
+        same for the same row in every run is allowed.
     reason: why, in words for the ledger.
     show: columns whose values go into the evidence.
     Cost: one pass, no shuffle.
@@ -134,10 +208,17 @@ class RejectRows(Step):
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need(self.show, have)
+        checked(self.where, have)
         return list(have)
 
+    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
+        super().check(df, tables)
+        times = [c for c, kind in df.dtypes if kind.startswith(("date", "timestamp"))]
+        checked(self.where, user_columns(df), times)
+
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        evidence = {"where": F.lit(self.where), **{c: F.col(quoted(c)) for c in self.show}}
+        predicate = "where" if "where" not in self.show else "_hg_where"
+        evidence = {predicate: F.lit(self.where), **{c: F.col(quoted(c)) for c in self.show}}
         return reject(df, self.name, Rejection(F.expr(self.where), self.reason, evidence))
 
 
@@ -146,4 +227,4 @@ def flag_name(column: str) -> str:
 
 
 def names_with_flags(have: Sequence[str], columns: Sequence[str] | Mapping[str, object], action: Action) -> list[str]:
-    return [*have, *(flag_name(c) for c in columns if action == "flag" and flag_name(c) not in have)]
+    return [*have, *(flag_name(c) for c in columns if action == "flag")]

@@ -9,9 +9,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from transforms.cleaning.expressions import checked
 from transforms.parsing import Marks, parsed, within, without_ntz
 from transforms.rows import FILE, FILE_DATE, Rejection, change_cells, is_own, quoted, reject
-from transforms.step import Step, StepError, need
+from transforms.step import Step, StepError, need, user_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +100,11 @@ class Rename(Step):
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need(self.columns, have)
-        names = [self.columns.get(c, c) for c in have]
-        for name in names:
-            if names.count(name) > 1:
-                raise StepError(f"two columns would be named '{name}'")
-        return names
+        return [self.columns.get(c, c) for c in have]
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        return df.withColumnsRenamed(dict(self.columns))
+        # All at once: Spark's own renaming goes one by one, and two names that change places would become one.
+        return df.select(*(F.col(quoted(c)).alias(self.columns.get(c, c)) for c in df.columns))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +135,7 @@ class DropColumns(Step):
         return [c for c in have if c not in self.columns]
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        return df.drop(*self.columns)
+        return df.select(*(quoted(c) for c in df.columns if c not in self.columns))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +143,8 @@ class Derive(Step):
     """Add columns computed by Spark SQL expressions over the columns of the same row.
 
     columns: new column -> expression, such as `arr_delay > 15`. All expressions see the columns before the step.
-    Aggregates, windows and random functions are refused: they would make a value depend on other rows.
+    Only scalar functions that give the same for the same row in every run are allowed: no aggregate, window or
+    subquery, nothing random, no clock. A column that is there already is replaced, without a note in `_changed`.
     Nulls and NaN follow Spark SQL. Cost: one pass, no shuffle.
     """
 
@@ -153,14 +152,21 @@ class Derive(Step):
     columns: Mapping[str, str]
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        self.read(have)
+        return [*have, *(c for c in self.columns if c not in have)]
+
+    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
+        super().check(df, tables)
+        self.read(user_columns(df), [c for c, kind in df.dtypes if kind.startswith(("date", "timestamp"))])
+
+    def read(self, have: Sequence[str], times: Sequence[str] = ()) -> None:
         for column, expression in self.columns.items():
             if is_own(column):
-                raise StepError(f"'{column}' is a name of headgate's own bookkeeping")
-            lowered = expression.lower()
-            for word in (" over ", " over(", "rand(", "randn(", "uuid(", "monotonically_increasing_id("):
-                if word in lowered:
-                    raise StepError(f"'{column}: {expression}' uses '{word.strip()}', which is not stable per row")
-        return [*have, *(c for c in self.columns if c not in have)]
+                raise StepError(f"'{column}' is a name of headgate's own bookkeeping; choose another name")
+            try:
+                checked(expression, have, times)
+            except StepError as e:
+                raise StepError(f"{column}: {e}") from None
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
         return df.withColumns({c: F.expr(e) for c, e in self.columns.items()})

@@ -43,8 +43,8 @@ class ConvertUnits(Step):
         for column, change in self.columns.items():
             factor, offset = factor_and_offset(change)
             values[column] = F.col(quoted(column)).cast("double") * F.lit(factor) + F.lit(offset)
-        renames = {c: change.into for c, change in self.columns.items() if change.into}
-        return df.withColumns(values).withColumnsRenamed(renames)
+        names = {c: change.into or c for c, change in self.columns.items()}
+        return df.select(*(values.get(c, F.col(quoted(c))).alias(names.get(c, c)) for c in df.columns))
 
 
 def factor_and_offset(change: UnitChange) -> tuple[float, float]:

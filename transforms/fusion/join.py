@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from transforms.rows import JOINED, JOINED_TYPE, ROW_ID, quoted
 from transforms.step import Step, StepError, nearest, need
@@ -16,7 +17,8 @@ class JoinTable(Step):
     """Look up columns of another table by a key that is unique there (a left join: no row is lost or doubled).
 
     table: the other table of the pipeline.
-    on: column here -> key column there.
+    on: column here -> key column there, of the same type; whole numbers of different widths are compared too, and
+        decimals. Other types raise `StepError`: Spark would make 7 and '007' equal, or two numbers beyond 2^53.
     columns: new column here -> column there.
     matched: name of an added boolean column that says whether the key was found; a suite gates the match rate by it.
     The joined row's id is added to `_joined`. A null in the key matches nothing. A key that occurs twice in the other
@@ -41,21 +43,30 @@ class JoinTable(Step):
             need([*self.on.values(), *self.columns.values()], tables[self.table])
         except StepError as e:
             raise StepError(f"table '{self.table}': {e}") from None
-        taken = [c for c in (*self.columns, self.matched) if c in have]
+        taken = {c.lower() for c in have} & {c.lower() for c in (*self.columns, self.matched)}
         if taken:
-            raise StepError(f"the column '{taken[0]}' is there already; give the joined one another name")
+            raise StepError(f"the column '{min(taken)}' is there already; give the joined one another name")
         return [*have, *self.columns, self.matched]
 
     def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
-        keys = [F.col(quoted(c)) for c in self.on.values()]
-        repeated = (
-            tables[self.table].groupBy(*keys).count().where(F.col("count") > 1).dropna(subset=[*self.on.values()])
-        )
-        example = repeated.orderBy(*keys).first()
+        super().check(df, tables)
+        other = tables[self.table]
+        for here, there in self.on.items():
+            mine, theirs = df.schema[here].dataType, other.schema[there].dataType
+            if not comparable(mine, theirs):
+                raise StepError(
+                    f"'{here}' is {mine.simpleString()} and '{there}' of table '{self.table}' is "
+                    f"{theirs.simpleString()}: keys of different types would match by chance. Put a cast before"
+                )
+        names = [f"_hg_k{i}" for i in range(len(self.on))]
+        keys = other.select(*(F.col(quoted(c)).alias(n) for c, n in zip(self.on.values(), names, strict=True)))
+        repeated = keys.dropna().groupBy(*names).agg(F.count(F.lit(1)).alias("_hg_rows")).where("_hg_rows > 1")
+        # As text, for a time that Python reads would be one of the machine's zone.
+        example = repeated.orderBy(*names).select(*(F.col(n).cast("string") for n in names), "_hg_rows").first()
         if example is not None:
             key = ", ".join(f"{c}={v}" for c, v in zip(self.on.values(), example, strict=False))
             raise StepError(
-                f"table '{self.table}' has {example['count']} rows with {key}: the key of a join must be unique "
+                f"table '{self.table}' has {example['_hg_rows']} rows with {key}: the key of a join must be unique "
                 "there. Put drop_duplicates before, or join on more columns"
             )
 
@@ -87,3 +98,10 @@ class JoinTable(Step):
         this = F.struct(F.lit(self.table).alias("table"), F.col("_hg_there._hg_id").alias("row_id"))
         found = F.col("_hg_there._hg_id").isNotNull()
         return F.concat(before, F.when(found, F.array(this)).otherwise(F.array().cast(JOINED_TYPE)))
+
+
+def comparable(mine: T.DataType, theirs: T.DataType) -> bool:
+    """Whether equal keys are equal values: one type, or two widths of whole numbers or of decimals."""
+    families = (T.IntegralType, T.DecimalType, T.StringType)
+    same_family = any(isinstance(mine, family) and isinstance(theirs, family) for family in families)
+    return same_family or mine.simpleString() == theirs.simpleString()

@@ -1,23 +1,30 @@
 """Missing values filled by a constant or by a statistic of the training rows, overall or per group."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, ClassVar
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from transforms.kinds import EXACT, FLOATS, WHOLE, as_text, constant, missing, need_kinds, present, scale_of
+from transforms.quantiles import exact_quantiles
 from transforms.rows import change_cells, frame_of, quoted
 from transforms.step import Learner, Step, StepError, need
 
 LARGEST_STATE = 100_000  # groups that a fitted step may hold: they are broadcast and saved as JSON
+EXACT_DOUBLES = 2**52  # up to here the half between two whole numbers is a double too
 
 
 @dataclass(frozen=True, kw_only=True)
 class FillMissing(Step):
     """Fill missing cells with fixed values: what every fitted imputation becomes.
 
-    values: column -> value.
+    values: column -> value, which the column's type must hold exactly: no 7.5 in an integer column, days as 2013-01-31
+        and times as 2013-01-31T12:00:00Z.
     by, groups: with `by`, each entry of `groups` is {"key": [values of `by`], "values": {column: value}}; a group's
         value goes before the overall one, which serves unseen groups, null keys and groups without any value.
     marked_by: the step name that `_changed` shows for the cells filled.
@@ -35,12 +42,23 @@ class FillMissing(Step):
         need([*self.values, *self.by], have)
         return list(have)
 
+    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
+        super().check(df, tables)
+        need_kinds(df, self.marked_by, self.by, numbers=False)
+        kinds = dict(df.dtypes)
+        for values in (self.values, *(g["values"] for g in self.groups)):
+            for column, value in values.items():
+                constant(value, kinds[column], column)
+
+    def learned(self) -> bool:
+        return any(v is not None for v in self.values.values())
+
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
         kinds = dict(df.dtypes)
-        fills: dict[str, Column] = {c: F.lit(v).cast(kinds[c]) for c, v in self.values.items()}
+        fills: dict[str, Column] = {c: constant(v, kinds[c], c) for c, v in self.values.items()}
         before = df.columns
         if self.groups:
-            rows = [(*g["key"], *(g["values"].get(c) for c in self.values)) for g in self.groups]
+            rows = [(*map(str, g["key"]), *(g["values"].get(c) for c in self.values)) for g in self.groups]
             key_types = [f"_hg_key{i} string" for i in range(len(self.by))]
             value_types = [
                 f"_hg_fill{i} {carrier(g['values'].get(c) for g in self.groups)}" for i, c in enumerate(self.values)
@@ -48,11 +66,12 @@ class FillMissing(Step):
             lookup = frame_of(df.sparkSession, rows, ", ".join(key_types + value_types))
             matches = F.lit(True)
             for i, column in enumerate(self.by):
-                matches = matches & (F.col(quoted(column)).cast("string") == F.col(f"_hg_key{i}"))
+                kind = kinds[column]
+                there = as_text(F.col(f"_hg_key{i}").try_cast(kind), kind)
+                matches = matches & (as_text(F.col(quoted(column)), kind) == there)
             df = df.join(F.broadcast(lookup), on=matches, how="left")
             fills = {c: F.coalesce(F.col(f"_hg_fill{i}").cast(kinds[c]), fills[c]) for i, c in enumerate(self.values)}
-        missing = {c: is_missing(c, kinds[c]) for c in self.values}
-        filled = {c: missing[c] & fills[c].isNotNull() for c in self.values}
+        filled = {c: missing(c, kinds[c]) & fills[c].isNotNull() for c in self.values}
         values = {c: F.when(filled[c], fills[c]).otherwise(F.col(quoted(c))) for c in self.values}
         return change_cells(df, self.marked_by, values, filled).select(*(quoted(c) for c in before))
 
@@ -61,7 +80,9 @@ class FillMissing(Step):
 class ImputeConstant(Step):
     """Fill missing cells with given constants.
 
-    values: column -> constant. Null and NaN count as missing; filled cells are noted in `_changed`.
+    values: column -> constant, which the column's type must hold exactly: no 7.5 in an integer column, days as
+        2013-01-31 and times as 2013-01-31T12:00:00Z. Null and NaN count as missing; filled cells are noted in
+        `_changed`.
     Cost: one pass, no shuffle.
     """
 
@@ -71,6 +92,9 @@ class ImputeConstant(Step):
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need(self.values, have)
         return list(have)
+
+    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
+        FillMissing(values=self.values, marked_by=self.name).check(df, tables)
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
         return FillMissing(values=self.values, marked_by=self.name).apply(df, tables)
@@ -82,33 +106,51 @@ class ImputeStatistic(Learner):
 
     columns: tuple[str, ...]
     by: tuple[str, ...] = ()
+    numbers: ClassVar[bool] = True  # whether it needs numbers
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need([*self.columns, *self.by], have)
         return list(have)
 
+    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
+        super().check(df, tables)
+        need_kinds(df, self.name, self.columns, self.numbers)
+        need_kinds(df, self.name, self.by, numbers=False)
+
     def statistic(self, column: str, kind: str) -> Column:
         raise NotImplementedError
 
+    def settled(self, found: Any, column: str, kind: str) -> Any:
+        """Make a fitted value of what `statistic` found: one that JSON and the column's type hold exactly."""
+        return found
+
     def fit(self, df: DataFrame) -> FillMissing:
         kinds = dict(df.dtypes)
-        statistics = [self.statistic(c, kinds[c]).alias(f"_hg_s{i}") for i, c in enumerate(self.columns)]
-        overall = df.agg(*statistics).first()
         groups = []
         if self.by:
-            keys = [F.col(quoted(c)).cast("string").alias(f"_hg_key{i}") for i, c in enumerate(self.by)]
-            rows = df.groupBy(*keys).agg(*statistics).limit(LARGEST_STATE + 1).collect()
-            if len(rows) > LARGEST_STATE:
-                raise StepError(f"by: more than {LARGEST_STATE:,} groups of {', '.join(self.by)}")
-            for row in rows:
-                key, values = row[: len(keys)], row[len(keys) :]
+            keys = [as_text(F.col(quoted(c)), kinds[c]) for c in self.by]
+            for key, found in self.values_of(df, kinds, keys).items():
                 if None not in key:
-                    groups.append(
-                        {"key": list(key), "values": dict(zip(self.columns, map(plain, values), strict=True))}
-                    )
+                    groups.append({"key": list(key), "values": dict(zip(self.columns, found, strict=True))})
             groups.sort(key=lambda g: g["key"])
-        values = dict(zip(self.columns, map(plain, overall), strict=True))
+        values = dict(zip(self.columns, self.values_of(df, kinds, [])[()], strict=True))
         return FillMissing(values=values, by=self.by, groups=tuple(groups), marked_by=self.name)
+
+    def values_of(
+        self, df: DataFrame, kinds: Mapping[str, str], keys: Sequence[Column]
+    ) -> dict[tuple[Any, ...], list[Any]]:
+        """Return the fitted value of each column for each group."""
+        named = [k.alias(f"_hg_key{i}") for i, k in enumerate(keys)]
+        statistics = [self.statistic(c, kinds[c]).alias(f"_hg_s{i}") for i, c in enumerate(self.columns)]
+        rows = df.groupBy(*named).agg(*statistics).limit(LARGEST_STATE + 1).collect()
+        if len(rows) > LARGEST_STATE:
+            raise StepError(f"by: more than {LARGEST_STATE:,} groups of {', '.join(self.by)}")
+        return {
+            tuple(row[: len(keys)]): [
+                self.settled(v, c, kinds[c]) for c, v in zip(self.columns, row[len(keys) :], strict=True)
+            ]
+            for row in rows
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +159,9 @@ class ImputeMean(ImputeStatistic):
 
     columns: numeric columns; by: columns whose groups each have their own mean (the overall mean serves unseen
     groups and null keys). Null and NaN count as missing; an infinity among the values is refused.
-    The sum is taken in decimal(38,12), so that the mean does not depend on the order of rows; a sum
-    beyond 1e26 is refused. An integer column takes the mean rounded toward zero.
+    Whole numbers and decimals are summed exactly; an integer column takes the mean rounded toward zero, a decimal one
+    rounded half up to its scale. Doubles are summed in decimals of 12 digits behind the point and what remains in 38,
+    so that the mean does not depend on the order of rows; a sum beyond 1e26 is refused.
     A column without any value stays as it is. Filled cells are noted in `_changed`.
     Cost: one pass to fit (two with `by`), one to apply.
     """
@@ -126,12 +169,22 @@ class ImputeMean(ImputeStatistic):
     name: ClassVar[str] = "impute_mean"
 
     def statistic(self, column: str, kind: str) -> Column:
-        present = F.when(~is_missing(column, kind), F.col(quoted(column)))
-        exact = present.try_cast("decimal(38,12)")
-        too_large = F.concat(F.lit(f"impute_mean: '{column}' holds values or a sum beyond 1e26"))
-        mean = F.try_sum(exact).cast("double") / F.count(present)
-        lost = (F.count(present) > F.count(exact)) | (F.try_sum(exact).isNull() & (F.count(present) > 0))
-        return F.when(lost, F.raise_error(too_large).cast("double")).when(F.count(present) > 0, mean)
+        value = present(column, kind)
+        exact = value.try_cast(f"decimal(38,{12 if kind in FLOATS else scale_of(kind)})")
+        rest = F.lit(0)
+        if kind in FLOATS:  # what 12 digits do not hold, times 2^40, which loses nothing
+            rest = F.try_sum(((value - exact.cast("double")) * F.lit(2.0**40)).try_cast("decimal(38,26)"))
+        counts = (F.count(value).alias("n"), F.count(exact).alias("held"))
+        return F.struct(F.try_sum(exact).alias("sum"), rest.alias("rest"), *counts)
+
+    def settled(self, found: Any, column: str, kind: str) -> Any:
+        if not found["n"]:
+            return None
+        if found["sum"] is None or found["held"] < found["n"]:
+            limit = "1e26" if kind in FLOATS else "38 digits"
+            raise StepError(f"impute_mean: '{column}' holds values or a sum beyond {limit}")
+        mean = (Fraction(found["sum"]) + Fraction(found["rest"] or 0) / 2**40) / found["n"]
+        return in_type(mean, kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,14 +192,37 @@ class ImputeMedian(ImputeStatistic):
     """Fill missing cells with the exact median of the training rows.
 
     columns: numeric columns; by: as in `impute_mean`. Null and NaN count as missing. Between two middle values the
-    median is their mean; an integer column takes it rounded toward zero. Filled cells are noted in `_changed`.
-    Cost: one pass to fit (two with `by`), with memory in proportion to the distinct values; one pass to apply.
+    median is their mean; an integer column takes it rounded toward zero, a decimal one rounded half up to its scale.
+    Filled cells are noted in `_changed`.
+    Cost: one pass to fit (two with `by`), with memory in proportion to the distinct values; for a decimal column, or
+    one of whole numbers beyond 2^52, a sort of its distinct values; one pass to apply.
     """
 
     name: ClassVar[str] = "impute_median"
 
     def statistic(self, column: str, kind: str) -> Column:
-        return F.percentile(F.when(~is_missing(column, kind), F.col(quoted(column))).cast("double"), F.lit(0.5))
+        value = present(column, kind)
+        quick = kind in (*WHOLE, *FLOATS)
+        median = F.percentile(value.cast("double"), F.lit(0.5)) if quick else F.lit(None)
+        return F.struct(median.alias("median"), F.min(value).alias("low"), F.max(value).alias("high"))
+
+    def settled(self, found: Any, column: str, kind: str) -> Any:
+        if found["low"] is None or kind in FLOATS:
+            return found["median"]
+        small = kind in WHOLE and max(-found["low"], found["high"]) <= EXACT_DOUBLES
+        return math.trunc(found["median"]) if small else ...  # left to the exact way
+
+    def values_of(
+        self, df: DataFrame, kinds: Mapping[str, str], keys: Sequence[Column]
+    ) -> dict[tuple[Any, ...], list[Any]]:
+        values = super().values_of(df, kinds, keys)
+        for i, column in enumerate(self.columns):
+            if any(found[i] is ... for found in values.values()):
+                medians = exact_quantiles(df, F.col(quoted(column)), keys, (2,))
+                for key, found in values.items():
+                    if found[i] is ...:
+                        found[i] = in_type(medians[key][0], kinds[column])
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,22 +235,26 @@ class ImputeMode(ImputeStatistic):
     """
 
     name: ClassVar[str] = "impute_mode"
+    numbers: ClassVar[bool] = False
 
     def statistic(self, column: str, kind: str) -> Column:
-        return F.mode(F.when(~is_missing(column, kind), F.col(quoted(column))), deterministic=True)
+        mode = F.mode(present(column, kind), deterministic=True)
+        # Python would read a time as one of the machine's zone.
+        return mode if kind in (*WHOLE, *FLOATS, "boolean") else as_text(mode, kind)
 
 
-def is_missing(column: str, kind: str) -> Column:
-    value = F.col(quoted(column))
-    return value.isNull() | F.isnan(value) if kind in ("double", "float") else value.isNull()
+def in_type(number: Fraction, kind: str) -> Any:
+    """A fitted number as the column's type holds it: toward zero in whole numbers, half up in decimals (as text)."""
+    if kind in FLOATS:
+        return float(number)
+    if kind in WHOLE:
+        return math.trunc(number)
+    scale = scale_of(kind) or 0
+    scaled = math.floor(abs(number) * 10**scale + Fraction(1, 2))
+    return f"{Decimal(scaled if number >= 0 else -scaled).scaleb(-scale, EXACT):f}"
 
 
 def carrier(values: Iterable[Any]) -> str:
     """The type that holds one column's fitted values, until a cast makes them those of the column."""
     kinds = {bool: "boolean", int: "bigint", float: "double"}
     return next((kinds.get(type(v), "string") for v in values if v is not None), "string")
-
-
-def plain(value: Any) -> Any:
-    """A fitted value as JSON can hold it: dates and decimals as text, which a cast turns back."""
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,162 @@
+"""Types of columns: which of them a step can count with, and constants that a type holds exactly."""
+
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from transforms.rows import quoted
+from transforms.step import StepError
+
+WHOLE = {"tinyint": 8, "smallint": 16, "int": 32, "bigint": 64}  # bits
+FLOATS = ("float", "double")
+LARGEST = {"float": 3.4028234663852886e38, "double": sys.float_info.max}
+TIMES = ("timestamp", "timestamp_ntz")
+EXACT = Context(prec=80)
+DATE = r"\d{4}-\d\d-\d\d"
+MOMENT = rf"({DATE})(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.\d{{1,6}})?)?(Z|[+-]\d\d:\d\d)?"
+
+
+def scale_of(kind: str) -> int | None:
+    """The digits behind the point that a type of exact numbers holds; None for any other type."""
+    found = re.fullmatch(r"decimal\(\d+,(\d+)\)", kind)
+    return int(found[1]) if found else 0 if kind in WHOLE else None
+
+
+def is_number(kind: str) -> bool:
+    return kind in FLOATS or scale_of(kind) is not None
+
+
+def is_plain(kind: str) -> bool:
+    """Whether values of a type can be written as text and read again: no bytes, nothing nested."""
+    texts = ("string", "boolean", "date", *TIMES)
+    return is_number(kind) or kind in texts or kind.startswith(("string ", "char", "varchar"))
+
+
+def need_kinds(df: DataFrame, step: str, columns: Iterable[str], numbers: bool) -> None:
+    """Raise `StepError` for the first column that is no number, or else no plain value."""
+    kinds = dict(df.dtypes)
+    for column in columns:
+        if not (is_number if numbers else is_plain)(kinds[column]):
+            wanted = "a number" if numbers else "a plain value"
+            raise StepError(f"{step}: '{column}' is {kinds[column]}, not {wanted}; put a cast before")
+
+
+def missing(column: str, kind: str) -> Column:
+    """Whether a cell is null or NaN."""
+    value = F.col(quoted(column))
+    return value.isNull() | F.isnan(value) if kind in FLOATS else value.isNull()
+
+
+def present(column: str, kind: str) -> Column:
+    """The value of a cell, null where it is NaN; -0.0 is 0.0."""
+    value = F.col(quoted(column))
+    if kind in FLOATS:
+        value = value + F.lit(0.0).cast(kind)
+    return F.when(~missing(column, kind), value)
+
+
+def as_text(value: Column, kind: str) -> Column:
+    """A plain value as text that a cast reads as the same value again, in any time zone; -0.0 is 0.0."""
+    if kind in FLOATS:
+        value = value + F.lit(0.0).cast(kind)
+    return F.date_format(value, "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX") if kind == "timestamp" else value.cast("string")
+
+
+def range_of(kind: str) -> tuple[Decimal, Decimal]:
+    """The least and the greatest number that a type of exact numbers holds."""
+    if kind in WHOLE:
+        return Decimal(-(2 ** (WHOLE[kind] - 1))), Decimal(2 ** (WHOLE[kind] - 1) - 1)
+    precision, scale = map(int, re.findall(r"\d+", kind))
+    most = Decimal(10**precision - 1).scaleb(-scale, EXACT)
+    return most.copy_negate(), most
+
+
+def exact(number: Any) -> Decimal:
+    """A number as it is written: 0.1 is a tenth."""
+    return number if isinstance(number, Decimal) else Decimal(str(number))
+
+
+def rounded(number: Decimal, scale: int, rounding: str = ROUND_HALF_UP) -> Decimal:
+    return number.quantize(Decimal(1).scaleb(-scale), rounding=rounding, context=EXACT)
+
+
+def constant(value: Any, kind: str, column: str) -> Column:
+    """A constant of a column's type; raises `StepError` where the type does not hold just this value."""
+    wrong = StepError(f"'{column}' is {kind}, which does not hold {value!r}{hint_of(value, kind)}")
+    if value is None:
+        return F.lit(None).cast(kind)
+    text, plain = str(value), isinstance(value, str)
+    if scale_of(kind) is not None:
+        try:
+            number = None if isinstance(value, bool) else Decimal(text)
+        except InvalidOperation:
+            number = None
+        if number is None or not number.is_finite():
+            raise wrong
+        low, high = range_of(kind)
+        if not low <= number <= high or rounded(number, scale_of(kind) or 0) != number:
+            raise wrong
+        return F.lit(f"{number:f}").cast(kind) if kind not in WHOLE else F.lit(int(number)).cast(kind)
+    if kind in FLOATS:
+        if plain or not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+            raise wrong
+        if math.isfinite(value) and (abs(value) > LARGEST[kind] or exact(value) != exact(float(value))):
+            raise wrong
+        return F.lit(float(value)).cast(kind)
+    if kind == "boolean":
+        if not isinstance(value, bool) and text not in ("true", "false"):
+            raise wrong
+        return F.lit(text.lower() == "true")
+    if kind == "date" or kind in TIMES:
+        if not plain or not is_moment(text, kind):
+            raise wrong
+    elif not plain or not is_plain(kind):
+        raise wrong
+    return F.lit(text).cast(kind)
+
+
+def is_moment(text: str, kind: str) -> bool:
+    found = re.fullmatch(DATE if kind == "date" else MOMENT, text)
+    if not found:
+        return False
+    if kind != "date" and found[3] and (kind == "timestamp_ntz" or not found[2]):
+        return False
+    try:
+        date.fromisoformat(text[:10])
+        if kind != "date" and found[2]:
+            datetime.fromisoformat(f"{found[1]}T{found[2]}")
+    except ValueError:
+        return False
+    return True
+
+
+def hint_of(value: Any, kind: str) -> str:
+    if kind == "date":
+        return " (write a day as 2013-01-31)"
+    if kind in TIMES:
+        return " (write a time as 2013-01-31T12:00:00" + ("Z)" if kind == "timestamp" else ")")
+    return "" if isinstance(value, str) or is_number(kind) or kind == "boolean" else " (write a text in quotes)"
+
+
+def key_texts(values: Iterable[str], kind: str, what: str) -> Mapping[str, Column]:
+    """The texts of plain values, each as `as_text` writes a value of the column's type: 1 is 1.0 in a double."""
+    texts: dict[str, Column] = {}
+    for value in values:
+        if kind in FLOATS:
+            try:
+                float(value)
+            except ValueError:
+                raise StepError(f"'{what}' is {kind}, which does not hold '{value}'") from None
+            texts[value] = as_text(F.lit(value).cast(kind), kind)
+        elif scale_of(kind) is not None or kind in ("boolean", "date"):
+            texts[value] = as_text(constant(value, kind, what), kind)
+        else:
+            texts[value] = F.lit(value)
+    return texts
