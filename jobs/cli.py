@@ -612,7 +612,7 @@ def diff(
             lines = [f"  {change}" for change in t["schema"]]
             lines += [f"  {c}: {n['cells']:,} cells differ ({n['rate']:.2%})" for c, n in t["columns"].items()]
             for e in t["examples"]:
-                named = ", ".join(f"{k}={v}" for k, v in e.items() if k not in ("kind", "cells"))
+                named = ", ".join(f"{k}={v}" for k, v in e["key"].items())
                 lines.append(f"  {e['kind']}: {named}" + (f" ({'; '.join(e['cells'])})" if e["cells"] else ""))
             if lines:
                 click.echo("\n".join([t["table"], *lines]))

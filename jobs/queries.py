@@ -111,7 +111,7 @@ def sql(lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Ta
         answer = relation.limit(limit) if limit is not None else relation
         return answer.to_arrow_table()
     except duckdb.Error as e:
-        raise UsageError(f"sql: {e}") from None
+        raise UsageError(f"sql: {e}") from e
 
 
 def sql_by_spark(spark: Any, lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Table:
@@ -128,7 +128,7 @@ def sql_by_spark(spark: Any, lake: Lake, query: str, release: str | None, limit:
         rows = spark.sql(query)
         return (rows.limit(limit) if limit is not None else rows).toArrow()
     except (AnalysisException, ParseException) as e:
-        raise UsageError(f"sql: {str(e).splitlines()[0]}") from None
+        raise UsageError(f"sql: {str(e).splitlines()[0]}") from e
 
 
 def restore(lake: Lake, targets: Sequence[tuple[str, int]], run_id: str) -> list[dict[str, Any]]:

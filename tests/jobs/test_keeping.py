@@ -149,9 +149,9 @@ def test_diff_of_versions_and_releases(people):
     assert (told["added"], told["removed"], told["changed"]) == (1, 0, told["columns"]["age"]["cells"])
     assert told["columns"]["age"]["cells"] == 8 and told["schema"] == []  # the mean of the ages moved
     added = next(e for e in told["examples"] if e["kind"] == "added")
-    assert added["_row_id"] == id_of(people, 50)
+    assert added["key"]["_row_id"] == id_of(people, 50)
     by_key = diff.diff(lake, "people@people-1", "people@latest", ["id"])[0]
-    assert by_key["added"] == 1 and next(e for e in by_key["examples"] if e["kind"] == "added")["id"] == 50
+    assert by_key["added"] == 1 and next(e for e in by_key["examples"] if e["kind"] == "added")["key"] == {"id": 50}
     releases = {t["table"]: t for t in diff.diff(lake, "people-1", "people-2")}
     assert releases["raw_people"]["added"] == 2 and not diff.is_different(releases["raw_cities"])
     assert not any(map(diff.is_different, diff.diff(lake, "people-2", "latest")))
