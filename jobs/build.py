@@ -21,8 +21,8 @@ from jobs.config import Environment, FileSource, Pipeline, Publish, Pulled
 from jobs.errors import GateBlocked, HeadgateError, InputMissing, UsageError
 from jobs.increments import BuildSpace, config_key, drop_indexes, index_of, new_part, save_index, step_name
 from jobs.lake import SAME_CONTENT, Lake, Published, is_conflict, now
-from jobs.lineage import columns_of
-from jobs.planning import TablePlan, build_key
+from jobs.lineage import Origins
+from jobs.planning import Pin, TablePlan, build_key
 from jobs.progress import Progress
 from jobs.publishing import (
     KEY_LENGTH,
@@ -120,7 +120,7 @@ class Builder:
     progress: Progress
     run_id: str
     as_of: date | None
-    columns: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # lineage of each table built
+    origins: dict[str, Origins] = field(default_factory=dict)  # lineage of the columns of each table built
 
     def build(self, plan: TablePlan) -> Built | None:
         """Build and publish one table; None if its source turns out to hold what it held before."""
@@ -268,24 +268,27 @@ class Builder:
         self, plan: TablePlan, space: BuildSpace, save: bool = True, part: list[str] | None = None
     ) -> tuple[DataFrame, int]:
         """The table's steps on its pinned inputs; `save`: keep what they learned; `part`: on these new files alone."""
-        frames = {}
-        for name, pin in plan.pins.items():
-            frames[name] = self.read(name, pin.version)
-            if pin.as_of is not None:
-                frames[name] = frames[name].where(F.col(FILE_DATE).isNull() | (F.col(FILE_DATE) <= F.lit(pin.as_of)))
+        frames = {name: self.pinned(name, pin) for name, pin in plan.pins.items()}
         start = str(self.pipeline.tables[plan.table].from_)
         pin = plan.pins[start]
+        looked_up = {t: frames[t] for step in self.pipeline.steps[plan.table] for t in step.tables()}
+        # Read twice where the table looks up itself, so that what it has and what a join brought are told apart.
+        rows = self.pinned(start, pin) if start in looked_up else frames[start]
         if part is not None:
-            frames[start] = self.read_files(start, frames[start], part)
+            rows = self.read_files(start, rows, part)
         if pin.as_of is None and part is None:
             found = self.lake.published(start, pin.version)
             rows_in = found.rows if found else 0
         else:
-            rows_in = frames[start].count()
-        rows = with_bookkeeping(frames[start])
-        df = self.with_steps(plan.table, rows, frames, plan.build_key if save else None, space)
-        self.columns[plan.table] = columns_of(df, frames)
+            rows_in = rows.count()
+        df = self.with_steps(plan.table, with_bookkeeping(rows), frames, plan.build_key if save else None, space)
+        self.origins[plan.table] = Origins.of(df, start, rows, looked_up)
         return df, rows_in
+
+    def pinned(self, table: str, pin: Pin) -> DataFrame:
+        """The rows of an input at its pinned version, without those of later files."""
+        rows = self.read(table, pin.version)
+        return rows if pin.as_of is None else rows.where(F.col(FILE_DATE).isNull() | (F.col(FILE_DATE) <= pin.as_of))
 
     def read(self, table: str, version: int) -> DataFrame:
         return self.spark.read.format("delta").option("versionAsOf", version).load(self.lake.path(table))
@@ -356,8 +359,8 @@ class Builder:
         if left is not None:
             # A run that died left this behind: the same inputs, configuration and code.
             staging, rows_in, recorded = left["staging"], left["rows_in"], left["recorded"]
-            if left["columns"] is not None:
-                self.columns[table] = left["columns"]
+            if left["origins"] is not None:
+                self.origins[table] = Origins(**left["origins"])
             staged = spark.read.schema(T.StructType.fromJson(left["schema"])).parquet(staging)
             if gate is not None:
                 masked = [c for c in staged.columns if c.startswith(MASK)]
@@ -389,7 +392,8 @@ class Builder:
                     assert_unchanged(self.environment.landing, files)
                 recorded = space.recorded if space else {}
                 told = {"rows_in": rows_in, "staging": staging, "recorded": recorded, "schema": df.schema.jsonValue()}
-                write_small(marker, told | {"columns": self.columns.get(table)})
+                origins = self.origins.get(table)
+                write_small(marker, told | {"origins": dataclasses.asdict(origins) if origins else None})
             staged = spark.read.schema(df.schema).parquet(staging)
         masked = [c for c in staged.columns if c.startswith(MASK)]
         quarantined = gate.is_quarantined() if gate else F.lit(False)
@@ -540,9 +544,9 @@ class Builder:
     def record_lineage(self, plan: TablePlan, build: str) -> None:
         steps = json.dumps([{s.name: dataclasses.asdict(s)} for s in self.pipeline.steps[plan.table]], default=str)
         source = self.pipeline.tables[plan.table].source
-        columns = self.columns.get(plan.table)
+        origins = self.origins.get(plan.table)
         common = {"run_id": self.run_id, "table": plan.table, "build": build, "steps": steps}
-        common["columns"] = json.dumps(columns) if columns is not None else None
+        common |= {k: json.dumps(v) for k, v in dataclasses.asdict(origins).items()} if origins else {}
         rows = [
             {**common, "input": name, "input_version": pin.version, "as_of": pin.as_of}
             for name, pin in plan.pins.items()

@@ -807,6 +807,9 @@ def erase(
         f"the rows came from {', '.join(sorted(found.landing))}: not touched, not taken up again"
         if found.landing
         else "",
+        f"texts of theirs that other rows hold as well stay there: {text_of(found.elsewhere)}"
+        if found.elsewhere
+        else "",
         "" if yes else "nothing was erased: add --yes to erase",
     ):
         if line:

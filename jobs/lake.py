@@ -83,6 +83,7 @@ SCHEMAS = {
             ("as_of", pa.date32()),
             ("steps", pa.string()),  # JSON: the steps with their options
             ("columns", pa.string()),  # JSON: column -> the columns of the inputs whose values are in it
+            ("joined", pa.string()),  # JSON: of those, the ones that a join brought
         ]
     ),
     "files": pa.schema(
