@@ -127,6 +127,7 @@ SCHEMAS["erasures"] = pa.schema(
 )
 SAME_CONTENT = "same content"  # the build of a file that was only touched
 FORMAT = 2  # of what lies in a lake: the ids of rows and all that is made of them; format 1 had no file that tells it
+REARRANGING = ("OPTIMIZE", "VACUUM START", "VACUUM END")  # commits that change no row
 SYSTEM_TABLES = (*SCHEMAS, "ledger")
 COMPACT_EVERY = 50  # commits to a system table
 
@@ -416,11 +417,15 @@ class Lake:
         if erased and version < max(erased):
             return None  # perhaps written anew by an erasure, which counted only what releases hold
         delta = self.need_table(table)
-        commits = {c["version"]: facts_of(c) for c in delta.history(delta.version() - version + 1)}
-        facts = commits.get(version, {})
-        if "restored_version" in facts:
-            return self.content_total(table, facts["restored_version"])
-        return facts.get("content_total")
+        for commit in delta.history():
+            if commit["version"] > version:
+                continue
+            facts = facts_of(commit)
+            if "restored_version" in facts:
+                return self.content_total(table, facts["restored_version"])
+            if facts or commit.get("operation") not in REARRANGING:
+                return facts.get("content_total")
+        return None
 
     # -- releases
 

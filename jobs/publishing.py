@@ -271,20 +271,18 @@ def content_after(
     rows: DataFrame,
     files: Sequence[str],
 ) -> int | None:
-    """The sum of the hashes of all rows that a table will hold; None where that is not known without reading them all.
+    """The sum of the hashes of all rows that a table will hold; None where that is not known.
 
-    What a commit replaces is taken away: only the rows of the replaced files, or of the merged keys, are read. It is
-    not known where the version before has none on record, or where the columns change.
+    What a commit replaces is taken away: only the rows of the replaced files, or of the merged keys, are read. Where
+    the version before has none on record, as after another writer's commit, all of its rows are read once. It is not
+    known where the columns change.
     """
     if before is None or (how.mode == "replace" and not files):
         return added
-    recorded = lake.content_total(before.table, before.version)
-    if recorded is None:
-        return None
     old = spark.read.format("delta").option("versionAsOf", before.version).load(path)
     if set(old.columns) != set(rows.columns):
         return None
-    total = int(recorded, 16) + added
+    total = int(lake.content_total(before.table, before.version) or content_of(old)[1], 16) + added
     if how.mode == "append" and not files:
         return total % (1 << 64)
     if files:

@@ -515,6 +515,17 @@ tables:
     assert [i["name"] for i in tree["inputs"]] == ["raw.name"]
 
 
+def test_erasing_one_record_leaves_those_that_only_look_like_it(spark, tmp_path):
+    source = "{format: jsonl, path: 't/*.jsonl', schema: 'tags ARRAY<STRING>, n INT'}"
+    (tmp_path / "p.yaml").write_text(f"pipeline: tags\ntables:\n  raw:\n    source: {source}\n    suite: null\n")
+    rows = (["a, b"], ["a", "b"], ["c"], [None], ["null"], None)
+    land(tmp_path, "t/a.jsonl", "".join(json.dumps({"tags": tags, "n": 1}) + "\n" for tags in rows))
+    again(spark, tmp_path)
+    erase(spark, tmp_path, "raw", "len(tags) = 1 and (tags[1] = 'a, b' or tags[1] is null)")
+    left = [r[0] for r in answer(tmp_path, "select tags from raw")]
+    assert sorted(map(str, left)) == sorted(map(str, [["a", "b"], ["c"], ["null"], None]))
+
+
 def test_people_are_erased_by_a_file_of_keys(spark, people, tmp_path):
     keys = tmp_path / "keys.csv"
     keys.write_text("id,city\n42,Rome\n1,Rome\n2,Atlantis\n")

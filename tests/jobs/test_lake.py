@@ -136,6 +136,9 @@ def test_a_lake_tells_its_format_and_another_one_is_refused(tmp_path):
         Lake(str(tmp_path)).open("runs")
 
 
+ERASED = json.dumps({"t": {"versions": {"8": {"rows": 1, "content": "c8"}}}})
+
+
 def test_what_a_restore_undid_is_no_part_of_a_table(tmp_path):
     """Also one by another tool, and one to a version that another tool wrote."""
     lake = Lake(str(tmp_path))
@@ -144,14 +147,14 @@ def test_what_a_restore_undid_is_no_part_of_a_table(tmp_path):
         told = CommitProperties(custom_metadata={"userMetadata": json.dumps({"build": build, **facts})})
         data = pa.table({"n": [1]})
         write_deltalake(lake.path("t"), data, mode="append", commit_properties=told if build else None)
-        lake.record(
-            "files", [{"table": "t", "path": f"{build}.csv", "build": build, "at": now(), **facts}] if build else []
-        )
+        if build:
+            file = {"table": "t", "path": f"{build}.csv", "build": build, "base": facts["base"], "at": now()}
+            lake.record("files", [file])
 
     def known():
         return sorted(lake.files_of("t"))
 
-    commit("a", base=-1)
+    commit("a", base=-1, content_total="c0")
     commit(None)  # version 1, by another writer
     commit("b", base=1, increment=True)
     assert lake.present_builds("t") == ["b", "a"] and known() == ["a.csv", "b.csv"]
@@ -162,5 +165,14 @@ def test_what_a_restore_undid_is_no_part_of_a_table(tmp_path):
     assert lake.present_builds("t") == ["c", "a"] and known() == ["a.csv", "c.csv"]
     lake.forget_unpublished_files("t")
     assert sorted(r["build"] for r in lake.system("files").to_pylist()) == ["a", "b", "c"]
-    DeltaTable(lake.path("t")).restore(2)
+    DeltaTable(lake.path("t")).restore(2)  # version 5
     assert lake.present_builds("t") == ["b", "a"] and known() == ["a.csv", "b.csv"]
+    assert [lake.content_total("t", v) for v in (0, 1, 3, 5)] == ["c0", None, None, None]
+    queries.restore(lake, [("t", 0)], "r")  # version 6
+    write_deltalake(lake.path("t"), pa.table({"n": [2]}), mode="append")
+    DeltaTable(lake.path("t")).restore(6)
+    DeltaTable(lake.path("t")).optimize.compact()
+    assert lake.content_total("t", DeltaTable(lake.path("t")).version()) == "c0"
+    # What an erasure wrote anew without counting it is not known, nor what is restored from it.
+    lake.record("erasures", [{"erasure": "e", "event": "finished", "at": now(), "tables": ERASED}])
+    assert [lake.content_total("t", v) for v in (0, 6, 8)] == [None, None, "c8"]
