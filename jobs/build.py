@@ -1,8 +1,9 @@
 """Building one table: read pinned inputs, apply steps, stage, judge, publish."""
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timezone
 from typing import Any
@@ -12,17 +13,19 @@ from deltalake import DeltaTable, write_deltalake
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from expectations.gate import MASK, Gate, Verdict
 from expectations.suites import SuiteError
 from jobs.config import Environment, FileSource, Pipeline, Publish, Pulled
 from jobs.errors import GateBlocked, HeadgateError, InputMissing, UsageError, source_failure
-from jobs.increments import BuildSpace, config_key, index_of, new_part, save_index
+from jobs.increments import BuildSpace, config_key, drop_indexes, index_of, new_part, save_index, step_name
 from jobs.lake import SAME_CONTENT, Lake, Published, is_conflict, now
-from jobs.lineage import columns_of
-from jobs.planning import TablePlan, build_key
+from jobs.lineage import Origins
+from jobs.planning import Pin, TablePlan, build_key
 from jobs.progress import Progress
 from jobs.publishing import (
+    KEY_LENGTH,
     ledger_entries,
     publish,
     published_columns,
@@ -119,7 +122,7 @@ class Builder:
     progress: Progress
     run_id: str
     as_of: date | None
-    columns: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # lineage of each table built
+    origins: dict[str, Origins] = field(default_factory=dict)  # lineage of the columns of each table built
 
     def build(self, plan: TablePlan) -> Built | None:
         """Build and publish one table; None if its source turns out to hold what it held before."""
@@ -134,26 +137,49 @@ class Builder:
     def build_table(self, plan: TablePlan) -> Built | None:
         table, source = plan.table, self.pipeline.tables[plan.table].source
         if source is None:
-            key, how = str(plan.build_key), self.pipeline.tables[table].publish
+            how = self.pipeline.tables[table].publish
             part = new_part(self.pipeline, self.lake, plan)
             if how.mode == "increment":
                 how = how.model_copy(update={"mode": "replace" if part is None else "append"})
             builds = () if part is None else tuple(self.lake.present_builds(table))
+            key = self.work_key(plan, str(plan.build_key), how, part, builds)
             work = f"{self.lake.staging(table)}/{key}-{self.run_id}{WORK}"
             lasting = self.pipeline.tables[table].publish.mode == "increment"
             space = BuildSpace(self.spark, work, index_of(self.lake, table), lasting, builds)
             rows = lambda: self.derived(plan, space, part=part)  # noqa: E731
-            return self.stage_and_publish(plan, key, rows, how, space=space, increment=part is not None)
+            return self.stage_and_publish(
+                plan, str(plan.build_key), key, rows, how, space=space, increment=part is not None
+            )
         self.lake.forget_unpublished_files(table)
         with self.progress.phase(table, "ingest"):
             taken = self.files_to_take(plan, source) if isinstance(source, FileSource) else self.pulled(plan, source)
         if taken is None:
             return None
-        key = build_key(self.pipeline, table, {"files": [[f.path, f.sha256] for f in taken.files], "base": plan.base})
-        built = self.stage_and_publish(plan, key, lambda: self.ingested(table, taken.rows()), taken.how, taken)
+        files = [[f.path, f.sha256] for f in taken.files]
+        made_by = build_key(self.pipeline, table, {"files": files, "base": plan.base})
+        day = None if isinstance(source, FileSource) else str(self.as_of or datetime.now(timezone.utc).date())
+        erased = [e["erasure"] for e in self.lake.erasures]
+        details = [[f.problem, f.watermark] for f in taken.files]
+        key = self.work_key(plan, made_by, taken.how, taken.replaces, day, erased, details, files=taken.files)
+        rows = lambda: self.ingested(table, taken.rows())  # noqa: E731
+        built = self.stage_and_publish(plan, made_by, key, rows, taken.how, taken)
         if taken.scratch:
             remove(taken.scratch)
         return built
+
+    def work_key(self, plan: TablePlan, made_by: str, how: Publish, *more: Any, files: Sequence[Landed] = ()) -> str:
+        """A hash of all that decides what a build stages and how it is published.
+
+        Only what a dead run staged under the same key is taken up; the names of builds begin with it, so that what one
+        has written of itself is never taken for another's. made_by: the key of configuration and inputs. more: what
+        else the rows are made of.
+        """
+        suite = self.pipeline.suites[plan.table]
+        parents, parameters = self.gate_inputs(plan, files) if suite else ({}, {})
+        rules = json.dumps(suite.configurations() if suite else None, default=str)
+        used = {name: value for name, value in parameters.items() if f'"{name}"' in rules}
+        facts = [made_by, plan.base, how.model_dump(mode="json"), more, parents, used]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:KEY_LENGTH]
 
     # -- where the rows come from
 
@@ -253,24 +279,27 @@ class Builder:
         self, plan: TablePlan, space: BuildSpace, save: bool = True, part: list[str] | None = None
     ) -> tuple[DataFrame, int]:
         """The table's steps on its pinned inputs; `save`: keep what they learned; `part`: on these new files alone."""
-        frames = {}
-        for name, pin in plan.pins.items():
-            frames[name] = self.read(name, pin.version)
-            if pin.as_of is not None:
-                frames[name] = frames[name].where(F.col(FILE_DATE).isNull() | (F.col(FILE_DATE) <= F.lit(pin.as_of)))
+        frames = {name: self.pinned(name, pin) for name, pin in plan.pins.items()}
         start = str(self.pipeline.tables[plan.table].from_)
         pin = plan.pins[start]
+        looked_up = {t: frames[t] for step in self.pipeline.steps[plan.table] for t in step.tables()}
+        # Read twice where the table looks up itself, so that what it has and what a join brought are told apart.
+        rows = self.pinned(start, pin) if start in looked_up else frames[start]
         if part is not None:
-            frames[start] = self.read_files(start, frames[start], part)
+            rows = self.read_files(start, rows, part)
         if pin.as_of is None and part is None:
             found = self.lake.published(start, pin.version)
             rows_in = found.rows if found else 0
         else:
-            rows_in = frames[start].count()
-        rows = with_bookkeeping(frames[start])
-        df = self.with_steps(plan.table, rows, frames, plan.build_key if save else None, space)
-        self.columns[plan.table] = columns_of(df, frames)
+            rows_in = rows.count()
+        df = self.with_steps(plan.table, with_bookkeeping(rows), frames, plan.build_key if save else None, space)
+        self.origins[plan.table] = Origins.of(df, start, rows, looked_up)
         return df, rows_in
+
+    def pinned(self, table: str, pin: Pin) -> DataFrame:
+        """The rows of an input at its pinned version, without those of later files."""
+        rows = self.read(table, pin.version)
+        return rows if pin.as_of is None else rows.where(F.col(FILE_DATE).isNull() | (F.col(FILE_DATE) <= pin.as_of))
 
     def read(self, table: str, version: int) -> DataFrame:
         return self.spark.read.format("delta").option("versionAsOf", version).load(self.lake.path(table))
@@ -293,7 +322,10 @@ class Builder:
         build_key: str | None = None,
         space: BuildSpace | None = None,
     ) -> DataFrame:
-        """Apply the table's steps, fitting those that learn; what they learned is saved beside the lake's tables."""
+        """Apply the table's steps, fitting those that learn; what they learned is saved beside the lake's tables.
+
+        Times without a zone become timestamps, in UTC: a Delta table that held them could not be read by version 1.
+        """
         frozen: list[Step] = []
         for i, step in enumerate(self.pipeline.steps[table]):
             try:
@@ -304,7 +336,7 @@ class Builder:
                         step = fitted(step, df)
                 if isinstance(step, Comparer) and space is not None:
                     with self.progress.phase(table, f"compare: {step.name}"):
-                        df = step.compare(df, replace(space, step=str(i)))
+                        df = step.compare(df, replace(space, step=step_name(self.pipeline.steps[table], i, df)))
                 else:
                     df = step.apply(df, frames)
             except (StepError, AnalysisException) as e:
@@ -313,13 +345,14 @@ class Builder:
             frozen.append(step)
         if build_key:
             save_fitted(self.lake, table, build_key, frozen)
-        return df
+        return zoned(df)
 
     # -- stage, judge, publish
 
     def stage_and_publish(
         self,
         plan: TablePlan,
+        made_by: str,
         key: str,
         rows: Callable[[], tuple[DataFrame, int]],
         how: Publish,
@@ -334,11 +367,13 @@ class Builder:
         staging = f"{lake.staging(table)}/{key}-{self.run_id}"
         marker = f"{lake.staging(table)}/{key}"
         gate = self.gate(plan, files)
-        if DeltaTable.is_deltatable(marker):
+        left = staged_before(marker)
+        if left is not None:
             # A run that died left this behind: the same inputs, configuration and code.
-            left = read_small(marker)
             staging, rows_in, recorded = left["staging"], left["rows_in"], left["recorded"]
-            staged = spark.read.parquet(staging)
+            if left["origins"] is not None:
+                self.origins[table] = Origins(**left["origins"])
+            staged = spark.read.schema(T.StructType.fromJson(left["schema"])).parquet(staging)
             if gate is not None:
                 masked = [c for c in staged.columns if c.startswith(MASK)]
                 gate.masks(staged.drop(CONTENT, *masked))
@@ -352,7 +387,7 @@ class Builder:
                     try:
                         masks = gate.masks(df)
                     except SuiteError as e:
-                        raise UsageError(str(e)) from None
+                        raise UsageError(str(e)) from e
                 content = {CONTENT: content_hash(df, published_columns(df, raw=bool(files)))}
                 plain, df = df.withColumns(content), df.withColumns({**masks, **content})
             with self.progress.phase(table, "stage"):
@@ -368,7 +403,9 @@ class Builder:
                 if isinstance(self.pipeline.tables[table].source, FileSource):
                     assert_unchanged(self.environment.landing, files)
                 recorded = space.recorded if space else {}
-                write_small(marker, {"rows_in": rows_in, "staging": staging, "recorded": recorded})
+                told = {"rows_in": rows_in, "staging": staging, "recorded": recorded, "schema": df.schema.jsonValue()}
+                origins = self.origins.get(table)
+                write_small(marker, told | {"origins": dataclasses.asdict(origins) if origins else None})
             staged = spark.read.schema(df.schema).parquet(staging)
         masked = [c for c in staged.columns if c.startswith(MASK)]
         quarantined = gate.is_quarantined() if gate else F.lit(False)
@@ -404,17 +441,19 @@ class Builder:
             self.record_lineage(plan, build)
             if files:
                 self.record_files(table, files, plan.base, build)
+            indexes: list[str] | None = None
             if self.pipeline.tables[table].publish.mode == "increment":
+                indexes = sorted(recorded)
                 save_index(spark, lake, table, build, recorded, kept.where(~quarantined))
             facts = {
                 "run_id": self.run_id,
                 "pipeline": self.pipeline.name,
                 "build": build,
-                "build_key": key,
+                "build_key": made_by,
                 "base": plan.base,
                 "config": config_key(self.pipeline, table),
                 "increment": increment,
-                "since": (lake.last_build(table) or {}).get("base", -2),
+                "indexes": indexes,
                 "inputs": {n: [p.version, str(p.as_of or "")] for n, p in plan.pins.items()},
                 "as_of": str(self.as_of or ""),
                 "rows": {k: v for k, v in dataclasses.asdict(counts).items() if k != "content"},
@@ -432,35 +471,44 @@ class Builder:
                 replaced_files=taken.replaces if taken else (),
                 evolves=taken is not None,
             )
+        if indexes is not None and not increment:
+            drop_indexes(lake, table, but=indexes)
         remove(marker)
         remove(staging)
         remove(f"{staging}{WORK}")
         remove_abandoned(lake.staging(table))
         return Built(table=table, published=published, counts=counts, verdict=verdict, warnings=warnings)
 
-    def gate(self, plan: TablePlan, files: list[Landed]) -> Gate | None:
+    def gate(self, plan: TablePlan, files: Sequence[Landed]) -> Gate | None:
         suite = self.pipeline.suites[plan.table]
         if suite is None:
             return None
+        versions, parameters = self.gate_inputs(plan, files)
+        parents = {name: self.read(name, version) for name, version in versions.items()}
+        ceiling = self.pipeline.tables[plan.table].quarantine_ceiling
+        try:
+            return Gate(self.spark, suite, parents=parents, parameters=parameters, ceiling=ceiling)
+        except SuiteError as e:
+            raise UsageError(str(e)) from e
+
+    def gate_inputs(self, plan: TablePlan, files: Sequence[Landed]) -> tuple[dict[str, int], dict[str, Any]]:
+        """The versions of the tables that a table's suite reads, and the values that a suite may name."""
+        suite = self.pipeline.suites[plan.table]
         parents = {}
-        for name in suite.parents:
+        for name in suite.parents if suite else ():
             pin = plan.pins.get(name)
             found = self.lake.published(name) if pin is None else None
             version = pin.version if pin else found.version if found else None
             if version is None:
                 raise InputMissing(f"the suite of table '{plan.table}' reads '{name}', which has not been built")
-            parents[name] = self.read(name, version)
+            parents[name] = version
         days = [f.date for f in files if f.date]
         parameters = {
             "as_of": str(self.as_of or datetime.now(timezone.utc).date()),
             "newest_file_date": str(max(days)) if days else "",
             "previous_rows": plan.current.rows if plan.current else -1,
         }
-        ceiling = self.pipeline.tables[plan.table].quarantine_ceiling
-        try:
-            return Gate(self.spark, suite, parents=parents, parameters=parameters, ceiling=ceiling)
-        except SuiteError as e:
-            raise UsageError(str(e)) from None
+        return parents, parameters
 
     # -- what is recorded
 
@@ -500,9 +548,9 @@ class Builder:
     def record_lineage(self, plan: TablePlan, build: str) -> None:
         steps = json.dumps([{s.name: dataclasses.asdict(s)} for s in self.pipeline.steps[plan.table]], default=str)
         source = self.pipeline.tables[plan.table].source
-        columns = self.columns.get(plan.table)
+        origins = self.origins.get(plan.table)
         common = {"run_id": self.run_id, "table": plan.table, "build": build, "steps": steps}
-        common["columns"] = json.dumps(columns) if columns is not None else None
+        common |= {k: json.dumps(v) for k, v in dataclasses.asdict(origins).items()} if origins else {}
         rows = [
             {**common, "input": name, "input_version": pin.version, "as_of": pin.as_of}
             for name, pin in plan.pins.items()
@@ -536,6 +584,33 @@ class Builder:
             ],
             build if build != SAME_CONTENT else None,
         )
+
+
+def staged_before(marker: str) -> dict[str, Any] | None:
+    """What a run that died left of the same work, whole; None if there is nothing."""
+    if not DeltaTable.is_deltatable(marker):
+        return None
+    left = read_small(marker)
+    folders = [left["staging"], *(path for path, *_ in left["recorded"].values())]
+    return left if all(size_of(folder) for folder in folders) else None
+
+
+def zoned(df: DataFrame) -> DataFrame:
+    """The rows with every time without a zone, nested ones too, as a timestamp in the session's zone."""
+    kinds = {f.name: with_zone(f.dataType) for f in df.schema.fields}
+    return df.withColumns(
+        {f.name: F.col(quoted(f.name)).cast(kinds[f.name]) for f in df.schema.fields if kinds[f.name] != f.dataType}
+    )
+
+
+def with_zone(kind: T.DataType) -> T.DataType:
+    if isinstance(kind, T.StructType):
+        return T.StructType([T.StructField(f.name, with_zone(f.dataType), f.nullable) for f in kind.fields])
+    if isinstance(kind, T.ArrayType):
+        return T.ArrayType(with_zone(kind.elementType), kind.containsNull)
+    if isinstance(kind, T.MapType):
+        return T.MapType(with_zone(kind.keyType), with_zone(kind.valueType), kind.valueContainsNull)
+    return T.TimestampType() if isinstance(kind, T.TimestampNTZType) else kind
 
 
 def count_staged(staged: DataFrame, quarantined: Any, rows_in: int) -> Counts:

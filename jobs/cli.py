@@ -716,7 +716,7 @@ def diff(
             lines = [f"  {change}" for change in t["schema"]]
             lines += [f"  {c}: {n['cells']:,} cells differ ({n['rate']:.2%})" for c, n in t["columns"].items()]
             for e in t["examples"]:
-                named = ", ".join(f"{k}={v}" for k, v in e.items() if k not in ("kind", "cells"))
+                named = ", ".join(f"{k}={v}" for k, v in e["key"].items())
                 lines.append(f"  {e['kind']}: {named}" + (f" ({'; '.join(e['cells'])})" if e["cells"] else ""))
             if lines:
                 click.echo("\n".join([t["table"], *lines]))
@@ -911,6 +911,9 @@ def erase(
         f"{found.twins:,} rows that repeat an erased one will be judged again by the next run" if found.twins else "",
         f"the rows came from {', '.join(sorted(found.landing))}: not touched, not taken up again"
         if found.landing
+        else "",
+        f"texts of theirs that other rows hold as well stay there: {text_of(found.elsewhere)}"
+        if found.elsewhere
         else "",
         "" if yes else "nothing was erased: add --yes to erase",
     ):

@@ -612,6 +612,11 @@ def check_table(document: Yaml, name: str, table: Table, names: Sequence[str]) -
         raise UsageError(f"{document.at(*here, 'from')}: there is no table '{table.from_}'{hint}")
     if (table.publish.mode == "merge") != bool(table.publish.key):
         raise UsageError(f"{document.at(*here, 'publish')}: key goes with mode merge, and merge needs it")
+    if table.from_ is not None and table.publish.mode == "append":
+        raise UsageError(
+            f"{document.at(*here, 'publish', 'mode')}: append would add the whole result again at every build; use "
+            "increment, which adds what the new rows of its input give, or merge with a key"
+        )
     for i, entry in enumerate(table.steps):
         step = STEPS.get(str(next(iter(entry), "")))
         at = document.at(*here, "steps", i)

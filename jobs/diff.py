@@ -50,7 +50,8 @@ def version_of(lake: Lake, text: str) -> tuple[str, int]:
 def diff_table(
     lake: Lake, table: str, before: int | None, after: int | None, key: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Schema changes, rows added, removed and changed by `key` (default: `_row_id`), changes of each column, examples.
+    """Schema changes, rows added, removed and changed by `key` (default: `_row_id`), changes of each column, examples
+    (`kind`, `key`: column to value, `cells`: texts).
 
     Rows with the same key are paired in the order of their content. None as a version: the table is not there. NaN
     equals NaN, and null equals null.
@@ -71,7 +72,7 @@ def diff_table(
         own = [f"{base}/{p}" for p in sorted(paths[name] - shared)]
         kind = parquet_format()
         rows = ds.dataset(own, schema=schema, filesystem=files, format=kind) if own else schema.empty_table()
-        connection.register(name, rows)
+        connection.register(f"_hg_{name}", rows)
     common = [n for n in schemas["a"].names if n in schemas["b"].names]
     compared = common or schemas["b"].names or schemas["a"].names
     keys = [*key] or ([ROW_ID] if ROW_ID in compared else compared)
@@ -82,51 +83,59 @@ def diff_table(
     try:
         told |= counted(connection, keys, values)
     except duckdb.IOException as e:
-        raise UsageError(f"table '{table}': a version's files are gone ({str(e).splitlines()[0]})") from None
+        raise UsageError(f"table '{table}': a version's files are gone ({str(e).splitlines()[0]})") from e
     except FileNotFoundError as e:
-        raise UsageError(f"table '{table}': a version's files are gone: vacuum removed {e.filename}") from None
+        raise UsageError(f"table '{table}': a version's files are gone: vacuum removed {e.filename}") from e
     return told
 
 
 def counted(connection: duckdb.DuckDBPyConnection, keys: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
-    """The comparison itself, on the relations `a` and `b`."""
+    """The comparison itself, on the relations `_hg_a` and `_hg_b`."""
     named = ", ".join(map(quoted, (*keys, *values)))
     order = ", ".join(f"hash({quoted(v)})" for v in values) or "1"
     numbered = (
         f"select {named}, row_number() over (partition by {', '.join(map(quoted, keys))} order by {order}) as _hg_nth"
     )
-    same_key = " and ".join(f"a.{quoted(k)} is not distinct from b.{quoted(k)}" for k in (*keys, "_hg_nth"))
-    differs = {v: f"a.{quoted(v)} is distinct from b.{quoted(v)}" for v in values}
-    both = "a._hg_nth is not null and b._hg_nth is not null"
+    same_key = " and ".join(f"_hg_a.{quoted(k)} is not distinct from _hg_b.{quoted(k)}" for k in (*keys, "_hg_nth"))
+    differs = {v: f"_hg_a.{quoted(v)} is distinct from _hg_b.{quoted(v)}" for v in values}
+    both = "_hg_a._hg_nth is not null and _hg_b._hg_nth is not null"
     any_differs = f"({' or '.join(differs.values()) or 'false'})"
     counts = [
-        "count(*) filter (a._hg_nth is null) as added",
-        "count(*) filter (b._hg_nth is null) as removed",
+        "count(*) filter (_hg_a._hg_nth is null) as added",
+        "count(*) filter (_hg_b._hg_nth is null) as removed",
         f"count(*) filter ({both} and {any_differs}) as changed",
         *(f"count(*) filter ({both} and {d}) as c{i}" for i, d in enumerate(differs.values())),
     ]
-    joined = f"from ({numbered} from a) a full outer join ({numbered} from b) b on {same_key}"
+    joined = f"from ({numbered} from _hg_a) _hg_a full outer join ({numbered} from _hg_b) _hg_b on {same_key}"
     found = connection.execute(f"select {', '.join(counts)}, count(*) as pairs {joined}").fetchall()[0]
     pairs = found[-1]
     columns = {v: {"cells": n, "rate": n / pairs} for v, n in zip(values, found[3:-1], strict=True) if n}
-    key_of = ", ".join(f"coalesce(a.{quoted(k)}, b.{quoted(k)}) as {quoted(k)}" for k in keys)
-    kind = "case when a._hg_nth is null then 'added' when b._hg_nth is null then 'removed' else 'changed' end"
+    key_of = [f"coalesce(_hg_a.{quoted(k)}, _hg_b.{quoted(k)})" for k in keys]
+    named_keys = ", ".join(f"{k} as _hg_key{i}" for i, k in enumerate(key_of))
+    kind = "case when _hg_a._hg_nth is null then 'added' when _hg_b._hg_nth is null then 'removed' else 'changed' end"
     cells = ", ".join(f"case when {both} and {d} then {text_of(v)} end" for v, d in differs.items())
     cells = f"list_filter([{cells}], lambda x: x is not null)" if cells else "[]"
     examples = connection.sql(
-        f"select * from (select {kind} as kind, {key_of}, {cells} as cells, "
-        f"row_number() over (partition by {kind} order by {', '.join(str(i + 2) for i in range(len(keys)))}) as _hg_i "
-        f"{joined} where a._hg_nth is null or b._hg_nth is null or {any_differs}) where _hg_i <= {EXAMPLES} "
-        "order by kind, _hg_i"
+        f"select * from (select {kind} as _hg_kind, {named_keys}, {cells} as _hg_cells, "
+        f"row_number() over (partition by {kind} order by {', '.join(key_of)}, _hg_a._hg_nth, _hg_b._hg_nth) as _hg_i "
+        f"{joined} where _hg_a._hg_nth is null or _hg_b._hg_nth is null or {any_differs}) where _hg_i <= {EXAMPLES} "
+        "order by _hg_kind, _hg_i"
     ).to_arrow_table()
-    rows = [{k: v for k, v in r.items() if k != "_hg_i"} for r in examples.to_pylist()]
+    rows = [
+        {
+            "kind": r["_hg_kind"],
+            "key": {k: r[f"_hg_key{i}"] for i, k in enumerate(keys)},
+            "cells": r["_hg_cells"],
+        }
+        for r in examples.to_pylist()
+    ]
     return {"added": found[0], "removed": found[1], "changed": found[2], "columns": columns, "examples": rows}
 
 
 def text_of(column: str) -> str:
     """A changed cell as 'column: before -> after'."""
     name = "'" + column.replace("'", "''") + "'"
-    before, after = (f"coalesce(cast({side}.{quoted(column)} as varchar), 'null')" for side in ("a", "b"))
+    before, after = (f"coalesce(cast({side}.{quoted(column)} as varchar), 'null')" for side in ("_hg_a", "_hg_b"))
     return f"{name} || ': ' || {before} || ' -> ' || {after}"
 
 

@@ -50,6 +50,8 @@ class Reach:
     entries: dict[str, int] = field(default_factory=dict)  # build -> ledger entries that go
     twins: int = 0  # rows that were rejected as repeating an erased one
     landing: set[str] = field(default_factory=set)
+    texts: set[bytes] = field(default_factory=set)  # of the erased rows, that stand nowhere else and so must be gone
+    elsewhere: dict[str, int] = field(default_factory=dict)  # table.column -> texts of theirs that other rows have too
 
     def told(self) -> list[dict[str, Any]]:
         tables = sorted({*self.rows, *self.joined})
@@ -83,22 +85,12 @@ def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = 
                 found.row_ids |= hit
         if len(found.row_ids) == before:
             break
-    sources = {name: found.rows[name] for name in tables if found.rows.get(name)}
-    found.rows = sources
-    for source in sources:
-        for name, columns in tainted(lake, source).items():
-            took = set()
-            for ids in id_columns(lake.path(name)):
-                if JOINED in ids.column_names:
-                    took |= {
-                        r[ROW_ID]
-                        for r in ids.select([ROW_ID, JOINED]).to_pylist()
-                        if any(j["row_id"] in sources[source] for j in r[JOINED] or ())
-                    }
-            took -= found.rows.get(name, set())
-            if took:
-                found.joined.setdefault(name, set()).update(took)
-                found.cells.setdefault(name, set()).update(columns)
+    found.rows = {name: ids for name, ids in found.rows.items() if ids}
+    found.joined = takers(lake, tables, found.rows)
+    if found.joined:
+        columns = tainted(lake, found)
+        found.joined = {name: ids for name, ids in found.joined.items() if columns.get(name)}
+        found.cells = {name: columns[name] for name in found.joined}
     ledger = lake.open("ledger")
     if ledger is not None:
         wanted = pa.array(sorted(found.row_ids), pa.string())
@@ -112,7 +104,32 @@ def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = 
             twins |= set(batch["row_id"].filter(pc.is_in(kept, wanted)).to_pylist())
         found.twins = len(twins)
     found.landing = landing_files(lake, found)
+    collect_texts(lake, found)
     return found
+
+
+def takers(lake: Lake, tables: Iterable[str], rows: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Ids of the rows of each table that took cells by a join from the given rows, or from rows that did so."""
+    erased = set().union(*rows.values())
+    took: dict[str, set[str]] = {}
+    while True:
+        before = sum(map(len, took.values()))
+        for name in tables:
+            for ids in id_columns(lake.path(name)):
+                if JOINED in ids.column_names:
+                    lists = ids[JOINED].combine_chunks()
+                    entries = lists.flatten()
+                    others, names = (pc.struct_field(entries, part) for part in ("row_id", "table"))
+                    hit = pc.is_in(others, pa.array(sorted(erased), pa.string()))
+                    for other, linked in took.items():
+                        theirs = pc.is_in(others, pa.array(sorted(linked), pa.string()))
+                        hit = pc.or_(hit, pc.and_(theirs, pc.equal(names, other)))
+                    places = pc.list_parent_indices(lists).filter(pc.fill_null(hit, False))
+                    new = set(ids[ROW_ID].take(pc.unique(places)).to_pylist()) - rows.get(name, set())
+                    if new:
+                        took.setdefault(name, set()).update(new)
+        if sum(map(len, took.values())) == before:
+            return took
 
 
 def matching(lake: Lake, table: str, where: str | None, keys: Path | None) -> set[str]:
@@ -130,9 +147,9 @@ def matching(lake: Lake, table: str, where: str | None, keys: Path | None) -> se
     connection.register(table, rows)
     if keys is not None:
         listed = read_keys(keys, schema, table)
-        connection.register("_keys", listed)
-        on = " and ".join(f"t.{quoted(c)} = k.{quoted(c)}" for c in listed.column_names)
-        query = f'select distinct t.{ROW_ID} as i from "{table}" t join _keys k on {on}'
+        connection.register("_hg_keys", listed)
+        on = " and ".join(f"_hg_t.{quoted(c)} = _hg_k.{quoted(c)}" for c in listed.column_names)
+        query = f'select distinct _hg_t.{ROW_ID} as i from "{table}" _hg_t join _hg_keys _hg_k on {on}'
     else:
         query = f'select distinct {ROW_ID} as i from "{table}" where ({where})'
     connection.execute("SET enable_external_access = false")
@@ -142,7 +159,7 @@ def matching(lake: Lake, table: str, where: str | None, keys: Path | None) -> se
             raise UsageError("--where: give one condition, not statements")
         return {r[0] for r in connection.execute(query).fetchall()}
     except duckdb.Error as e:
-        raise UsageError(f"--where: {str(e).splitlines()[0]}") from None
+        raise UsageError(f"--where: {str(e).splitlines()[0]}") from e
 
 
 def read_keys(file: Path, schema: pa.Schema, table: str) -> pa.Table:
@@ -162,7 +179,7 @@ def read_keys(file: Path, schema: pa.Schema, table: str) -> pa.Table:
             raise UsageError(f"--keys: {file}: table '{table}' has no column '{missing[0]}'")
         return keys.cast(pa.schema([schema.field(c) for c in keys.column_names]))
     except (OSError, pa.ArrowException) as e:
-        raise UsageError(f"--keys: {file} cannot be read: {str(e).splitlines()[0]}") from None
+        raise UsageError(f"--keys: {file} cannot be read: {str(e).splitlines()[0]}") from e
 
 
 def id_columns(table: str) -> Iterable[pa.Table]:
@@ -192,25 +209,155 @@ def ids_in(ids: pa.Table, erased: set[str]) -> set[str]:
     return hit
 
 
-def tainted(lake: Lake, source: str) -> dict[str, set[str]]:
-    """For each other table, the columns that hold values of a table, by the recorded lineage of columns."""
-    lineage: dict[str, dict[str, set[str]]] = {}
-    for entry in lake.system("lineage").to_pylist():
-        for column, origins in json.loads(entry["columns"] or "{}").items():
-            lineage.setdefault(entry["table"], {}).setdefault(column, set()).update(origins)
-    reached: dict[str, set[str]] = {}
-    while True:
+def tainted(lake: Lake, found: Reach) -> dict[str, set[str]]:
+    """For each table with rows that took cells, the columns that hold values which a join brought of erased rows.
+
+    By the recorded lineage of columns. Raises `UsageError` where that of a build is not on record, nor that of another
+    build of the table by the same steps: then which cells to erase is not known.
+    """
+    entries = lake.system("lineage").to_pylist()
+    known = {(e["table"], e["steps"]) for e in entries if e["columns"]}
+    recorded = {e["table"] for e in entries}
+    for table in found.joined:
+        lost = [e["build"] for e in entries if e["table"] == table and (table, e["steps"]) not in known]
+        if lost or table not in recorded:
+            named = f"build {lost[0]} of table '{table}'" if lost else f"table '{table}'"
+            raise UsageError(
+                f"rows of table '{table}' took cells of erased rows by a join, but {named} has no lineage of columns, "
+                f"so it is not known which cells to erase: build it again by the same steps (headgate run "
+                "--rebuild), then erase"
+            )
+    holds: dict[str, set[str]] = {}
+    brought: dict[str, set[str]] = {}
+
+    def grow(reached: dict[str, set[str]], part: str, comes: Callable[[str, str], bool]) -> bool:
         grown = False
-        for table, columns in lineage.items():
-            for column, origins in columns.items():
-                if table == source or is_own(column) or column in reached.get(table, ()):
-                    continue
-                pairs = [o.split(".", 1) for o in origins]
-                if any(t == source or c in reached.get(t, ()) for t, c in pairs):
-                    reached.setdefault(table, set()).add(column)
+        for entry in entries:
+            mine = reached.setdefault(entry["table"], set())
+            for column, origins in json.loads(entry.get(part) or "{}").items():
+                if not is_own(column) and column not in mine and any(comes(*o.split(".", 1)) for o in origins):
+                    mine.add(column)
                     grown = True
-        if not grown:
-            return reached
+        return grown
+
+    while grow(holds, "columns", lambda table, column: table in found.rows or column in holds.get(table, ())):
+        pass
+    grow(brought, "joined", lambda table, column: table in found.rows or column in holds.get(table, ()))
+    while grow(brought, "columns", lambda table, column: column in brought.get(table, ())):
+        pass
+    return brought
+
+
+# -- texts of the erased rows
+
+
+def collect_texts(lake: Lake, found: Reach) -> None:
+    """Find the texts of the erased rows that stand in no row that stays, to be looked for at the end.
+
+    Only texts that no other row has in the same column tell anything of a row. Of these, what other rows have in
+    another column or table is theirs as well: that stays, and is told.
+    """
+    wanted = pa.array(sorted(set().union(*found.rows.values())), pa.string())
+    own: dict[tuple[str, str], set[bytes]] = {}
+    for table in found.rows:
+        for path, names in text_columns(lake, table):
+            rows = read_file(*path, [ROW_ID, *names])
+            if ROW_ID not in rows.column_names:
+                continue
+            rows = rows.filter(pc.is_in(rows[ROW_ID], wanted))
+            for name in names:
+                texts = own.setdefault((table, name), set())
+                for leaf in leaves(rows[name].combine_chunks()):
+                    texts |= set(pc.unique(leaf).to_pylist()) - {None, b""}
+    candidates = pa.array(sorted(set().union(*own.values())), pa.large_binary())
+    others: dict[tuple[str, str], set[bytes]] = {}
+    for table in lake.tables() if len(candidates) else ():
+        nulled = pa.array(sorted(found.joined.get(table, ())), pa.string())
+        for path, names in text_columns(lake, table):
+            ids = read_file(*path, [ROW_ID])
+            have = ROW_ID in ids.column_names
+            for name in names:
+                column = read_file(*path, [name])[name]
+                if have:
+                    gone = pc.is_in(ids[ROW_ID], wanted)
+                    if name in found.cells.get(table, ()):
+                        gone = pc.or_(gone, pc.is_in(ids[ROW_ID], nulled))
+                    column = column.filter(pc.invert(gone))
+                for leaf in leaves(column.combine_chunks()):
+                    there = pc.unique(leaf.filter(pc.is_in(leaf, candidates)))
+                    others.setdefault((table, name), set()).update(there.to_pylist())
+    telling = set().union(*(texts - others.get(place, set()) for place, texts in own.items()))
+    shared = {place: texts & telling for place, texts in others.items() if texts & telling}
+    found.elsewhere = {".".join(place): len(texts) for place, texts in sorted(shared.items())}
+    found.texts = telling.difference(*shared.values())
+
+
+def text_columns(lake: Lake, table: str) -> Iterable[tuple[tuple[fs.FileSystem, str], list[str]]]:
+    """Of every data file of a table, referred to or not, the columns of the user's that hold texts, nested ones too."""
+    files, base = file_system(lake.path(table))
+    for path in stored_files(lake.path(table)):
+        with files.open_input_file(f"{base}/{path}") as file:
+            schema = pq.ParquetFile(file).schema_arrow
+        yield (files, f"{base}/{path}"), [f.name for f in schema if not is_own(f.name) and holds_text(f.type)]
+
+
+def holds_text(kind: pa.DataType) -> bool:
+    if kind.num_fields:
+        return any(holds_text(kind.field(i).type) for i in range(kind.num_fields))
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_binary(kind)
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def leaves(array: pa.Array) -> Iterable[pa.Array]:
+    """The texts and bytes of an array, however deep they are nested, as bytes."""
+    kind = array.type
+    if pa.types.is_map(kind):
+        yield from leaves(array.keys)
+        yield from leaves(array.items)
+    elif pa.types.is_struct(kind):
+        for part in array.flatten():
+            yield from leaves(part)
+    elif kind.num_fields:
+        yield from leaves(array.flatten())
+    elif holds_text(kind):
+        yield array.cast(pa.large_binary())
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Texts to be looked for, of which only salted hashes and lengths are written down."""
+
+    salt: str
+    sizes: frozenset[int]
+    hashes: frozenset[str]
+
+    @classmethod
+    def of(cls, texts: Iterable[bytes]) -> "Fingerprints":
+        empty = cls(uuid.uuid4().hex, frozenset(), frozenset())
+        listed = list(texts)
+        return cls(empty.salt, frozenset(map(len, listed)), frozenset(map(empty.hash, listed)))
+
+    @classmethod
+    def read(cls, plan: Mapping[str, Any]) -> "Fingerprints":
+        return cls(plan["salt"], frozenset(plan["sizes"]), frozenset(plan["hashes"]))
+
+    def written(self) -> dict[str, Any]:
+        return {"salt": self.salt, "sizes": sorted(self.sizes), "hashes": sorted(self.hashes)}
+
+    def hash(self, text: bytes) -> str:
+        return hashlib.blake2b(text, key=self.salt.encode(), digest_size=12).hexdigest()
+
+    def found_in(self, column: pa.Array) -> set[bytes]:
+        """The texts of a column that are among them."""
+        sizes = pa.array(sorted(self.sizes), pa.int64())
+        hits: set[bytes] = set()
+        for leaf in leaves(column) if self.hashes else ():
+            likely = leaf.filter(pc.is_in(pc.binary_length(leaf).cast(pa.int64()), sizes))
+            hits |= {t for t in pc.unique(likely).to_pylist() if t is not None and self.hash(t) in self.hashes}
+        return hits
 
 
 def landing_files(lake: Lake, found: Reach) -> set[str]:
@@ -243,6 +390,8 @@ def erase(
         "joined": {t: sorted(ids) for t, ids in found.joined.items()},
         "cells": {t: sorted(columns) for t, columns in found.cells.items()},
         "rows": {t: len(ids) for t, ids in found.rows.items()},
+        "texts": Fingerprints.of(found.texts).written(),
+        "elsewhere": found.elsewhere,
     }
     started = {
         "erasure": uuid.uuid4().hex[:12],
@@ -265,7 +414,7 @@ def erase(
 def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """Carry out a recorded erasure, from whatever point it has come to."""
     name, ids, plan = started["erasure"], set(started["row_ids"]), json.loads(started["tables"])
-    wanted = pa.array(sorted(ids), pa.string())
+    wanted, texts = pa.array(sorted(ids), pa.string()), Fingerprints.read(plan["texts"])
     tables = sorted({*plan["rows"], *plan["joined"]})
     for table in tables:
         mark(lake, table, name)  # a build that runs now loses its race, and the tables made of this one are built anew
@@ -281,10 +430,9 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
                 return None
             for column in columns:
                 if column in rows.column_names:
-                    cells = rows[column]
-                    null = pa.nulls(len(rows), cells.type)
                     index = rows.column_names.index(column)
-                    rows = rows.set_column(index, rows.field(index), pc.if_else(took, null, cells))
+                    places = pc.if_else(took, pa.scalar(None, pa.int64()), pa.array(range(len(rows)), pa.int64()))
+                    rows = rows.set_column(index, rows.field(index), rows[column].take(places))
             return rows.filter(pc.invert(gone))
 
         with progress.phase(table, "erase"):
@@ -292,7 +440,7 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
             files = rewrite(lake.path(table), name, change, [ROW_ID])
         told[table] = {"rows": plan["rows"].get(table, 0), "cells": columns, "files": files, "versions": {}}
     remove_folders(f"{lake.root}/_staging")
-    erase_entries(lake, name, wanted)
+    erase_entries(lake, name, wanted, texts)
     scrub(lake, tables)
     pinned = {(t["table"], t["version"]) for r in lake.releases for t in r["tables"]}
     for table in tables:
@@ -302,12 +450,29 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
                 rows = spark.read.format("delta").option("versionAsOf", version).load(lake.path(table))
                 count, content = content_of(rows)
                 told[table]["versions"][version] = {"rows": count, "content": content}
-    searched = search(lake, wanted)
+    searched = search(lake, wanted, texts)
+    for place, number in plan["elsewhere"].items():
+        table, _, column = place.partition(".")
+        told.setdefault(table, {}).setdefault("elsewhere", {})[column] = number
     finished = {**started, "event": "finished", "at": now(), "tables": json.dumps(told)}
     finished["searched"] = searched
     finished["certificate"] = certificate(finished)
-    lake.record("erasures", [finished])
+    record_finished(lake, finished)
     return finished
+
+
+def record_finished(lake: Lake, finished: Mapping[str, Any]) -> None:
+    """Record the end of an erasure and, in the same commit, forget the hashes of its texts."""
+
+    def change(rows: pa.Table) -> pa.Table:
+        listed = rows.to_pylist()
+        for row in listed:
+            if row["erasure"] == finished["erasure"]:
+                plan = {k: v for k, v in json.loads(row["tables"]).items() if k != "texts"}
+                row["tables"] = json.dumps(plan)
+        return pa.Table.from_pylist([*listed, dict(finished)], schema=rows.schema)
+
+    replace_whole(lake, "erasures", change)
 
 
 def certificate(row: Mapping[str, Any]) -> str:
@@ -340,15 +505,27 @@ def remove_folders(folder: str) -> None:
             files.delete_dir(child.path)
 
 
-def erase_entries(lake: Lake, name: str, wanted: pa.Array) -> None:
-    """Take the erased rows' entries out of the ledger and all its versions."""
+def erase_entries(lake: Lake, name: str, wanted: pa.Array, texts: Fingerprints) -> None:
+    """Take the erased rows' entries out of the ledger and all its versions, and their texts from others' evidence."""
 
     def change(rows: pa.Table) -> pa.Table | None:
         gone = pc.is_in(rows["row_id"], wanted)
-        return rows.filter(pc.invert(gone)) if pc.any(gone).as_py() else None
+        evidence = rows["evidence"].combine_chunks()
+        quoted_ = texts.found_in(evidence)
+        if quoted_:
+            told = pa.array(
+                [
+                    e is not None and any(v is not None and v.encode() in quoted_ for _, v in e)
+                    for e in evidence.to_pylist()
+                ]
+            )
+            places = pc.if_else(told, pa.scalar(None, pa.int64()), pa.array(range(len(rows)), pa.int64()))
+            index = rows.column_names.index("evidence")
+            rows = rows.set_column(index, rows.field(index), evidence.take(places))
+        return rows.filter(pc.invert(gone)) if quoted_ or pc.any(gone).as_py() else None
 
     if lake.open("ledger") is not None:
-        rewrite(lake.path("ledger"), name, change, ["row_id"])
+        rewrite(lake.path("ledger"), name, change, ["row_id", "evidence"])
 
 
 def scrub(lake: Lake, tables: Iterable[str]) -> None:
@@ -527,15 +704,29 @@ def remove_file(files: fs.FileSystem, path: str) -> None:
         files.delete_file(side)
 
 
-def search(lake: Lake, wanted: pa.Array) -> int:
-    """Look for the erased rows in every data file of the lake; returns how many files were searched."""
+def search(lake: Lake, wanted: pa.Array, texts: Fingerprints) -> int:
+    """Look for the erased rows, by their ids and their texts, in every data file; returns how many were searched.
+
+    Raises `HeadgateError` naming table and column where anything is found.
+    """
     searched = 0
+    again = "remove it there and run headgate erase --resume"
     for table in (*lake.tables(), *(t for t in SYSTEM_TABLES if t != "erasures" and lake.open(t) is not None)):
         files, base = file_system(lake.path(table))
         for path in stored_files(lake.path(table)):
             ids = ids_of(files, f"{base}/{path}")
             searched += 1
-            for column in (ROW_ID, "row_id"):
-                if column in ids.column_names and pc.any(pc.is_in(ids[column], wanted)).as_py():
-                    raise HeadgateError(f"{table}: {path} still holds an erased row; run headgate erase --resume")
+            column = "row_id" if table in SYSTEM_TABLES else ROW_ID
+            if column in ids.column_names and pc.any(pc.is_in(ids[column], wanted)).as_py():
+                raise HeadgateError(f"{table}.{column}: {path} still holds an erased row; {again}")
+        if table in SYSTEM_TABLES and table != "ledger":
+            continue
+        for path, names in text_columns(lake, table):
+            for name in names if table != "ledger" else ["evidence"]:
+                left = texts.found_in(read_file(*path, [name])[name].combine_chunks())
+                if left:
+                    where = posixpath.basename(path[1])
+                    raise HeadgateError(
+                        f"{table}.{name}: {where} still holds {len(left)} texts of erased rows; {again}"
+                    )
     return searched

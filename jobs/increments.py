@@ -1,6 +1,9 @@
 """Building a table from what is new alone: what its input gained, and what earlier builds know of the rows before."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +16,12 @@ from jobs.config import Pipeline
 from jobs.deltalog import file_system, history
 from jobs.lake import Lake, compact_now_and_then, facts_of
 from jobs.planning import TablePlan, build_key
-from transforms.rows import ROW_ID
-from transforms.step import Comparer
+from jobs.publishing import append, remove
+from jobs.version import VERSION
+from transforms.rows import OWN, ROW_ID
+from transforms.step import Comparer, Step
+
+BUILD = f"{OWN}build"  # in an index: the build that published the row
 
 
 @dataclass
@@ -23,7 +30,7 @@ class BuildSpace:
 
     folder: of the scratch. index: of the index, a Delta table for each comparing step, whose rows name the build that
     published them. lasting: whether the table grows by increments. builds: those of which its present rows come; none
-    where all is built anew.
+    where all is built anew. step: the name of the step at work, by `step_name`.
     """
 
     spark: SparkSession
@@ -46,7 +53,7 @@ class BuildSpace:
         if not self.builds:
             return None
         rows = self.spark.read.format("delta").load(f"{self.index}/{self.step}-{name}")
-        return rows.where(F.col("build").isin(*self.builds)).drop("build")
+        return rows.where(F.col(BUILD).isin(*self.builds)).drop(BUILD)
 
     def record(self, name: str, kept: str, columns: Sequence[str]) -> None:
         self.recorded[f"{self.step}-{name}"] = [f"{self.folder}/{self.step}/{kept}", *columns]
@@ -54,6 +61,17 @@ class BuildSpace:
     def warn(self, message: str) -> None:
         if message not in self.warnings:
             self.warnings.append(message)
+
+
+def step_name(steps: Sequence[Step], i: int, df: DataFrame) -> str:
+    """Name a step within a table by all that decides what it records of the rows `df`.
+
+    That is the steps up to it with their options, the columns that reach it with their types, headgate's version. So
+    what another configuration recorded is never taken for its own.
+    """
+    upto = [{s.name: dataclasses.asdict(s)} for s in steps[: i + 1]]
+    facts = json.dumps([VERSION, upto, df.dtypes], sort_keys=True, default=str)
+    return f"{i}-{steps[i].name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 
 def index_of(lake: Lake, table: str) -> str:
@@ -66,10 +84,17 @@ def save_index(
     """Append what the build's steps recorded of the rows that it publishes, once however often it is tried."""
     for name, (path, *columns) in recorded.items():
         rows = spark.read.parquet(path).select(*columns).join(published.select(ROW_ID), on=ROW_ID, how="left_semi")
-        writer = rows.withColumn("build", F.lit(build)).write.format("delta").mode("append")
+        writer = rows.withColumn(BUILD, F.lit(build)).write.format("delta").mode("append")
         once = {"txnAppId": f"headgate:index:{build}", "txnVersion": "1"}
-        writer.options(compression="none", **once).save(f"{index_of(lake, table)}/{name}")
+        append(writer.options(compression="none", **once), f"{index_of(lake, table)}/{name}")
         compact_now_and_then(DeltaTable(f"{index_of(lake, table)}/{name}"))
+
+
+def drop_indexes(lake: Lake, table: str, but: Collection[str]) -> None:
+    """Remove the indexes that a table's steps recorded under another configuration."""
+    for index in indexes(lake, table):
+        if index.rsplit("/", 1)[1] not in but:
+            remove(index)
 
 
 def indexes(lake: Lake, table: str) -> list[str]:
@@ -93,14 +118,30 @@ def new_part(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> list[str] | Non
     before: Mapping[str, Any] = facts.get("inputs") or {}
     if facts.get("config") != config_key(pipeline, table) or start not in before or plan.forced:
         return None
+    if any(start in step.tables() for step in pipeline.steps[table]):
+        return None  # new rows may match rows of before
     if any(pin.as_of or before.get(n, [None, ""])[1] for n, pin in plan.pins.items()):
         return None
     if any(before.get(n) != [pin.version, ""] for n, pin in plan.pins.items() if n != start):
         return None
+    names: Sequence[str] = facts.get("indexes") or ()
     for i, step in enumerate(pipeline.steps[table]):
-        if isinstance(step, Comparer) and not DeltaTable.is_deltatable(f"{index_of(lake, table)}/{i}-{step.state}"):
+        mine = [n for n in names if n.startswith(f"{i}-{step.name}-") and n.endswith(f"-{getattr(step, 'state', '')}")]
+        if isinstance(step, Comparer) and not mine:
             return None
-    return gained(lake, start, before[start][0], plan.pins[start].version)
+    if not all(DeltaTable.is_deltatable(f"{index_of(lake, table)}/{name}") for name in names):
+        return None
+    then, now = before[start][0], plan.pins[start].version
+    files = gained(lake, start, then, now)
+    if files is not None and columns_of(lake, start, then) != columns_of(lake, start, now):
+        return None
+    return files
+
+
+def columns_of(lake: Lake, table: str, version: int) -> list[tuple[str, str]]:
+    """The columns of a version of a table with their types."""
+    delta = lake.open(table, version)
+    return [(f.name, str(f.type)) for f in delta.schema().fields] if delta else []
 
 
 def gained(lake: Lake, table: str, before: int, now: int) -> list[str] | None:

@@ -98,7 +98,8 @@ def remove_leftovers(lake: Lake, builds: Collection[str], young: datetime, dry_r
     gone = size = 0
     for area in ("_staging", "_system/fitted"):
         for table in files.get_file_info(fs.FileSelector(f"{base}/{area}", allow_not_found=True)):
-            for folder in files.get_file_info(fs.FileSelector(table.path, allow_not_found=True)):
+            folders = files.get_file_info(fs.FileSelector(table.path, allow_not_found=True))
+            for folder in sorted(folders, key=lambda f: f.path):  # of staged work, the marker first
                 inside = files.get_file_info(fs.FileSelector(folder.path, recursive=True, allow_not_found=True))
                 needed = area == "_system/fitted" and posixpath.basename(folder.path) in builds
                 if needed or not all(is_older(f, young) for f in (folder, *inside)):
@@ -145,7 +146,7 @@ def drop_releases(
             delta.delete(f"number IN ({numbers})", commit_properties=CommitProperties(max_commit_retries=0))
         except Exception as e:
             if is_conflict(e):
-                raise LostRace("the releases changed while some were being dropped; run again") from None
+                raise LostRace("the releases changed while some were being dropped; run again") from e
             raise
     at = [r["at"].isoformat(timespec="seconds") for r in chosen]
     return [{"release": r["release"], "pipeline": r["pipeline"], "at": a} for r, a in zip(chosen, at, strict=True)]

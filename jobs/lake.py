@@ -7,6 +7,7 @@ Spark. A release is written as one compare-and-swap on the releases table, so it
 import json
 import re
 import tempfile
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
@@ -17,7 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from pyarrow import fs
 
+from jobs.deltalog import file_system
 from jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
 from transforms.step import nearest
 
@@ -81,6 +84,7 @@ SCHEMAS = {
             ("as_of", pa.date32()),
             ("steps", pa.string()),  # JSON: the steps with their options
             ("columns", pa.string()),  # JSON: column -> the columns of the inputs whose values are in it
+            ("joined", pa.string()),  # JSON: of those, the ones that a join brought
         ]
     ),
     "files": pa.schema(
@@ -122,6 +126,8 @@ SCHEMAS["erasures"] = pa.schema(
     ]
 )
 SAME_CONTENT = "same content"  # the build of a file that was only touched
+FORMAT = 2  # of what lies in a lake: the ids of rows and all that is made of them; format 1 had no file that tells it
+REARRANGING = ("OPTIMIZE", "VACUUM START", "VACUUM END")  # commits that change no row
 SYSTEM_TABLES = (*SCHEMAS, "ledger")
 COMPACT_EVERY = 50  # commits to a system table
 
@@ -144,6 +150,7 @@ class Lake:
 
     def __init__(self, root: str) -> None:
         self.root = root if "://" in root else str(Path(root).absolute())
+        self._format: int | None = None  # as far as it was read; 0: the lake has none yet
 
     def path(self, table: str) -> str:
         if not re.match(TABLE_NAME, table):
@@ -155,6 +162,7 @@ class Lake:
 
     def open(self, table: str, version: int | None = None) -> DeltaTable | None:
         """The table at a version (default: newest), or None where there is no such table."""
+        self.need_format()
         path = self.path(table)
         try:
             return DeltaTable(path, version=version)
@@ -164,6 +172,48 @@ class Lake:
             if version is not None:
                 raise InputMissing(f"table '{table}' has no version {version} that can still be read ({e})") from e
             raise HeadgateError(f"table '{table}' cannot be opened: {e}") from e
+
+    def need_format(self) -> None:
+        """Raise `UsageError` unless the lake has the format that this version reads, or nothing of headgate's in it."""
+        if self._format is not None:
+            return
+        found = self.read_format()
+        if found == 0 and self.has_system_tables():
+            # Written before any system table: one that is there now was perhaps made just before these were seen.
+            found = self.read_format() or 1
+        if found not in (0, FORMAT):
+            todo = "use a newer headgate" if found > FORMAT else "build it again from its landing files in a new folder"
+            raise UsageError(
+                f"the lake {self.root} has format {found}, and this version of headgate reads format {FORMAT}: {todo}"
+            )
+        self._format = found
+
+    def read_format(self) -> int:
+        files, path = file_system(f"{self.root}/_system/format.json")
+        try:
+            if files.get_file_info(path).type != fs.FileType.File:
+                return 0
+            with files.open_input_stream(path) as stream:
+                return int(json.loads(stream.readall())["format"])
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise HeadgateError(f"{self.root}/_system/format.json cannot be read: {e}") from e
+
+    def has_system_tables(self) -> bool:
+        files, base = file_system(f"{self.root}/_system")
+        found = files.get_file_info([f"{base}/{name}/_delta_log" for name in SYSTEM_TABLES])
+        return any(f.type != fs.FileType.NotFound for f in found)
+
+    def write_format(self) -> None:
+        """Write the lake's format where it has none yet; of runs that do so at once, each writes the same."""
+        self.need_format()
+        if self._format == 0:
+            files, base = file_system(f"{self.root}/_system")
+            files.create_dir(base)
+            part = f"{base}/format.json.{uuid.uuid4().hex}"  # a reader finds all of it or nothing
+            with files.open_output_stream(part) as out:
+                out.write(json.dumps({"format": FORMAT}).encode())
+            files.move(part, f"{base}/format.json")
+            self._format = FORMAT
 
     def published(self, table: str, version: int | None = None) -> Published | None:
         delta = self.open(table, version)
@@ -193,14 +243,13 @@ class Lake:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as e:
-            raise HeadgateError(f"the lake {self.root} cannot be written: {e.strerror}") from None
+            raise HeadgateError(f"the lake {self.root} cannot be written: {e.strerror}") from e
 
     def tables(self) -> list[str]:
         """Names of the user's tables in the lake."""
+        self.need_format()
         if "://" in self.root:
-            from pyarrow import fs
-
-            files, base = fs.FileSystem.from_uri(self.root)
+            files, base = file_system(self.root)
             found = files.get_file_info(fs.FileSelector(base, allow_not_found=True))
             names = [f.base_name for f in found if f.type == fs.FileType.Directory]
         else:
@@ -230,6 +279,7 @@ class Lake:
         application = f"headgate:{rows[0]['table']}:{build}" if build and rows else ""
         once = CommitProperties(app_transactions=[Transaction(application, 1)]) if application else None
         data = pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
+        self.write_format()
         for last in (*[False] * 9, True):
             try:
                 if rows:
@@ -251,57 +301,75 @@ class Lake:
         return int(told["numOutputRows"]) if "numOutputRows" in told else None
 
     def last_build(self, table: str) -> dict[str, Any] | None:
-        """The facts of the newest build that a table's commits name, past those of other writers; None without one."""
-        delta = self.open(table)
-        if delta is None:
-            return None
+        """The facts of the newest build in a table's content, past other writers and restores; None without one."""
         for limit in (1, 20, None):
-            for age, commit in enumerate(delta.history(limit)):
-                facts = facts_of(commit)
-                if "restored_version" in facts or "build" in facts:
-                    found = self.published(table, delta.version() - age)
-                    return found.facts if found else None
+            found = self.builds(table, limit)
+            if found:
+                return found[0]
         return None
+
+    def builds(self, table: str, limit: int | None = None) -> list[dict[str, Any]]:
+        """The facts of the builds that led to a table's present content, the newest first, among so many commits.
+
+        What a restore undid is not among them; commits of other writers have no facts.
+        """
+        delta = self.open(table)
+        found, undone_after = [], None
+        for commit in delta.history(limit) if delta else ():
+            if undone_after is not None and commit["version"] > undone_after:
+                continue
+            facts = facts_of(commit)
+            if "restored_version" in facts:
+                undone_after = facts["restored_version"]
+            elif "build" in facts:
+                found.append(facts)
+        return found
 
     def present_builds(self, table: str) -> list[str]:
         """The builds that a table's present rows come from, the newest first: the last full one, increments since."""
-        facts, builds, commits = self.last_build(table) or {}, [], None
-        while "build" in facts:
-            builds.append(facts["build"])
+        names = []
+        for facts in self.builds(table):
+            names.append(facts["build"])
             if not facts.get("increment"):
                 break
-            if commits is None:
-                commits = {c["version"]: facts_of(c) for c in self.need_table(table).history()}
-            facts = commits.get(facts["base"], {})
-        return builds
+        return names
 
     def files_of(self, table: str) -> dict[str, dict[str, Any]]:
-        """The files taken up into the table's present content, by path."""
-        delta, last = self.open("files"), self.last_build(table)
-        if delta is None or last is None:
+        """The files taken up into the table's present content, by path.
+
+        Files are recorded just before the commit that publishes them, so a run that died, that lost a race, or that a
+        restore undid leaves records that do not count: only those of builds that led to the present content do.
+        """
+        delta, builds = self.open("files"), self.builds(table)
+        if delta is None or not builds:
             return {}
         rows = delta.to_pyarrow_table(filters=[("table", "=", table)]).to_pylist()
-        return {r["path"]: r for r in sorted(rows, key=lambda r: (r["base"], r["at"])) if counts(r, last)}
+        counting = {(b["base"], b["build"]) for b in builds} | {(b["base"], SAME_CONTENT) for b in builds}
+        rows = sorted(rows, key=lambda r: (r["base"], r["at"]))
+        return {r["path"]: r for r in rows if (r["base"], r["build"]) in counting}
 
     def forget_unpublished_files(self, table: str) -> None:
-        """Delete the records of files whose build lost to the newest one, so that they never count.
+        """Delete the records of files whose build was never published and no longer can be.
 
-        Records of a later base stay: their run may be about to publish.
+        Records on a later base than the newest build's stay: their run may be about to publish.
         """
-        last = self.last_build(table)
-        if last is None or self.open("files") is None:
+        delta = self.open(table)
+        if delta is None or self.open("files") is None:
             return
-        since, base = last.get("since", -1), last["base"]
-        mine = f"\"table\" = '{table}' AND build NOT IN ('{last['build']}', '{SAME_CONTENT}')"
-        dead = f"{mine} AND base > {since} AND base <= {base}"
+        base = (self.last_build(table) or {}).get("base", -2)
+        known: set[str] | None = None
         for _ in range(20):
-            delta = self.need_table("files")
-            filters = [("table", "=", table), ("base", ">", since), ("base", "<=", base)]
-            rows = delta.to_pyarrow_table(columns=["build"], filters=filters)["build"].to_pylist()
-            if not set(rows) - {last["build"], SAME_CONTENT}:
+            files = self.need_table("files")
+            filters = [("table", "=", table), ("base", "<=", base), ("build", "!=", SAME_CONTENT)]
+            builds = set(files.to_pyarrow_table(columns=["build"], filters=filters)["build"].to_pylist())
+            if builds and known is None:
+                known = {facts_of(c).get("build") for c in delta.history()}
+            dead = sorted(builds - (known or set()))
+            if not dead:
                 return
+            names = ", ".join(f"'{b}'" for b in dead)
             try:
-                delta.delete(dead)
+                files.delete(f"\"table\" = '{table}' AND base <= {base} AND build IN ({names})")
                 return
             except Exception as e:  # another run records its files, or deletes these
                 if not is_conflict(e):
@@ -346,8 +414,18 @@ class Lake:
         erased = self.erased_versions(table)
         if version in erased:
             return erased[version]["content"]
-        found = self.published(table, version)
-        return found.facts.get("content_total") if found else None
+        if erased and version < max(erased):
+            return None  # perhaps written anew by an erasure, which counted only what releases hold
+        delta = self.need_table(table)
+        for commit in delta.history():
+            if commit["version"] > version:
+                continue
+            facts = facts_of(commit)
+            if "restored_version" in facts:
+                return self.content_total(table, facts["restored_version"])
+            if facts or commit.get("operation") not in REARRANGING:
+                return facts.get("content_total")
+        return None
 
     # -- releases
 
@@ -387,6 +465,7 @@ class Lake:
         `seen` is the number of the pipeline's newest release when the run pinned its inputs: if another has appeared
         since, this run lost and raises `LostRace`.
         """
+        self.write_format()
         for _ in range(20):
             delta = self.open("releases")
             known = delta.to_pyarrow_table().to_pylist() if delta else []
@@ -456,23 +535,15 @@ def describe(table: str, path: str, delta: DeltaTable, commit: dict[str, Any], v
     )
 
 
-def counts(file: dict[str, Any], last: dict[str, Any]) -> bool:
-    """Whether the record of a file belongs to what was published up to the build `last`.
-
-    Files are recorded just before the commit that publishes them, so a run that died, that lost a race, or that a
-    restore undid leaves records that do not count: of a later base, or of the same base by another build.
-    """
-    if file["base"] == last["base"]:
-        return file["build"] in (last["build"], SAME_CONTENT)
-    return file["base"] < last["base"]
-
-
 def facts_of(commit: dict[str, Any]) -> dict[str, Any]:
-    """What headgate wrote into a commit; nothing for a commit of another writer."""
+    """What headgate wrote into a commit; of another writer's, only which version it restored, where it did."""
     try:
         facts = json.loads(commit.get("userMetadata") or "{}")
     except ValueError:
-        return {}
+        facts = {}
+    version = str((commit.get("operationParameters") or {}).get("version", ""))
+    if commit.get("operation") == "RESTORE" and version.isdigit():
+        return {"restored_version": int(version)} | (facts if isinstance(facts, dict) else {})
     return facts if isinstance(facts, dict) else {}
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -9,6 +10,24 @@ from pyspark.sql import DataFrame
 from jobs.errors import UsageError
 from jobs.lake import Lake
 from transforms.step import nearest
+
+
+@dataclass(frozen=True)
+class Origins:
+    """For each column of a table, the columns (`table.column`) of its inputs whose values are in it.
+
+    joined: those that a join brought, which may be columns of the very table that it starts from.
+    """
+
+    columns: dict[str, list[str]]
+    joined: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, df: DataFrame, start: str, rows: DataFrame, looked_up: Mapping[str, DataFrame]) -> "Origins":
+        """The origins of what became of `rows` of the table `start`, with what was looked up in others."""
+        found = columns_of(df, {f"={start}": rows, **{f"+{name}": frame for name, frame in looked_up.items()}})
+        columns = {c: sorted({o[1:] for o in origins}) for c, origins in found.items()}
+        return cls(columns, {c: [o[1:] for o in origins if o[0] == "+"] for c, origins in found.items()})
 
 
 def columns_of(df: DataFrame, frames: Mapping[str, DataFrame]) -> dict[str, list[str]]:

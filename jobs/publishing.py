@@ -12,17 +12,30 @@ from typing import Any
 import pyarrow.compute as pc
 from delta.exceptions import base as delta_errors
 from delta.tables import DeltaTable as SparkDeltaTable
+from deltalake.exceptions import CommitFailedError
 from py4j.protocol import Py4JJavaError
 from pyarrow import fs
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
 from expectations.gate import MASK
 from jobs.config import Publish
 from jobs.deltalog import file_system
-from jobs.errors import HeadgateError, LostRace
+from jobs.errors import HeadgateError, LostRace, UsageError
 from jobs.lake import Lake, Published
-from transforms.rows import CONTENT, FILE, FILE_DATE, MADE, REJECTED, ROW_ID, content_hash, hash_sum, quoted, total_of
+from transforms.rows import (
+    CONTENT,
+    FILE,
+    FILE_DATE,
+    MADE,
+    REJECTED,
+    ROW_ID,
+    canonical,
+    content_hash,
+    hash_sum,
+    quoted,
+    total_of,
+)
 
 CONFLICTS = (
     delta_errors.DeltaConcurrentModificationException,
@@ -34,10 +47,12 @@ CONFLICTS = (
     delta_errors.ConcurrentDeleteDeleteException,
     delta_errors.ConcurrentTransactionException,
 )
+MISSING = ("does not exist", "not found", "not_exist", "no such file", "path_not_found", "not a delta table")
 TRIES = 5  # of an append that other runs may disturb and that is safe to repeat
 FILE_BYTES = 64 << 20
 SMALL_FILE_BYTES = 4 << 20
 ABANDONED = timedelta(days=1)
+KEY_LENGTH = 32  # of the key of staged work, with which the names of its folders begin
 LEDGER_COLUMNS = {
     "run_id": "string",
     "build": "string",
@@ -76,13 +91,7 @@ def write_ledger(lake: Lake, entries: DataFrame, *, run_id: str, build: str, tab
         .option("txnVersion", 1)
         .option("userMetadata", json.dumps({"run_id": run_id, "build": build}))
     )
-    for last in (*[False] * (TRIES - 1), True):
-        try:
-            writer.save(path)
-            break
-        except Exception as e:
-            if last or not is_conflict(e):
-                raise
+    append(writer, path)
     delta = lake.open("ledger")
     written = (
         delta.to_pyarrow_dataset().count_rows(filter=(pc.field("table") == table) & (pc.field("build") == build))
@@ -93,6 +102,17 @@ def write_ledger(lake: Lake, entries: DataFrame, *, run_id: str, build: str, tab
         raise HeadgateError(
             f"table '{table}': {expected:,} rows were rejected but the ledger holds {written:,} of them"
         )
+
+
+def append(writer: DataFrameWriter, path: str) -> None:
+    """Append to a Delta table by a writer that carries a transaction, again where another run was in its way."""
+    for last in (*[False] * (TRIES - 1), True):
+        try:
+            writer.save(path)
+            return
+        except Exception as e:
+            if last or not is_conflict(e):
+                raise
 
 
 def publish(
@@ -123,6 +143,8 @@ def publish(
         rows = few_files(rows, staged_bytes).sortWithinPartitions(*(F.col(quoted(c)) for c in how.sort_by))
     else:
         rows = few_files(rows, staged_bytes)
+    if how.mode == "merge":
+        need_unique(table, rows, how.key)
     after = content_after(spark, lake, current, int(facts["content"], 16), path, how, rows, replaced_files)
     facts = {**facts, "content_total": None if after is None else f"{after:016x}"}
     options = {"txnAppId": f"headgate:{table}", "txnVersion": str(base + 1), "userMetadata": json.dumps(facts)}
@@ -142,7 +164,7 @@ def publish(
                 writer.option("mergeSchema", "false").mode("overwrite").option("overwriteSchema", "true").save(path)
     except Exception as e:
         if is_conflict(e):
-            raise LostRace(f"table '{table}' was changed by another writer while it was published; run again") from None
+            raise LostRace(f"table '{table}' was changed by another writer while it was published; run again") from e
         raise
     written = lake.last_output_rows(table)
     done = lake.published(table)
@@ -154,17 +176,52 @@ def publish(
     return done
 
 
-def is_conflict(error: Exception) -> bool:
+def need_unique(table: str, rows: DataFrame, key: Sequence[str]) -> None:
+    """Raise `UsageError` for rows that are equal in the key by which they are merged."""
+    keys = [F.col(quoted(c)) for c in key]
+    repeated = rows.groupBy(*keys).agg(F.count("*").alias("_hg_n")).where("_hg_n > 1").orderBy(*keys).first()
+    if repeated is not None:
+        named = ", ".join(f"{c}={v}" for c, v in zip(key, repeated, strict=False))
+        raise UsageError(
+            f"table '{table}' has {repeated['_hg_n']} rows with {named}: the key of a merge must be unique. "
+            "Put drop_duplicates before, or merge by more columns"
+        )
+
+
+def is_conflict(error: BaseException) -> bool:
     """Whether Delta refused a commit because of another writer; some reach Python bare, as an error of py4j."""
     if isinstance(error, Py4JJavaError):
         return "io.delta.exceptions." in str(error.java_exception)
     return isinstance(error, CONFLICTS)
 
 
+def comes_from_another_run(error: BaseException | None, folders: Sequence[str]) -> bool:
+    """Whether an error, or what caused it, is a conflict, or a file that another run removed from these folders."""
+    while error is not None:
+        text = f"{error} {getattr(error, 'java_exception', '')}"
+        gone = any(word in text.lower() for word in MISSING) and any(f in text for f in folders)
+        if gone or is_conflict(error) or isinstance(error, CommitFailedError):
+            return True
+        error = error.__cause__
+    return False
+
+
 def merge(spark: SparkSession, path: str, rows: DataFrame, key: tuple[str, ...], options: dict[str, str]) -> None:
     """Update the rows whose key is there, insert the others, leave unchanged ones alone."""
-    matches = " AND ".join(f"_hg_t.{quoted(c)} <=> _hg_s.{quoted(c)}" for c in key)
-    differs = " OR ".join(f"NOT (_hg_t.{quoted(c)} <=> _hg_s.{quoted(c)})" for c in rows.columns if c not in key)
+    kinds = {f.name: f.dataType for f in rows.schema.fields}
+
+    def alike(column: str) -> Column:
+        sides = [F.col(f"_hg_{side}.{quoted(column)}") for side in "ts"]
+        if "map<" in kinds[column].simpleString():  # Spark compares no maps
+            sides = [canonical(side, kinds[column]) for side in sides]
+        return sides[0].eqNullSafe(sides[1])
+
+    target = SparkDeltaTable.forPath(spark, path)
+    there = target.toDF().columns
+    matches = functools.reduce(operator.and_, map(alike, key))
+    differs = [
+        ~alike(c) if c in there else F.col(f"_hg_s.{quoted(c)}").isNotNull() for c in rows.columns if c not in key
+    ]
     settings = {
         "spark.databricks.delta.write.txnAppId": options["txnAppId"],
         "spark.databricks.delta.write.txnVersion": options["txnVersion"],
@@ -174,11 +231,10 @@ def merge(spark: SparkSession, path: str, rows: DataFrame, key: tuple[str, ...],
         for name, value in settings.items():
             spark.conf.set(name, value)
         (
-            SparkDeltaTable.forPath(spark, path)
-            .alias("_hg_t")
+            target.alias("_hg_t")
             .merge(rows.alias("_hg_s"), matches)
             .withSchemaEvolution()
-            .whenMatchedUpdateAll(condition=differs or None)
+            .whenMatchedUpdateAll(condition=functools.reduce(operator.or_, differs) if differs else None)
             .whenNotMatchedInsertAll()
             .execute()
         )
@@ -215,20 +271,18 @@ def content_after(
     rows: DataFrame,
     files: Sequence[str],
 ) -> int | None:
-    """The sum of the hashes of all rows that a table will hold; None where that is not known without reading them all.
+    """The sum of the hashes of all rows that a table will hold; None where that is not known.
 
-    What a commit replaces is taken away: only the rows of the replaced files, or of the merged keys, are read. It is
-    not known where the version before has none on record, or where the columns change.
+    What a commit replaces is taken away: only the rows of the replaced files, or of the merged keys, are read. Where
+    the version before has none on record, as after another writer's commit, all of its rows are read once. It is not
+    known where the columns change.
     """
     if before is None or (how.mode == "replace" and not files):
         return added
-    recorded = lake.content_total(before.table, before.version)
-    if recorded is None:
-        return None
     old = spark.read.format("delta").option("versionAsOf", before.version).load(path)
     if set(old.columns) != set(rows.columns):
         return None
-    total = int(recorded, 16) + added
+    total = int(lake.content_total(before.table, before.version) or content_of(old)[1], 16) + added
     if how.mode == "append" and not files:
         return total % (1 << 64)
     if files:
@@ -254,9 +308,9 @@ def ledger_entries(staged: DataFrame, quarantined: Column, reason: Column) -> Da
 
 
 def size_of(folder: str) -> int:
-    """Bytes of the files in a folder."""
+    """Bytes of the files in a folder; none if it is not there."""
     files, base = file_system(folder)
-    return sum(f.size or 0 for f in files.get_file_info(fs.FileSelector(base)))
+    return sum(f.size or 0 for f in files.get_file_info(fs.FileSelector(base, allow_not_found=True)))
 
 
 def remove(folder: str) -> None:
@@ -267,10 +321,21 @@ def remove(folder: str) -> None:
 
 
 def remove_abandoned(folder: str) -> None:
-    """Remove what runs that died left in a table's staging area, once it is a day old: until then a run may use it."""
+    """Remove what runs that died left in a table's staging area, once it is a day old: until then a run may use it.
+
+    What belongs to one key goes together, the marker first, so that none names what is gone.
+    """
     files, base = file_system(folder)
-    for child in files.get_file_info(fs.FileSelector(base, allow_not_found=True)):
-        inside = files.get_file_info(fs.FileSelector(child.path, recursive=True, allow_not_found=True))
-        newest = max((f.mtime for f in (child, *inside) if f.mtime), default=None)
+    works: dict[str, list[fs.FileInfo]] = {}
+    for child in sorted(files.get_file_info(fs.FileSelector(base, allow_not_found=True)), key=lambda f: f.path):
+        works.setdefault(child.base_name[:KEY_LENGTH], []).append(child)
+    for children in works.values():
+        inside = [
+            f
+            for c in children
+            for f in files.get_file_info(fs.FileSelector(c.path, recursive=True, allow_not_found=True))
+        ]
+        newest = max((f.mtime for f in (*children, *inside) if f.mtime), default=None)
         if newest is not None and datetime.now(timezone.utc) - newest.astimezone(timezone.utc) > ABANDONED:
-            files.delete_dir(child.path)
+            for child in children:
+                files.delete_dir(child.path)

@@ -157,8 +157,7 @@ def run_once(
             try:
                 built = builder.build(plan)
             except Exception as e:
-                # A run that won removes what it had staged, also from under one that took it for a dead run's.
-                if isinstance(e, HeadgateError) or not moved_on(lake, plan):
+                if isinstance(e, LostRace) or not is_lost(e, lake, plan):
                     raise
                 raise LostRace(f"another run published table '{table}' first; run again to build on it") from e
             if built is None:
@@ -214,10 +213,18 @@ def run_once(
                     raise  # otherwise a full disk would hide why the run failed
 
 
-def moved_on(lake: Lake, plan: TablePlan) -> bool:
-    """Whether a table has another version than when its build was planned."""
+def is_lost(error: Exception, lake: Lake, plan: TablePlan) -> bool:
+    """Whether a build failed because another run published the table: by a conflict, or by what that run removed.
+
+    A run that won removes what it had staged, also from under one that took it for a dead run's, and the indexes of
+    another configuration.
+    """
+    from jobs.increments import index_of
+    from jobs.publishing import comes_from_another_run
+
     delta = lake.open(plan.table)
-    return (delta.version() if delta else -1) != plan.base
+    moved_on = (delta.version() if delta else -1) != plan.base
+    return moved_on and comes_from_another_run(error, (lake.staging(plan.table), index_of(lake, plan.table)))
 
 
 def this_process() -> str:

@@ -161,7 +161,7 @@ def content_hash(df: DataFrame, columns: Iterable[str]) -> Column:
     for name in sorted(columns):
         value, kind = F.col(quoted(name)), fields[name].dataType
         nested = isinstance(kind, T.StructType | T.ArrayType | T.MapType)
-        parts += [F.lit(name), *([value.isNull()] if fields[name].nullable else [])]
+        parts += [F.lit(name), value.isNull()]  # also where it cannot be null: the table read again does not tell
         parts.append(canonical(value, kind) if nested else value)
     return F.xxhash64(*parts)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
-from jobs import diff, erasure, keeping, lineage, queries, trace
+from jobs import build, diff, erasure, keeping, lineage, queries, trace
 from jobs.config import Environment, load_pipeline
 from jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
-from jobs.lake import Lake
+from jobs.lake import SCHEMAS, Lake
 from jobs.progress import Progress
 from jobs.verify import verify
 from tests.conftest import run_pipeline
@@ -149,9 +149,9 @@ def test_diff_of_versions_and_releases(people):
     assert (told["added"], told["removed"], told["changed"]) == (1, 0, told["columns"]["age"]["cells"])
     assert told["columns"]["age"]["cells"] == 8 and told["schema"] == []  # the mean of the ages moved
     added = next(e for e in told["examples"] if e["kind"] == "added")
-    assert added["_row_id"] == id_of(people, 50)
+    assert added["key"]["_row_id"] == id_of(people, 50)
     by_key = diff.diff(lake, "people@people-1", "people@latest", ["id"])[0]
-    assert by_key["added"] == 1 and next(e for e in by_key["examples"] if e["kind"] == "added")["id"] == 50
+    assert by_key["added"] == 1 and next(e for e in by_key["examples"] if e["kind"] == "added")["key"] == {"id": 50}
     releases = {t["table"]: t for t in diff.diff(lake, "people-1", "people-2")}
     assert releases["raw_people"]["added"] == 2 and not diff.is_different(releases["raw_cities"])
     assert not any(map(diff.is_different, diff.diff(lake, "people-2", "latest")))
@@ -163,6 +163,25 @@ def test_diff_of_versions_and_releases(people):
     ):
         with pytest.raises((UsageError, InputMissing), match=told):
             diff.diff(lake, *wrong)
+
+
+def test_columns_may_be_named_as_what_diff_works_with(tmp_path):
+    lake, names = Lake(str(tmp_path)), ["kind", "cells", "a", "b", "key", "x", "pairs", "added", "c0"]
+    kind = pa.schema([(n, pa.struct([("kind", pa.int64())]) if n == "a" else pa.int64()) for n in names])
+    for rows in (
+        [{n: {"kind": i} if n == "a" else i for n in names} for i in (1, 2)],
+        [{n: {"kind": 9} if n == "a" else i for n in names} for i in (2, 3)],
+    ):
+        write_deltalake(lake.path("t"), pa.Table.from_pylist(rows, kind), mode="overwrite")
+    (told,) = diff.diff(lake, "t@0", "t@1", ["kind", "cells"])
+    assert (told["added"], told["removed"], told["changed"]) == (1, 1, 1)
+    assert told["columns"] == {"a": {"cells": 1, "rate": 1 / 3}}
+    assert [(e["kind"], e["key"]) for e in told["examples"]] == [
+        ("added", {"kind": 3, "cells": 3}),
+        ("changed", {"kind": 2, "cells": 2}),
+        ("removed", {"kind": 1, "cells": 1}),
+    ]
+    assert told["examples"][1]["cells"] == ["a: {'kind': 2} -> {'kind': 9}"]
 
 
 def test_diff_equals_a_plain_comparison_of_all_rows(people, spark, tmp_path):
@@ -274,7 +293,7 @@ def verified(spark, folder: Path, release: str, rebuild: bool = False) -> dict[s
 def test_verify_rebuilds_a_release_from_its_pinned_inputs(spark, people):
     for release in ("people-1", "people-2"):
         told = verified(spark, people, release, rebuild=True)
-        assert not any(t["failed"] for t in told.values())
+        assert not any(t["failed"] for t in told.values()), json.dumps(told, default=str)
         assert {(t["files"], t["content"], t["balance"], t["rebuilt"]) for t in told.values()} == {
             ("ok", "ok", "ok", "same")
         }
@@ -389,6 +408,122 @@ def test_cells_that_a_join_took_from_an_erased_row_become_null(spark, people):
     assert rows == [(None, None, 5)]
     assert answer(people, "select count(*) from placed where mayor = 'Ada Mayor'", "people-1") == [(36,)]
     assert not any(t["failed"] for t in verified(spark, people, "people-2").values())
+
+
+def test_cells_of_a_build_that_took_up_a_dead_runs_staging_are_erased_too(spark, people, monkeypatch):
+    land(people, "people/c.csv", "id,name,email,city,age\n61,n61,e61@x.org,Atlantis,1\n")
+    balance = build.count_staged
+
+    class Killed(BaseException):
+        pass
+
+    def die(staged, *more):
+        if "/_staging/placed/" in staged.inputFiles()[0]:
+            raise Killed
+        return balance(staged, *more)
+
+    monkeypatch.setattr(build, "count_staged", die)
+    with pytest.raises(Killed):
+        again(spark, people)
+    monkeypatch.setattr(build, "count_staged", balance)
+    monkeypatch.setattr(build, "stage", None)
+    again(spark, people)
+    lake = lake_of(people)
+    recorded = lake.system("lineage").to_pylist()
+    assert all(r["columns"] and r["joined"] for r in recorded if r["table"] == "placed")
+    lost = [r | {"columns": None, "joined": None} for r in recorded]
+    write_deltalake(lake.path("lineage"), pa.Table.from_pylist(lost, SCHEMAS["lineage"]), mode="overwrite")
+    with pytest.raises(UsageError, match=r"rows of table 'placed' .* has no lineage of columns"):
+        erase(spark, people, "raw_cities", "city = 'Atlantis'")
+    write_deltalake(lake.path("lineage"), pa.Table.from_pylist(recorded, SCHEMAS["lineage"]), mode="overwrite")
+    assert not lake.unfinished_erasures
+    erase(spark, people, "raw_cities", "city = 'Atlantis'")
+    assert holding(people, "Poseidon Deep") == []
+    assert answer(people, "select count(*), count(mayor) from placed where city = 'Atlantis'") == [(6, 0)]
+
+
+def test_an_erasure_whose_texts_are_still_found_fails_and_is_finished_later(spark, people, monkeypatch):
+    lake = lake_of(people)
+    told = pa.array([[("value", PLANTED)], [("value", "kept")]], pa.map_(pa.string(), pa.string()))
+    entries = {n: [f"{n} 0", f"{n} 1"] for n in ("run_id", "build", "row_id", "step", "reason")}
+    entries = pa.table(entries | {"table": ["other", "other"], "evidence": told})
+    write_deltalake(lake.path("ledger"), entries, mode="append")
+    city = DeltaTable(lake.path("raw_cities")).to_pyarrow_table().slice(0, 1)
+    planted = city.set_column(1, "mayor", pa.array([PLANTED]))
+    scrub = erasure.scrub
+    monkeypatch.setattr(erasure, "content_of", lambda rows: (0, ""))  # not what this is about
+    monkeypatch.setattr(erasure, "scrub", lambda *a: write_deltalake(lake.path("raw_cities"), planted, mode="append"))
+    with pytest.raises(HeadgateError, match=r"^raw_cities\.mayor: .* still holds 1 texts of erased rows"):
+        erase(spark, people, "people", "id = 42")
+    monkeypatch.setattr(erasure, "scrub", scrub)
+    (waiting,) = lake.unfinished_erasures
+    assert PLANTED not in str(waiting) and not lake.erasures
+    with pytest.raises(HeadgateError, match=r"^raw_cities\.mayor"):
+        erasure.finish(spark, lake, waiting, Progress(watched=False))
+    delta = DeltaTable(lake.path("raw_cities"))
+    delta.delete(f"mayor = '{PLANTED}'")
+    delta.vacuum(0, enforce_retention_duration=False, dry_run=False, keep_versions=[0])
+    done = erasure.finish(spark, lake, waiting, Progress(watched=False))
+    assert not [f for f in holding(people, PLANTED) if f.endswith(".parquet")] and not lake.unfinished_erasures
+    assert '"hashes"' not in str(lake.system("erasures").to_pylist())  # nothing is left to guess the texts by
+    assert json.loads(done["tables"])["raw_people"]["elsewhere"] == {"email": 1}  # the twin's
+    assert answer(people, "select step, evidence['value'] from ledger where \"table\" = 'other' order by all") == [
+        ("step 0", None),
+        ("step 1", "kept"),
+    ]
+
+
+def test_texts_are_found_however_deep_they_are_nested():
+    cells = [{"a": [{"k": "deep"}, {"other": "x"}]}, None, {"a": None}, {"a": [{"inner": None}]}]
+    nested = pa.array(cells, pa.struct([("a", pa.list_(pa.map_(pa.string(), pa.string())))]))
+    looked_for = erasure.Fingerprints.of([b"deep", b"inner", "ü".encode()])
+    assert looked_for.found_in(nested) == {b"deep", b"inner"}
+    assert looked_for.found_in(pa.array(["ü", "u", None])) == {"ü".encode()}
+    assert looked_for.found_in(pa.array([b"deep"])) == {b"deep"} and looked_for.found_in(pa.array([1])) == set()
+    assert erasure.Fingerprints.read(looked_for.written()) == looked_for
+
+
+def test_what_joins_brought_over_two_tables_is_erased_and_nothing_else(spark, tmp_path):
+    """A table that looks up itself: what a row has of its own stays, what it took from the erased row goes."""
+    (tmp_path / "p.yaml").write_text(
+        """
+pipeline: staff
+tables:
+  raw:
+    source: {format: csv, path: 'p/*.csv', schema: 'id INT, name STRING, boss INT', key: [id]}
+    suite: null
+  staff:
+    from: raw
+    steps: [{join_table: {table: raw, on: {boss: id}, columns: {boss_name: name}, matched: has_boss}}]
+    suite: null
+  notes:
+    from: raw
+    steps: [{join_table: {table: staff, on: {id: id}, columns: {chief: boss_name}, matched: found}}]
+    suite: null
+"""
+    )
+    land(tmp_path, "p/a.csv", "id,name,boss\n1,Big Boss,\n2,Two,1\n3,Three,2\n")
+    again(spark, tmp_path)
+    erase(spark, tmp_path, "raw", "id = 1")
+    assert holding(tmp_path, "Big Boss") == []
+    assert answer(tmp_path, "select id, name, boss_name from staff order by id") == [
+        (2, "Two", None),
+        (3, "Three", "Two"),
+    ]
+    assert answer(tmp_path, "select id, name, chief from notes order by id") == [(2, "Two", None), (3, "Three", "Two")]
+    tree = lineage.lineage(lake_of(tmp_path), "staff.boss_name")
+    assert [i["name"] for i in tree["inputs"]] == ["raw.name"]
+
+
+def test_erasing_one_record_leaves_those_that_only_look_like_it(spark, tmp_path):
+    source = "{format: jsonl, path: 't/*.jsonl', schema: 'tags ARRAY<STRING>, n INT'}"
+    (tmp_path / "p.yaml").write_text(f"pipeline: tags\ntables:\n  raw:\n    source: {source}\n    suite: null\n")
+    rows = (["a, b"], ["a", "b"], ["c"], [None], ["null"], None)
+    land(tmp_path, "t/a.jsonl", "".join(json.dumps({"tags": tags, "n": 1}) + "\n" for tags in rows))
+    again(spark, tmp_path)
+    erase(spark, tmp_path, "raw", "len(tags) = 1 and (tags[1] = 'a, b' or tags[1] is null)")
+    left = [r[0] for r in answer(tmp_path, "select tags from raw")]
+    assert sorted(map(str, left)) == sorted(map(str, [["a", "b"], ["c"], ["null"], None]))
 
 
 def test_people_are_erased_by_a_file_of_keys(spark, people, tmp_path):

@@ -1,11 +1,15 @@
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 
+import pyarrow as pa
 import pytest
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 
-from jobs.errors import InputMissing, LostRace, UsageError
-from jobs.lake import COMPACT_EVERY, SCHEMAS, Lake
+from jobs import queries
+from jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
+from jobs.lake import COMPACT_EVERY, SCHEMAS, Lake, now
 
 
 def test_an_empty_lake_says_so(tmp_path):
@@ -110,3 +114,65 @@ def test_what_eight_runs_record_of_one_build_is_there_once(tmp_path):
     lake.record("lineage", rows[:1], "c")
     lake.record("lineage", [{**rows[0], "table": "other"}], "b")
     assert sorted(r["input"] for r in lake.system("lineage").to_pylist()) == ["i0", "i0", "i0", "i1", "i2"]
+
+
+def test_a_lake_tells_its_format_and_another_one_is_refused(tmp_path):
+    lake = Lake(str(tmp_path))
+    assert lake.tables() == []
+    with ThreadPoolExecutor(8) as pool:  # of runs that make it at once, each writes the same
+        list(pool.map(lambda i: Lake(str(tmp_path)).record("runs", [{"run_id": f"r{i}"}]), range(8)))
+    file = tmp_path / "_system" / "format.json"
+    assert file.read_text() == '{"format": 2}' and list(file.parent.glob("format.json*")) == [file]
+    assert Lake(str(tmp_path)).system("runs").num_rows == 8
+    file.write_text('{"format": 3}')
+    for use in (lambda lake: lake.tables(), lambda lake: lake.releases, lambda lake: lake.record("runs", [{}])):
+        with pytest.raises(UsageError, match=r"has format 3, and this version of headgate reads format 2: use a newer"):
+            use(Lake(str(tmp_path)))
+    file.unlink()
+    with pytest.raises(UsageError, match=r"has format 1, .* build it again from its landing files in a new folder"):
+        Lake(str(tmp_path)).publish_release("p", "r", {}, None, None, None)
+    file.write_text("{")
+    with pytest.raises(HeadgateError, match=r"format\.json cannot be read"):
+        Lake(str(tmp_path)).open("runs")
+
+
+ERASED = json.dumps({"t": {"versions": {"8": {"rows": 1, "content": "c8"}}}})
+
+
+def test_what_a_restore_undid_is_no_part_of_a_table(tmp_path):
+    """Also one by another tool, and one to a version that another tool wrote."""
+    lake = Lake(str(tmp_path))
+
+    def commit(build, **facts):
+        told = CommitProperties(custom_metadata={"userMetadata": json.dumps({"build": build, **facts})})
+        data = pa.table({"n": [1]})
+        write_deltalake(lake.path("t"), data, mode="append", commit_properties=told if build else None)
+        if build:
+            file = {"table": "t", "path": f"{build}.csv", "build": build, "base": facts["base"], "at": now()}
+            lake.record("files", [file])
+
+    def known():
+        return sorted(lake.files_of("t"))
+
+    commit("a", base=-1, content_total="c0")
+    commit(None)  # version 1, by another writer
+    commit("b", base=1, increment=True)
+    assert lake.present_builds("t") == ["b", "a"] and known() == ["a.csv", "b.csv"]
+    queries.restore(lake, [("t", 1)], "r")  # version 3
+    assert lake.last_build("t")["build"] == "a" and known() == ["a.csv"]
+    lake.record("files", [{"table": "t", "path": "dead.csv", "build": "dead", "base": 0, "at": now()}])
+    commit("c", base=3, increment=True)
+    assert lake.present_builds("t") == ["c", "a"] and known() == ["a.csv", "c.csv"]
+    lake.forget_unpublished_files("t")
+    assert sorted(r["build"] for r in lake.system("files").to_pylist()) == ["a", "b", "c"]
+    DeltaTable(lake.path("t")).restore(2)  # version 5
+    assert lake.present_builds("t") == ["b", "a"] and known() == ["a.csv", "b.csv"]
+    assert [lake.content_total("t", v) for v in (0, 1, 3, 5)] == ["c0", None, None, None]
+    queries.restore(lake, [("t", 0)], "r")  # version 6
+    write_deltalake(lake.path("t"), pa.table({"n": [2]}), mode="append")
+    DeltaTable(lake.path("t")).restore(6)
+    DeltaTable(lake.path("t")).optimize.compact()
+    assert lake.content_total("t", DeltaTable(lake.path("t")).version()) == "c0"
+    # What an erasure wrote anew without counting it is not known, nor what is restored from it.
+    lake.record("erasures", [{"erasure": "e", "event": "finished", "at": now(), "tables": ERASED}])
+    assert [lake.content_total("t", v) for v in (0, 6, 8)] == [None, None, "c8"]

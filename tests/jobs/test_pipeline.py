@@ -4,19 +4,20 @@ import functools
 import json
 import re
 import shutil
-from datetime import date
+from datetime import date, datetime, timezone
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
-from jobs import queries
-from jobs.build import load_fitted
+from jobs import erasure, queries
+from jobs.build import load_fitted, zoned
 from jobs.config import Environment, load_pipeline
 from jobs.errors import GateBlocked, InputMissing, LostRace, UsageError
 from jobs.lake import Lake
 from jobs.planning import plan_table
+from jobs.publishing import content_of
 from jobs.run import dry_run
 from jobs.sources import regex_of
 from tests.conftest import ROOT, run_pipeline
@@ -353,15 +354,45 @@ def test_other_formats_are_taken_up_once(spark, tmp_path, kind):
 
 
 def test_merge_updates_inserts_and_keeps(spark, tmp_path):
-    tables = CSV % "" + "  m:\n    from: t\n    steps:\n      - drop_duplicates: {columns: [id], keep: _file desc}\n"
-    file = small(tmp_path, tables + "    suite: any\n    publish: {mode: merge, key: [id]}\n")
-    land(tmp_path, "a.csv", "id,v\n1,x\n2,y\n")
+    """By a key and columns that are named as what a merge works with; a map among them."""
+    schema = "key INT, t STRING, s STRING, build MAP<STRING, INT>"
+    tables = f"  raw:\n    source: {{format: jsonl, path: 't/*.jsonl', schema: '{schema}'}}\n    suite: null\n"
+    tables += "  m:\n    from: raw\n    steps:%s\n    suite: null\n    publish: {mode: merge, key: [key]}\n"
+    steps = "\n      - drop_duplicates: {columns: [key], keep: _file desc}"
+    file = small(tmp_path, tables % steps)
+    one, two, three = ('{"key": %s, "t": "%s", "s": "%s", "build": {"%s": 1}}\n' for _ in range(3))
+    land(tmp_path, "a.jsonl", one % (1, "x", "x", "x") + two % (2, "y", "y", "y") + three % ("null", "z", "z", "z"))
     run_pipeline(spark, tmp_path, file)
-    land(tmp_path, "b.csv", "id,v\n2,Y\n3,z\n")
+    land(tmp_path, "b.jsonl", one % (2, "y", "y", "Y") + two % (3, "w", "w", "w") + three % ("null", "z", "z", "Z"))
     run_pipeline(spark, tmp_path, file)
-    answer = queries.sql(lake_of(tmp_path), "select id, v from m order by id", None, None).to_pylist()
-    assert answer == [{"id": 1, "v": "x"}, {"id": 2, "v": "Y"}, {"id": 3, "v": "z"}]
+    lake = lake_of(tmp_path)
+    answer = queries.sql(lake, "select key, t, s, map_keys(build)[1] as b from m order by key", None, None).to_pylist()
+    assert [tuple(r.values()) for r in answer] == [
+        (1, "x", "x", "x"),
+        (2, "y", "y", "Y"),
+        (3, "w", "w", "w"),
+        (None, "z", "z", "Z"),
+    ]
+    found = DeltaTable(lake.path("m"))
+    rows = spark.read.format("delta").load(lake.path("m"))
+    assert content_of(rows) == (4, lake.content_total("m", found.version()))
     assert run_pipeline(None, tmp_path, file).built == 0
+    with pytest.raises(UsageError, match="table 'm' has 2 rows with key=None: the key of a merge must be unique"):
+        run_pipeline(spark, tmp_path, small(tmp_path, tables % " []"))
+
+
+def test_times_without_a_zone_are_published_as_timestamps(spark, tmp_path):
+    noon = "timestamp_ntz'2024-07-01 12:00:00'"
+    rows = spark.sql(
+        f"select 1 as id, {noon} as at, array(named_struct('at', {noon})) as deep, map({noon}, {noon}) as m"
+    )
+    path = str(tmp_path / "t")
+    zoned(rows).write.format("delta").save(path)
+    found = DeltaTable(path)
+    assert found.protocol().min_reader_version == 1
+    (row,) = found.to_pyarrow_table().to_pylist()
+    at = datetime(2024, 7, 1, 12, tzinfo=timezone.utc)
+    assert row == {"id": 1, "at": at, "deep": [{"at": at}], "m": [(at, at)]}
 
 
 def test_a_run_that_died_before_publishing_is_taken_up(spark, tmp_path, monkeypatch):
@@ -407,9 +438,27 @@ def test_a_table_changed_meanwhile_loses_the_race(spark, tmp_path, monkeypatch):
     def another_writer(df, path):
         stage(df, path)
         DeltaTable(lake_of(tmp_path).path("t")).delete("id = 1")
+        erasure.mark(lake_of(tmp_path), "t", path)  # a commit each time
 
     monkeypatch.setattr(build, "stage", another_writer)
     with pytest.raises(LostRace, match="changed by another writer"):
+        run_pipeline(spark, tmp_path, file)
+
+    def and_removes(df, path):
+        another_writer(df, path)
+        shutil.rmtree(path)
+
+    monkeypatch.setattr(build, "stage", and_removes)  # as a run that won does with what it took up
+    with pytest.raises(LostRace, match="another run published table 't' first") as lost:
+        run_pipeline(spark, tmp_path, file)
+    assert lost.value.__cause__ is not None
+
+    def and_breaks(df, path):
+        another_writer(df, path)
+        raise ValueError("the disk burns")
+
+    monkeypatch.setattr(build, "stage", and_breaks)
+    with pytest.raises(ValueError, match="the disk burns"):  # a fault of its own is no lost race
         run_pipeline(spark, tmp_path, file)
     monkeypatch.setattr(build, "stage", stage)
     run_pipeline(spark, tmp_path, file)
