@@ -17,7 +17,7 @@ from pyspark.sql import types as T
 
 from expectations.gate import MASK, Gate, Verdict
 from expectations.suites import SuiteError
-from jobs.config import Environment, FileSource, Pipeline, Publish, Pulled
+from jobs.config import NOT_WRITABLE, UNWRITABLE, Environment, FileSource, Pipeline, Publish, Pulled
 from jobs.errors import GateBlocked, HeadgateError, InputMissing, UsageError, source_failure
 from jobs.increments import BuildSpace, config_key, drop_indexes, index_of, new_part, save_index, step_name
 from jobs.lake import SAME_CONTENT, Lake, Published, is_conflict, now
@@ -345,6 +345,9 @@ class Builder:
             frozen.append(step)
         if build_key:
             save_fitted(self.lake, table, build_key, frozen)
+        unwritable = next((c for c in df.columns if set(c) & set(UNWRITABLE)), None)
+        if unwritable is not None:  # of a source without a schema, that only its files tell
+            raise UsageError(f"table '{table}': the column {unwritable!r} {NOT_WRITABLE}")
         return zoned(df)
 
     # -- stage, judge, publish

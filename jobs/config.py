@@ -22,6 +22,7 @@ from jobs.errors import UsageError
 from jobs.lake import SYSTEM_TABLES, TABLE_NAME
 from transforms.balancing.split import check_split, splits_after
 from transforms.cleaning.expressions import checked as checked_expression
+from transforms.deduplication.exact import DropDuplicates
 from transforms.rows import FILE, FILE_DATE, OWN, is_own
 from transforms.step import Comparer, Step, StepError, columns_after, nearest
 from transforms.steps import STEPS, options_of
@@ -33,6 +34,10 @@ TYPES = (  # the words with which a type begins in Spark's DDL
     *("TIMESTAMP", "TIMESTAMP_NTZ", "TIMESTAMP_LTZ", "INTERVAL", "ARRAY", "MAP", "STRUCT", "VARIANT", "VOID"),
 )
 UNWRITABLE = " ,;{}()\n\t="  # in names of columns that are published
+NOT_WRITABLE = (
+    "cannot be published: Delta allows none of space , ; { } ( ) = and line breaks in a name. Rename it before (step "
+    "rename)"
+)
 
 
 SECRETS_READ: set[str] = set()  # what this process has read by reference, so that no output repeats it
@@ -222,7 +227,11 @@ class Publish(Model):
         default="replace",
         description="increment: where the table that it starts from only gained rows, these alone are built and added",
     )
-    key: tuple[str, ...] = pydantic.Field(default=(), description="Of merge: columns that are unique in the table")
+    key: tuple[str, ...] = pydantic.Field(
+        default=(),
+        description="Of merge: columns that are unique in the table; null is one value of them, so drop_duplicates "
+        "over just these columns takes nulls as equal unless it says otherwise",
+    )
     sort_by: tuple[str, ...] = pydantic.Field(default=(), description="Rows that are close in these lie close in files")
 
 
@@ -723,7 +732,10 @@ def build_steps(document: Yaml, name: str, table: Table) -> tuple[Step, ...]:
         (step, options), *_ = entry.items()
         if step not in STEPS:
             raise UsageError(f"{document.at(*here, step)}: there is no step '{step}'{nearest(str(step), STEPS)}")
-        steps.append(checked(STEPS[step], document, options, (*here, step)))
+        made = checked(STEPS[step], document, options, (*here, step))
+        if isinstance(made, DropDuplicates) and "nulls" not in options and set(made.columns) == set(table.publish.key):
+            made = dataclasses.replace(made, nulls="equal")  # a merge takes the null of its key for one value
+        steps.append(made)
     makers = [i for i, step in enumerate(steps) if hasattr(step, "made_in")]
     for number, i in enumerate(makers, 1):
         steps[i] = dataclasses.replace(steps[i], made_in=f"{name}.{number}")
@@ -773,10 +785,7 @@ def follow_columns(
         have = [c for c in have if c not in (FILE, FILE_DATE)]
     unwritable = next((c for c in have if set(c) & set(UNWRITABLE)), None)
     if unwritable is not None:
-        raise UsageError(
-            f"{document.at('tables', name)}: the column '{unwritable}' cannot be published: Delta allows none of "
-            "space , ; { } ( ) = and line breaks in a name. Rename it before (step rename)"
-        )
+        raise UsageError(f"{document.at('tables', name)}: the column {unwritable!r} {NOT_WRITABLE}")
     for option, columns in (("key", table.publish.key), ("sort_by", table.publish.sort_by)):
         for column in columns:
             if column not in have:
