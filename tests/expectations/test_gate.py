@@ -398,9 +398,8 @@ def test_foreign_keys_of_different_types_are_refused(spark):
 
 
 def test_a_rule_that_blocks_tells_what_is_allowed_and_examples(spark):
-    df = spark.createDataFrame([(i, None if i % 3 else f"t{i}") for i in range(10)], "i int, failing string").coalesce(
-        1
-    )
+    rows = [(i, None if i % 3 else f"t{i}", 4) for i in range(10)]
+    df = spark.createDataFrame(rows, "i int, failing string, m0 int").coalesce(1)
     between = "expect_column_values_to_be_between"
     uses = [
         (between, {"column": "i", "min_value": 2, "max_value": 8, "mostly": 0.9}),

@@ -230,3 +230,73 @@ def test_ddl_is_read_without_spark():
 def test_a_wrong_day_is_refused():
     with pytest.raises(UsageError, match="is not a day"):
         parse_date("2013-02-30")
+
+
+CAST = "- cast: {columns: {a: int}}"
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (
+            "check_bounds: {columns: {a: [0, 1]}, action: null}",
+            'YAML reads a bare null as no value: write "null" in quotes',
+        ),
+        ("check_bounds: {columns: {a: [0, 1]}, action: clipp}", "not \"clipp\" — did you mean 'clip'?"),
+        ("check_bounds: {columns: {a: [0]}}", "columns.a[1]: an entry is missing here"),
+        ("check_bounds: {columns: {a: [0, .inf]}}", "a finite number (null for an open end)"),
+        ("check_bounds: {columns: [a]}", 'expected a mapping (name: value), not ["a"]'),
+        ("select_columns: {columns: a}", 'expected a list, not "a"'),
+        ("select_columns: {columns: [1]}", "columns[0]: expected a text, not 1"),
+        ("sample_strata: {by: [a], rows: 1.5}", "rows: expected a whole number, not 1.5"),
+        ("derive: {columns: {c: aa + 1}}", "c: there is no column 'aa' here — did you mean 'a'?"),
+        ("derive: {columns: {c: now()}}", "the value would differ from run to run"),
+        ("derive: {columns: {_file: a}}", "bookkeeping"),
+        ("reject_rows: {where: 'rand() > 1', reason: x}", "which is random"),
+        ("rename: {columns: {a: B}}", "which differ only in case"),
+    ],
+)
+def test_mistakes_of_a_step_are_told_before_spark_and_in_plain_words(write, step, told):
+    with pytest.raises(UsageError) as e:
+        load_pipeline(write(GOOD.replace(CAST, f"- {step}", 1)))
+    assert told in str(e.value) and "steps[0]" in str(e.value), str(e.value)
+    assert not any(word in str(e.value) for word in ("tuple", "dict", "None", "instance", "str "))
+
+
+@pytest.mark.parametrize(
+    "step", ["impute_mode: {columns: [a]}", "class_weights: {label: a}", "assign_weights: {label: a, weights: {x: 1}}"]
+)
+def test_a_split_of_the_sources_own_is_not_taken_for_headgates(write, step):
+    text = GOOD.replace("b STRING", "b STRING, split STRING", 1)
+    with pytest.raises(UsageError, match=r"steps\[0\].*the column 'split' here was not made by split_by_hash"):
+        load_pipeline(write(text.replace(CAST, f"- {step}", 1)))
+    renamed = "- rename: {columns: {split: given}}\n      - split_by_hash: {key: [a]}\n      - " + step
+    below = "  c:\n    from: a\n    steps: [{impute_mode: {columns: [b]}}]\n    suite: null\n"
+    pipeline = load_pipeline(write(text.replace(CAST, renamed, 1) + below))
+    assert pipeline.splits("a") == pipeline.splits("c") == {"split"}
+
+
+def test_steps_that_make_rows_know_which_they_are(write):
+    sample = "- sample_strata: {by: [a], rows: 1}"
+    pipeline = load_pipeline(
+        write(GOOD.replace(CAST, f"- split_by_hash: {{key: [a]}}\n      {sample}\n      {sample}", 1))
+    )
+    assert [s.made_in for s in pipeline.steps["a"][1:3]] == ["a.1", "a.2"]
+
+
+def test_the_sql_of_a_suite_is_checked_before_spark(write, tmp_path):
+    rule = """
+  - type: expect_rows_to_satisfy_sql
+    kwargs: {column_list: [a, b], predicate: "aa > uper(b)"}
+    meta: {dimension: validity}
+  - type: expect_column_values_to_not_be_null
+    kwargs: {column: nope, row_condition: "b < now()", condition_parser: spark}
+    meta: {dimension: validity}
+"""
+    file = write(GOOD)
+    (tmp_path / "one.yaml").write_text(SUITE.rstrip() + rule)
+    with pytest.raises(UsageError) as e:
+        load_pipeline(file)
+    told = str(e.value).splitlines()
+    assert len(told) == 3 and "'uper', which is no function allowed here — did you mean 'upper'?" in told[0]
+    assert "has no column 'nope'" in told[1] and "kwargs.row_condition: 'b < now()'" in told[2]
