@@ -287,9 +287,10 @@ class DropNearDuplicates(NearComparer):
     similarity: least similarity of a marked text and the kept one, above 0, to 1.
     measure: of their sets of shingles: `jaccard` (the common ones among those of either text), or `containment` (the
         common ones among those of the marked text: how much of it lies within the kept one, however long that is).
-    shingle: tokens of a shingle. A shingle that a text repeats counts as often as it has it. Shorter texts are compared
-        by all their characters: every one that is no letter, digit or white space is a token too, and shingles are
-        pairs of tokens, or the one. By containment they are found in longer texts too.
+    shingle: tokens of a shingle. A shingle counts once, and again where it follows upon itself (ha ha ha …). Shorter
+        texts are compared by all their characters: every one that is no letter, digit or white space is a token too,
+        and shingles are pairs of tokens, or the one, as often as they come. By containment they are found in longer
+        texts too.
     unit: what a token is: `words` (runs of letters, digits and _, in lower case), `characters`, or `auto` (words, but
         every character of scripts that put no spaces between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese).
         Marks belong to the letter that they stand on (Unicode Annex 29).

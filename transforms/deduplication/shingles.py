@@ -1,10 +1,10 @@
 """Texts as sets of shingles, and the sketches that find similar sets: whole Arrow arrays at a time.
 
-A text becomes tokens, tokens become overlapping runs of a few (shingles), each shingle a 48-bit hash; where a text
-repeats one, each time counts as a shingle of its own. Two texts are compared by the exact Jaccard similarity of their
-sets of hashes; of two sets of a thousand, a false common hash has a probability of four in a billion. MinHash (Broder
-1997) gives each set a signature, whose bands (Indyk and Motwani 1998) bring similar sets into one bucket, and two bits
-of each of its values (Li and König 2010) a quick estimate.
+A text becomes tokens, tokens become overlapping runs of a few (shingles), each shingle a 48-bit hash; where one
+follows upon itself, each time counts as a shingle of its own. Two texts are compared by the exact Jaccard similarity of
+their sets of hashes; of two sets of a thousand, a false common hash has a probability of four in a billion. MinHash
+(Broder 1997) gives each set a signature, whose bands (Indyk and Motwani 1998) bring similar sets into one bucket, and
+two bits of each of its values (Li and König 2010) a quick estimate.
 """
 
 import functools
@@ -264,7 +264,7 @@ def shingle_keys(texts: list[str], size: int, unit: Unit, parts: bool) -> tuple[
     n, few = len(texts), min(2, size)
     tokens, text_of = token_hashes(texts, unit)
     long = np.bincount(text_of, minlength=n) >= size
-    own = [runs(tokens, text_of, size, long)]
+    own = [following(runs(tokens, text_of, size, long), size)]
     within: list[U64] = []
     again = np.arange(n) if parts else np.flatnonzero(~long)
     if any(texts[i] for i in again):
@@ -272,10 +272,12 @@ def shingle_keys(texts: list[str], size: int, unit: Unit, parts: bool) -> tuple[
         text_of = again[text_of]
         counts = np.bincount(text_of, minlength=n)
         for length, these in ((few, ~long & (counts >= few)), *([(1, ~long & (counts == 1))] if few > 1 else [])):
-            own.append(runs(tokens, text_of, length, these))
+            own.append(numbered(runs(tokens, text_of, length, these)))
             if parts:
                 within.append(runs(tokens, text_of, length, ~these))
-    keys = numbered(np.concatenate(own))
+    keys = np.concatenate(own)
+    keys.sort()
+    keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
     if not within:
         return keys, np.zeros(0, np.uint64)
     return keys, np.setdiff1d(numbered(np.concatenate(within)), keys, assume_unique=True)
@@ -293,19 +295,30 @@ def runs(tokens: U64, text_of: npt.NDArray[Any], length: int, wanted: npt.NDArra
     return keyed(mixed(value)[whole], text_of[:last][whole])
 
 
-def numbered(keys: U64) -> U64:
-    """Sort keys, and make of each repeated one a key of its own, by how often its text had it before."""
+def following(keys: U64, length: int) -> U64:
+    """Keys in the order of their texts, made keys of their own where one follows upon itself, by how often it did.
+
+    Else a text of one word again and again would be equal to any other of it. A repeat farther on is no new shingle.
+    """
+    again = np.zeros(len(keys), np.bool_)
+    for distance in range(1, min(length, len(keys) - 1) + 1):
+        again[distance:] |= keys[distance:] == keys[:-distance]
+    return np.concatenate([keys[~again], numbered(keys[again], 1)]) if again.any() else keys
+
+
+def numbered(keys: U64, before: int = 0) -> U64:
+    """Sort keys, and make of each repeated one a key of its own, by how often its text had it before.
+
+    before: how often it had each at least, besides these.
+    """
     keys.sort()
-    again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
-    if len(again):
-        # Of each run of places one after another, the first is the second time.
-        first = np.concatenate([[True], again[1:] != again[:-1] + 1])
-        time = np.arange(len(again)) - np.maximum.accumulate(np.where(first, np.arange(len(again)), 0)) + 1
-        hashes = mixed(keys[again] & np.uint64((1 << HASH_BITS) - 1) ^ mixed(time.astype(np.uint64)))
-        others = keyed(hashes, keys[again] >> np.uint64(HASH_BITS))
-        others.sort()
-        keys = np.concatenate([np.delete(keys, again), others])
-        keys.sort(kind="stable")  # which merges the two
+    places = np.arange(len(keys))
+    first = np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)]
+    times = places - np.maximum.accumulate(np.where(first, places, 0)) + before
+    again = times > 0
+    hashes = mixed(keys[again] & np.uint64((1 << HASH_BITS) - 1) ^ mixed(times[again].astype(np.uint64)))
+    keys[again] = keyed(hashes, keys[again] >> np.uint64(HASH_BITS))
+    keys.sort()
     return keys
 
 
