@@ -1,6 +1,7 @@
 """One Spark session for the whole suite, a cut of a real year, and an exact comparison of rows."""
 
 import atexit
+import contextlib
 import fcntl
 import math
 import os
@@ -115,6 +116,23 @@ def own_night(night: Path, tmp_path: Path) -> Path:
     """A copy of `night` that a test may change."""
     shutil.copytree(night, tmp_path / "night")
     return tmp_path / "night"
+
+
+@pytest.fixture
+def command(spark: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> Callable[..., tuple[int, str, str]]:
+    """Runs `headgate dedup` in this process, in the suite's session; gives exit code, standard output and error."""
+    from jobs import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "spark_of", lambda environment: contextlib.nullcontext(lambda reads: spark))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["headgate", "dedup", *arguments, "--lake", "lake"])
+        code = cli.exit_code()
+        out, error = capsys.readouterr()
+        return code, out, "".join(line for line in error.splitlines(True) if not line.startswith("{"))
+
+    return run
 
 
 def same(a: Any, b: Any) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -288,3 +289,55 @@ def test_erasing_one_record_leaves_those_that_look_like_it(spark, tmp_path):
         erasure.erase(spark, lake, found, where, "test", "test", "test", Progress(watched=False))
         assert len(rows_of(lake, table)) == before[table] - 1
     assert any(r[0] == ["a", "b"] for r in rows_of(lake, "raw_tags"))
+
+
+DEDUPED = {  # case -> the commands' table -> a column of what stays
+    "06-dedup-types": {
+        "zip": ("zip", ["00501", "02139", "10001", "94107"]),
+        "dates": ("email", ["a@x", "b@x"]),
+        "yesno": ("member", ["no", "yes"]),
+        "sku": ("sku", ["1E5", "2E10"]),
+        "semi": ("name", ["Anna, B", "Bo"]),
+    },
+    "07-dedup-text": {
+        "clean": (
+            "id",
+            [
+                *["b1", "b2", "c1", "c2", "e1", "e2", "h1", "h2", "h3", "h4", "j1", "j3", "n1", "t1", "t2"],
+                *(f"z{i}" for i in range(1, 8)),
+            ],
+        ),
+    },
+    "17-null-ids": {"ids": ("id", ["7", "8", None, None])},
+    "19-dedup-more": {
+        "t": ("id", ["1", "10", "3", "4", "5", "7", "9"]),
+        "rec": ("id", ["1", "3", "4", "5"]),
+        "names": None,
+    },
+    "24-dedup-folder": {"mixed": ("email", ["a@x", "b@x"]), "nested": ("email", ["a@x"])},
+}
+
+
+@pytest.mark.parametrize("name", DEDUPED)
+def test_deduplicated_as_reported(name, tmp_path, command, monkeypatch):
+    place = copied(name, tmp_path)
+    monkeypatch.chdir(place)
+    for line in (place / "commands.txt").read_text().splitlines():
+        arguments = shlex.split(line.replace(" --lake LAKE", ""))[1:]
+        code, _, error = command(*arguments)
+        table = arguments[arguments.index("--into") + 1]
+        wanted = DEDUPED[name][table]
+        if wanted is None:
+            assert code == 2 and "'Customer Id' cannot be published" in error
+            continue
+        assert code == 0, error
+        found = Lake("lake").need_table(table).to_pyarrow_table()[wanted[0]].to_pylist()
+        assert sorted(found, key=str) == sorted(wanted[1], key=str), table
+    if name == "24-dedup-folder":
+        assert "not taken up from in/nested: 1 sub-folders (sub)" in error
+
+
+def test_every_case_has_a_test():
+    tried = {name.split("/")[0] for name in (*CASES, *DEDUPED)}
+    apart = {"11-imputation", "12-sampling", "16-gate", "29-machine-zone", "36-erase-collision"}
+    assert tried | apart == {p.name for p in (ROOT / "tests" / "cases").iterdir()}

@@ -1,9 +1,7 @@
 """`headgate dedup`: what it takes, what it refuses, and that a table which grew is the one that a rebuild gives."""
 
-import contextlib
 import gzip
 import json
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from jobs import build, cli, dedup, erasure, lake, trace
+from jobs import build, dedup, erasure, lake, trace
 from jobs.config import Environment
 from jobs.errors import HeadgateError, InputMissing, UsageError
 from jobs.increments import indexes
@@ -177,21 +175,6 @@ def test_exact_duplicates_over_nights_whatever_their_form(spark, tmp_path, monke
     assert told["clean"]["files_removed"] == stored - 1 > 0
     table.land(["other", "newer"])
     assert table.run()["clean"]["rejected"] == {"drop_duplicates: repeats another row in text": 1}
-
-
-@pytest.fixture
-def command(spark, tmp_path, monkeypatch, capsys):
-    """Runs `headgate dedup` in this process, in the suite's session; gives exit code, standard output and error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "spark_of", lambda environment: contextlib.nullcontext(lambda reads: spark))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["headgate", "dedup", *arguments, "--lake", "lake"])
-        code = cli.exit_code()
-        out, error = capsys.readouterr()
-        return code, out, "".join(line for line in error.splitlines(True) if not line.startswith("{"))
-
-    return run
 
 
 def published(table, *columns):
