@@ -24,7 +24,7 @@ from transforms.balancing.split import check_split, splits_after
 from transforms.cleaning.expressions import checked as checked_expression
 from transforms.deduplication.exact import DropDuplicates
 from transforms.rows import FILE, FILE_DATE, OWN, is_own
-from transforms.step import Comparer, Step, StepError, columns_after, nearest
+from transforms.step import Comparer, Step, StepError, Types, columns_after, nearest
 from transforms.steps import STEPS, options_of
 
 DATE_PLACE = "{date}"
@@ -603,8 +603,9 @@ def check_pipeline(document: Yaml, there: Mapping[str, list[str]] | None = None)
     except graphlib.CycleError as e:
         raise UsageError(f"{document.at('tables')}: circular dependency: {' -> '.join(e.args[1])}") from e
     known: dict[str, list[str] | None] = {name: list(columns) for name, columns in there.items()}
+    types: dict[str, Types] = {}
     for name in order:
-        known[name] = follow_columns(document, name, pipeline, known) or known.get(name)
+        known[name] = follow_columns(document, name, pipeline, known, types) or known.get(name)
     return pipeline
 
 
@@ -757,17 +758,21 @@ def suite_of(document: Yaml, name: str, table: Table, folder: Path) -> Suite | N
 
 
 def follow_columns(
-    document: Yaml, name: str, pipeline: Pipeline, known: Mapping[str, list[str] | None]
+    document: Yaml, name: str, pipeline: Pipeline, known: Mapping[str, list[str] | None], types: dict[str, Types]
 ) -> list[str] | None:
-    """The published columns of a table as far as they can be known without Spark (None: only Spark can tell)."""
+    """The published columns of a table as far as they can be known without Spark (None: only Spark can tell).
+
+    types: of each table before it, and then of this one, the types that are known.
+    """
     table = pipeline.tables[name]
+    mine: Types = types.get(str(table.from_), {})
     if table.source is not None:
         columns = getattr(table.source, "columns", None)
         if columns is None:
             check_rules(name, pipeline.suites[name], None)
             return None
-        have = [n for n, _ in ddl_columns(columns, document.at("tables", name, "source", "schema"))]
-        have += [FILE, FILE_DATE]
+        mine = dict(ddl_columns(columns, document.at("tables", name, "source", "schema")))
+        have = [*mine, FILE, FILE_DATE]
     else:
         start = known[str(table.from_)]
         if start is None or any(known[t] is None for t in pipeline.inputs(name)):
@@ -779,10 +784,13 @@ def follow_columns(
         try:
             check_split(step, have, pipeline.splits(name, i))
             have = columns_after(step, have, others)
+            step.check_types(mine, types)
+            mine = step.types_after(mine, types)
         except StepError as e:
             raise UsageError(f"{document.at('tables', name, 'steps', i, next(iter(entry)))}: {e}") from e
     if table.source is None:
         have = [c for c in have if c not in (FILE, FILE_DATE)]
+    types[name] = mine
     unwritable = next((c for c in have if set(c) & set(UNWRITABLE)), None)
     if unwritable is not None:
         raise UsageError(f"{document.at('tables', name)}: the column {unwritable!r} {NOT_WRITABLE}")

@@ -17,6 +17,9 @@ from transforms.rows import FILE, FILE_DATE, is_own
 Action = Literal["reject", "clip", "null", "flag"]
 
 
+Types = Mapping[str, str]  # column -> type as in DDL, of those whose types are known
+
+
 class StepError(ValueError):
     """A step cannot do what its options ask for; the message says what, which, and what is allowed."""
 
@@ -64,6 +67,7 @@ class Step:
     name: ClassVar[str]
     needs_all: ClassVar[bool] = False  # whether what it does to a row depends on other rows of the table
     by_split: ClassVar[bool] = False  # whether it looks at training rows alone, where there is a split
+    keeps_types: ClassVar[bool] = False  # whether columns that were there have the types that they had
 
     def tables(self) -> tuple[str, ...]:
         """Names of the other tables that the step reads."""
@@ -72,6 +76,13 @@ class Step:
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         """The column names after this step, given those before it; raises `StepError` on an unknown one."""
         return list(have)
+
+    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
+        """The types of columns after this step, of those whose types are known before Spark starts."""
+        return types if self.keeps_types else {}
+
+    def check_types(self, types: Types, tables: Mapping[str, Types]) -> None:
+        """Raise `StepError` where known types show that the step cannot do what it is asked for."""
 
     def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
         """Prove, by the schema and by bounded queries, what `apply` relies on; raises `StepError`.

@@ -26,6 +26,7 @@ class SplitByHash(Step):
     """
 
     name: ClassVar[str] = "split_by_hash"
+    keeps_types: ClassVar[bool] = True
     key: tuple[str, ...]
     shares: Mapping[str, float] = field(default_factory=lambda: {TRAIN: 0.8, "valid": 0.1, "test": 0.1})
     seed: int = 0

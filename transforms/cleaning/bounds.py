@@ -34,6 +34,7 @@ class CheckBounds(Step):
     """
 
     name: ClassVar[str] = "check_bounds"
+    keeps_types: ClassVar[bool] = True
     columns: Mapping[str, tuple[Decimal | None, Decimal | None]]
     action: Action = "reject"
     marked_by: str = "check_bounds"
@@ -202,6 +203,7 @@ class RejectRows(Step):
     """
 
     name: ClassVar[str] = "reject_rows"
+    keeps_types: ClassVar[bool] = True
     where: str
     reason: str
     show: tuple[str, ...] = ()

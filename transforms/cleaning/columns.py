@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from transforms.cleaning.expressions import checked
 from transforms.parsing import Marks, parsed, within, without_ntz
 from transforms.rows import FILE, FILE_DATE, Rejection, change_cells, is_own, quoted, reject
-from transforms.step import Step, StepError, need, user_columns
+from transforms.step import Step, StepError, Types, need, user_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,9 @@ class Cast(Step):
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need(self.columns, have)
         return list(have)
+
+    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
+        return {**types, **self.columns}
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
         have = {f.name: f.dataType for f in df.schema.fields}
@@ -102,6 +105,9 @@ class Rename(Step):
         need(self.columns, have)
         return [self.columns.get(c, c) for c in have]
 
+    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
+        return {self.columns.get(column, column): kind for column, kind in types.items()}
+
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
         # All at once: Spark's own renaming goes one by one, and two names that change places would become one.
         return df.select(*(F.col(quoted(c)).alias(self.columns.get(c, c)) for c in df.columns))
@@ -118,6 +124,9 @@ class SelectColumns(Step):
         need(self.columns, have)
         return list(self.columns)
 
+    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
+        return {column: kind for column, kind in types.items() if column in self.columns}
+
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
         kept = [c for c in df.columns if is_own(c) and c not in (*self.columns, FILE, FILE_DATE)]
         return df.select(*(quoted(c) for c in (*self.columns, *kept)))
@@ -133,6 +142,9 @@ class DropColumns(Step):
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         need(self.columns, have)
         return [c for c in have if c not in self.columns]
+
+    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
+        return {column: kind for column, kind in types.items() if column not in self.columns}
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
         return df.select(*(quoted(c) for c in df.columns if c not in self.columns))
@@ -167,6 +179,9 @@ class Derive(Step):
                 checked(expression, have, times)
             except StepError as e:
                 raise StepError(f"{column}: {e}") from None
+
+    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
+        return {column: kind for column, kind in types.items() if column not in self.columns}
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
         return df.withColumns({c: F.expr(e) for c, e in self.columns.items()})

@@ -35,6 +35,7 @@ class DropDuplicates(Comparer):
     """
 
     name: ClassVar[str] = "drop_duplicates"
+    keeps_types: ClassVar[bool] = True
     state: ClassVar[str] = KEYS
     columns: tuple[str, ...]
     ignore: tuple[Ignored, ...] = ()

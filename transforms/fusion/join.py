@@ -1,15 +1,16 @@
 """Keyed joins with other tables of the pipeline."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
+from transforms.kinds import TIMES
 from transforms.rows import JOINED, JOINED_TYPE, ROW_ID, quoted
-from transforms.step import Step, StepError, nearest, need
+from transforms.step import Step, StepError, Types, nearest, need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +49,25 @@ class JoinTable(Step):
             raise StepError(f"the column '{min(taken)}' is there already; give the joined one another name")
         return [*have, *self.columns, self.matched]
 
+    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
+        theirs = tables.get(self.table, {})
+        joined = {new: theirs[there] for new, there in self.columns.items() if there in theirs}
+        return {**types, **joined, self.matched: "boolean"}
+
+    def check_types(self, types: Types, tables: Mapping[str, Types]) -> None:
+        other = tables.get(self.table, {})
+        for here, there in self.on.items():
+            mine, theirs = types.get(here), other.get(there)
+            if mine is not None and theirs is not None and not comparable(mine, theirs):
+                raise StepError(
+                    f"'{here}' is {mine.lower()} and '{there}' of table '{self.table}' is {theirs.lower()}: keys of "
+                    "different types would match by chance. Put a cast before"
+                )
+
     def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
         super().check(df, tables)
         other = tables[self.table]
-        for here, there in self.on.items():
-            mine, theirs = df.schema[here].dataType, other.schema[there].dataType
-            if not comparable(mine, theirs):
-                raise StepError(
-                    f"'{here}' is {mine.simpleString()} and '{there}' of table '{self.table}' is "
-                    f"{theirs.simpleString()}: keys of different types would match by chance. Put a cast before"
-                )
+        self.check_types(dict(df.dtypes), {self.table: dict(other.dtypes)})
         names = [f"_hg_k{i}" for i in range(len(self.on))]
         keys = other.select(*(F.col(quoted(c)).alias(n) for c, n in zip(self.on.values(), names, strict=True)))
         repeated = keys.dropna().groupBy(*names).agg(F.count(F.lit(1)).alias("_hg_rows")).where("_hg_rows > 1")
@@ -100,8 +110,16 @@ class JoinTable(Step):
         return F.concat(before, F.when(found, F.array(this)).otherwise(F.array().cast(JOINED_TYPE)))
 
 
-def comparable(mine: T.DataType, theirs: T.DataType) -> bool:
-    """Whether equal keys are equal values: one type, or two widths of whole numbers or of decimals."""
-    families = (T.IntegralType, T.DecimalType, T.StringType)
-    same_family = any(isinstance(mine, family) and isinstance(theirs, family) for family in families)
-    return same_family or mine.simpleString() == theirs.simpleString()
+def comparable(mine: str, theirs: str) -> bool:
+    """Whether equal keys of two types are equal values: one type, or two widths of whole numbers or of decimals."""
+    return family(mine) == family(theirs)
+
+
+def family(kind: str) -> str:
+    """A type of DDL without its width."""
+    plain = re.sub(r"\s+", "", kind.lower())
+    word = plain.split("(")[0]
+    whole = ("tinyint", "smallint", "int", "bigint", "byte", "short", "integer", "long")
+    names = dict.fromkeys(whole, "whole number") | {"varchar": "string", "char": "string", "real": "float"}
+    names |= dict.fromkeys(("decimal", "dec", "numeric"), "decimal") | dict.fromkeys(TIMES, "timestamp")
+    return names.get(word, plain)
