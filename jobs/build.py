@@ -49,6 +49,7 @@ from jobs.sources import (
 )
 from transforms.balancing.split import check_split, fitted
 from transforms.deduplication.exact import DropDuplicates
+from transforms.parsing import without_ntz
 from transforms.rows import (
     CONTENT,
     FILE,
@@ -374,6 +375,8 @@ class Builder:
         if left is not None:
             # A run that died left this behind: the same inputs, configuration and code.
             staging, rows_in, recorded = left["staging"], left["rows_in"], left["recorded"]
+            if space is not None:
+                space.warnings.extend(left["warnings"])
             if left["origins"] is not None:
                 self.origins[table] = Origins(**left["origins"])
             staged = spark.read.schema(T.StructType.fromJson(left["schema"])).parquet(staging)
@@ -396,9 +399,9 @@ class Builder:
             with self.progress.phase(table, "stage"):
                 try:
                     stage(df, staging)
-                except PySparkException:
+                except PySparkException as e:
                     # Perhaps a row rule raises on some row. If a step does, it does so again.
-                    if gate is None:
+                    if gate is None or source_failure(e) is not None:
                         raise
                     gate.without_masks()
                     df = plain
@@ -407,6 +410,7 @@ class Builder:
                     assert_unchanged(self.environment.landing, files)
                 recorded = space.recorded if space else {}
                 told = {"rows_in": rows_in, "staging": staging, "recorded": recorded, "schema": df.schema.jsonValue()}
+                told["warnings"] = space.warnings if space else []
                 origins = self.origins.get(table)
                 write_small(marker, told | {"origins": dataclasses.asdict(origins) if origins else None})
             staged = spark.read.schema(df.schema).parquet(staging)
@@ -600,20 +604,10 @@ def staged_before(marker: str) -> dict[str, Any] | None:
 
 def zoned(df: DataFrame) -> DataFrame:
     """The rows with every time without a zone, nested ones too, as a timestamp in the session's zone."""
-    kinds = {f.name: with_zone(f.dataType) for f in df.schema.fields}
+    kinds = {f.name: without_ntz(f.dataType) for f in df.schema.fields}
     return df.withColumns(
         {f.name: F.col(quoted(f.name)).cast(kinds[f.name]) for f in df.schema.fields if kinds[f.name] != f.dataType}
     )
-
-
-def with_zone(kind: T.DataType) -> T.DataType:
-    if isinstance(kind, T.StructType):
-        return T.StructType([T.StructField(f.name, with_zone(f.dataType), f.nullable) for f in kind.fields])
-    if isinstance(kind, T.ArrayType):
-        return T.ArrayType(with_zone(kind.elementType), kind.containsNull)
-    if isinstance(kind, T.MapType):
-        return T.MapType(with_zone(kind.keyType), with_zone(kind.valueType), kind.valueContainsNull)
-    return T.TimestampType() if isinstance(kind, T.TimestampNTZType) else kind
 
 
 def count_staged(staged: DataFrame, quarantined: Any, rows_in: int) -> Counts:
