@@ -24,6 +24,7 @@ from transforms.parsing import without_ntz
 from transforms.rows import FILE, content_key, is_own, quoted
 from transforms.step import nearest
 
+UNBOUNDED = T.DecimalType(38, 18)  # what Spark takes a number without precision and scale for
 DRIVERS = {"jdbc:postgresql:": "org.postgresql.Driver"}  # that headgate brings; others come by `spark.jars`
 
 
@@ -57,8 +58,7 @@ def pull(
     name = source_name(source)
     try:
         if isinstance(source, JdbcSource):
-            asked = ask_jdbc(spark, source, after)
-            schema = asked.schema
+            asked, schema = ask_jdbc(spark, source, after)
         else:
             asked, schema = ask(spark, source, code, after), schema_of(source)
         for option, columns in (("watermark", [source.watermark] if source.watermark else []), ("key", source.key)):
@@ -80,7 +80,8 @@ def pull(
         raise InputMissing(f"{name}: {told(e)}") from e
     stored = spark.read.schema(asked.schema).parquet(to)
     rows = numbered(stored, source.key)
-    rows = rows if isinstance(source, JdbcSource) else typed(rows, schema, source)
+    texts = T.StructType([f for f in schema if asked.schema[f.name].dataType != f.dataType])
+    rows = typed(rows, texts, source) if texts.fields else rows
     content = content_key(stored, [c for c in stored.columns if c != FILE])
     highest = F.max(quoted(source.watermark)).cast("string") if source.watermark else F.lit(None).cast("string")
     sums = stored.agg(F.count("*").alias("n"), F.sum(F.xxhash64(content).cast("decimal(38,0)")).alias("h")).first()
@@ -110,8 +111,11 @@ def told(error: Exception) -> str:
     return (cause[1] or cause[2]) if cause else text.splitlines()[0]
 
 
-def ask_jdbc(spark: SparkSession, source: JdbcSource, after: str | None) -> DataFrame:
-    """Rows of a database whose watermark is `after` or higher, in parts where the source says by what to part them."""
+def ask_jdbc(spark: SparkSession, source: JdbcSource, after: str | None) -> tuple[DataFrame, T.StructType]:
+    """Rows of a database whose watermark is `after` or higher, in parts where the source says by what to part them.
+
+    Numbers without a scale of their own come as text, since Spark would round them; the schema says what they are.
+    """
     options = {"url": source.url, "fetchsize": str(source.fetch_size)}
     driver = source.driver or next((d for prefix, d in DRIVERS.items() if source.url.startswith(prefix)), None)
     if driver:
@@ -126,7 +130,20 @@ def ask_jdbc(spark: SparkSession, source: JdbcSource, after: str | None) -> Data
         dialects = spark.sparkContext._jvm.org.apache.spark.sql.jdbc.JdbcDialects
         quote = dialects.get(source.url).quoteIdentifier
         relation = ".".join(quote(part) for part in str(source.table).split("."))
-    rows = newer(spark.read.format("jdbc").options(**options).option("dbtable", relation).load(), source, after)
+    rows = spark.read.format("jdbc").options(**options).option("dbtable", relation).load()
+    schema = T.StructType([T.StructField(f.name, without_ntz(f.dataType)) for f in rows.schema])
+    clock = next((f.name for f in rows.schema if f.metadata.get("logical_time_type")), None)
+    if clock is not None:
+        raise InputMissing(
+            f"{source_name(source)}: its column '{clock}' is a time of day, which no table can hold; make it a text by "
+            "source.query"
+        )
+    apart = (source.watermark, source.partition_by)
+    exact = [f.name for f in schema if f.dataType == UNBOUNDED and f.name not in apart]
+    if exact:
+        options["customSchema"] = ", ".join(f"{quoted(c)} STRING" for c in exact)
+        rows = spark.read.format("jdbc").options(**options).option("dbtable", relation).load()
+    rows = newer(rows, source, after)
     if source.partition_by:
         if source.partition_by not in rows.columns:
             hint = nearest(source.partition_by, rows.columns)
@@ -142,8 +159,8 @@ def ask_jdbc(spark: SparkSession, source: JdbcSource, after: str | None) -> Data
             }
             reader = spark.read.format("jdbc").options(**options, **parts).option("dbtable", relation)
             rows = newer(reader.load(), source, after)
-    kinds = {f.name: without_ntz(f.dataType) for f in rows.schema}
-    return rows.select(*(F.col(quoted(n)).cast(kind).alias(n) for n, kind in kinds.items()))
+    kinds = {f.name: T.StringType() if f.name in exact else f.dataType for f in schema}
+    return rows.select(*(F.col(quoted(n)).cast(kind).alias(n) for n, kind in kinds.items())), schema
 
 
 def newer(rows: DataFrame, source: JdbcSource, after: str | None) -> DataFrame:

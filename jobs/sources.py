@@ -157,15 +157,8 @@ def fingerprint(spark: SparkSession, landing: str, source: FileSource, listed: I
     by_path = {f.path: f for f in listed}
     if not by_path:
         return []
-    common = {
-        "root": absolute(landing),
-        "format": source.format,
-        "encoding": source.encoding,
-        "line_end": source.line_end,
-        "max_line_bytes": source.max_line_bytes,
-        "dialect": asdict(dialect_of(source)),
-        "schema": text_schema(schema_of(source)).json() if source.format == "jsonl" else None,
-    }
+    schema = text_schema(schema_of(source)).json() if source.format == "jsonl" else None
+    common = {**how_written(landing, source), "schema": schema}
     requests = spread(spark, [json.dumps({**common, "path": p}) for p in by_path])
     seen = []
     for facts in (json.loads(row["found"]) for row in requests.mapInArrow(inspect, "found string").collect()):
@@ -187,8 +180,16 @@ def spread(spark: SparkSession, requests: Sequence[str]) -> DataFrame:
     return frame_of(spark, [(r,) for r in requests], "request string").repartition(max(tasks, 1))
 
 
-def dialect_of(source: FileSource) -> Dialect:
-    return Dialect(source.delimiter, source.quote, source.escape, source.null_value)
+def how_written(landing: str, source: FileSource) -> dict[str, Any]:
+    """Where files lie and how they are written: what every request to a reader says."""
+    return {
+        "root": absolute(landing),
+        "format": source.format,
+        "encoding": source.encoding,
+        "line_end": source.line_end,
+        "max_line_bytes": source.max_line_bytes,
+        "dialect": asdict(Dialect(source.delimiter, source.quote, source.escape, source.null_value)),
+    }
 
 
 def schema_of(source: Any) -> T.StructType:
@@ -363,15 +364,7 @@ def file_rows(
 ) -> DataFrame:
     """What the readers give: cells (of text formats as text), then `PLACES`."""
     read_as = text_schema(schema) if source.format in TEXT else schema
-    common = {
-        "root": absolute(landing),
-        "format": source.format,
-        "encoding": source.encoding,
-        "line_end": source.line_end,
-        "max_line_bytes": source.max_line_bytes,
-        "dialect": asdict(dialect_of(source)),
-        "schema": read_as.json(),
-    }
+    common = {**how_written(landing, source), "schema": read_as.json()}
     requests = []
     for file in files:
         parts = file.parts if file.parts is not None else ((0, 1),)

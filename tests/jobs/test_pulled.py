@@ -138,6 +138,20 @@ def test_a_table_is_read_in_parts_and_then_only_what_is_new(spark, postgres, ord
     assert files["jdbc:Shop.Orders"]["watermark"] == "2024-02-12 01:00:00"
 
 
+def test_numbers_of_a_database_are_exact_and_times_of_day_refused(spark, postgres, orders, tmp_path):
+    query = (
+        "select 1 as id, 1.000000000000000001::numeric as v union all select 2, 0.1234567890123456789::numeric "
+        "union all select 3, null"
+    )
+    file = pipeline(tmp_path, f'{orders}query: "{query}", key: [id]')
+    (told,) = run_pipeline(spark, tmp_path, file).tables
+    assert [(i, str(v)) for i, v in rows(tmp_path)] == [(1, "1.000000000000000001"), (3, "None")]
+    assert told["rejected"] == {"ingest: v is not decimal(38,18)": 1}
+    file = pipeline(tmp_path, f"""{orders}query: "select 1 as id, '12:30'::time as v", key: [id]""")
+    with pytest.raises(InputMissing, match="'v' is a time of day"):
+        run_pipeline(spark, tmp_path, file)
+
+
 def test_rows_without_a_key_are_appended_once(spark, postgres, orders, tmp_path):
     file = pipeline(tmp_path, orders + "table: Shop.Orders, watermark: at, look_back: 1 day")
     run_pipeline(spark, tmp_path, file)
