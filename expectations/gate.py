@@ -613,7 +613,7 @@ def check_regexes(spark: SparkSession, suite: Suite) -> None:
                 spark.sql("SELECT 1").select(*tried).collect()  # folded while it is planned: no job
             except Exception as e:
                 told = str(e).strip().splitlines()[0]
-                raise SuiteError(f"{rule.where}: not a regular expression of Java: {told}") from None
+                raise SuiteError(f"{rule.where}: not a regular expression of Java: {told}") from e
 
 
 def as_text(value: Column) -> Column:

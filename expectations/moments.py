@@ -29,8 +29,8 @@ def micros_of(text: str) -> int:
         raise wrong
     try:
         moment = datetime.fromisoformat(f"{found['day']}T{found['time'] or '00:00'}")
-    except ValueError:
-        raise wrong from None
+    except ValueError as e:
+        raise wrong from e
     micros = (moment - EPOCH) // timedelta(microseconds=1)
     micros += -(-int((found["fraction"] or "0").ljust(9, "0")) // 1000)
     if found["offset"] and found["offset"] != "Z":

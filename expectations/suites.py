@@ -221,9 +221,9 @@ def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
             if isinstance(given, str) and any("datetime" in m for m in messages):
                 said[place] = [f"{given!r} is neither a number nor a day or moment such as 2013-01-31T12:00:00Z"]
         reasons = "; ".join(place + " or ".join(dict.fromkeys(messages)) for place, messages in said.items())
-        raise SuiteError(f"{rule.where}: {rule.type}: {reasons}") from None
+        raise SuiteError(f"{rule.where}: {rule.type}: {reasons}") from e
     except (SuiteParameterError, TypeError, ValueError, KeyError, AttributeError) as e:
-        raise SuiteError(f"{rule.where}: {rule.type}: {e}") from None
+        raise SuiteError(f"{rule.where}: {rule.type}: {e}") from e
 
 
 def plainly(message: str) -> str:

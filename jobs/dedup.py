@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.config import FileSource, Pipeline, Yaml, check_pipeline, ddl_columns
+from jobs.config import DATE_PLACE, FileSource, Pipeline, Yaml, check_pipeline, ddl_columns
 from jobs.errors import InputMissing, UsageError
 from jobs.inspection import inspect_file
 from jobs.lake import TABLE_NAME, Lake
@@ -144,6 +144,8 @@ def source_of(
             raise InputMissing(f"{path}: no file in it ends in one of {', '.join(FORMATS)}")
     else:
         files = [path]
+        if "*" in path.name or DATE_PLACE in path.name:
+            raise UsageError(f"{path}: '*' and '{DATE_PLACE}' in a name stand for others; rename the file")
     kinds = {kind_of(p) for p in files}
     if None in kinds:
         raise UsageError(f"{path}: the file ends in none of {', '.join(FORMATS)}")

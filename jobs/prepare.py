@@ -72,7 +72,7 @@ def prepare(start: Callable[..., Any], end: Callable[[Any], None]) -> Path | Non
         fresh.touch()
         fresh.unlink()
     except OSError as e:
-        raise HeadgateError(f"{place.parent}: the archive of classes cannot be written here: {e.strerror}") from None
+        raise HeadgateError(f"{place.parent}: the archive of classes cannot be written here: {e.strerror}") from e
     quiet = "-Xlog:disable -Xlog:all=error:stderr"
     spark = start({"spark.driver.extraJavaOptions": f'"-XX:ArchiveClassesAtExit={fresh}" {quiet}'}, reads=0)
     try:

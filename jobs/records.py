@@ -111,7 +111,7 @@ def function_reader(code: str, path: str, function: str, after: str | None) -> t
                     raise TypeError(f"a record is a dict, not {type(record).__name__}")
                 yield json.dumps(with_text_keys(record), default=as_json), ""
         except Exception as e:
-            raise SourceFailed(f"{function} raised {type(e).__name__}: {e}") from None
+            raise SourceFailed(f"{function} raised {type(e).__name__}: {e}") from e
 
     return reader_of("headgate_python", records)
 

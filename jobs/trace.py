@@ -33,8 +33,8 @@ def ids_of(lake: Lake, table: str, key: Mapping[str, str]) -> list[str]:
             raise UsageError(f"--key: table '{table}' has no column '{column}'{nearest(column, rows.schema.names)}")
         try:
             value = pa.scalar(text).cast(rows.schema.field(column).type)
-        except pa.ArrowException:
-            raise UsageError(f"--key: '{text}' is no {rows.schema.field(column).type}, the type of {column}") from None
+        except pa.ArrowException as e:
+            raise UsageError(f"--key: '{text}' is no {rows.schema.field(column).type}, the type of {column}") from e
         same = pc.field(column) == value
         condition = same if condition is None else condition & same
     found = rows.scanner(columns=[ROW_ID], filter=condition).head(20)

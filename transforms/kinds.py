@@ -152,8 +152,8 @@ def key_texts(values: Iterable[str], kind: str, what: str) -> Mapping[str, Colum
         if kind in FLOATS:
             try:
                 float(value)
-            except ValueError:
-                raise StepError(f"'{what}' is {kind}, which does not hold '{value}'") from None
+            except ValueError as e:
+                raise StepError(f"'{what}' is {kind}, which does not hold '{value}'") from e
             texts[value] = as_text(F.lit(value).cast(kind), kind)
         elif scale_of(kind) is not None or kind in ("boolean", "date"):
             texts[value] = as_text(constant(value, kind, what), kind)

@@ -178,7 +178,7 @@ class Derive(Step):
             try:
                 checked(expression, have, times)
             except StepError as e:
-                raise StepError(f"{column}: {e}") from None
+                raise StepError(f"{column}: {e}") from e
 
     def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
         return {column: kind for column, kind in types.items() if column not in self.columns}

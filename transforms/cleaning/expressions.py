@@ -80,9 +80,9 @@ def checked(expression: str, have: Sequence[str] | None, times: Collection[str] 
         tokens = sqlglot.tokenize(expression, dialect="spark")
         trees = sqlglot.parse(expression, dialect="spark")
     except SqlglotError as e:
-        raise StepError(f"'{expression}' cannot be read: {place_of(e)}") from None
-    except RecursionError:
-        raise StepError(f"'{expression[:80]}…' is nested too deeply") from None
+        raise StepError(f"'{expression}' cannot be read: {place_of(e)}") from e
+    except RecursionError as e:
+        raise StepError(f"'{expression[:80]}…' is nested too deeply") from e
     if len(trees) != 1 or not isinstance(trees[0], exp.Condition | exp.Interval):
         raise StepError(f"'{expression}' is not one expression over the columns of a row")
     tree = trees[0]

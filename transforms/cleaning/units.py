@@ -57,7 +57,7 @@ def factor_and_offset(change: UnitChange) -> tuple[float, float]:
             float(registry.Quantity(x, change.from_unit).to(change.to_unit).magnitude) for x in (0.0, 1.0, 100.0)
         )
     except (pint.errors.PintError, AttributeError) as e:
-        raise StepError(f"cannot convert '{change.from_unit}' to '{change.to_unit}': {e}") from None
+        raise StepError(f"cannot convert '{change.from_unit}' to '{change.to_unit}': {e}") from e
     factor = (hundred - zero) / 100.0
     if abs((one - zero) - factor) > 1e-9 * max(1.0, abs(factor)):
         raise StepError(f"'{change.from_unit}' to '{change.to_unit}' is not a factor and an offset")

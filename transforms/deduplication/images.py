@@ -62,8 +62,8 @@ class DropNearImages(NearComparer):
             raise StepError(f"distance: {self.distance} is not within 0 and 20")
         try:
             import imagehash  # noqa: F401
-        except ImportError:
-            raise StepError("the library ImageHash is missing: pip install 'headgate[images]'") from None
+        except ImportError as e:
+            raise StepError("the library ImageHash is missing: pip install 'headgate[images]'") from e
         return self.names_of_marks(have)
 
     @property

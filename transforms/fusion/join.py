@@ -43,7 +43,7 @@ class JoinTable(Step):
         try:
             need([*self.on.values(), *self.columns.values()], tables[self.table])
         except StepError as e:
-            raise StepError(f"table '{self.table}': {e}") from None
+            raise StepError(f"table '{self.table}': {e}") from e
         taken = {c.lower() for c in have} & {c.lower() for c in (*self.columns, self.matched)}
         if taken:
             raise StepError(f"the column '{min(taken)}' is there already; give the joined one another name")
