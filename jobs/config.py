@@ -225,6 +225,7 @@ class Publish(Model):
 
     mode: Literal["replace", "increment", "append", "merge"] = pydantic.Field(
         default="replace",
+        json_schema_extra={"enum": ["replace", "increment", "merge"]},  # sources alone append
         description="increment: where the table that it starts from only gained rows, these alone are built and added",
     )
     key: tuple[str, ...] = pydantic.Field(
