@@ -276,19 +276,20 @@ class Lake:
 
         Those of a `build` are written once, by however many runs at once or after one that died.
         """
-        application = f"headgate:{rows[0]['table']}:{build}" if build and rows else ""
+        if not rows:
+            return
+        application = f"headgate:{rows[0]['table']}:{build}" if build else ""
         once = CommitProperties(app_transactions=[Transaction(application, 1)]) if application else None
         data = pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
         self.write_format()
         for last in (*[False] * 9, True):
             try:
-                if rows:
-                    # Created first: of two that create it with their rows, the second would not see the first's build.
-                    delta = self.open(table) or DeltaTable.create(self.path(table), data.schema, mode="ignore")
-                    if application and delta.transaction_version(application) is not None:
-                        return
-                    write_deltalake(delta, data, mode="append", schema_mode="merge", commit_properties=once)
-                    compact_now_and_then(delta)
+                # Created first: of two that create it with their rows, the second would not see the first's build.
+                delta = self.open(table) or DeltaTable.create(self.path(table), data.schema, mode="ignore")
+                if application and delta.transaction_version(application) is not None:
+                    return
+                write_deltalake(delta, data, mode="append", schema_mode="merge", commit_properties=once)
+                compact_now_and_then(delta)
                 return
             except Exception as e:  # two runs that create the table at once: the slower appends to it
                 if last or not is_conflict(e):
