@@ -221,7 +221,8 @@ class Builder:
             return None
 
         how = Publish(mode="append")
-        replaced = tuple(changed) if plan.base >= 0 else ()
+        # A commit that replaces rows may hold none of other files: those that are new have none to be replaced.
+        replaced = tuple(f.path for f in taken) if changed and plan.base >= 0 else ()
         return Taken(taken, lambda: self.landed_rows(plan.table, taken, before_all), how, replaced)
 
     def pulled(self, plan: TablePlan, source: Pulled) -> Taken | None:
@@ -235,12 +236,11 @@ class Builder:
         columns = found.schema.names
         rows = rows.select(*(F.col(quoted(c)) for c in columns), ROW_ID, FILE, day, REJECTED)
         whole = source.watermark is None
-        if whole and before.get("sha256") == found.sha256:
-            rows = rows.limit(0)
-        elif not whole and plan.base >= 0:
+        if not whole and plan.base >= 0:
             rows = not_yet_in(rows, self.read(table, plan.base), source, columns)
         count = rows.count()
-        if not count and plan.base >= 0:
+        nothing_new = before.get("sha256") == found.sha256 if whole else not count
+        if nothing_new and plan.base >= 0:
             remove(scratch)
             return None
         landed = Landed(

@@ -141,8 +141,8 @@ class Pulled(Model):
     on_missing_key: OnMissingKey = ON_MISSING_KEY
     watermark: str | None = pydantic.Field(
         default=None,
-        description="Column that grows with every change (a time or a number): only rows beyond its highest value so "
-        "far are asked for. Without it, every night takes the whole and replaces the table where it differs",
+        description="Column that grows with every change (a time or a number): only rows at or beyond its highest "
+        "value so far are asked for. Without it, every night takes the whole and replaces the table where it differs",
     )
     look_back: str = pydantic.Field(
         default="0", description="How far below the highest watermark to ask again, for rows that came late: '2 days'"
@@ -216,7 +216,6 @@ class PythonSource(Pulled):
 CHARSETS = ("utf-8", "utf-16", "latin-1", "cp1252", "iso-8859-15", "gb18030", "big5", "shift_jis", "euc-kr", "koi8-r")
 SOURCE_KINDS = ("csv", "jsonl", "parquet", "avro", "delta", "jdbc", "http", "python")
 SECRET_PLACES = {"user", "password", "headers", "params", "secrets", "url"}
-PULLED = (JdbcSource, HttpSource, PythonSource)
 Source = Annotated[FileSource | JdbcSource | HttpSource | PythonSource, pydantic.Field(discriminator="format")]
 
 
@@ -825,10 +824,11 @@ def check_rules(table: str, suite: Suite | None, have: Sequence[str] | None) -> 
 
 def ddl_columns(ddl: str, where: str) -> list[tuple[str, str]]:
     """(name, type) of each column of a Spark DDL text such as 'id BIGINT, tags ARRAY<STRING>'."""
-    parts, depth, start, inside_name = [], 0, 0, False
+    parts, depth, start, inside = [], 0, 0, ""  # inside: the quote of a name or a comment that is open
     for i, char in enumerate(ddl):
-        inside_name ^= char == "`"
-        if inside_name:
+        if char in "`'" and inside in ("", char):
+            inside = "" if inside else char
+        if inside:
             continue
         depth += (char in "<(") - (char in ">)")
         if char == "," and depth == 0:
@@ -840,7 +840,8 @@ def ddl_columns(ddl: str, where: str) -> list[tuple[str, str]]:
         if not match:
             raise UsageError(f"{where}: '{part.strip()}' is not 'name TYPE'")
         name = match[1]
-        columns.append((name[1:-1].replace("``", "`") if name.startswith("`") else name, match[2]))
+        kind = re.sub(r"(?is)(\s+NOT\s+NULL|\s+COMMENT\s+'(?:[^'\\]|\\.)*')+$", "", match[2])
+        columns.append((name[1:-1].replace("``", "`") if name.startswith("`") else name, kind))
     names = [n.lower() for n, _ in columns]
     repeated = [n for n in names if names.count(n) > 1]
     if repeated:

@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.config import DATE_PLACE, FileSource, Pipeline, Yaml, check_pipeline, ddl_columns
+from jobs.documents import Malformed, loaded
 from jobs.errors import InputMissing, UsageError
 from jobs.inspection import inspect_file
 from jobs.lake import TABLE_NAME, Lake
@@ -280,12 +280,10 @@ def members_of(files: Sequence[Path], wanted: set[str]) -> list[str]:
     seen = 0
     for line in itertools.chain.from_iterable(map(lines_of, files)):
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            names |= dict.fromkeys(record)
+            names |= dict.fromkeys(loaded(line))
             seen += 1
+        except Malformed:
+            continue
         if seen >= SAMPLE and wanted <= set(names):
             break
     if not names:

@@ -99,10 +99,11 @@ def patterns(dialect: Dialect) -> tuple[re.Pattern[bytes], ...]:
     bare = re.compile(rb"[^" + d + rb"\n]*")
     if not q:
         return bare, bare, bare
-    inner = rb"(?:[^" + q + rb"]|" + q + q + rb")*"
+    inner = rb"[^" + q + rb"]*(?:" + q + q + rb"[^" + q + rb"]*)*"  # unrolled: a repeated choice costs memory
     if dialect.escape and dialect.escape != dialect.quote:
         e = re.escape(dialect.escape.encode())
-        inner = rb"(?:[^" + q + e + rb"]|" + e + rb".|" + q + q + rb")*"
+        plain = rb"[^" + q + e + rb"]*"
+        inner = plain + rb"(?:(?:" + e + rb".|" + q + q + rb")" + plain + rb")*"
     whole = re.compile(q + rb"(" + inner + rb")" + q + rb"(?=" + d + rb"|\r?\n|\r?\Z)", re.DOTALL)
     return whole, re.compile(q + inner, re.DOTALL), bare
 
@@ -199,16 +200,16 @@ def is_packed(path: str) -> bool:
     return path.endswith((".gz", ".bz2", ".zst"))
 
 
-def utf8_blocks(stream: BinaryIO, encoding: str, line_end: str) -> Iterator[tuple[bytes, bytes]]:
+def utf8_blocks(stream: BinaryIO, encoding: str, line_end: str, begins: bool = True) -> Iterator[tuple[bytes, bytes]]:
     """The text of a stream in blocks of UTF-8, its line ends as the others expect them, beside the bytes read for it.
 
-    A byte order mark is left out. Raises `UnicodeDecodeError` where the bytes are not of the encoding; of UTF-8 the
-    caller sees to that. Ends with an empty block.
+    Where a file begins, its byte order mark is left out. Raises `UnicodeDecodeError` where the bytes are not of the
+    encoding; of UTF-8 the caller sees to that. Ends with an empty block.
     """
     plain = is_utf8(encoding)
     decoder = codecs.getincrementaldecoder(encoding)()
     ends = line_end not in ("auto", "\n", "\r\n")
-    first = True
+    first = begins
     while True:
         block = stream.read(BLOCK)
         text = block if plain else decoder.decode(block, final=not block).encode("utf-8", "surrogatepass")

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import types as T
 
-DEEPEST = 200  # levels of nesting of a record
+DEEPEST = 200  # brackets that may be open at once in a record
 
 
 class Malformed(ValueError):
@@ -21,6 +21,20 @@ class Malformed(ValueError):
 
 class Number(str):
     """A number of JSON, as it is written."""
+
+
+class Members(dict[str, Any]):
+    """The members of an object, some of which stand twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+
+
+def as_written(text: bytes) -> Any:
+    """Return JSON with its numbers and its repeated members as `written` gives them back; raises `ValueError`."""
+    twice = lambda pairs: dict(pairs) if len(dict(pairs)) == len(pairs) else Members(pairs)  # noqa: E731
+    return json.loads(text, parse_float=Number, parse_int=Number, parse_constant=Number, object_pairs_hook=twice)
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -41,12 +55,25 @@ def loaded(text: str) -> dict[str, Any]:
         raise Malformed(f"not JSON: {e}") from e
     if not isinstance(record, dict) or not record:
         raise Malformed("not an object with members")
+    if text.count("{") + text.count("[") > DEEPEST and depth(record) > DEEPEST:
+        raise Malformed(f"nested more than {DEEPEST} levels deep")
     if "\\ud" in text.lower():
         try:
             json.dumps(record, ensure_ascii=False).encode()
         except UnicodeEncodeError as e:
             raise Malformed("half of a surrogate pair, which is no character") from e
     return record
+
+
+def depth(value: Any) -> int:
+    """How many objects and arrays lie within each other, without recursion."""
+    deepest, waiting = 0, [(value, 1)]
+    while waiting:
+        one, level = waiting.pop()
+        if isinstance(one, dict | list):
+            deepest = max(deepest, level)
+            waiting += [(v, level + 1) for v in (one.values() if isinstance(one, dict) else one)]
+    return deepest
 
 
 def cells(record: dict[str, Any], columns: T.StructType) -> list[Any]:
@@ -80,7 +107,8 @@ def shaped(value: Any, kind: T.DataType, place: str) -> Any:
 def written(value: Any) -> str:
     """A value as JSON, its numbers as they were written."""
     if isinstance(value, dict):
-        inside = ", ".join(f"{json.dumps(k, ensure_ascii=False)}: {written(v)}" for k, v in value.items())
+        members = value.pairs if isinstance(value, Members) else value.items()
+        inside = ", ".join(f"{json.dumps(k, ensure_ascii=False)}: {written(v)}" for k, v in members)
         return f"{{{inside}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(written, value))}]"

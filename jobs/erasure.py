@@ -15,6 +15,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -28,7 +29,7 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from pyarrow import fs
 from pyspark.sql import SparkSession
 
-from jobs.deltalog import LOG, commits, file_system, paths_of, stored_files
+from jobs.deltalog import LOG, commits, file_system, history, paths_of, stored_files
 from jobs.diff import parquet_format, quoted
 from jobs.errors import HeadgateError, UsageError
 from jobs.increments import index_of
@@ -149,9 +150,9 @@ def matching(lake: Lake, table: str, where: str | None, keys: Path | None) -> se
         listed = read_keys(keys, schema, table)
         connection.register("_hg_keys", listed)
         on = " and ".join(f"_hg_t.{quoted(c)} = _hg_k.{quoted(c)}" for c in listed.column_names)
-        query = f'select distinct _hg_t.{ROW_ID} as i from "{table}" _hg_t join _hg_keys _hg_k on {on}'
+        query = f'select distinct _hg_t.{ROW_ID} as _hg_i from "{table}" _hg_t join _hg_keys _hg_k on {on}'
     else:
-        query = f'select distinct {ROW_ID} as i from "{table}" where ({where})'
+        query = f'select distinct {ROW_ID} as _hg_i from "{table}" where ({where})'
     connection.execute("SET enable_external_access = false")
     try:
         statements = connection.extract_statements(query)
@@ -555,11 +556,13 @@ def scrub(lake: Lake, tables: Iterable[str]) -> None:
 
 def replace_whole(lake: Lake, table: str, change: Callable[[pa.Table], pa.Table | None]) -> None:
     """Change the rows of a small system table, which keeps no history: nothing of the versions before is left."""
+    named: frozenset[str] = frozenset()
     for _ in range(20):
         delta = lake.open(table)
         changed = change(delta.to_pyarrow_table()) if delta else None
         if delta is None or changed is None:
             return
+        named = frozenset().union(*history(lake.path(table)).files.values())
         try:
             properties = CommitProperties(max_commit_retries=0)
             write_deltalake(delta, changed, mode="overwrite", commit_properties=properties)
@@ -579,8 +582,9 @@ def replace_whole(lake: Lake, table: str, change: Callable[[pa.Table], pa.Table 
         if number.isdigit() and int(number) < delta.version():
             files.delete_file(info.path)
     needed = set(map(unquote, paths_of(delta)))
-    for path in stored_files(lake.path(table)):
-        if path not in needed:
+    settled = now() - timedelta(hours=1)  # a younger file that no version names may be of a run about to commit it
+    for path, info in stored_files(lake.path(table)).items():
+        if path not in needed and (path in named or (info.mtime and info.mtime.astimezone(timezone.utc) < settled)):
             remove_file(files, f"{base}/{path}")
 
 

@@ -22,6 +22,7 @@ from pyspark.sql import types as T
 
 from jobs.dialect import BLOCK, LINE, Dialect, is_blank, is_packed, is_utf8, one_by_one, records, unpacked, utf8_blocks
 from jobs.documents import Malformed, loaded, unexpected
+from transforms.parsing import ddl_of
 
 TEXT = ("csv", "jsonl")
 DAMAGED = (EOFError, zlib.error, OSError, pa.ArrowException)
@@ -69,9 +70,13 @@ def inspect_file(
             found |= {"sha256": raw.checksum.hexdigest(), "size": raw.size}
         if format == "parquet":
             found |= parquet_facts(files, f"{base}/{path}")
-    except OSError as e:
-        return found | {"why": str(e).splitlines()[0]}
+    except (OSError, Unreadable) as e:
+        return found | {"sha256": None, "why": first_line(e)}
     return found
+
+
+class Unreadable(Exception):
+    """The storage failed, whatever the file is like."""
 
 
 class Hashed(io.RawIOBase):
@@ -84,7 +89,10 @@ class Hashed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self.stream.read(len(buffer))
+        try:
+            data = self.stream.read(len(buffer))
+        except OSError as e:
+            raise Unreadable(first_line(e)) from e
         buffer[: len(data)] = data
         self.checksum.update(data)
         self.size += len(data)
@@ -139,7 +147,9 @@ class JsonLook:
 
     def __init__(self, schema: str) -> None:
         self.schema = T.StructType.fromJson(json.loads(schema))
+        self.known = set(self.schema.names)
         self.members: dict[str, str] = {}
+        self.more = 0  # members that the schema has not
         self.nested: str | None = None  # a member within another that the schema has not
         self.rest, self.offset, self.line = b"", 0, 1
         self.records, self.parts = 0, [[0, 1]]
@@ -155,8 +165,10 @@ class JsonLook:
                 record = loaded(line.decode("utf-8", "replace"))
             except Malformed:
                 continue
-            if len(self.members) < MOST_MEMBERS:
-                self.members |= dict.fromkeys(record, "")
+            for name in record.keys() - self.members.keys():
+                if name in self.known or self.more < MOST_MEMBERS:
+                    self.members[name] = ""
+                self.more += name not in self.known
             if self.nested is None:
                 known = {f.name: f.dataType for f in self.schema}
                 inside = (unexpected(v, known[n], f"{n}.") for n, v in record.items() if n in known)
@@ -171,6 +183,9 @@ class JsonLook:
         told = {"columns": self.members, "records": self.records, "parts": self.parts}
         if self.nested is not None:
             told |= problem(f"its records have a member '{self.nested}' that the schema lacks")
+        if self.more > MOST_MEMBERS:
+            told |= problem(f"its records have more than {MOST_MEMBERS:,} members that the schema lacks")
+        told["columns"] = dict(sorted(self.members.items()))
         return told
 
 
@@ -181,13 +196,13 @@ def inspect_text(
     offset, line, open_line = 0, 1, 0
     decoder = codecs.getincrementaldecoder("utf-8")()
     plain = is_utf8(encoding)
-    begun = False
+    begun, mark = False, 0
     blocks = utf8_blocks(unpacked(raw, path), encoding, line_end)
     while True:
         try:
             text, block = next(blocks)
             if not begun:
-                begun = True
+                begun, mark = True, len(codecs.BOM_UTF8) if plain and block.startswith(codecs.BOM_UTF8) else 0
                 if plain and block.startswith(UTF16):
                     return problem(f"it is UTF-16, by its first bytes; its source says encoding: {encoding}")
                 if block.startswith(GZIP):
@@ -202,6 +217,8 @@ def inspect_text(
                 else text.count(b"\n", 0, start)
             )
             return problem(f"line {line + before:,} is not {encoding} (at byte {offset + start:,}: {e.reason})")
+        except UnicodeError as e:
+            return problem(f"it is not {encoding} ({first_line(e)})")
         except DAMAGED as e:
             return problem(f"it is damaged or cut short after {offset:,} bytes of text ({e})")
         nul = text.find(b"\0")
@@ -222,6 +239,7 @@ def inspect_text(
     found = look.facts()
     if not plain or is_packed(path) or line_end not in ("auto", "\n", "\r\n"):
         found["parts"] = found["parts"][:1]  # offsets are those of the text, not of the stored bytes
+    found["parts"] = [found["parts"][0], *([at + mark, number] for at, number in found["parts"][1:])]
     return found
 
 
@@ -256,7 +274,7 @@ def first_line(error: BaseException) -> str:
 def spark_type(kind: pa.DataType) -> str:
     """The type that holds an Arrow type's values without loss, as DDL; a name in <> where there is none."""
     found = held_by(kind)
-    return found.simpleString() if found is not None else f"<{kind}>"
+    return ddl_of(found) if found is not None else f"<{kind}>"
 
 
 PLAIN_TYPES: dict[Any, T.DataType] = {
@@ -314,7 +332,7 @@ def avro_facts(raw: Hashed) -> dict[str, Any]:
         schema = blocks.writer_schema
         if not isinstance(schema, dict) or schema.get("type") != "record":
             return problem("its Avro schema is no record")
-        columns = {f["name"]: avro_type(f["type"]) for f in schema["fields"]}
+        columns = {f["name"]: avro_type(f["type"]) for f in fastavro.schema.expand_schema(schema)["fields"]}
         return {"columns": columns, "records": sum(block.num_records for block in blocks)}
     except Exception as e:  # what damaged bytes bring about is of many kinds
         return problem(f"it is no readable Avro file ({first_line(e)})")
@@ -334,7 +352,7 @@ AVRO_TYPES: dict[str, T.DataType] = {
 def avro_type(kind: Any) -> str:
     """The type of a field, as DDL; a name in <> where there is none."""
     found = held_by_avro(kind)
-    return found.simpleString() if found is not None else f"<{json.dumps(kind)[:100]}>"
+    return ddl_of(found) if found is not None else f"<{json.dumps(kind)[:100]}>"
 
 
 def held_by_avro(kind: Any) -> T.DataType | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -20,10 +20,11 @@ from jobs.errors import HeadgateError, InputMissing, UsageError, source_failure
 from jobs.readers import CORRUPT, PROBLEM, json_part
 from jobs.records import function_reader, pages_reader, request_of
 from jobs.sources import numbered, schema_of, text_schema, typed
-from transforms.parsing import without_ntz
+from transforms.parsing import within, without_ntz
 from transforms.rows import FILE, content_key, is_own, quoted
 from transforms.step import nearest
 
+MARKS = (T.NumericType, T.DateType, T.TimestampType)  # types of a watermark
 UNBOUNDED = T.DecimalType(38, 18)  # what Spark takes a number without precision and scale for
 DRIVERS = {"jdbc:postgresql:": "org.postgresql.Driver"}  # that headgate brings; others come by `spark.jars`
 
@@ -66,6 +67,11 @@ def pull(
                 if column not in schema.names:
                     hint = nearest(column, schema.names)
                     raise UsageError(f"{name}: {option}: there is no column '{column}'{hint}")
+        if source.watermark and not isinstance(kind_of(schema, source.watermark), MARKS):
+            kind = kind_of(schema, source.watermark).simpleString()
+            raise UsageError(
+                f"{name}: watermark: '{source.watermark}' is {kind}; a watermark is a number, a date or a time"
+            )
         own = next(filter(is_own, schema.names), None)
         if own is not None:
             raise InputMissing(f"{name}: its column '{own}' has a name that is headgate's own")
@@ -83,10 +89,22 @@ def pull(
     texts = T.StructType([f for f in schema if asked.schema[f.name].dataType != f.dataType])
     rows = typed(rows, texts, source) if texts.fields else rows
     content = content_key(stored, [c for c in stored.columns if c != FILE])
-    highest = F.max(quoted(source.watermark)).cast("string") if source.watermark else F.lit(None).cast("string")
+    mark = mark_of(schema, source.watermark) if source.watermark else F.lit(None)
     sums = stored.agg(F.count("*").alias("n"), F.sum(F.xxhash64(content).cast("decimal(38,0)")).alias("h")).first()
-    seen = rows.agg(highest.alias("w")).first()
+    seen = rows.agg(F.max(mark).cast("string").alias("w")).first()
     return Pull(rows, schema, f"{sums['n']} rows {sums['h']}", seen["w"])
+
+
+def kind_of(schema: T.StructType, column: str) -> T.DataType:
+    return schema[column].dataType
+
+
+def mark_of(schema: T.StructType, column: str) -> Column:
+    """A watermark, null where it is none that others could be higher than: NaN, an infinity, a day beyond 9999."""
+    value, kind = F.col(quoted(column)), kind_of(schema, column)
+    if isinstance(kind, T.DoubleType | T.FloatType):
+        return F.when(~F.isnan(value) & (F.abs(value) < F.lit(float("inf"))), value)
+    return within(value, kind.simpleString()) if isinstance(kind, T.DateType | T.TimestampType) else value
 
 
 def lowered(spark: SparkSession, source: JdbcSource | HttpSource | PythonSource, watermark: str) -> str:
@@ -181,17 +199,20 @@ def ask(spark: SparkSession, source: HttpSource | PythonSource, code: str | None
     texts = spark.read.format(reader.name()).load()
     schema = text_schema(schema_of(source))
     places = [T.StructField(n, T.StringType()) for n in (CORRUPT, PROBLEM, FILE)]
-    return texts.mapInArrow(records_as(schema, source_name(source)), T.StructType([*schema.fields, *places]))
+    strict = isinstance(source, PythonSource)  # what an API adds is said to be left out; one's own code is misspelt
+    return texts.mapInArrow(records_as(schema, source_name(source), strict), T.StructType([*schema.fields, *places]))
 
 
-def records_as(schema: T.StructType, name: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def records_as(
+    schema: T.StructType, name: str, strict: bool
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """For `mapInArrow`: JSON texts and their places to the columns of a schema, as text."""
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if batch.num_rows:
                 values, places = (column.to_pylist() for column in batch.columns)
-                columns, corrupt, problems, _ = json_part(values, schema, [])
+                columns, corrupt, problems, _ = json_part(values, schema, [], strict)
                 tail = [corrupt, problems, [f"{name}{place}" for place in places]]
                 arrays = [*columns, *(pa.array(t, pa.string()) for t in tail)]
                 yield pa.RecordBatch.from_arrays(arrays, [*schema.names, CORRUPT, PROBLEM, FILE])

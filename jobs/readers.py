@@ -78,7 +78,7 @@ def texts(files: fs.FileSystem, path: str, request: dict[str, Any]) -> Iterator[
     with files.open_input_file(path) as file:
         size = file.size()
         part = pa.BufferReader(b"") if size <= start else Slice(file, start, size if end is None else end)
-        for text, _ in utf8_blocks(part, encoding, request["line_end"]):
+        for text, _ in utf8_blocks(part, encoding, request["line_end"], begins=not start):
             yield text
 
 
@@ -207,13 +207,21 @@ def read_json(files: fs.FileSystem, path: str, schema: T.StructType, request: di
         rest = buffer[used:]
 
 
-def json_part(lines: Sequence[str], schema: T.StructType, numbers: Sequence[int]) -> Part:
-    """Records of JSON as columns of text; one that cannot be read has nulls and says why."""
+def json_part(lines: Sequence[str], schema: T.StructType, numbers: Sequence[int], strict: bool = False) -> Part:
+    """Records of JSON as columns of text; one that cannot be read has nulls and says why.
+
+    strict: a record with a member that is no column cannot be read.
+    """
+    known = set(schema.names)
     rows, corrupt, problems = [], [], []
     nothing = [None] * len(schema)
     for text in lines:
         try:
-            rows.append(cells(loaded(text), schema))
+            record = loaded(text)
+            more = next((n for n in record if n not in known), None) if strict else None
+            if more is not None:
+                raise Malformed(f"its member '{more}' is no column of the schema")
+            rows.append(cells(record, schema))
             corrupt.append(None)
             problems.append(None)
         except Malformed as e:
@@ -231,11 +239,12 @@ def json_part(lines: Sequence[str], schema: T.StructType, numbers: Sequence[int]
 def read_parquet(files: fs.FileSystem, path: str, schema: T.StructType, request: dict[str, Any]) -> Iterator[Part]:
     with files.open_input_file(path) as file:
         footer = pq.ParquetFile(file, coerce_int96_timestamp_unit="us")
-        group = request["start"]
+        group, last = request["start"], request["end"]
+        groups = list(range(group, footer.metadata.num_row_groups if last is None else last))
         at = sum(footer.metadata.row_group(i).num_rows for i in range(group))
         names = footer.schema_arrow.names
         wanted = [c for c in schema.names if c in names]
-        for batch in footer.iter_batches(ROWS, row_groups=[group], columns=wanted, use_threads=False):
+        for batch in footer.iter_batches(ROWS, row_groups=groups, columns=wanted, use_threads=False):
             columns = [
                 held(batch.column(wanted.index(f.name)), f, request["path"])
                 if f.name in wanted

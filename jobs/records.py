@@ -19,6 +19,7 @@ from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 from urllib3.util.retry import Retry
 
 from jobs.config import HttpSource, Paging, SecretReference
+from jobs.documents import as_written, written
 from jobs.errors import SourceFailed
 
 BATCH = 1000
@@ -134,10 +135,9 @@ def as_json(value: Any) -> Any:
         return value.decode()
     if hasattr(value, "tolist"):
         plain = value.tolist()
-        if not isinstance(plain, type(value)):
-            return plain if hasattr(value, "shape") and value.dtype.kind != "M" else str(value)
-    if hasattr(value, "_asdict"):
-        return value._asdict()
+        if plain is None or getattr(getattr(value, "dtype", None), "kind", "") not in "mM":
+            return plain
+        return value.astype(str).tolist() if value.shape else str(value)
     if type(value).__name__ == "NAType":
         return None
     raise TypeError(f"a cell of a record is a {type(value).__name__}, which has no form in JSON")
@@ -172,7 +172,7 @@ def pages(request: Request) -> Iterator[tuple[str, str]]:
         if not isinstance(records, list):
             raise SourceFailed(f"{place.strip()}: '{request.records}' is no list of records")
         for record in records:
-            yield json.dumps(record), place
+            yield written(record), place
         if paging is None:
             return
         if paging.by == "offset":
@@ -207,7 +207,7 @@ def get(session: requests.Session, request: Request, url: str, params: dict[str,
         why = f"{answer.status_code} {answer.reason}"
         raise SourceFailed(f"{place.strip()}: answered {why} after {1 + len(answer.raw.retries.history)} tries")
     try:
-        return answer.json(), answer.links.get("next", {}).get("url")
+        return as_written(answer.content), answer.links.get("next", {}).get("url")
     except ValueError:
         raise SourceFailed(f"{place.strip()}: the answer is not JSON") from None
 

@@ -27,7 +27,7 @@ from jobs.dialect import Dialect
 from jobs.errors import InputMissing
 from jobs.inspection import TEXT, inspect
 from jobs.readers import CORRUPT, LINE, PLACES, PROBLEM, read
-from transforms.parsing import DAYS, Marks, parsed, text_type, within, without_ntz
+from transforms.parsing import DAYS, Marks, ddl_of, parsed, text_type, within, without_ntz
 from transforms.rows import (
     FILE,
     FILE_DATE,
@@ -113,7 +113,7 @@ def list_files(landing: str, source: FileSource, as_of: date | None) -> Listed:
 
 
 def regex_of(path: str) -> str:
-    """A source's pattern as a regular expression that Python and Java read alike; its first group is the day."""
+    """A source's pattern as a regular expression; its first group is the day."""
     parts = re.split(r"(\{date\}|\*)", path)
     day, again = r"(\d{4}-\d{2}-\d{2})", r"\1"
     days = [i for i, part in enumerate(parts) if part == DATE_PLACE]
@@ -138,7 +138,7 @@ def list_delta(landing: str, source: FileSource) -> list[Landed]:
 def with_delta_facts(spark: SparkSession, landing: str, file: Landed) -> Landed:
     """A Delta source with its columns and how many rows it has, as its log tells."""
     rows = read_delta(spark, absolute(landing), file)
-    columns = {f.name: without_ntz(f.dataType).simpleString() for f in rows.schema.fields}
+    columns = {f.name: ddl_of(without_ntz(f.dataType)) for f in rows.schema.fields}
     return replace(file, columns=columns, records=rows.count())
 
 
@@ -212,7 +212,8 @@ def judged(source: FileSource, file: Landed, reference: Mapping[str, str] | None
     reference: the columns of the file taken up last, for a source without a schema.
     """
     problem, option = file.problem, "on_bad_file"
-    if problem is None and file.columns is not None and (file.size or source.format in ("parquet", "delta")):
+    empty = source.format in TEXT and not file.columns and not file.records
+    if problem is None and file.columns is not None and not empty:
         expected = columns_of_ddl(source.columns) if source.columns else reference
         problem = wrong_name(file.columns, expected or {}) or wrong_type(file.columns, expected or {})
         if problem is None and expected is not None:
@@ -226,7 +227,7 @@ def judged(source: FileSource, file: Landed, reference: Mapping[str, str] | None
 
 
 def columns_of_ddl(ddl: str) -> dict[str, str]:
-    return {f.name: without_ntz(f.dataType).simpleString() for f in T.StructType.fromDDL(ddl).fields}
+    return {f.name: ddl_of(without_ntz(f.dataType)) for f in T.StructType.fromDDL(ddl).fields}
 
 
 def wrong_name(found: Mapping[str, str], expected: Mapping[str, str]) -> str | None:
@@ -367,7 +368,9 @@ def file_rows(
     common = {**how_written(landing, source), "schema": read_as.json()}
     requests = []
     for file in files:
-        parts = file.parts if file.parts is not None else ((0, 1),)
+        if source.format in ("parquet", "avro") and not file.records:
+            continue  # there may be nothing in it that a reader could open
+        parts = file.parts or ((0, 1),)
         ends = [at for at, _ in parts[1:]] + [None]
         for (start, line), end in zip(parts, ends, strict=True):
             place = {
@@ -400,7 +403,7 @@ def numbered(rows: DataFrame, key: Sequence[str]) -> DataFrame:
     These are malformed records and those that lack a value of their key; they are shuffled by a hash of their content.
     """
     apart = lacks(key) | F.col(CORRUPT).isNotNull()
-    content = content_key(rows, [c for c in rows.columns if c != REJECTED])
+    content = content_key(rows, [c for c in rows.columns if c not in (REJECTED, FILE)])
     nth = F.row_number().over(W.partitionBy(F.md5(content)).orderBy(F.lit(1))).cast("bigint")
     others = rows.where(~apart).withColumn(LINE, F.lit(None).cast("bigint"))
     return others.unionByName(rows.where(apart).withColumn(LINE, nth))
@@ -456,7 +459,8 @@ def with_identity(rows: DataFrame, table: str, schema: T.StructType, source: Any
     if key and source.on_missing_key == "quarantine":
         marks.append(F.when(without, mark(NO_KEY, {"key": F.lit(", ".join(key))})))
     # With the content of two records also their places must be the same: there is nothing else to tell them apart by.
-    placed = row_id(rows, f"{table} by place", [*schema.names, CORRUPT, FILE, LINE])
+    place = [FILE, LINE] if isinstance(source, FileSource) else [LINE]  # a page of an answer is no place that lasts
+    placed = row_id(rows, f"{table} by place", [*schema.names, CORRUPT, *place])
     rejected = F.coalesce(*marks)
     identity = F.when(rejected.isNotNull() | without, placed).otherwise(row_id(rows, table, key or schema.names))
     rows = rows.withColumns({ROW_ID: identity, REJECTED: rejected})

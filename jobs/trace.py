@@ -170,7 +170,7 @@ def line_of(landing: str, row: Mapping[str, Any]) -> int | None:
     path = str(row[FILE])
     wanted = {k: v for k, v in row.items() if not is_own(k)}
     files, root = open_landing(landing)
-    kind = path.removesuffix(".gz").removesuffix(".bz2").rsplit(".", 1)[-1]
+    kind = path.removesuffix(".gz").removesuffix(".bz2").removesuffix(".zst").rsplit(".", 1)[-1]
     if kind not in ("csv", "jsonl", "json", "txt", "tsv"):
         return None
     try:
@@ -190,7 +190,7 @@ def json_records(text: Iterable[str]) -> Iterable[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(text, 1):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
             yield number, record

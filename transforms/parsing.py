@@ -11,6 +11,8 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from transforms.rows import quoted
+
 DAYS = ("0001-01-01", "9999-12-31")  # what every reader of the tables can hold
 LAST_MOMENT = f"{DAYS[1]} 23:59:59.999999"
 BOOLEANS = {True: ("true", "t", "yes", "y", "1"), False: ("false", "f", "no", "n", "0")}
@@ -137,6 +139,19 @@ def text_type(kind: T.DataType) -> T.DataType:
     if isinstance(kind, T.StructType):
         return T.StructType([T.StructField(f.name, text_type(f.dataType)) for f in kind])
     return T.StringType()
+
+
+def ddl_of(kind: T.DataType) -> str:
+    """Return a type as DDL that Spark reads back, whatever the names of its members."""
+    if isinstance(kind, T.ArrayType):
+        return f"array<{ddl_of(kind.elementType)}>"
+    if isinstance(kind, T.MapType):
+        return f"map<{ddl_of(kind.keyType)},{ddl_of(kind.valueType)}>"
+    if isinstance(kind, T.StructType):
+        plain = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+        names = [f.name if plain.fullmatch(f.name) else quoted(f.name) for f in kind]
+        return f"struct<{','.join(f'{n}:{ddl_of(f.dataType)}' for n, f in zip(names, kind, strict=True))}>"
+    return kind.simpleString()
 
 
 def without_ntz(kind: T.DataType) -> T.DataType:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from deltalake import DeltaTable
 
 from jobs import erasure, queries
@@ -180,26 +181,39 @@ def reasons(lake: Lake, table: str) -> list[str]:
     return sorted(e["reason"] for e in entries if e["table"] == table)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_right_value(spark, tmp_path, name):
+REFUSED = [name for name, case in CASES.items() if case.refused is not None]
+TAKEN_UP = [name for name in CASES if name not in REFUSED]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_right_is_refused(spark, tmp_path, name):
     folder, conf = name.split("/")
-    place, case = copied(folder, tmp_path), CASES[name]
-    if case.refused is not None:
-        with pytest.raises(HeadgateError, match=case.told) as e:
-            built(spark, place, conf)
-        assert e.value.exit_code == case.refused
-        assert "\n" not in str(e.value)
-        return
-    for options in case.before:
-        built(spark, place, conf, **options)
-    lake = built(spark, place, conf)
-    for table, wanted in case.tables.items():
-        found = rows_of(lake, table)
-        expected = sorted(wanted, key=repr)
-        assert len(found) == len(expected) and all(map(same, found, expected)), (table, found)
-        assert DeltaTable(lake.path(table)).protocol().min_reader_version == 1
-    for table, wanted in case.rejected.items():
-        assert reasons(lake, table) == sorted(wanted), table
+    with pytest.raises(HeadgateError, match=CASES[name].told) as e:
+        built(spark, copied(folder, tmp_path), conf)
+    assert e.value.exit_code == CASES[name].refused
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("folder", dict.fromkeys(name.split("/")[0] for name in TAKEN_UP))
+def test_the_right_value(spark, tmp_path, folder):
+    """All pipelines of a case as one, which costs one run."""
+    place = copied(folder, tmp_path)
+    cases = {name.split("/")[1]: CASES[name] for name in TAKEN_UP if name.startswith(f"{folder}/")}
+    tables = {}
+    for conf in cases:
+        tables |= yaml.safe_load((place / f"{conf}.yaml").read_text())["tables"]
+    (place / "all.yaml").write_text(yaml.safe_dump({"pipeline": "all", "tables": tables}, allow_unicode=True))
+    for options in next(iter(cases.values())).before:
+        built(spark, place, "all", **options)
+    lake = built(spark, place, "all")
+    for case in cases.values():
+        for table, wanted in case.tables.items():
+            found = rows_of(lake, table)
+            expected = sorted(wanted, key=repr)
+            assert len(found) == len(expected) and all(map(same, found, expected)), (table, found)
+            assert DeltaTable(lake.path(table)).protocol().min_reader_version == 1
+        for table, wanted in case.rejected.items():
+            assert reasons(lake, table) == sorted(wanted), table
 
 
 def test_times_with_an_offset_are_not_shifted_again(spark, tmp_path):

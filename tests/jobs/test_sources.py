@@ -1,6 +1,7 @@
 """How files are written: dialects, encodings, marks of numbers and times, keys that are missing, files in parts."""
 
 import datetime as dt
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import inspection, queries
+from jobs import dialect, inspection, queries
+from jobs.documents import DEEPEST, Malformed, as_written, loaded, written
 from jobs.errors import InputMissing, UsageError
 from jobs.lake import Lake
 from jobs.planning import plan_table
+from jobs.readers import read_part
 from tests.conftest import run_pipeline
 
 PLAIN = "id INT, v STRING"
@@ -24,9 +27,13 @@ def built(spark: Any, folder: Path, source: str, **options: Any) -> Lake:
     return Lake(str(folder / "lake"))
 
 
-def rows(lake: Lake, columns: str = "* exclude (_row_id, _file, _file_date, _changed, _parents)") -> list[tuple]:
+USERS = "* exclude (_row_id, _file, _file_date, _changed, _parents)"
+
+
+def rows(lake: Lake, columns: str = USERS, table: str = "t") -> list[tuple]:
     return [
-        tuple(r.values()) for r in queries.sql(lake, f"select {columns} from t order by all", None, None).to_pylist()
+        tuple(r.values())
+        for r in queries.sql(lake, f"select {columns} from {table} order by all", None, None).to_pylist()
     ]
 
 
@@ -58,14 +65,18 @@ WRITTEN = {
 }
 
 
-@pytest.mark.parametrize("name", WRITTEN)
-def test_text_is_read_as_it_was_written(spark, tmp_path, name):
-    options, schema, content, wanted = WRITTEN[name]
+def test_text_is_read_as_it_was_written(spark, tmp_path):
     (tmp_path / "landing").mkdir()
-    (tmp_path / "landing" / "a.csv").write_bytes(content)
-    source = ", ".join(filter(None, ["format: csv", "path: '*.csv'", f"schema: '{schema}'", options]))
-    lake = built(spark, tmp_path, source)
-    assert rows(lake) == wanted
+    tables = ""
+    for i, (options, schema, content, _) in enumerate(WRITTEN.values()):
+        (tmp_path / "landing" / f"{i}.csv").write_bytes(content)
+        source = ", ".join(filter(None, ["format: csv", f"path: '{i}.csv'", f"schema: '{schema}'", options]))
+        tables += f"  t{i}:\n    source: {{{source}}}\n    suite: null\n"
+    (tmp_path / "p.yaml").write_text(f"pipeline: p\ntables:\n{tables}")
+    run_pipeline(spark, tmp_path, tmp_path / "p.yaml")
+    lake = Lake(str(tmp_path / "lake"))
+    for i, (name, (*_, wanted)) in enumerate(WRITTEN.items()):
+        assert rows(lake, table=f"t{i}") == wanted, name
     assert lake.open("ledger") is None
 
 
@@ -143,3 +154,91 @@ def test_what_nearly_matches_a_pattern_is_told(tmp_path):
     (landing / "x_2024-01-01.csv").unlink()
     with pytest.raises(InputMissing, match=r"no file matches .*x_latest\.csv is not taken up"):
         plan_table(pipeline, environment, Lake(str(tmp_path / "lake")), "t", None)
+
+
+def parts_of(folder: Path, name: str, kind: str, fields: dict[str, str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What is told of a file, and its rows, read part by part as executors do."""
+    schema = {
+        "type": "struct",
+        "fields": [{"name": n, "type": t, "nullable": True, "metadata": {}} for n, t in fields.items()],
+    }
+    more = {"schema": json.dumps(schema)} if kind == "jsonl" else {}
+    found = inspection.inspect_file(str(folder), name, kind, **more)
+    common = {"root": str(folder), "path": name, "format": kind, "date": None, "encoding": "utf-8", "line_end": "auto"}
+    common |= {
+        "max_line_bytes": 1 << 24,
+        "dialect": {},
+        "columns": list(found["columns"]),
+        "schema": json.dumps(schema),
+    }
+    ends = [at for at, _ in found["parts"][1:]] + [None]
+    rows: list[dict[str, Any]] = []
+    for (start, line), end in zip(found["parts"], ends, strict=True):
+        for batch in read_part({**common, "start": start, "end": end, "line": line}):
+            rows += batch.to_pylist()
+    return found, rows
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_parts_of_a_text_file_join_without_a_seam(tmp_path, monkeypatch, kind, mark):
+    monkeypatch.setattr(inspection, "PART_BYTES", 60)
+    monkeypatch.setattr(dialect, "BLOCK", 32)
+    lines = [f'{i},"\ufeff{i * 7919}"' if kind == "csv" else json.dumps({"id": i, "v": f"v{i}"}) for i in range(60)]
+    text = "\n".join([*(["id,v"] if kind == "csv" else []), *lines]) + "\n"
+    (tmp_path / f"a.{kind}").write_bytes(mark + text.encode())
+    found, rows = parts_of(tmp_path, f"a.{kind}", kind, {"id": "string", "v": "string"})
+    assert len(found["parts"]) > 5 and found["records"] == 60
+    assert [r["id"] for r in rows] == [str(i) for i in range(60)]
+    assert [r["_hg_line"] for r in rows] == [i + (2 if kind == "csv" else 1) for i in range(60)]
+
+
+def test_a_parquet_file_without_row_groups_has_no_rows(tmp_path):
+    pq.ParquetWriter(tmp_path / "a.parquet", pa.schema([("id", pa.int32())])).close()
+    found = inspection.inspect_file(str(tmp_path), "a.parquet", "parquet")
+    assert (found["problem"], found["records"], found["columns"]) == (None, 0, {"id": "int"})
+
+
+def test_names_of_members_are_written_as_spark_reads_them(tmp_path):
+    table = pa.table({"s": pa.array([{"first-name": "x", "a b": 1}])})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = inspection.inspect_file(str(tmp_path), "a.parquet", "parquet")
+    assert found["columns"] == {"s": "struct<`first-name`:string,`a b`:bigint>"}
+
+
+def test_what_a_text_file_can_be_instead(tmp_path):
+    (tmp_path / "a.csv").write_bytes("id\n1\n".encode("utf-16-le"))
+    told = inspection.inspect_file(str(tmp_path), "a.csv", "csv", encoding="utf-16")
+    assert told["problem"] == "it is not utf-16 (UTF-16 stream does not start with BOM)"
+    members = {f"m{i}": i for i in range(inspection.MOST_MEMBERS + 1)}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"id": 1}) + "\n" + json.dumps(members) + "\n")
+    found = inspection.inspect_file(str(tmp_path), "a.jsonl", "jsonl", schema='{"type":"struct","fields":[]}')
+    assert "more than 1,000 members" in found["problem"]
+
+
+def test_numbers_and_repeated_members_of_an_answer_stay_as_they_are_written():
+    text = '{"a": 9007199254740993.5, "s": 1.50, "big": 12345678901234567890.12, "d": 1, "d": [2, {"x": 1, "x": 2}]}'
+    assert written(as_written(text.encode())) == text
+
+
+@pytest.mark.parametrize("opens", ['{"a":', "["])
+def test_records_too_deep_to_be_read_are_malformed(opens):
+    closes = {"[": "]"}.get(opens, "}")
+    for levels in (150, 300, 700, 5000):
+        text = '{"v": ' + opens * levels + "1" + closes * levels + "}"
+        if levels < DEEPEST:
+            assert loaded(text)
+        else:
+            with pytest.raises(Malformed):
+                loaded(text)
+
+
+def test_new_files_may_come_with_a_changed_one(spark, tmp_path):
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    (landing / "a.csv").write_text("id,v\n1,x\n2,y\n")
+    source = f"format: csv, path: '*.csv', schema: '{PLAIN}', key: [id], on_changed_file: replace"
+    built(spark, tmp_path, source)
+    (landing / "a.csv").write_text("id,v\n1,xx\n")
+    (landing / "b.csv").write_text("id,v\n3,z\n")
+    assert rows(built(spark, tmp_path, source)) == [(1, "xx"), (3, "z")]

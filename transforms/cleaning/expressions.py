@@ -112,7 +112,8 @@ def checked(expression: str, have: Sequence[str] | None, times: Collection[str] 
         if type(node).__name__.startswith(("Current", "Localtime", "SessionUser")):
             raise wrong(f"uses '{node.sql(dialect='spark').lower()}': the value would differ from run to run")
         if isinstance(node, exp.Literal) and node.is_string and becomes_moment(node, times):
-            raise wrong(f"uses '{node.this}' as a moment: the value would differ from run to run")
+            why = "which Spark may read as the time of the run: the value would differ from run to run"
+            raise wrong(f"uses '{node.this}', {why}")
     names = {name.lower(): name for name in [*(have or ()), *PUBLISHED]}
     used = []
     for column in tree.find_all(exp.Column):
@@ -151,22 +152,25 @@ def is_aggregate(name: str, tree: Any) -> bool:
 
 
 def becomes_moment(literal: Any, times: Collection[str]) -> bool:
-    """Whether Spark reads the text of a literal as the time of the run: in a cast, a date function, a comparison."""
+    """Whether Spark may read the text of a literal as the time of the run: anywhere but in a comparison of texts."""
     from sqlglot import exp
 
     words = literal.this.strip().lower().split()
     if not words or words[0] not in MOMENTS:
         return False
     user, lowered = literal.parent, {name.lower() for name in times}
-    if isinstance(user, exp.GT | exp.GTE | exp.LT | exp.LTE | exp.Between):
-        return True
+    if isinstance(user, exp.Like | exp.ILike | exp.RegexpLike):
+        return False
     if isinstance(user, exp.EQ | exp.NEQ | exp.NullSafeEQ | exp.In):
-        return any(column.parts[0].name.lower() in lowered for column in user.find_all(exp.Column))
-    if isinstance(user, exp.Cast):
-        return user.to.is_type(*exp.DataType.TEMPORAL_TYPES)
-    return isinstance(user, exp.Func) and any(
-        word in name.lower() for name in user.sql_names() for word in ("date", "time", "ts_or_ds", "to_unix")
-    )
+        casts = any(c.to.is_type(*exp.DataType.TEMPORAL_TYPES) for c in user.find_all(exp.Cast))
+        made = any(
+            word in name.lower()
+            for function in user.find_all(exp.Func)
+            for name in function.sql_names()
+            for word in ("date", "time", "ts_or_ds", "to_unix")
+        )
+        return casts or made or any(column.parts[0].name.lower() in lowered for column in user.find_all(exp.Column))
+    return True
 
 
 def place_of(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Local times and time zones."""
 
+import re
 import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class LocalToUtc(Step):
         need(self.columns, have)
         if (self.time_zone is None) == (self.time_zone_column is None):
             raise StepError("give exactly one of time_zone and time_zone_column")
+        if self.timestamp_format and has_zone(self.timestamp_format) and "[" in self.timestamp_format:
+            raise StepError("timestamp_format: an optional zone ('[…]') cannot be told from none")
         if self.time_zone_column:
             need([self.time_zone_column], have)
         elif self.time_zone:
@@ -69,7 +72,16 @@ class LocalToUtc(Step):
         second = F.extract(F.lit("SECOND"), clock)
         parts = [F.year(clock), F.month(clock), F.day(clock), F.hour(clock), F.minute(clock), second]
         shifted = within(F.try_make_timestamp(*parts, zone), "timestamp")
-        return F.when(F.trim(local).rlike(WITH_ZONE), clock).otherwise(shifted) if text else shifted
+        if not text:
+            return shifted
+        if self.timestamp_format is not None:
+            return clock if has_zone(self.timestamp_format) else shifted
+        return F.when(F.trim(local).rlike(WITH_ZONE), clock).otherwise(shifted)
+
+
+def has_zone(pattern: str) -> bool:
+    """Whether a pattern of Spark reads a zone or an offset; what stands in single quotes is text."""
+    return re.search(r"[VzOXxZ]", re.sub(r"'[^']*'", "", pattern)) is not None
 
 
 def known_zone(name: str) -> None:
