@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from jobs import queries
-from jobs.errors import InputMissing, UsageError
+from jobs.errors import GateBlocked, InputMissing, UsageError
 from jobs.lake import Lake
 from tests.conftest import run_pipeline
 
@@ -362,3 +362,50 @@ def test_a_function_of_the_users_own_is_a_source(spark, tmp_path):
     with pytest.raises(UsageError, match="has no function 'record' — did you mean 'records'"):
         pipeline(tmp_path, f"format: python, function: 'own.py:record', {options}")
         run_pipeline(spark, tmp_path, tmp_path / "p.yaml")
+
+
+def test_what_a_function_yields_is_taken_as_it_is_meant(spark, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import datetime as dt, decimal\n"
+        "import numpy as np, pandas as pd\n"
+        "zone = dt.timezone(dt.timedelta(hours=2))\n"
+        "def records(after):\n"
+        "    yield {'id': np.int64(1), 'v': np.float64(1.5), 'at': dt.datetime(2024, 1, 1, 12, tzinfo=zone)}\n"
+        "    yield {'id': 2, 'v': decimal.Decimal('2.25'), 'at': pd.NaT}\n"
+        "    yield {'id': 3, 'v': np.nan, 'at': np.datetime64('2024-01-02T03:04:05')}\n"
+        "    yield {'id': 4, 'v': 'x', 'at': None}\n"
+        "    yield {'id': 5, 'w': 1.0}\n"
+        "    yield {'id': 6, 'v': pd.NA, 'at': '\\ud800'}\n"
+    )
+    file = pipeline(tmp_path, "format: python, function: 'own.py:records', schema: 'id INT, v DOUBLE, at TIMESTAMP'")
+    (told,) = run_pipeline(spark, tmp_path, file).tables
+    found = rows(tmp_path, "id, v, strftime(\"at\", '%d %H:%M:%S') as moment")
+    assert [(i, str(v), at) for i, v, at in found] == [
+        (1, "1.5", "01 10:00:00"),
+        (2, "2.25", None),
+        (3, "nan", "02 03:04:05"),
+    ]
+    assert told["rejected"] == {"ingest: malformed line": 2, "ingest: v is not double": 1}
+
+
+def test_a_source_that_has_nothing_any_more_replaces_what_it_had(spark, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import pathlib\ndef records(after):\n"
+        f"    yield from [{{'id': 1}}] if pathlib.Path({str(tmp_path / 'there')!r}).exists() else []\n"
+    )
+    (tmp_path / "there").touch()
+    file = pipeline(tmp_path, "format: python, function: 'own.py:records', schema: 'id INT'")
+    run_pipeline(spark, tmp_path, file)
+    (tmp_path / "there").unlink()
+    with pytest.raises(GateBlocked, match="row_count"):
+        run_pipeline(spark, tmp_path, file)
+    assert rows(tmp_path, "id") == [(1,)]
+
+
+def test_a_watermark_is_a_number_or_a_time(spark, tmp_path):
+    (tmp_path / "own.py").write_text("def records(after):\n    yield {'id': 1, 'at': '99'}\n")
+    file = pipeline(
+        tmp_path, "format: python, function: 'own.py:records', schema: 'id INT, at STRING', key: [id], watermark: at"
+    )
+    with pytest.raises(UsageError, match="'at' is string; a watermark is a number, a date or a time"):
+        run_pipeline(spark, tmp_path, file)
