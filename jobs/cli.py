@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import re
 import signal
@@ -163,6 +164,7 @@ def end_on_signals() -> None:
     def end(number: int, frame: FrameType | None) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, lambda number, frame: os._exit(128 + number))
+        logging.disable(logging.CRITICAL)  # py4j tells by pages that the JVM is gone
         raise Interrupted if number == signal.SIGINT else Terminated
 
     signal.signal(signal.SIGINT, end)
@@ -318,6 +320,10 @@ def dedup(
     for option, value, goes_with in (("--nulls", nulls, "--exact"), ("--cluster", cluster, "--text")):
         if value and not (exact if goes_with == "--exact" else text):
             raise UsageError(f"{option} can only be combined with {goes_with}")
+    given = click.get_current_context().get_parameter_source
+    for option in ("similarity", "measure", "shingle", "unit"):
+        if exact and given(option) == click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{option} can only be combined with --text")
     columns = listed(exact or text)
     if not columns:
         raise UsageError(f"{'--text' if exact is None else '--exact'}: name at least one column")
@@ -649,6 +655,8 @@ def trace(
     environment = environment_of(env, lake, landing)
     where = lake_of(environment)
     ids = [row_id] if row_id else tracing.ids_of(where, str(table), pairs_of(keys))
+    if not ids:
+        raise InputMissing(f"table '{table}' has no row with {' and '.join(keys)}")
     story = [{"row_id": i, **event} for i in ids for event in tracing.trace(where, environment.landing, i)]
     if json_:
         show(story, True, [])
@@ -660,8 +668,6 @@ def trace(
         for entry in mine:
             if "kept" in entry:
                 show_beside(entry["row"], entry["kept"])
-    if not ids:
-        click.echo("(no rows)")
 
 
 def show_beside(row: dict[str, Any], kept: dict[str, Any], lines: int = 40) -> None:

@@ -23,6 +23,7 @@ from jobs.lake import SYSTEM_TABLES, TABLE_NAME
 from transforms.balancing.split import check_split, splits_after
 from transforms.cleaning.expressions import checked as checked_expression
 from transforms.deduplication.exact import DropDuplicates
+from transforms.parsing import check_pattern
 from transforms.rows import FILE, FILE_DATE, OWN, is_own
 from transforms.step import Comparer, Step, StepError, Types, columns_after, nearest
 from transforms.steps import STEPS, options_of
@@ -696,6 +697,14 @@ def check_marks(source: FileSource, wrong: Callable[[str, str], UsageError]) -> 
     for option, mark in marks.items():
         if mark and (not mark.isascii() or mark in "\r\n\0"):
             raise wrong(option, f"{mark!r} is not one ASCII character other than a line end")
+    for option, pattern, time in (
+        ("date_format", source.date_format, False),
+        ("timestamp_format", source.timestamp_format, True),
+    ):
+        try:
+            check_pattern(option, pattern, time)
+        except StepError as e:
+            raise wrong(option, str(e)) from e
     if source.quote == source.delimiter:
         raise wrong("quote", "quote and delimiter are the same character")
     if source.escape and source.escape == source.delimiter:

@@ -27,6 +27,7 @@ from transforms.step import StepError, nearest
 
 FORMATS = {
     ".csv": "csv",
+    ".tsv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 BLOCK = 4 << 20
 LINE, RETURN = 10, 13
@@ -200,15 +201,44 @@ def is_packed(path: str) -> bool:
     return path.endswith((".gz", ".bz2", ".zst"))
 
 
-def utf8_blocks(stream: BinaryIO, encoding: str, line_end: str, begins: bool = True) -> Iterator[tuple[bytes, bytes]]:
-    """The text of a stream in blocks of UTF-8, its line ends as the others expect them, beside the bytes read for it.
+class LineEnds:
+    """Line ends of a file's own, on the way to those that the readers know, and back in what was read.
+
+    A line feed that ends no line goes as a NUL, which no text holds.
+    """
+
+    def __init__(self, line_end: str) -> None:
+        self.end = b"" if line_end in ("auto", "\n") else line_end.encode()
+        self.rest = b""
+
+    def known(self, text: bytes, final: bool) -> bytes:
+        """The text with line feeds where lines end; what may be half of a line end waits for the next block."""
+        if not self.end:
+            return text
+        text, self.rest = self.rest + text, b""
+        for size in range(len(self.end) - 1, 0, -1):
+            if not final and text.endswith(self.end[:size]):
+                text, self.rest = text[:-size], text[-size:]
+                break
+        return b"\n".join(line.replace(b"\n", b"\0") for line in text.split(self.end))
+
+    def own(self, text: bytes) -> bytes:
+        return text.replace(b"\n", self.end).replace(b"\0", b"\n") if self.end else text
+
+    def own_of(self, values: pa.Array) -> pa.Array:
+        if not self.end:
+            return values
+        return pc.replace_substring(pc.replace_substring(values, "\n", self.end.decode()), "\0", "\n")
+
+
+def utf8_blocks(stream: BinaryIO, encoding: str, begins: bool = True) -> Iterator[tuple[bytes, bytes]]:
+    """The text of a stream in blocks of UTF-8, beside the bytes read for it.
 
     Where a file begins, its byte order mark is left out. Raises `UnicodeDecodeError` where the bytes are not of the
     encoding; of UTF-8 the caller sees to that. Ends with an empty block.
     """
     plain = is_utf8(encoding)
     decoder = codecs.getincrementaldecoder(encoding)()
-    ends = line_end not in ("auto", "\n", "\r\n")
     first = begins
     while True:
         block = stream.read(BLOCK)
@@ -216,6 +246,6 @@ def utf8_blocks(stream: BinaryIO, encoding: str, line_end: str, begins: bool = T
         if first and text:
             text, first = text.removeprefix(codecs.BOM_UTF8), False
         if text or not block:
-            yield text.replace(line_end.encode(), b"\n") if ends else text, block
+            yield text, block
         if not block:
             return

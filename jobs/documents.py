@@ -100,7 +100,9 @@ def shaped(value: Any, kind: T.DataType, place: str) -> Any:
     if isinstance(kind, T.ArrayType | T.MapType | T.StructType) or (
         isinstance(value, dict | list) and not isinstance(kind, T.StringType)
     ):
-        raise Malformed(f"'{place}' is no {kind.simpleString()}")
+        shape = "an array" if isinstance(kind, T.ArrayType) else "an object"
+        plain = not isinstance(kind, T.ArrayType | T.MapType | T.StructType)
+        raise Malformed(f"'{place}' is not {'a plain value' if plain else shape}")
     return written(value) if isinstance(value, dict | list | bool) else str(value)
 
 

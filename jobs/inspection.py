@@ -20,7 +20,19 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 from pyspark.sql import types as T
 
-from jobs.dialect import BLOCK, LINE, Dialect, is_blank, is_packed, is_utf8, one_by_one, records, unpacked, utf8_blocks
+from jobs.dialect import (
+    BLOCK,
+    LINE,
+    Dialect,
+    LineEnds,
+    is_blank,
+    is_packed,
+    is_utf8,
+    one_by_one,
+    records,
+    unpacked,
+    utf8_blocks,
+)
 from jobs.documents import Malformed, loaded, unexpected
 from transforms.parsing import ddl_of
 
@@ -149,6 +161,7 @@ class JsonLook:
         self.schema = T.StructType.fromJson(json.loads(schema))
         self.known = set(self.schema.names)
         self.members: dict[str, str] = {}
+        self.array = False  # whether the first line opens an array over several
         self.more = 0  # members that the schema has not
         self.nested: str | None = None  # a member within another that the schema has not
         self.rest, self.offset, self.line = b"", 0, 1
@@ -161,6 +174,7 @@ class JsonLook:
             if not line.strip():
                 continue
             self.records += 1
+            self.array |= self.records == 1 and line.strip() == b"["
             try:
                 record = loaded(line.decode("utf-8", "replace"))
             except Malformed:
@@ -185,6 +199,8 @@ class JsonLook:
             told |= problem(f"its records have a member '{self.nested}' that the schema lacks")
         if self.more > MOST_MEMBERS:
             told |= problem(f"its records have more than {MOST_MEMBERS:,} members that the schema lacks")
+        if self.array:
+            told |= problem("it is a JSON array over several lines; write one record to a line")
         told["columns"] = dict(sorted(self.members.items()))
         return told
 
@@ -196,8 +212,8 @@ def inspect_text(
     offset, line, open_line = 0, 1, 0
     decoder = codecs.getincrementaldecoder("utf-8")()
     plain = is_utf8(encoding)
-    begun, mark = False, 0
-    blocks = utf8_blocks(unpacked(raw, path), encoding, line_end)
+    begun, mark, ends_of = False, 0, LineEnds(line_end)
+    blocks = utf8_blocks(unpacked(raw, path), encoding)
     while True:
         try:
             text, block = next(blocks)
@@ -224,6 +240,7 @@ def inspect_text(
         nul = text.find(b"\0")
         if nul >= 0:
             return problem(f"line {line + text.count(LINE, 0, nul):,} holds a NUL byte (at byte {offset + nul:,})")
+        text = ends_of.known(text, not block)
         array = np.frombuffer(text, np.uint8)
         ends = np.flatnonzero(array == LINE)
         lengths = np.diff(ends, prepend=-1 - open_line)
@@ -232,12 +249,13 @@ def inspect_text(
         if max(longest, open_line) > max_line_bytes:
             at = line + (worst if longest > max_line_bytes else len(ends))
             return problem(f"line {at:,} is longer than {max_line_bytes:,} bytes (max_line_bytes)")
-        look.take(text)
+        if text or not block:  # an empty text is the last
+            look.take(text)
         if not block:
             break
         line, offset = line + len(ends), offset + len(block)
     found = look.facts()
-    if not plain or is_packed(path) or line_end not in ("auto", "\n", "\r\n"):
+    if not plain or is_packed(path) or line_end not in ("auto", "\n"):
         found["parts"] = found["parts"][:1]  # offsets are those of the text, not of the stored bytes
     found["parts"] = [found["parts"][0], *([at + mark, number] for at, number in found["parts"][1:])]
     return found
@@ -257,14 +275,30 @@ def parquet_facts(files: fs.FileSystem, path: str) -> dict[str, Any]:
             footer = pq.ParquetFile(file)
             schema, groups = footer.schema_arrow, footer.metadata.num_row_groups
             count = footer.metadata.num_rows
+            fine = [f.name for f in schema if pa.types.is_timestamp(f.type) and f.type.unit == "ns"]
+            cut = (
+                next(filter(None, (finer_than_micros(b) for b in footer.iter_batches(columns=fine))), None)
+                if fine
+                else None
+            )
     except Exception as e:  # what a damaged footer brings about is of many kinds
         return problem(f"it is no readable Parquet file ({first_line(e)})")
     names = schema.names
     repeated = next((n for n in names if names.count(n) > 1), None)
     if repeated is not None:
         return problem(f"it has the column '{repeated}' twice")
+    if cut is not None:
+        return problem(f"its column '{cut}' holds times finer than the microseconds of a timestamp")
     columns = {field.name: spark_type(field.type) for field in schema}
     return {"columns": columns, "records": count, "parts": [[i, 1] for i in range(groups)]}
+
+
+def finer_than_micros(batch: pa.RecordBatch) -> str | None:
+    """The first column of times in nanoseconds that microseconds do not hold."""
+    for name, times in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_timestamp(times.type) and (times.cast(pa.int64()).drop_null().to_numpy() % 1000).any():
+            return name
+    return None
 
 
 def first_line(error: BaseException) -> str:

@@ -170,7 +170,9 @@ class Lake:
             return None
         except Exception as e:
             if version is not None:
-                raise InputMissing(f"table '{table}' has no version {version} that can still be read ({e})") from e
+                newest = self.need_table(table).version()
+                why = f"no version {version} (versions: 0 to {newest})" if version > newest else "a damaged log"
+                raise InputMissing(f"table '{table}' has {why}") from e
             raise HeadgateError(f"table '{table}' cannot be opened: {e}") from e
 
     def need_format(self) -> None:
@@ -449,6 +451,8 @@ class Lake:
             if name in (row["release"], str(row["number"])):
                 return row
         names = [r["release"] for r in known]
+        if re.match(TABLE_NAME, name) and self.open(name) is not None:
+            raise InputMissing(f"'{name}' is a table, not a release; a version of it is {name}@VERSION")
         raise InputMissing(f"there is no release '{name}'{nearest(name, names)} (newest: {', '.join(names[-5:])})")
 
     def publish_release(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from jobs.config import Environment, FileSource, Pipeline
@@ -114,6 +115,8 @@ def plan_ingest(
     if not listed and current is None:
         until = f" up to {as_of}" if as_of else ""
         near = f" ({'; '.join(notes[:3])})" if notes else ""
+        if "://" not in environment.landing and not Path(environment.landing).is_dir():
+            near = ": there is no such folder"
         raise InputMissing(f"table '{table}': no file matches '{source.path}' in {environment.landing}{until}{near}")
     if source.format == "delta" and not listed and known:
         raise InputMissing(f"table '{table}': the Delta table '{source.path}' has vanished from {environment.landing}")

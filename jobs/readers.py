@@ -19,7 +19,7 @@ from pyarrow import fs
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_type
 
-from jobs.dialect import Dialect, Records, is_blank, is_packed, is_utf8, records, unpacked, utf8_blocks
+from jobs.dialect import Dialect, LineEnds, Records, is_blank, is_packed, is_utf8, records, unpacked, utf8_blocks
 from jobs.documents import Malformed, arrow_texts, cells, loaded
 from jobs.errors import SourceFailed
 from jobs.inspection import first_line
@@ -70,16 +70,22 @@ Part = tuple[list[pa.Array], Sequence[str | None] | None, Sequence[str | None] |
 def texts(files: fs.FileSystem, path: str, request: dict[str, Any]) -> Iterator[bytes]:
     """The text of a part of a file in blocks of UTF-8; an empty one is the last."""
     encoding, start, end = request["encoding"], request["start"], request["end"]
+    ends = LineEnds(request["line_end"])
     if is_packed(path) or not is_utf8(encoding):
         with files.open_input_stream(path, compression=None) as stream:
-            for text, _ in utf8_blocks(unpacked(stream, path), encoding, request["line_end"]):
-                yield text
+            yield from lines_known(utf8_blocks(unpacked(stream, path), encoding), ends)
         return
     with files.open_input_file(path) as file:
         size = file.size()
         part = pa.BufferReader(b"") if size <= start else Slice(file, start, size if end is None else end)
-        for text, _ in utf8_blocks(part, encoding, request["line_end"], begins=not start):
-            yield text
+        yield from lines_known(utf8_blocks(part, encoding, begins=not start), ends)
+
+
+def lines_known(blocks: Iterator[tuple[bytes, bytes]], ends: LineEnds) -> Iterator[bytes]:
+    for text, block in blocks:
+        known = ends.known(text, not block)
+        if known or not block:
+            yield known
 
 
 class Slice:
@@ -98,7 +104,7 @@ class Slice:
 
 
 def read_csv(files: fs.FileSystem, path: str, schema: T.StructType, request: dict[str, Any]) -> Iterator[Part]:
-    dialect, names = Dialect(**request["dialect"]), request["columns"]
+    dialect, names, ends = Dialect(**request["dialect"]), request["columns"], LineEnds(request["line_end"])
     wanted = [names.index(c) if c in names else None for c in schema.names]
     rest, line, header = b"", request["line"], request["start"] == 0
     for text in texts(files, path, request):
@@ -110,7 +116,9 @@ def read_csv(files: fs.FileSystem, path: str, schema: T.StructType, request: dic
             buffer = buffer[int(found.ends[0]) :]
             found = Records(found.ends[1:] - found.ends[0], None if found.cells is None else found.cells[1:])
         if len(found.ends):
-            yield csv_part(buffer, found, dialect, len(names), wanted, line)
+            columns, corrupt, problems, lines = csv_part(buffer, found, dialect, len(names), wanted, line)
+            corrupt = corrupt and [None if t is None else ends.own(t.encode()).decode() for t in corrupt]
+            yield [ends.own_of(c) for c in columns], corrupt, problems, lines
             line += buffer.count(b"\n", 0, found.used)
         rest = buffer[found.used :]
 
@@ -193,7 +201,7 @@ def regular(buffer: bytes, dialect: Dialect, width: int, bad: list[tuple[int, st
 
 
 def read_json(files: fs.FileSystem, path: str, schema: T.StructType, request: dict[str, Any]) -> Iterator[Part]:
-    rest, line = b"", request["line"]
+    rest, line, ends = b"", request["line"], LineEnds(request["line_end"])
     for text in texts(files, path, request):
         buffer = rest + text
         used = len(buffer) if not text else buffer.rfind(b"\n") + 1
@@ -201,7 +209,9 @@ def read_json(files: fs.FileSystem, path: str, schema: T.StructType, request: di
         numbered = [(line + i, t) for i, t in enumerate(lines) if t.strip()]
         if numbered:
             yield json_part(
-                [t.decode("utf-8", "replace").rstrip("\r") for _, t in numbered], schema, [n for n, _ in numbered]
+                [ends.own(t).decode("utf-8", "replace").rstrip("\r") for _, t in numbered],
+                schema,
+                [n for n, _ in numbered],
             )
         line += len(lines) - 1
         rest = buffer[used:]

@@ -129,7 +129,9 @@ def as_json(value: Any) -> Any:
 
     Pandas' NA and NaT are null, bytes their text in UTF-8. Raises `TypeError` for what has no such form.
     """
-    if isinstance(value, dt.date | dt.time | Decimal | uuid.UUID):
+    if isinstance(value, Decimal | uuid.UUID):
+        return str(value)
+    if isinstance(value, dt.date | dt.time):
         return None if value != value else str(value)  # NaT is no time
     if isinstance(value, bytes):
         return value.decode()

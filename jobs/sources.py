@@ -455,6 +455,10 @@ def with_identity(rows: DataFrame, table: str, schema: T.StructType, source: Any
         evidence = {"column": F.lit(f.name), "text": value.cast("string")}
         out = value.isNotNull() & within(value, kind).isNull()
         marks.append(F.when(out, mark(f"outside {DAYS[0]} to {DAYS[1]}", evidence)))
+    declared = schema_of(source) if getattr(source, "columns", None) else ()
+    for f in declared:
+        if not f.nullable:
+            marks.append(F.when(F.col(quoted(f.name)).isNull(), mark(f"{f.name} is null", {"column": F.lit(f.name)})))
     key, without = list(source.key), lacks(source.key)
     if key and source.on_missing_key == "quarantine":
         marks.append(F.when(without, mark(NO_KEY, {"key": F.lit(", ".join(key))})))

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from transforms.rows import quoted
+from transforms.step import StepError
 
 DAYS = ("0001-01-01", "9999-12-31")  # what every reader of the tables can hold
 LAST_MOMENT = f"{DAYS[1]} 23:59:59.999999"
@@ -37,6 +38,28 @@ class Marks:
 
 
 PLAIN = Marks()
+
+
+DATE_LETTERS, TIME_LETTERS = "yMLdD", "ahHkKmsSVzOXxZ"
+
+
+def check_pattern(option: str, pattern: str | None, time: bool) -> None:
+    """Raise `StepError` unless a pattern tells a whole day, and a time of 24 hours to the microsecond if any."""
+    if pattern is None:
+        return
+    plain = re.sub(r"'[^']*'", "", pattern)
+    letters, allowed = {c for c in plain if c.isalpha()}, DATE_LETTERS + (TIME_LETTERS if time else "")
+    strange = sorted(letters - set(allowed))
+    if strange:
+        raise StepError(f"{option}: '{pattern}': the letter '{strange[0]}' is none of {' '.join(allowed)}")
+    if "y" not in letters or not ("D" in letters or ("d" in letters and letters & {"M", "L"})):
+        raise StepError(f"{option}: '{pattern}' tells no whole day: it needs a year (y), a month (M) and a day (d)")
+    if letters & {"h", "K"} and "a" not in letters:
+        raise StepError(f"{option}: '{pattern}': an hour of twelve (h) needs 'a' for its half of the day; 'H' is of 24")
+    if letters & {"m", "s", "S"} and not letters & {"h", "H", "k", "K"}:
+        raise StepError(f"{option}: '{pattern}' has minutes (m) or seconds (s) but no hour (H)")
+    if plain.count("S") > 6:
+        raise StepError(f"{option}: '{pattern}': a time is held to the microsecond, six S")
 
 
 def parsed(text: Column, kind: T.DataType, marks: Marks = PLAIN) -> Column:

@@ -47,6 +47,13 @@ WRITTEN = {
     "no quotes": ("quote: ''", PLAIN, b'id,v\n1,"x\n2,y"\n', [(1, '"x'), (2, 'y"')]),
     "other quotes": ('quote: "\'"', PLAIN, b"id,v\n1,'a,''b'''\n", [(1, "a,'b'")]),
     "old Mac line ends": (r'line_end: "\r"', PLAIN, b"id,v\r1,x\r2,y\r", [(1, "x"), (2, "y")]),
+    "line ends of its own": (
+        "line_end: '|', delimiter: ';'",
+        "a STRING, b STRING",
+        b'a;b|x\ny;1|"p|q\n";4|',
+        [("p|q\n", "4"), ("x\ny", "1")],
+    ),
+    "CR LF alone": (r'line_end: "\r\n"', "a STRING", b"a\r\nx\ny\r\nz\r\n", [("x\ny",), ("z",)]),
     "null of MySQL": (r"null_value: '\N'", PLAIN, b"id,v\n1,\\N\n2,\n", [(1, None), (2, "")]),
     "no line end at the end": ("delimiter: '|'", PLAIN, b"id|v\n1|x", [(1, "x")]),
     "marks of numbers": (
@@ -89,6 +96,11 @@ def test_text_is_read_as_it_was_written(spark, tmp_path):
         ("thousands: '.'", "thousands and decimal are the same"),
         ("delimiter: 'é'", "not one ASCII character"),
         ("decimal: '1'", "cannot be told from a number"),
+        ("date_format: dd/mm/yyyy", "the letter 'm' is none of y M L d D"),
+        ("date_format: dd/MM", "tells no whole day"),
+        ("date_format: dd/MM/YYYY", "the letter 'Y'"),
+        ("timestamp_format: 'dd/MM/yyyy hh:mm'", "needs 'a'"),
+        ("timestamp_format: 'yyyy-MM-dd HH:mm:ss.SSSSSSSSS'", "six S"),
         ("schema: '_row_id INT'", "'_row_id' is headgate's own"),
         ("schema: '_HG_x INT'", "'_HG_x' is headgate's own"),
     ],
@@ -122,6 +134,16 @@ def test_records_without_a_key_can_be_set_aside(spark, tmp_path):
     assert rows(lake) == [(1, "y")]
     (entry,) = queries.sql(lake, "select reason, evidence from ledger", None, None).to_pylist()
     assert entry["reason"] == "no key" and dict(entry["evidence"])["line"] == "2"
+
+
+def test_a_column_that_is_not_null_holds_no_null(spark, tmp_path):
+    (tmp_path / "landing").mkdir()
+    (tmp_path / "landing" / "a.csv").write_text("id,v\n1,x\n,y\n")
+    schema = "id INT NOT NULL COMMENT 'a, b', v STRING"
+    lake = built(spark, tmp_path, f'format: csv, path: "*.csv", schema: "{schema}"')
+    assert rows(lake) == [(1, "x")]
+    (entry,) = queries.sql(lake, "select reason from ledger", None, None).to_pylist()
+    assert entry["reason"] == "id is null"
 
 
 def test_large_files_are_read_in_parts_as_in_one(spark, tmp_path, monkeypatch):
@@ -210,6 +232,9 @@ def test_what_a_text_file_can_be_instead(tmp_path):
     (tmp_path / "a.csv").write_bytes("id\n1\n".encode("utf-16-le"))
     told = inspection.inspect_file(str(tmp_path), "a.csv", "csv", encoding="utf-16")
     assert told["problem"] == "it is not utf-16 (UTF-16 stream does not start with BOM)"
+    (tmp_path / "b.jsonl").write_text('[\n{"id": 1},\n{"id": 2}\n]\n')
+    told = inspection.inspect_file(str(tmp_path), "b.jsonl", "jsonl", schema='{"type":"struct","fields":[]}')
+    assert "array over several lines" in told["problem"]
     members = {f"m{i}": i for i in range(inspection.MOST_MEMBERS + 1)}
     (tmp_path / "a.jsonl").write_text(json.dumps({"id": 1}) + "\n" + json.dumps(members) + "\n")
     found = inspection.inspect_file(str(tmp_path), "a.jsonl", "jsonl", schema='{"type":"struct","fields":[]}')

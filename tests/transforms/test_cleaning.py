@@ -61,6 +61,8 @@ def test_columns_are_renamed_selected_dropped_and_derived(spark):
         (CheckBounds(columns={"a": (2, 1)}), "wrong way round"),
         (LocalToUtc(columns={"a": "u"}, time_zone="America/New_Yrok"), "did you mean 'America/New_York'?"),
         (LocalToUtc(columns={"a": "u"}), "exactly one of"),
+        (LocalToUtc(columns={"a": "u"}, time_zone="UTC", timestamp_format="dd/MM/yyyy HH:mm[ XXX]"), "optional zone"),
+        (Cast(columns={"a": "date"}, date_format="dd/MM"), "no whole day"),
         (ConvertUnits(columns={"a": UnitChange(from_unit="metre", to_unit="kg")}), "cannot convert"),
         (ConvertUnits(columns={"a": UnitChange(from_unit="metrre", to_unit="km")}), "cannot convert"),
     ],
@@ -238,9 +240,19 @@ def test_mistakes_of_an_expression_are_told_with_the_column(spark):
     for step in (Derive(columns={"x": "aa + 1"}), RejectRows(where="aa > 1", reason="r")):
         with pytest.raises(StepError, match="no column 'aa'"):
             columns_after(step, ["a"], {})
-    with pytest.raises(StepError, match="x: 'a < 'today'' uses 'today' as a moment"):
+    with pytest.raises(StepError, match="x: 'a < 'today'' uses 'today', which Spark may read"):
         applied(Derive(columns={"x": "a < 'today'"}), frame(spark, "a date"))
     # Only the types tell that this text becomes the day of the run.
-    with pytest.raises(StepError, match="uses 'today' as a moment"):
+    with pytest.raises(StepError, match="uses 'today', which Spark may read"):
         applied(RejectRows(where="a = 'today'", reason="r"), frame(spark, "a date"))
     assert applied(RejectRows(where="a = 'today'", reason="r"), frame(spark, "a string", ("today",))).count() == 1
+
+
+def test_a_time_with_an_offset_in_its_form_is_not_shifted_and_old_names_of_zones_are_refused(spark):
+    df = frame(spark, "t string, z string", ("15/01/2024 10:00 +02:00", "America/New_York"))
+    step = LocalToUtc(columns={"t": "u"}, time_zone_column="z", timestamp_format="dd/MM/yyyy HH:mm XXX")
+    assert [r["u"] for r in applied(step, df).selectExpr("cast(u as string) as u").collect()] == ["2024-01-15 08:00:00"]
+    zones = ("BST", "PST", "CET", "+05:30", "UTC")
+    df = frame(spark, "t string, z string", *((f"2024-07-01 12:00:0{i}", z) for i, z in enumerate(zones)))
+    out = applied(LocalToUtc(columns={"t": "u"}, time_zone_column="z"), df)
+    assert {r["z"] for r in rejected(out, "z").collect()} == {"BST", "PST"}

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from transforms.cleaning.expressions import checked
-from transforms.parsing import Marks, parsed, within, without_ntz
+from transforms.parsing import Marks, check_pattern, parsed, within, without_ntz
 from transforms.rows import FILE, FILE_DATE, Rejection, change_cells, is_own, quoted, reject
 from transforms.step import Step, StepError, Types, need, user_columns
 
@@ -38,6 +38,8 @@ class Cast(Step):
     timestamp_format: str | None = None
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+        check_pattern("date_format", self.date_format, time=False)
+        check_pattern("timestamp_format", self.timestamp_format, time=True)
         need(self.columns, have)
         return list(have)
 

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from transforms.parsing import WITH_ZONE, Marks, parsed, within
+from transforms.parsing import WITH_ZONE, Marks, check_pattern, parsed, within
 from transforms.rows import Rejection, quoted, reject
 from transforms.step import Step, StepError, nearest, need
 
@@ -41,6 +41,7 @@ class LocalToUtc(Step):
         need(self.columns, have)
         if (self.time_zone is None) == (self.time_zone_column is None):
             raise StepError("give exactly one of time_zone and time_zone_column")
+        check_pattern("timestamp_format", self.timestamp_format, time=True)
         if self.timestamp_format and has_zone(self.timestamp_format) and "[" in self.timestamp_format:
             raise StepError("timestamp_format: an optional zone ('[…]') cannot be told from none")
         if self.time_zone_column:
@@ -70,6 +71,8 @@ class LocalToUtc(Step):
         marks = Marks(timestamp_format=self.timestamp_format)
         clock = parsed(local, T.TimestampType(), marks) if text else local.try_cast("timestamp")
         second = F.extract(F.lit("SECOND"), clock)
+        known = zone.isin(*sorted(zoneinfo.available_timezones())) | zone.rlike(r"^(Z|[+-]\d{2}:\d{2})$")
+        zone = F.when(known, zone)  # Java knows more: old names of three letters, which say what few would guess
         parts = [F.year(clock), F.month(clock), F.day(clock), F.hour(clock), F.minute(clock), second]
         shifted = within(F.try_make_timestamp(*parts, zone), "timestamp")
         if not text:

@@ -95,7 +95,7 @@ class DropDuplicates(Comparer):
                     compared = compared & (value.rlike(SHOWN) if kinds[column] == "string" else F.length(value) > 0)
         return compared
 
-    def marked(self, df: DataFrame, known: DataFrame | None) -> DataFrame:
+    def marked(self, df: DataFrame, known: DataFrame | None, step: str = "", reason: str = "") -> DataFrame:
         data = [c for c, kind in df.dtypes if not is_own(c) and "map<" not in kind and "variant" not in kind]
         files = [FILE] if FILE in df.columns else []
         content = F.xxhash64(*(F.col(quoted(c)) for c in data))
@@ -121,5 +121,5 @@ class DropDuplicates(Comparer):
             columns = zip(kept, (ROW_ID, *files), strict=True)
             evidence = {n: F.when(there, F.col(f"_hg_before{c}")).otherwise(F.col(f"_hg_{n}")) for n, c in columns}
             extra += ["_hg_key", *(f"_hg_before{c}" for c in (ROW_ID, *files))]
-        again = Rejection(repeats, f"repeats another row in {', '.join(self.columns)}", evidence)
-        return reject(df, self.name, again).drop(*extra)
+        again = Rejection(repeats, reason or f"repeats another row in {', '.join(self.columns)}", evidence)
+        return reject(df, step or self.name, again).drop(*extra)

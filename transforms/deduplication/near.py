@@ -93,7 +93,7 @@ class NearComparer(Comparer):
             before = None
             if known is not None:
                 before = known.select(ROW_ID, F.lit(None).alias(FILE), again.key(known).alias("_hg_key")).distinct()
-            df = again.marked(df, before)
+            df = again.marked(df, before, self.name, "has the id of another row")
             sketches = self.kept_sketches(df, space)
             repeats = space.keep(self.repeats(sketches, known), "repeats")
         decisions = space.keep(self.decided(sketches, known, repeats.select(ROW_ID, "leader"), space), "decisions")
