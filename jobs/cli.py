@@ -425,6 +425,9 @@ def sample(name: str, into: Path, first: str, last: str) -> None:
     start, end = parse_date(first, "--from"), parse_date(last, "--to")
     if start > end:
         raise UsageError(f"--to: {last} is before --from {first}")
+    for option, day in (("--from", start), ("--to", end)):
+        if day.year != 2013:
+            raise UsageError(f"{option}: {day} is not a day of 2013, the year of the flights")
     written = write_flights(into, start, end)
     click.echo(f"{written} new files in {into}")
 
@@ -456,7 +459,8 @@ def steps(name: str | None, json_: bool) -> None:
             default = f" (default: {json.dumps(field.default_factory(), default=str)})"
         else:
             default = " (required)"
-        click.echo(f"  {field.name}: {str(field.type).replace('collections.abc.', '').replace('typing.', '')}{default}")
+        kind = field.type.__name__ if isinstance(field.type, type) else str(field.type)
+        click.echo(f"  {field.name}: {kind.replace('collections.abc.', '').replace('typing.', '')}{default}")
 
 
 def first_sentence(step: type) -> str:
