@@ -423,11 +423,11 @@ def sample(name: str, into: Path, first: str, last: str) -> None:
     from jobs.samples import write_flights
 
     start, end = parse_date(first, "--from"), parse_date(last, "--to")
-    if start > end:
-        raise UsageError(f"--to: {last} is before --from {first}")
     for option, day in (("--from", start), ("--to", end)):
         if day.year != 2013:
             raise UsageError(f"{option}: {day} is not a day of 2013, the year of the flights")
+    if start > end:
+        raise UsageError(f"--to: {last} is before --from {first}")
     written = write_flights(into, start, end)
     click.echo(f"{written} new files in {into}")
 
