@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test bench chaos audit lint build lock jars clean
+.PHONY: help setup run test long bench chaos audit lint build lock jars clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -33,6 +33,9 @@ test: setup ## lint and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+long: setup ## the tests of a minute or more: a class archive, executors of their own, kills at random moments
+	$(BIN)/python -m pytest -m long
 
 bench: setup ## the longer measurements of tests/benchmarks
 	$(BIN)/python -m tests.benchmarks

@@ -54,6 +54,7 @@ def test_spark_submit_runs_the_real_pipeline(archive, tmp_path, landing_of):
     assert {p.name for p in tmp_path.iterdir()} >= {"headgate.zip", "landing", "lake"}
 
 
+@pytest.mark.long
 def test_two_workers_of_a_cluster_and_one_core_find_the_same_duplicates(archive, tmp_path):
     """`local-cluster` starts Spark's standalone master and two workers, with executors in processes of their own."""
     texts = perturbed(11, families=15)

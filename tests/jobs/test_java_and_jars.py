@@ -96,6 +96,7 @@ print(mapped(1 << 40))
 """
 
 
+@pytest.mark.long
 def test_an_archive_of_classes_is_used_and_a_damaged_one_is_passed_over(tmp_path):
     """Few bytes to read mean quick compilation, many do not."""
     if java.version_of(java.java_home()) != prepare.ARCHIVING:
