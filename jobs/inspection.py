@@ -272,7 +272,7 @@ def parquet_facts(files: fs.FileSystem, path: str) -> dict[str, Any]:
     """Columns, records and row groups, from the footer."""
     try:
         with files.open_input_file(path) as file:
-            footer = pq.ParquetFile(file)
+            footer = pq.ParquetFile(file, coerce_int96_timestamp_unit="us")
             schema, groups = footer.schema_arrow, footer.metadata.num_row_groups
             count = footer.metadata.num_rows
             fine = [f.name for f in schema if pa.types.is_timestamp(f.type) and f.type.unit == "ns"]

@@ -96,7 +96,7 @@ def test_a_record_that_comes_again_is_not_published_twice(spark, tmp_path):
     table.run()
     (table.landing / "again.jsonl").write_text('{"id": 0, "text": "now it says something else"}\n')
     table.land(["the third text is new"])
-    assert table.run()["clean"]["rejected"] == {"drop_duplicates: repeats another row in _row_id": 1}
+    assert table.run()["clean"]["rejected"] == {"drop_near_duplicates: has the id of another row": 1}
     assert table.ids() == [0, 1, 2]
     (entry,) = (e for e in table.ledger() if e["table"] == "clean")
     assert dict(entry["evidence"])["kept_row_id"] == entry["row_id"]

@@ -567,7 +567,10 @@ def test_the_same_record_twice_is_compared_once(spark):
     df = frame(spark, "n int, text string", (1, text), (1, text), (2, text + " more"))
     out = applied(DropNearDuplicates(columns=("text",), similarity=0.9), df)
     assert [r["n"] for r in kept(out).collect()] == [2]
-    assert sorted(r["step"] for r in rejected(out, "n").collect()) == ["drop_duplicates", "drop_near_duplicates"]
+    assert sorted(r["reason"] for r in rejected(out, "n").collect()) == [
+        "has the id of another row",
+        "nearly repeats another row in text",
+    ]
 
 
 def test_what_earlier_builds_know_twice_multiplies_no_row(spark, tmp_path):

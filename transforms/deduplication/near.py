@@ -305,7 +305,7 @@ class DropNearDuplicates(NearComparer):
         (of a row that stays, its own), and beside it `<cluster>_similarity`, the similarity with that text.
     Null texts, empty and blank ones are never compared. Evidence: the kept row's id, the similarity (score),
     the threshold and the rule. Of rows with one id, as when a record was delivered twice, one is compared, and the
-    others are marked as its exact repeats; so is one whose record an earlier build has published.
+    others are marked for their id; so is one whose record an earlier build has published.
     Cost: one pass over the texts (some 30 MB a CPU second measured on manual pages), shuffles of sketches, and an exact
     comparison for each candidate pair. Rows of crowded buckets are compared by their rarest shingles; if these are
     crowded too, with at most 128 others of each crowd, so that no step grows with a square; then a warning says so. An
