@@ -112,14 +112,15 @@ def plan_ingest(
     found = list_files(environment.landing, source, as_of)
     listed = found.files
     notes = passed_over(found.passed_over, source.path)
+    gone = "://" not in environment.landing and not Path(environment.landing).is_dir()
     if not listed and current is None:
         until = f" up to {as_of}" if as_of else ""
-        near = f" ({'; '.join(notes[:3])})" if notes else ""
-        if "://" not in environment.landing and not Path(environment.landing).is_dir():
-            near = ": there is no such folder"
+        near = ": there is no such folder" if gone else f" ({'; '.join(notes[:3])})" if notes else ""
         raise InputMissing(f"table '{table}': no file matches '{source.path}' in {environment.landing}{until}{near}")
     if source.format == "delta" and not listed and known:
         raise InputMissing(f"table '{table}': the Delta table '{source.path}' has vanished from {environment.landing}")
+    if gone:
+        notes = (f"the landing folder {environment.landing} is not there, so nothing new is seen",)
     fresh = new_files(listed, known)
     if not fresh:
         why = None

@@ -174,6 +174,8 @@ def test_what_nearly_matches_a_pattern_is_told(tmp_path):
     assert [f.path for f in plan.fresh] == ["x_2024-01-01.csv"]
     assert [n.split()[0] for n in plan.notes] == ["X_2024-01-02.CSV", "x_latest.csv"]
     (landing / "x_2024-01-01.csv").unlink()
+    with pytest.raises(InputMissing, match=r"no file matches .* in .*nowhere: there is no such folder"):
+        plan_table(pipeline, Environment(landing=str(tmp_path / "nowhere")), Lake(str(tmp_path / "lake")), "t", None)
     with pytest.raises(InputMissing, match=r"no file matches .*x_latest\.csv is not taken up"):
         plan_table(pipeline, environment, Lake(str(tmp_path / "lake")), "t", None)
 
