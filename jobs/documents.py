@@ -6,10 +6,8 @@ shape of its column's type is malformed.
 """
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
 from pyspark.sql import types as T
 
 DEEPEST = 200  # brackets that may be open at once in a record
@@ -131,19 +129,3 @@ def unexpected(record: Any, kind: T.DataType, place: str) -> list[str]:
         if isinstance(member, dict | list) and name in known:
             found += unexpected(member, known[name], f"{place}{name}.")
     return found
-
-
-def arrow_texts(values: Sequence[Any], kind: T.DataType) -> pa.Array:
-    """An Arrow array of cells."""
-    return pa.array(values, arrow_type(kind))
-
-
-def arrow_type(kind: T.DataType) -> pa.DataType:
-    """The Arrow type of a column's cells of text."""
-    if isinstance(kind, T.ArrayType):
-        return pa.list_(arrow_type(kind.elementType))
-    if isinstance(kind, T.MapType):
-        return pa.map_(pa.string(), arrow_type(kind.valueType))
-    if isinstance(kind, T.StructType):
-        return pa.struct([pa.field(f.name, arrow_type(f.dataType)) for f in kind])
-    return pa.string()

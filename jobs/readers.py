@@ -20,7 +20,7 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_type
 
 from jobs.dialect import Dialect, LineEnds, Records, is_blank, is_packed, is_utf8, records, unpacked, utf8_blocks
-from jobs.documents import Malformed, arrow_texts, cells, loaded
+from jobs.documents import Malformed, cells, loaded
 from jobs.errors import SourceFailed
 from jobs.inspection import first_line
 from transforms.rows import FILE, FILE_DATE, OWN
@@ -239,7 +239,7 @@ def json_part(lines: Sequence[str], schema: T.StructType, numbers: Sequence[int]
             corrupt.append(text)
             problems.append(str(e))
     columns = zip(*rows, strict=True)
-    arrays = [arrow_texts(list(values), f.dataType) for values, f in zip(columns, schema, strict=True)]
+    arrays = [pa.array(list(values), to_arrow_type(f.dataType)) for values, f in zip(columns, schema, strict=True)]
     return arrays, corrupt, problems, numbers
 
 
