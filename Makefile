@@ -20,7 +20,7 @@ $(READY): requirements/build.lock requirements/run.lock requirements/java.lock p
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-build-isolation -r requirements/run.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -c 'from jobs.java import java_home; java_home()' 2>/dev/null \
+	@$(BIN)/python -c 'from headgate.jobs.spark.java import java_home; java_home()' 2>/dev/null \
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/java.lock
 	$(BIN)/headgate jars > /dev/null
 	@touch $(READY)

@@ -19,6 +19,6 @@ if archive is None:
 os.environ["HEADGATE_ZIP"] = archive
 sys.path.insert(0, archive)
 
-from jobs.cli import main  # noqa: E402
+from headgate.jobs.cli.main import main  # noqa: E402
 
 main()

@@ -31,9 +31,9 @@ from great_expectations.validator.v1_validator import Validator
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from expectations import own  # noqa: F401  (registers headgate's own expectations)
-from expectations.moments import why_unsound
-from expectations.suites import DIMENSIONS, Rule, Suite, SuiteError, build
+from headgate.expectations import own  # noqa: F401  (registers headgate's own expectations)
+from headgate.expectations.moments import why_unsound
+from headgate.expectations.suites import DIMENSIONS, Rule, Suite, SuiteError, build
 
 # Counts without examples: the ledger holds the examples.
 RESULT_FORMAT = {"result_format": "BASIC", "partial_unexpected_count": 0}

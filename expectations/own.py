@@ -20,7 +20,7 @@ from great_expectations.expectations.metrics.table_metric_provider import TableM
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from expectations.moments import JAVA_MOMENT, micros_of, text_of
+from headgate.expectations.moments import JAVA_MOMENT, micros_of, text_of
 
 TABLE_DOMAIN = ("batch_id", "row_condition", "condition_parser")
 

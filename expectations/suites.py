@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from expectations.moments import in_utc
+from headgate.expectations.moments import in_utc
 
 SEVERITIES = ("critical", "warning", "info")
 # ISO/IEC 25012:2008; DAMA UK 2013.
@@ -252,7 +252,7 @@ def known_types() -> dict[str, tuple[str, ...]]:
         list_registered_expectation_implementations,
     )
 
-    from expectations import own  # noqa: F401  (registers headgate's own expectations)
+    from headgate.expectations import own  # noqa: F401  (registers headgate's own expectations)
 
     return {
         name: tuple(f for f in get_expectation_impl(name).__fields__ if f not in (*NOT_KWARGS, "library_metadata"))

@@ -21,8 +21,8 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from jobs.deltalog import history
-from jobs.lake import Lake
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.log import history
 
 ROOT = Path(__file__).parent.parent
 PIPELINE = """
@@ -92,7 +92,7 @@ def write_night(folder: Path, night: int) -> None:
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "jobs.cli", "run", "p.yaml"]
+    command = [sys.executable, "-m", "headgate", "run", "p.yaml"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HEADGATE_LAKE": "lake", "HEADGATE_LANDING": "landing"}
     return subprocess.Popen(
         command,

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from jobs.config import Environment, load_pipeline
-from jobs.lake import Lake
-from jobs.progress import Progress
+from headgate.jobs.config.models import Environment
+from headgate.jobs.config.pipeline import load_pipeline
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.progress import Progress
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -62,7 +63,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[Any]:
-    from jobs.session import start
+    from headgate.jobs.spark.session import start
 
     session = start(TEST_SETTINGS)
     yield session
@@ -72,7 +73,7 @@ def spark() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def landing_of() -> Callable[..., Path]:
     """Writes days of the real year into a folder."""
-    from jobs.samples import write_flights
+    from headgate.jobs.cli.samples import write_flights
 
     def write(folder: Path, last: str, first: str = "2013-01-01") -> Path:
         write_flights(folder, date.fromisoformat(first), date.fromisoformat(last))
@@ -85,7 +86,7 @@ def run_pipeline(
     spark: Any, folder: Path, file: Path | None = None, lake_at: Path | None = None, **options: Any
 ) -> Any:
     """Run a pipeline (default: the main job) with landing/ and lake/ of a folder, in the suite's session."""
-    from jobs.run import run
+    from headgate.jobs.pipeline.run import run
 
     environment = Environment(lake=str(lake_at or folder / "lake"), landing=str(folder / "landing"))
     pipeline = load_pipeline(file or ROOT / "conf" / "flights.yaml")
@@ -121,7 +122,7 @@ def own_night(night: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def command(spark: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> Callable[..., tuple[int, str, str]]:
     """Runs `headgate dedup` in this process, in the suite's session; gives exit code, standard output and error."""
-    from jobs import cli
+    from headgate.jobs.cli import main as cli
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "spark_of", lambda environment: contextlib.nullcontext(lambda reads: spark))

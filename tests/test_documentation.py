@@ -5,11 +5,11 @@ import dataclasses
 import click
 import pytest
 
-from jobs.cli import headgate
-from jobs.config import Environment, Model, PipelineFile, Publish, Source, Table
-from jobs.lake import SCHEMAS
+from headgate.jobs.cli.main import headgate
+from headgate.jobs.config.models import Environment, Model, PipelineFile, Publish, Source, Table
+from headgate.jobs.lake.system import SCHEMAS
+from headgate.transforms.steps import STEPS
 from tests.conftest import ROOT
-from transforms.steps import STEPS
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -17,11 +17,11 @@ def tour() -> str:
 
 
 def test_the_tour_runs(tmp_path):
-    for name in ("conf", "expectations", "transforms", "jobs"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("conf", "expectations", "transforms", "jobs", "headgate"):
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     command = tmp_path / "bin" / "headgate"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m jobs.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m headgate "$@"\n')
     command.chmod(0o755)
     before = {p.relative_to(tmp_path): p.read_bytes() for p in files(tmp_path)}
     environment = os.environ | {"PATH": f"{command.parent}:{os.environ['PATH']}", "PYTHONPATH": str(tmp_path)}

@@ -11,8 +11,8 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from transforms.rows import quoted
-from transforms.step import StepError
+from headgate.transforms.rows import quoted
+from headgate.transforms.step import StepError
 
 WHOLE = {"tinyint": 8, "smallint": 16, "int": 32, "bigint": 64}  # bits
 FLOATS = ("float", "double")

@@ -11,8 +11,8 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from transforms.rows import quoted
-from transforms.step import StepError
+from headgate.transforms.rows import quoted
+from headgate.transforms.step import StepError
 
 DAYS = ("0001-01-01", "9999-12-31")  # what every reader of the tables can hold
 LAST_MOMENT = f"{DAYS[1]} 23:59:59.999999"

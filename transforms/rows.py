@@ -46,7 +46,7 @@ def with_bookkeeping(df: DataFrame) -> DataFrame:
     return df.withColumns(columns)
 
 
-def frame_of(spark: SparkSession, rows: Sequence[Sequence[Any]], columns: str) -> DataFrame:
+def local_frame(spark: SparkSession, rows: Sequence[Sequence[Any]], columns: str) -> DataFrame:
     """The few rows that the driver knows as a DataFrame; `columns` as in DDL. No Python worker is asked for them."""
     schema = T.StructType.fromDDL(columns)
     cells = zip(*rows, strict=True) if rows else [()] * len(schema)
@@ -193,3 +193,9 @@ def is_training(df: DataFrame) -> Column:
 def stable_hash(df: DataFrame, seed: int, columns: Iterable[str]) -> Column:
     """Return a uniform 64-bit hash of a stable key and a seed, the same in any partitioning."""
     return F.xxhash64(F.lit(seed).cast("long"), content_key(df, columns))
+
+
+def content_of(rows: DataFrame) -> tuple[int, str]:
+    """How many rows there are, and the sum of their hashes: one pass."""
+    found = rows.agg(F.count("*").alias("n"), hash_sum(content_hash(rows, rows.columns)).alias("s")).first()
+    return found["n"], f"{total_of(*found['s']):016x}"

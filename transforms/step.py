@@ -2,17 +2,17 @@
 
 A step's dataclass fields are its options, as written in YAML. `names_after` follows the column names through the
 step without Spark, so that a misspelt column is refused before anything starts; `apply` changes the rows.
-A step that learns is a `Learner`: its `fit` returns another frozen step that holds plain values.
+A step that learns is a `Estimator`: its `fit` returns another frozen step that holds plain values.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from pyspark.sql import DataFrame
 
-from transforms.rows import FILE, FILE_DATE, is_own
+from headgate.transforms.rows import FILE, FILE_DATE, is_own
+from headgate.words import did_you_mean
 
 Action = Literal["reject", "clip", "null", "flag"]
 
@@ -24,17 +24,13 @@ class StepError(ValueError):
     """A step cannot do what its options ask for; the message says what, which, and what is allowed."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint naming the closest known word, or an empty string."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" — did you mean '{match[0]}'?" if match else ""
-
-
-def need(wanted: Iterable[str], have: Sequence[str]) -> None:
+def require_columns(wanted: Iterable[str], have: Sequence[str]) -> None:
     """Raise `StepError` for the first wanted column that is not there."""
     for column in wanted:
         if column not in have:
-            raise StepError(f"there is no column '{column}' here{nearest(column, have)} (columns: {', '.join(have)})")
+            raise StepError(
+                f"there is no column '{column}' here{did_you_mean(column, have)} (columns: {', '.join(have)})"
+            )
 
 
 def columns_after(step: "Step", have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
@@ -135,7 +131,7 @@ class Comparer(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learner(Step):
+class Estimator(Step):
     """A step that learns from the unmarked training rows before it can be applied."""
 
     needs_all: ClassVar[bool] = True

@@ -4,22 +4,22 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 
-from transforms.balancing.split import SplitByHash
-from transforms.balancing.strata import ResampleStrata, SampleStrata
-from transforms.balancing.weights import AssignWeights, ClassWeights
-from transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
-from transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns
-from transforms.cleaning.text import NormaliseText
-from transforms.cleaning.times import LocalToUtc
-from transforms.cleaning.units import ConvertUnits, UnitChange
-from transforms.cleaning.urls import NormaliseUrl
-from transforms.deduplication.exact import DropDuplicates
-from transforms.deduplication.images import DropNearImages
-from transforms.deduplication.lines import DropRepeatedLines
-from transforms.deduplication.near import DropNearDuplicates
-from transforms.fusion.join import JoinTable
-from transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
-from transforms.step import Step
+from headgate.transforms.balancing.split import SplitByHash
+from headgate.transforms.balancing.strata import ResampleStrata, SampleStrata
+from headgate.transforms.balancing.weights import AssignWeights, ClassWeights
+from headgate.transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
+from headgate.transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns
+from headgate.transforms.cleaning.text import NormalizeText
+from headgate.transforms.cleaning.times import LocalToUtc
+from headgate.transforms.cleaning.units import ConvertUnits, UnitChange
+from headgate.transforms.cleaning.urls import NormalizeUrl
+from headgate.transforms.deduplication.exact import DropDuplicates
+from headgate.transforms.deduplication.images import DropNearImages
+from headgate.transforms.deduplication.lines import DropRepeatedLines
+from headgate.transforms.deduplication.near import DropNearDuplicates
+from headgate.transforms.fusion.join import JoinTable
+from headgate.transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
+from headgate.transforms.step import Step
 
 STEPS: dict[str, type[Step]] = {
     # cleaning
@@ -28,8 +28,8 @@ STEPS: dict[str, type[Step]] = {
     "select_columns": SelectColumns,
     "drop_columns": DropColumns,
     "derive": Derive,
-    "normalise_text": NormaliseText,
-    "normalise_url": NormaliseUrl,
+    "normalize_text": NormalizeText,
+    "normalize_url": NormalizeUrl,
     "convert_units": ConvertUnits,
     "local_to_utc": LocalToUtc,
     "check_bounds": CheckBounds,

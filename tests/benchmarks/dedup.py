@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.increments import BuildSpace
+from headgate.jobs.pipeline.increments import BuildSpace
 from tests.benchmarks.growth import cpu_and_memory, fitted
 from tests.benchmarks.measure import measure
 from tests.conftest import ROOT, SHARED_DATA
@@ -49,7 +49,7 @@ def beside_others() -> None:
 
     headgate is installed, as `headgate prepare` leaves a machine; without that it costs more.
     """
-    subprocess.run([sys.executable, "-m", "jobs.cli", "prepare"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "headgate", "prepare"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     python = peers_python()
     corpus = str(CORPUS / "corpus.parquet")
     tools = [("headgate", [sys.executable, "-m", "tests.benchmarks.dedup", corpus])]
@@ -147,8 +147,8 @@ class Scratch(BuildSpace):
 
 def deduplicate(spark: Any, corpus: str, folder: str, before: Any = None) -> Any:
     """Read a corpus, mark its near duplicates, write it; the marked rows as written."""
-    from transforms.deduplication.near import DropNearDuplicates
-    from transforms.rows import ROW_ID, row_id, with_bookkeeping
+    from headgate.transforms.deduplication.near import DropNearDuplicates
+    from headgate.transforms.rows import ROW_ID, row_id, with_bookkeeping
 
     df = spark.read.parquet(corpus)
     df = with_bookkeeping(df.withColumn(ROW_ID, row_id(df, "corpus", ["id"])))
@@ -161,7 +161,7 @@ def deduplicate(spark: Any, corpus: str, folder: str, before: Any = None) -> Any
 
 
 def session(reads: int | None = None) -> Any:
-    from jobs.session import start
+    from headgate.jobs.spark.session import start
 
     return start(SETTINGS, reads=reads)
 
@@ -234,7 +234,7 @@ def by_increments(copies: int) -> None:
     """A full run over so many copies of the corpus, and runs of a part that is new to an index of the rest."""
     from pyspark.sql import functions as F
 
-    from transforms.deduplication.near import SKETCHES
+    from headgate.transforms.deduplication.near import SKETCHES
 
     spark = session()
     with tempfile.TemporaryDirectory() as scratch:

@@ -16,14 +16,14 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from jobs.increments import BuildSpace
+from headgate.jobs.pipeline.increments import BuildSpace
+from headgate.transforms.deduplication.exact import DropDuplicates
+from headgate.transforms.deduplication.near import DropNearDuplicates
+from headgate.transforms.rows import ROW_ID, row_id, with_bookkeeping
+from headgate.transforms.step import Comparer
 from tests.benchmarks.dedup import Scratch, jaccard, session, timed
 from tests.conftest import SHARED_DATA
 from tests.transforms.test_near_duplicates import shingle_set
-from transforms.deduplication.exact import DropDuplicates
-from transforms.deduplication.near import DropNearDuplicates
-from transforms.rows import ROW_ID, row_id, with_bookkeeping
-from transforms.step import Comparer
 
 SURE = 0.999999
 

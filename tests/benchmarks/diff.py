@@ -29,7 +29,7 @@ def run(n: int = 3_000_000) -> None:
         for changed in (False, True):
             write_deltalake(str(folder / "lake" / "t"), rows(n, changed), mode="overwrite")
         plain = measure([sys.executable, "-c", READ], folder)
-        cost = measure([sys.executable, "-m", "jobs.cli", "diff", "t@0", "t@1"], folder, PYTHONPATH=str(ROOT))
+        cost = measure([sys.executable, "-m", "headgate", "diff", "t@0", "t@1"], folder, PYTHONPATH=str(ROOT))
         print(cost.stdout.rstrip())
         print(f"{n:,} rows, both versions read  {plain}")
         print(f"{n:,} rows, headgate diff       {cost}  ({cost.cpu / plain.cpu:.1f} of the plain read's CPU)")

@@ -8,10 +8,10 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from expectations.gate import Gate
-from expectations.suites import Suite, load_suite
-from jobs.publishing import stage
-from jobs.session import start
+from headgate.expectations.gate import Gate
+from headgate.expectations.suites import Suite, load_suite
+from headgate.jobs.pipeline.publishing import stage
+from headgate.jobs.spark.session import start
 from tests.benchmarks.measure import sample
 
 ROWS = 5_000_000

@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.config import Environment, load_pipeline
-from jobs.lake import Lake
-from jobs.progress import Progress
-from jobs.run import run as run_pipeline
-from jobs.session import start
+from headgate.jobs.config.models import Environment
+from headgate.jobs.config.pipeline import load_pipeline
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.pipeline.run import run as run_pipeline
+from headgate.jobs.progress import Progress
+from headgate.jobs.spark.session import start
 from tests.benchmarks.measure import measure, sample
 from tests.conftest import ROOT
 
@@ -46,7 +47,7 @@ tables:
   clean:
     from: raw
     steps:
-      - normalise_text: {columns: [v], case: lower, spaces: collapse}
+      - normalize_text: {columns: [v], case: lower, spaces: collapse}
       - check_bounds: {columns: {x: [-4, 4]}}
     suite: clean
 """
@@ -82,7 +83,7 @@ def with_rows(sizes: tuple[int, ...] = (1_000_000, 3_000_000, 10_000_000)) -> No
             (folder / "any.yaml").write_text(SUITE)
             (folder / "clean.yaml").write_text(CLEAN)
             (folder / "p.yaml").write_text(ROWS)
-            cost = measure([sys.executable, "-m", "jobs.cli", "run", "p.yaml"], folder, PYTHONPATH=str(ROOT))
+            cost = measure([sys.executable, "-m", "headgate", "run", "p.yaml"], folder, PYTHONPATH=str(ROOT))
             if cost.code:
                 sys.exit(cost.stderr[-2000:])
             points.append((rows, cost.cpu))

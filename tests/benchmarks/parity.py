@@ -6,8 +6,8 @@ import time
 from collections import Counter
 from typing import Any
 
-from expectations.suites import known_types
-from jobs.session import start
+from headgate.expectations.suites import known_types
+from headgate.jobs.spark.session import start
 from tests.expectations.pairs import LIKE_FILES, differences, random_pair
 
 PAIRS = 2000

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.benchmarks.measure import Cost, measure
 from tests.conftest import ROOT
 
-HEADGATE = [sys.executable, "-m", "jobs.cli"]
+HEADGATE = [sys.executable, "-m", "headgate"]
 
 
 def headgate(folder: Path, *arguments: str) -> Cost:

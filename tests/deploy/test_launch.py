@@ -10,7 +10,7 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from jobs.lake import Lake
+from headgate.jobs.lake.lake import Lake
 from tests.conftest import ROOT
 from tests.transforms.test_near_duplicates import perturbed
 
@@ -25,14 +25,14 @@ def archive(tmp_path_factory):
     return wheel.rename(folder / "headgate.zip")
 
 
-def test_the_wheel_holds_the_three_packages_and_nothing_else(archive):
+def test_the_wheel_holds_one_package_and_nothing_else(archive):
     tops = {name.split("/")[0] for name in zipfile.ZipFile(archive).namelist()}
-    assert {t for t in tops if not t.endswith(".dist-info")} == {"jobs", "transforms", "expectations"}
+    assert {t for t in tops if not t.endswith(".dist-info")} == {"headgate"}
 
 
 def submitted(archive, folder, master, *arguments):
     """Submit a command from a folder; its JSON."""
-    from jobs.java import java_home
+    from headgate.jobs.spark.java import java_home
 
     (folder / "headgate.zip").write_bytes(archive.read_bytes())
     submit = Path(pyspark.__path__[0]) / "bin" / "spark-submit"

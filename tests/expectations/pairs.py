@@ -17,9 +17,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from expectations.gate import Gate, RuleResult, Verdict
-from expectations.moments import why_unsound
-from expectations.suites import DIMENSIONS, SEVERITIES, Suite, SuiteError, build, known_types, load_suite
+from headgate.expectations.gate import Gate, RuleResult, Verdict
+from headgate.expectations.moments import why_unsound
+from headgate.expectations.suites import DIMENSIONS, SEVERITIES, Suite, SuiteError, build, known_types, load_suite
 from tests.conftest import same
 
 FLOOR = ("expect_table_row_count_to_be_between", {"min_value": 1})

@@ -6,8 +6,8 @@ from datetime import date, datetime
 
 import pytest
 
-from expectations.gate import BITS, Gate, what_raised
-from expectations.suites import SuiteError, known_types, load_suite
+from headgate.expectations.gate import BITS, Gate, what_raised
+from headgate.expectations.suites import SuiteError, known_types, load_suite
 from tests.expectations.pairs import FLOOR, NAN, compared, suite_of, verdicts
 
 PRESENT = ("expect_column_to_exist", {"column": "i"})

@@ -2,8 +2,8 @@ import copy
 
 import pytest
 
-from expectations.moments import micros_of
-from expectations.suites import REFUSED, SuiteError, known_types, load_suite
+from headgate.expectations.moments import micros_of
+from headgate.expectations.suites import REFUSED, SuiteError, known_types, load_suite
 from tests.conftest import ROOT
 
 GOOD = {
@@ -88,7 +88,7 @@ def test_own_expectations_are_known():
 
 
 def test_every_suite_of_the_project_loads():
-    from jobs.config import load_pipeline
+    from headgate.jobs.config.pipeline import load_pipeline
 
     pipeline = load_pipeline(ROOT / "conf" / "flights.yaml")
     used = {t.suite for t in pipeline.tables.values()}

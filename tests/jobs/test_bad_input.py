@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from jobs import queries
-from jobs.errors import HeadgateError
-from jobs.lake import Lake
+from headgate.jobs.errors import HeadgateError
+from headgate.jobs.explore import queries
+from headgate.jobs.lake.lake import Lake
 from tests.conftest import ROOT, run_pipeline, same
 
 SUITE = """name: any
@@ -139,7 +139,7 @@ def grows(place: Place) -> None:
     place.land("a.csv", GOOD)
     place.run()
     file = place.land("b.csv", "id,v\n2,y\n")
-    from jobs import build
+    from headgate.jobs.pipeline import build
 
     stage = build.stage
 

@@ -18,14 +18,17 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
-from jobs import erasure, queries
-from jobs.config import Environment, load_pipeline
-from jobs.errors import HeadgateError
-from jobs.lake import Lake
-from jobs.progress import Progress
-from jobs.run import run
+from headgate.jobs.config.models import Environment
+from headgate.jobs.config.pipeline import load_pipeline
+from headgate.jobs.errors import HeadgateError
+from headgate.jobs.explore import queries
+from headgate.jobs.keep.erasure import certificate as erasure
+from headgate.jobs.keep.erasure.reach import reach
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.pipeline.run import run
+from headgate.jobs.progress import Progress
+from headgate.transforms.rows import is_own
 from tests.conftest import ROOT, same
-from transforms.rows import is_own
 
 UTC = dt.timezone.utc
 
@@ -299,7 +302,7 @@ def test_erasing_one_record_leaves_those_that_look_like_it(spark, tmp_path):
     lake = built(spark, place, "conf")
     before = {t: len(rows_of(lake, t)) for t in ("raw_tags", "raw_texts")}
     for table, where in (("raw_tags", "len(tags) = 1 and tags[1] = 'a, b'"), ("raw_texts", "text = 'erase me'")):
-        found = erasure.reach(lake, table, where)
+        found = reach(lake, table, where)
         erasure.erase(spark, lake, found, where, "test", "test", "test", Progress(watched=False))
         assert len(rows_of(lake, table)) == before[table] - 1
     assert any(r[0] == ["a", "b"] for r in rows_of(lake, "raw_tags"))

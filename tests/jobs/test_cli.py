@@ -13,18 +13,22 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from jobs import cli, doctor, planning, queries
-from jobs.config import SecretReference
-from jobs.errors import HeadgateError, InputMissing, storage_failure
-from jobs.lake import Lake, now
-from jobs.run import is_dead, this_process
+from headgate.jobs.cli import main as cli
+from headgate.jobs.config.models import SecretReference
+from headgate.jobs.errors import HeadgateError, InputMissing, storage_failure
+from headgate.jobs.explore import queries
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.system import now
+from headgate.jobs.pipeline import planning
+from headgate.jobs.pipeline.run import is_dead, this_process
+from headgate.jobs.spark import doctor
 from tests.conftest import ROOT
 
 PIPELINE = str(ROOT / "conf" / "flights.yaml")
 
 
 def headgate(*arguments, cwd=None, **environment):
-    command = [sys.executable, "-m", "jobs.cli", *arguments]
+    command = [sys.executable, "-m", "headgate", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "160"} | environment
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
 
@@ -264,7 +268,8 @@ def test_what_is_there_is_told_as_table_and_as_json(night):
 WAITING = """
 import sys, time
 from pathlib import Path
-from jobs import cli, session
+from headgate.jobs.cli import main as cli
+from headgate.jobs.spark import session
 
 def start(*arguments):
     Path("started").touch()
@@ -323,7 +328,7 @@ def test_a_run_that_is_ended_says_so_in_one_line_and_in_the_table_of_runs(tmp_pa
 
 
 def test_an_interruption_of_spark_is_one_line_too(tmp_path):
-    assert ended_by(signal.SIGINT, tmp_path, "-m", "jobs.cli") == (130, "headgate: interrupted\n")
+    assert ended_by(signal.SIGINT, tmp_path, "-m", "headgate") == (130, "headgate: interrupted\n")
     assert ends(tmp_path) == ["interrupted"]
 
 

@@ -5,8 +5,12 @@ import jsonschema
 import pytest
 import yaml
 
-from jobs.config import Environment, ddl_columns, json_schema, load_environment, load_pipeline, parse_date
-from jobs.errors import UsageError
+from headgate.jobs.config.environment import load_environment, parse_date
+from headgate.jobs.config.models import Environment
+from headgate.jobs.config.pipeline import load_pipeline
+from headgate.jobs.config.schema import json_schema
+from headgate.jobs.config.source_checks import ddl_columns
+from headgate.jobs.errors import UsageError
 from tests.conftest import ROOT
 
 SUITE = """

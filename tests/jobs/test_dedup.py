@@ -9,14 +9,19 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from jobs import build, dedup, erasure, lake, trace
-from jobs.config import Environment
-from jobs.errors import HeadgateError, InputMissing, UsageError
-from jobs.increments import indexes
-from jobs.keeping import vacuum
-from jobs.lake import Lake
-from jobs.progress import Progress
-from jobs.run import dry_run, run
+from headgate.jobs.cli import one_table as dedup
+from headgate.jobs.config.models import Environment
+from headgate.jobs.errors import HeadgateError, InputMissing, UsageError
+from headgate.jobs.explore import trace
+from headgate.jobs.keep.erasure import certificate as erasure
+from headgate.jobs.keep.erasure.reach import reach
+from headgate.jobs.keep.retention import vacuum
+from headgate.jobs.lake import system
+from headgate.jobs.lake.artifacts import indexes
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.pipeline import build
+from headgate.jobs.pipeline.run import dry_run, run
+from headgate.jobs.progress import Progress
 from tests.transforms.test_near_duplicates import excerpts, greedy, perturbed
 
 NEAR = {"columns": ["text"], "recall": 0.9999999}
@@ -143,7 +148,7 @@ def test_what_repeated_an_erased_row_comes_back(spark, tmp_path):
     table.land([long + " again"])
     table.run()
     assert table.ids() == [0, 2]
-    found = erasure.reach(table.lake, "clean_input", "id = 0", None)
+    found = reach(table.lake, "clean_input", "id = 0", None)
     erasure.erase(spark, table.lake, found, "id = 0", "asked for", "a test", "tester", Progress(watched=False))
     why = {p["table"]: p["why"] for p in dry_run(*table.plan(), table.lake, (), None, False)}
     assert why == {"clean_input": "up to date", "clean": "rows were erased from it"}
@@ -155,7 +160,7 @@ def test_what_repeated_an_erased_row_comes_back(spark, tmp_path):
 
 
 def test_exact_duplicates_over_nights_whatever_their_form(spark, tmp_path, monkeypatch):
-    monkeypatch.setattr(lake, "COMPACT_EVERY", 1)
+    monkeypatch.setattr(system, "COMPACT_EVERY", 1)
     options = {"columns": ["text"], "ignore": ["case", "spaces", "unicode", "punctuation"], "keep": "id"}
     table = Deduped(spark, tmp_path, (("drop_duplicates", options),))
     table.land(["Café au lait", "other"])

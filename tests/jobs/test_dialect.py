@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import dialect
-from jobs.dialect import Dialect, is_blank, records
-from jobs.readers import csv_part
+from headgate.jobs.sources import dialect
+from headgate.jobs.sources.dialect import Dialect, is_blank, records
+from headgate.jobs.sources.readers import csv_part
 
 LONGEST = 1 << 20
 ALPHABET = st.sampled_from([*'a,"\n\r;\\ é', '"a"', '""', '","', '"\n', "\r\n", '\n"'])

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import queries
-from jobs.errors import SourceFailed
-from jobs.inspection import inspect_file
-from jobs.lake import Lake
-from jobs.readers import read_part
+from headgate.jobs.errors import SourceFailed
+from headgate.jobs.explore import queries
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.sources.inspection import inspect_file
+from headgate.jobs.sources.readers import read_part
 from tests.conftest import run_pipeline
 
 FILES = 500

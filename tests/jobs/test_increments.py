@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from jobs import build, queries
-from jobs.config import load_pipeline
-from jobs.errors import UsageError
-from jobs.increments import indexes
-from jobs.lake import Lake
+from headgate.jobs.config.pipeline import load_pipeline
+from headgate.jobs.errors import UsageError
+from headgate.jobs.explore import queries
+from headgate.jobs.lake.artifacts import indexes
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.pipeline import build
 from tests.conftest import run_pipeline
 
 PIPELINE = """

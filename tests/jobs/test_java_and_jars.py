@@ -6,11 +6,13 @@ import sys
 
 import pytest
 
-from jobs import doctor, jars, java, prepare
-from jobs.config import Environment, load_pipeline
-from jobs.errors import UsageError
-from jobs.lake import Lake
-from jobs.planning import bytes_to_read
+from headgate.jobs.config.models import Environment
+from headgate.jobs.config.pipeline import load_pipeline
+from headgate.jobs.errors import UsageError
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.pipeline.planning import bytes_to_read
+from headgate.jobs.spark import class_archive as prepare
+from headgate.jobs.spark import doctor, jars, java
 from tests.conftest import ROOT
 
 
@@ -73,7 +75,9 @@ ARCHIVED_START = """
 import sys
 from pathlib import Path
 
-from jobs import prepare, session
+from headgate.jobs.cli.warm_up import small_lake
+from headgate.jobs.spark import class_archive as prepare
+from headgate.jobs.spark import session
 
 sys.prefix = sys.argv[1]
 
@@ -87,8 +91,8 @@ def mapped(reads):
     return rows, "/share/headgate/classes-" in maps, "TieredStopAtLevel" in options
 
 
-made = prepare.prepare(session.start, session.end)
-assert made == prepare.prepare(None, None) and [*made.parent.iterdir()] == [made], "made once"
+made = prepare.prepare(small_lake)
+assert made == prepare.prepare(None) and [*made.parent.iterdir()] == [made], "made once"
 print(mapped(1000))
 made.chmod(0o600)
 made.write_bytes(made.read_bytes()[:100_000])
@@ -108,7 +112,7 @@ def test_an_archive_of_classes_is_used_and_a_damaged_one_is_passed_over(tmp_path
 
 def test_no_archive_is_made_for_a_java_that_takes_none(tmp_path, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(fake_java(tmp_path, 21)))
-    assert prepare.prepare(None, None) is None
+    assert prepare.prepare(None) is None
 
 
 def test_what_is_to_be_read_is_what_landed_and_what_the_tables_hold(night, tmp_path):

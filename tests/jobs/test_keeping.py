@@ -10,12 +10,21 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from jobs import build, diff, erasure, keeping, lineage, queries, trace
-from jobs.config import Environment, load_pipeline
-from jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
-from jobs.lake import SCHEMAS, Lake
-from jobs.progress import Progress
-from jobs.verify import verify
+from headgate.jobs.config.models import Environment
+from headgate.jobs.config.pipeline import load_pipeline
+from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
+from headgate.jobs.explore import diff, lineage, queries, trace
+from headgate.jobs.keep import retention as keeping
+from headgate.jobs.keep.erasure import certificate as erasure
+from headgate.jobs.keep.erasure.reach import reach
+from headgate.jobs.keep.erasure.texts import Fingerprints
+from headgate.jobs.keep.restore import restore
+from headgate.jobs.keep.verify import verify
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.system import SCHEMAS
+from headgate.jobs.pipeline import build
+from headgate.jobs.pipeline.origins import columns_of
+from headgate.jobs.progress import Progress
 from tests.conftest import run_pipeline
 
 PLANTED = "Zanzibar Quux"
@@ -218,7 +227,7 @@ def test_lineage_of_a_column_goes_into_every_branch_of_a_union(spark):
     cities = spark.createDataFrame([(2, "b", "c")], "id INT, city STRING, mayor STRING")
     upper = cities.selectExpr("id", "concat(city, mayor) AS name")
     both = people.unionByName(upper).unionByName(people.limit(0)).selectExpr("id", "lower(name) AS called")
-    assert lineage.columns_of(both, {"people": people, "cities": cities}) == {
+    assert columns_of(both, {"people": people, "cities": cities}) == {
         "id": ["cities.id", "people.id"],
         "called": ["cities.city", "cities.mayor", "people.name"],
     }
@@ -257,7 +266,7 @@ def test_vacuum_keeps_what_releases_hold_and_nothing_else(spark, people):
     after = readable(spark, people)
     assert after == {k: v for k, v in before.items() if k.split()[0] in ("people-3", "people-4")}
     with pytest.raises(UsageError, match="cannot be restored: vacuum removed"):
-        queries.restore(lake, [("people", 0)], "r")
+        restore(lake, [("people", 0)], "r")
     assert DeltaTable(lake.path("people")).version() == 3  # no commit was made, so nothing is built anew
     assert run_pipeline(None, people, people / "p.yaml").built == 0
     assert all(r["files_removed"] == 0 for r in keeping.vacuum(lake, 0, 0) if r["table"] in lake.tables())
@@ -276,7 +285,7 @@ def test_releases_that_may_not_be_dropped(people):
 def test_a_whole_release_is_restored(spark, people):
     lake = lake_of(people)
     targets = [(t["table"], t["version"]) for t in lake.release("people-1")["tables"]]
-    queries.restore(lake, targets, "r")
+    restore(lake, targets, "r")
     told = diff.diff(lake, "people@people-1", "people@latest")[0]
     assert not diff.is_different(told | {"from": 0, "to": 0})
     again(spark, people)
@@ -361,7 +370,7 @@ def holding(folder: Path, value: str) -> list[str]:
 
 def erase(spark, folder: Path, table: str, where: str) -> dict:
     lake = lake_of(folder)
-    found = erasure.reach(lake, table, where)
+    found = reach(lake, table, where)
     return erasure.erase(spark, lake, found, where, "request 7", "the officer", "tester", Progress(watched=False))
 
 
@@ -372,9 +381,11 @@ def test_a_person_is_erased_from_every_version_with_proof(spark, people):
     observed = "select count(*) from metrics where value = 90 and \"table\" = 'people'"
     assert answer(people, observed)[0][0] > 0
     before, releases = readable(spark, people), lake.releases
-    found = erasure.reach(lake, "people", "id = 42")
+    found = reach(lake, "people", "id = 42")
     assert {t: len(ids) for t, ids in found.rows.items()} == {"raw_people": 1, "people": 1, "placed": 1}
-    assert found.twins == 1 and sum(found.entries.values()) == 1 and found.landing == {"people/a.csv", "people/b.csv"}
+    assert (
+        found.duplicates == 1 and sum(found.entries.values()) == 1 and found.landing == {"people/a.csv", "people/b.csv"}
+    )
     twin = id_of(people, 43)
     certificate = erase(spark, people, "people", "id = 42")
     assert holding(people, PLANTED) == []
@@ -476,11 +487,11 @@ def test_an_erasure_whose_texts_are_still_found_fails_and_is_finished_later(spar
 def test_texts_are_found_however_deep_they_are_nested():
     cells = [{"a": [{"k": "deep"}, {"other": "x"}]}, None, {"a": None}, {"a": [{"inner": None}]}]
     nested = pa.array(cells, pa.struct([("a", pa.list_(pa.map_(pa.string(), pa.string())))]))
-    looked_for = erasure.Fingerprints.of([b"deep", b"inner", "ü".encode()])
+    looked_for = Fingerprints.of([b"deep", b"inner", "ü".encode()])
     assert looked_for.found_in(nested) == {b"deep", b"inner"}
     assert looked_for.found_in(pa.array(["ü", "u", None])) == {"ü".encode()}
     assert looked_for.found_in(pa.array([b"deep"])) == {b"deep"} and looked_for.found_in(pa.array([1])) == set()
-    assert erasure.Fingerprints.read(looked_for.written()) == looked_for
+    assert Fingerprints.read(looked_for.written()) == looked_for
 
 
 def test_what_joins_brought_over_two_tables_is_erased_and_nothing_else(spark, tmp_path):
@@ -529,11 +540,11 @@ def test_erasing_one_record_leaves_those_that_only_look_like_it(spark, tmp_path)
 def test_people_are_erased_by_a_file_of_keys(spark, people, tmp_path):
     keys = tmp_path / "keys.csv"
     keys.write_text("id,city\n42,Rome\n1,Rome\n2,Atlantis\n")
-    found = erasure.reach(lake_of(people), "raw_people", keys=keys)
+    found = reach(lake_of(people), "raw_people", keys=keys)
     assert found.row_ids == {id_of(people, 42), id_of(people, 1)}
     keys.write_text("nosuch\n42\n")
     with pytest.raises(UsageError, match="no column 'nosuch'"):
-        erasure.reach(lake_of(people), "raw_people", keys=keys)
+        reach(lake_of(people), "raw_people", keys=keys)
 
 
 @pytest.mark.parametrize("point", ["put", "search"])
@@ -576,10 +587,10 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next(spark, people, monke
 )
 def test_a_wrong_condition_is_refused(people, where, told):
     with pytest.raises(UsageError, match=told):
-        erasure.reach(lake_of(people), "people", where)
+        reach(lake_of(people), "people", where)
 
 
 def test_nothing_is_found_where_nothing_is(people):
-    assert erasure.reach(lake_of(people), "people", "id = 4242").row_ids == set()
+    assert reach(lake_of(people), "people", "id = 4242").row_ids == set()
     with pytest.raises(HeadgateError, match="no table 'peeple'"):
-        erasure.reach(lake_of(people), "peeple", "true")
+        reach(lake_of(people), "peeple", "true")

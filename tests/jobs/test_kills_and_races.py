@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from jobs import keeping, queries
-from jobs.errors import LostRace
-from jobs.lake import Lake
+from headgate.jobs.errors import LostRace
+from headgate.jobs.explore import queries
+from headgate.jobs.keep import retention as keeping
+from headgate.jobs.keep.restore import restore
+from headgate.jobs.lake.lake import Lake
 from tests import chaos
 from tests.conftest import run_pipeline
 
@@ -81,7 +83,7 @@ def test_of_runs_at_once_the_losers_say_so(spark, nights, place, runs):
 
 def during(monkeypatch, what) -> None:
     """Do something while the next run has staged its first table."""
-    from jobs import build
+    from headgate.jobs.pipeline import build
 
     stage = build.stage
 
@@ -97,7 +99,7 @@ def test_a_run_against_a_restore(spark, place, monkeypatch):
     lake = Lake(str(place / "lake"))
     run_pipeline(spark, place, place / "p.yaml")
     chaos.write_night(place, 2)
-    during(monkeypatch, lambda: queries.restore(lake, [("raw_people", 0)], "r"))
+    during(monkeypatch, lambda: restore(lake, [("raw_people", 0)], "r"))
     with pytest.raises(LostRace, match="table 'raw_people' was changed by another writer"):
         run_pipeline(spark, place, place / "p.yaml")
     run_pipeline(spark, place, place / "p.yaml")  # the files of the nights that were undone come again
@@ -118,7 +120,7 @@ def test_a_run_against_a_foreign_writer(spark, place, monkeypatch):
     def append():
         write_deltalake(lake.path("people"), rows, mode="append")
 
-    from jobs import build
+    from headgate.jobs.pipeline import build
 
     publish = build.publish
 

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
-from jobs import queries
-from jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
-from jobs.lake import COMPACT_EVERY, SCHEMAS, Lake, now
+from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
+from headgate.jobs.keep.restore import restore
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.system import COMPACT_EVERY, SCHEMAS, now
 
 
 def test_an_empty_lake_says_so(tmp_path):
@@ -158,7 +159,7 @@ def test_what_a_restore_undid_is_no_part_of_a_table(tmp_path):
     commit(None)  # version 1, by another writer
     commit("b", base=1, increment=True)
     assert lake.present_builds("t") == ["b", "a"] and known() == ["a.csv", "b.csv"]
-    queries.restore(lake, [("t", 1)], "r")  # version 3
+    restore(lake, [("t", 1)], "r")  # version 3
     assert lake.last_build("t")["build"] == "a" and known() == ["a.csv"]
     lake.record("files", [{"table": "t", "path": "dead.csv", "build": "dead", "base": 0, "at": now()}])
     commit("c", base=3, increment=True)
@@ -168,7 +169,7 @@ def test_what_a_restore_undid_is_no_part_of_a_table(tmp_path):
     DeltaTable(lake.path("t")).restore(2)  # version 5
     assert lake.present_builds("t") == ["b", "a"] and known() == ["a.csv", "b.csv"]
     assert [lake.content_total("t", v) for v in (0, 1, 3, 5)] == ["c0", None, None, None]
-    queries.restore(lake, [("t", 0)], "r")  # version 6
+    restore(lake, [("t", 0)], "r")  # version 6
     write_deltalake(lake.path("t"), pa.table({"n": [2]}), mode="append")
     DeltaTable(lake.path("t")).restore(6)
     DeltaTable(lake.path("t")).optimize.compact()

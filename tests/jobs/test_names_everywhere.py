@@ -3,11 +3,13 @@
 import ast
 from pathlib import Path
 
-from jobs import diff, erasure, trace
-from jobs.lake import Lake
-from jobs.progress import Progress
+from headgate.jobs.explore import diff, trace
+from headgate.jobs.keep.erasure import certificate as erasure
+from headgate.jobs.keep.erasure.reach import reach
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.progress import Progress
+from headgate.transforms.rows import is_own
 from tests.conftest import ROOT, run_pipeline
-from transforms.rows import is_own
 
 CALLS = ("alias", "col", "withColumn", "select", "groupBy", "lit", "drop", "where", "orderBy", "partitionBy", "struct")
 MOST = 60  # Spark plans grow with columns
@@ -84,7 +86,7 @@ tables:
     story = trace.trace(lake, str(tmp_path / "landing"), row_id)
     published = next(e["row"] for e in story if e["table"] == "t" and e["event"] == "published")
     assert published == {"id": 3, **{n: value(n, 3) for n in names}}
-    found = erasure.reach(lake, "t", "id = 3")
+    found = reach(lake, "t", "id = 3")
     erasure.erase(spark, lake, found, "id = 3", "r", "s", "u", Progress(watched=False))
     for table in ("t", "one", "near", "both"):
         rows = lake.need_table(table).to_pyarrow_table().to_pylist()

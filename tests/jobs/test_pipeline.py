@@ -11,15 +11,18 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
-from jobs import erasure, queries
-from jobs.build import load_fitted, zoned
-from jobs.config import Environment, load_pipeline
-from jobs.errors import GateBlocked, InputMissing, LostRace, UsageError
-from jobs.lake import Lake
-from jobs.planning import plan_table
-from jobs.publishing import content_of
-from jobs.run import dry_run
-from jobs.sources import regex_of
+from headgate.jobs.config.models import Environment
+from headgate.jobs.config.pipeline import load_pipeline
+from headgate.jobs.errors import GateBlocked, InputMissing, LostRace, UsageError
+from headgate.jobs.explore import queries
+from headgate.jobs.keep.erasure import certificate as erasure
+from headgate.jobs.keep.restore import restore
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.pipeline.build import load_fitted, zoned
+from headgate.jobs.pipeline.planning import plan_table
+from headgate.jobs.pipeline.run import dry_run
+from headgate.jobs.sources.files import regex_of
+from headgate.transforms.rows import content_of
 from tests.conftest import ROOT, run_pipeline
 
 FLIGHTS = ROOT / "conf" / "flights.yaml"
@@ -397,7 +400,7 @@ def test_times_without_a_zone_are_published_as_timestamps(spark, tmp_path):
 
 
 def test_a_run_that_died_before_publishing_is_taken_up(spark, tmp_path, monkeypatch):
-    from jobs import build
+    from headgate.jobs.pipeline import build
 
     file = small(tmp_path, CSV % "" + "  m:\n    from: t\n    suite: any\n")
     land(tmp_path, "a.csv", "id,v\n1,x\n2,y\nbad\n")
@@ -428,7 +431,7 @@ def test_a_run_that_died_before_publishing_is_taken_up(spark, tmp_path, monkeypa
 
 
 def test_a_table_changed_meanwhile_loses_the_race(spark, tmp_path, monkeypatch):
-    from jobs import build
+    from headgate.jobs.pipeline import build
 
     file = small(tmp_path, CSV % "")
     land(tmp_path, "a.csv", "id,v\n1,x\n")
@@ -439,7 +442,7 @@ def test_a_table_changed_meanwhile_loses_the_race(spark, tmp_path, monkeypatch):
     def another_writer(df, path):
         stage(df, path)
         DeltaTable(lake_of(tmp_path).path("t")).delete("id = 1")
-        erasure.mark(lake_of(tmp_path), "t", path)  # a commit each time
+        erasure.write_marker_commit(lake_of(tmp_path), "t", path)  # a commit each time
 
     monkeypatch.setattr(build, "stage", another_writer)
     with pytest.raises(LostRace, match="changed by another writer"):
@@ -469,7 +472,7 @@ def test_a_table_changed_meanwhile_loses_the_race(spark, tmp_path, monkeypatch):
 
 def test_files_of_a_run_that_lost_are_taken_up_by_the_next(spark, tmp_path, monkeypatch):
     """Another run publishes first, without a file that this one had seen and recorded."""
-    from jobs import build
+    from headgate.jobs.pipeline import build
 
     file = small(tmp_path, CSV % "")
     land(tmp_path, "a.csv", "id,v\n1,x\n")
@@ -501,12 +504,12 @@ def test_restore_brings_back_content_and_later_files_come_again(spark, tmp_path)
     land(tmp_path, "b.csv", "id,v\n2,y\n")
     run_pipeline(spark, tmp_path, file)
     lake = lake_of(tmp_path)
-    assert queries.restore(lake, [("t", 0)], "r") == [{"table": "t", "version": 2, "content_of": 0, "rows": 1}]
+    assert restore(lake, [("t", 0)], "r") == [{"table": "t", "version": 2, "content_of": 0, "rows": 1}]
     assert len(content(tmp_path, "t")) == 1 and len(content(tmp_path, "t", 1)) == 2
     assert records(run_pipeline(spark, tmp_path, file))["t"]["rows_in"] == 1
     assert len(content(tmp_path, "t")) == 2
     with pytest.raises(InputMissing, match="no version 99"):
-        queries.restore(lake, [("t", 99)], "r")
+        restore(lake, [("t", 99)], "r")
 
 
 def test_a_field_that_only_spark_can_miss_is_a_usage_error(spark, tmp_path):

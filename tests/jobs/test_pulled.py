@@ -13,9 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from jobs import queries
-from jobs.errors import GateBlocked, InputMissing, UsageError
-from jobs.lake import Lake
+from headgate.jobs.errors import GateBlocked, InputMissing, UsageError
+from headgate.jobs.explore import queries
+from headgate.jobs.lake.lake import Lake
 from tests.conftest import run_pipeline
 
 SUITE = """name: any
@@ -170,7 +170,7 @@ def test_without_a_watermark_the_whole_replaces_where_it_differs(spark, postgres
 
 
 def test_a_run_that_died_before_publishing_takes_the_rows_up_once(spark, postgres, orders, tmp_path, monkeypatch):
-    from jobs import build
+    from headgate.jobs.pipeline import build
 
     file = pipeline(tmp_path, orders + "table: Shop.Orders, watermark: at, key: [id]")
 

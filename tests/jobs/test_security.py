@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from jobs import queries
-from jobs.errors import HeadgateError, UsageError
-from jobs.lake import Lake
+from headgate.jobs.errors import HeadgateError, UsageError
+from headgate.jobs.explore import queries
+from headgate.jobs.lake.lake import Lake
 from tests.conftest import run_pipeline
 from tests.jobs.test_cli import headgate
 from tests.jobs.test_keeping import everything

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import dialect, inspection, queries
-from jobs.documents import DEEPEST, Malformed, as_written, loaded, written
-from jobs.errors import InputMissing, UsageError
-from jobs.lake import Lake
-from jobs.planning import plan_table
-from jobs.readers import read_part
+from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.explore import queries
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.pipeline.planning import plan_table
+from headgate.jobs.sources import dialect, inspection
+from headgate.jobs.sources.documents import DEEPEST, Malformed, as_written, loaded, written
+from headgate.jobs.sources.readers import read_part
 from tests.conftest import run_pipeline
 
 PLAIN = "id INT, v STRING"
@@ -106,7 +107,7 @@ def test_text_is_read_as_it_was_written(spark, tmp_path):
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(tmp_path, options, told):
-    from jobs.config import load_pipeline
+    from headgate.jobs.config.pipeline import load_pipeline
 
     schema = "" if "schema" in options else f"schema: '{PLAIN}', "
     text = f"pipeline: p\ntables:\n  t:\n    source: {{format: csv, path: a.csv, {schema}{options}}}\n    suite: null\n"
@@ -160,7 +161,8 @@ def test_large_files_are_read_in_parts_as_in_one(spark, tmp_path, monkeypatch):
 
 
 def test_what_nearly_matches_a_pattern_is_told(tmp_path):
-    from jobs.config import Environment, load_pipeline
+    from headgate.jobs.config.models import Environment
+    from headgate.jobs.config.pipeline import load_pipeline
 
     landing = tmp_path / "landing"
     landing.mkdir()

@@ -5,10 +5,10 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from jobs.increments import BuildSpace
-from transforms.balancing.split import fitted
-from transforms.rows import REJECTED, is_own, row_id, with_bookkeeping
-from transforms.step import Comparer, Learner, Step
+from headgate.jobs.pipeline.increments import BuildSpace
+from headgate.transforms.balancing.split import fitted
+from headgate.transforms.rows import REJECTED, is_own, row_id, with_bookkeeping
+from headgate.transforms.step import Comparer, Estimator, Step
 
 
 def frame(spark: Any, schema: str, *rows: tuple[Any, ...]) -> Any:
@@ -25,7 +25,7 @@ def applied(step: Step, df: Any, **tables: Any) -> Any:
             space = BuildSpace(df.sparkSession, folder, f"{folder}/index")
             marked = step.compare(df, space)
             return df.sparkSession.createDataFrame(marked.toArrow(), marked.schema)
-    frozen = fitted(step, df) if isinstance(step, Learner) else step
+    frozen = fitted(step, df) if isinstance(step, Estimator) else step
     return frozen.apply(df, tables)
 
 

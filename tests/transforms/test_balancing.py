@@ -5,18 +5,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
+from headgate.transforms.balancing.split import SplitByHash, check_split, splits_after
+from headgate.transforms.balancing.strata import SampleStrata, spread
+from headgate.transforms.balancing.weights import AssignWeights, ClassWeights
+from headgate.transforms.cleaning.bounds import CheckOutliersIqr, RejectRows
+from headgate.transforms.cleaning.columns import Derive, DropColumns, Rename, SelectColumns
+from headgate.transforms.fusion.join import JoinTable
+from headgate.transforms.imputation.simple import ImputeMean
+from headgate.transforms.rows import with_bookkeeping
+from headgate.transforms.step import StepError
+from headgate.transforms.steps import options_of
 from tests.conftest import assert_rows, plain_rows
 from tests.transforms.frames import applied, frame, kept, rejected
-from transforms.balancing.split import SplitByHash, check_split, splits_after
-from transforms.balancing.strata import SampleStrata, spread
-from transforms.balancing.weights import AssignWeights, ClassWeights
-from transforms.cleaning.bounds import CheckOutliersIqr, RejectRows
-from transforms.cleaning.columns import Derive, DropColumns, Rename, SelectColumns
-from transforms.fusion.join import JoinTable
-from transforms.imputation.simple import ImputeMean
-from transforms.rows import with_bookkeeping
-from transforms.step import StepError
-from transforms.steps import options_of
 
 
 def people(spark, sizes, split="train"):

@@ -3,15 +3,15 @@ from decimal import Decimal
 
 import pytest
 
+from headgate.transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
+from headgate.transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns
+from headgate.transforms.cleaning.text import NormalizeText
+from headgate.transforms.cleaning.times import LocalToUtc
+from headgate.transforms.cleaning.units import ConvertUnits, UnitChange, factor_and_offset
+from headgate.transforms.step import StepError, columns_after
+from headgate.transforms.steps import options_of
 from tests.conftest import assert_rows, plain_rows
 from tests.transforms.frames import applied, frame, kept, rejected
-from transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
-from transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns
-from transforms.cleaning.text import NormaliseText
-from transforms.cleaning.times import LocalToUtc
-from transforms.cleaning.units import ConvertUnits, UnitChange, factor_and_offset
-from transforms.step import StepError, columns_after
-from transforms.steps import options_of
 
 NAN = float("nan")
 
@@ -75,16 +75,16 @@ def test_wrong_options_are_refused_before_spark(step, told):
 
 def test_text_is_normalised_and_changes_are_noted(spark):
     df = frame(spark, "id int, t string", (1, "  a \t b "), (2, "ab"), (3, "   "), (4, None), (5, "\u00a0x"))
-    out = applied(NormaliseText(columns=("t",), case="upper"), df)
+    out = applied(NormalizeText(columns=("t",), case="upper"), df)
     assert_rows(out, ["id", "t"], [(1, "A B"), (2, "AB"), (3, None), (4, None), (5, "X")])
     assert changed(out, "id")[(4,)] == []
-    assert changed(out, "id")[(1,)] == [("t", "normalise_text")]
+    assert changed(out, "id")[(1,)] == [("t", "normalize_text")]
 
 
 def test_text_takes_a_unicode_form(spark):
     df = frame(spark, "t string", ("e\u0301",), (None,), ("\uff21",))
-    assert_rows(applied(NormaliseText(columns=("t",), unicode="NFC"), df), ["t"], [("é",), (None,), ("\uff21",)])
-    assert_rows(applied(NormaliseText(columns=("t",), unicode="NFKC"), df), ["t"], [("é",), (None,), ("A",)])
+    assert_rows(applied(NormalizeText(columns=("t",), unicode="NFC"), df), ["t"], [("é",), (None,), ("\uff21",)])
+    assert_rows(applied(NormalizeText(columns=("t",), unicode="NFKC"), df), ["t"], [("é",), (None,), ("A",)])
 
 
 @pytest.mark.parametrize(

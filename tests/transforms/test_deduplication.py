@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from jobs import increments
-from jobs.increments import BuildSpace
+from headgate.jobs.pipeline import increments
+from headgate.jobs.pipeline.increments import BuildSpace
+from headgate.transforms import rows
+from headgate.transforms.cleaning.bounds import RejectRows
+from headgate.transforms.deduplication import exact
+from headgate.transforms.deduplication.exact import DropDuplicates
+from headgate.transforms.deduplication.images import DropNearImages
+from headgate.transforms.deduplication.lines import DropRepeatedLines
+from headgate.transforms.deduplication.near import DropNearDuplicates
+from headgate.transforms.step import StepError
 from tests.conftest import assert_rows, plain_rows
 from tests.transforms.frames import applied, frame, kept, rejected
 from tests.transforms.test_images_lines_urls import picture, stored
-from transforms import rows
-from transforms.cleaning.bounds import RejectRows
-from transforms.deduplication import exact
-from transforms.deduplication.exact import DropDuplicates
-from transforms.deduplication.images import DropNearImages
-from transforms.deduplication.lines import DropRepeatedLines
-from transforms.deduplication.near import DropNearDuplicates
-from transforms.step import StepError
 
 NAN = float("nan")
 

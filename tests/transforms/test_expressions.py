@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from transforms.cleaning.expressions import FUNCTIONS, checked
-from transforms.step import StepError
+from headgate.transforms.cleaning.expressions import FUNCTIONS, checked
+from headgate.transforms.step import StepError
 
 HAVE = ["a", "b", "arr", "m", "d", "A b", "user", "current_date"]
 
@@ -95,5 +95,5 @@ def test_spark_knows_every_allowed_function(spark):
 
 
 def test_the_parser_is_read_only_when_it_is_needed():
-    code = "import jobs.cli, transforms.steps, sys; assert 'sqlglot' not in sys.modules"
+    code = "import headgate.jobs.cli.main, headgate.transforms.steps, sys; assert 'sqlglot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

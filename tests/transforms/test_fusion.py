@@ -2,11 +2,11 @@ import re
 
 import pytest
 
+from headgate.transforms.fusion.join import JoinTable
+from headgate.transforms.rows import with_bookkeeping
+from headgate.transforms.step import StepError
 from tests.conftest import assert_rows
 from tests.transforms.frames import applied, frame
-from transforms.fusion.join import JoinTable
-from transforms.rows import with_bookkeeping
-from transforms.step import StepError
 
 STEP = JoinTable(table="right", on={"k": "key"}, columns={"w": "value"}, matched="found")
 

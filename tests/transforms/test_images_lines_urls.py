@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from jobs.increments import BuildSpace
+from headgate.jobs.pipeline.increments import BuildSpace
+from headgate.transforms.cleaning.urls import NormalizeUrl, normal
+from headgate.transforms.deduplication.images import DropNearImages, alike, look_of
+from headgate.transforms.deduplication.lines import DropRepeatedLines
+from headgate.transforms.step import StepError
 from tests.conftest import plain_rows
 from tests.transforms.frames import applied, frame, kept, rejected
-from transforms.cleaning.urls import NormaliseUrl, normal
-from transforms.deduplication.images import DropNearImages, alike, look_of
-from transforms.deduplication.lines import DropRepeatedLines
-from transforms.step import StepError
 
 
 def picture(seed, size=96):
@@ -239,6 +239,6 @@ def test_urls_take_one_form_and_keep_it(url, plain):
 
 def test_urls_are_changed_where_they_differ(spark):
     df = frame(spark, "n int, url string", (1, "http://A.org"), (2, None), (3, "http://a.org/#top"))
-    out = applied(NormaliseUrl(columns=("url",), fragment="keep"), df)
+    out = applied(NormalizeUrl(columns=("url",), fragment="keep"), df)
     found = {r["n"]: (r["url"], len(r["_changed"])) for r in out.collect()}
     assert found == {1: ("http://a.org/", 1), 2: (None, 0), 3: ("http://a.org/#top", 0)}

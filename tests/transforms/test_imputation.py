@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headgate.transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
+from headgate.transforms.rows import training_rows
+from headgate.transforms.step import StepError
+from headgate.transforms.steps import STEPS, options_of
 from tests.conftest import assert_rows, plain_rows
 from tests.transforms.frames import applied, frame
-from transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
-from transforms.rows import training_rows
-from transforms.step import StepError
-from transforms.steps import STEPS, options_of
 
 NAN = float("nan")
 

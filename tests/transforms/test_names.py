@@ -2,19 +2,19 @@
 
 import pytest
 
+from headgate.transforms.balancing.split import SplitByHash
+from headgate.transforms.balancing.strata import SampleStrata
+from headgate.transforms.balancing.weights import ClassWeights
+from headgate.transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
+from headgate.transforms.cleaning.columns import Derive, DropColumns, Rename, SelectColumns
+from headgate.transforms.cleaning.text import NormalizeText
+from headgate.transforms.cleaning.units import ConvertUnits, UnitChange
+from headgate.transforms.cleaning.urls import NormalizeUrl
+from headgate.transforms.fusion.join import JoinTable
+from headgate.transforms.imputation.simple import ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
+from headgate.transforms.rows import quoted
+from headgate.transforms.step import StepError, columns_after, user_columns
 from tests.transforms.frames import applied, frame
-from transforms.balancing.split import SplitByHash
-from transforms.balancing.strata import SampleStrata
-from transforms.balancing.weights import ClassWeights
-from transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
-from transforms.cleaning.columns import Derive, DropColumns, Rename, SelectColumns
-from transforms.cleaning.text import NormaliseText
-from transforms.cleaning.units import ConvertUnits, UnitChange
-from transforms.cleaning.urls import NormaliseUrl
-from transforms.fusion.join import JoinTable
-from transforms.imputation.simple import ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
-from transforms.rows import quoted
-from transforms.step import StepError, columns_after, user_columns
 
 # Plain names in the code of the steps, of the gate and of Spark's own aggregates, and some that break quoting.
 WORDS = """
@@ -37,8 +37,8 @@ STEPS = [
     SelectColumns(columns=(COUNT, "a.b", "back`tick", TEXT, "drawn")),
     DropColumns(columns=("a.b", "back`tick", COUNT)),
     ConvertUnits(columns={"value": UnitChange(from_unit="km", to_unit="m", into="metres")}),
-    NormaliseText(columns=(TEXT, "name"), case="upper"),
-    NormaliseUrl(columns=(TEXT,)),
+    NormalizeText(columns=(TEXT, "name"), case="upper"),
+    NormalizeUrl(columns=(TEXT,)),
     ImputeConstant(values={MISSING: 7.0, "with space": 1}),
     ImputeMean(columns=(MISSING, COUNT), by=(TEXT,)),
     ImputeMedian(columns=(MISSING, "value"), by=("hash",)),

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
-from jobs.increments import BuildSpace
+from headgate.jobs.pipeline.increments import BuildSpace
+from headgate.transforms.deduplication import near, pairs, shingles
+from headgate.transforms.deduplication.containment import Contained
+from headgate.transforms.deduplication.near import DropNearDuplicates
+from headgate.transforms.deduplication.pairs import greedy_removals
+from headgate.transforms.deduplication.shingles import Bands, sketch
+from headgate.transforms.rows import Rejection, reject
+from headgate.transforms.step import StepError
 from tests.conftest import SHARED_DATA
 from tests.transforms.frames import applied, frame, kept, rejected
-from transforms.deduplication import near, pairs, shingles
-from transforms.deduplication.containment import Contained
-from transforms.deduplication.near import DropNearDuplicates
-from transforms.deduplication.pairs import goes
-from transforms.deduplication.shingles import Bands, sketch
-from transforms.rows import Rejection, reject
-from transforms.step import StepError
 
 SURE = 0.9999999  # a pair at the threshold is missed once in ten million
 WORDS = [
@@ -381,7 +381,7 @@ def test_the_choice_of_all_rows_at_once_is_the_greedy_one(n, seed):
         if any(x == b and a not in wanted for a, x in edges):
             wanted.add(b)
     kept_side, gone_side = (np.array([e[i] for e in edges], np.int64) for i in (0, 1))
-    assert set(goes(kept_side, gone_side, n).tolist()) == wanted
+    assert set(greedy_removals(kept_side, gone_side, n).tolist()) == wanted
 
 
 def test_evidence_is_the_most_similar_row_that_stays_and_of_several_the_smallest_id():
@@ -389,12 +389,12 @@ def test_evidence_is_the_most_similar_row_that_stays_and_of_several_the_smallest
     for order in (edges, edges[::-1]):
         columns = [list(c) for c in zip(*order, strict=True)]
         batch = pa.RecordBatch.from_arrays([pa.array(c) for c in columns], ["kept", "gone", "score"])
-        found = [r for b in pairs.chosen(iter([batch[:2], batch[2:]])) for r in b.to_pylist()]
+        found = [r for b in pairs.select_survivors(iter([batch[:2], batch[2:]])) for r in b.to_pylist()]
         assert sorted(found, key=lambda r: r["gone"]) == [
             {"gone": "x", "kept": "d", "score": 0.8},
             {"gone": "z", "kept": "b", "score": 0.9},
         ]
-    assert not list(pairs.chosen(iter([batch[:0]])))
+    assert not list(pairs.select_survivors(iter([batch[:0]])))
 
 
 @pytest.mark.parametrize("seed", [0, 1])

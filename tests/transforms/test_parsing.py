@@ -7,8 +7,8 @@ import pytest
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from headgate.transforms.parsing import Marks, parsed
 from tests.conftest import same
-from transforms.parsing import Marks, parsed
 
 HUGE = str(1 << 63)
 CASES = {

@@ -8,10 +8,10 @@ from typing import ClassVar
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from transforms.cleaning.columns import Derive, DropColumns, Rename, SelectColumns
-from transforms.fusion.join import JoinTable
-from transforms.rows import SPLIT, TRAIN, is_kept, stable_hash, training_rows
-from transforms.step import Learner, Step, StepError, need
+from headgate.transforms.cleaning.columns import Derive, DropColumns, Rename, SelectColumns
+from headgate.transforms.fusion.join import JoinTable
+from headgate.transforms.rows import SPLIT, TRAIN, is_kept, stable_hash, training_rows
+from headgate.transforms.step import Estimator, Step, StepError, require_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class SplitByHash(Step):
     seed: int = 0
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.key, have)
+        require_columns(self.key, have)
         if TRAIN not in self.shares:
             raise StepError(f"shares: one of them must be named '{TRAIN}' (given: {', '.join(self.shares)})")
         total = sum(self.shares.values())
@@ -91,7 +91,7 @@ def check_split(step: Step, have: Collection[str], splits: Collection[str]) -> N
         raise StepError("resampling touches training rows only; put split_by_hash before it")
 
 
-def fitted(step: Learner, df: DataFrame) -> Step:
+def fitted(step: Estimator, df: DataFrame) -> Step:
     """Fit a step on the training rows of `df`; raise `StepError` if there are rows, but none to learn from.
 
     Costs what the fit does, and one more aggregate where that learned nothing.

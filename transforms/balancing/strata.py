@@ -10,19 +10,19 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from transforms.rows import (
+from headgate.transforms.rows import (
     MADE,
     PARENTS,
     ROW_ID,
     Rejection,
     content_key,
-    frame_of,
     is_training,
+    local_frame,
     quoted,
     reject,
     stable_hash,
 )
-from transforms.step import Learner, Step, StepError, need
+from headgate.transforms.step import Estimator, Step, StepError, require_columns
 
 LARGEST_STRATA = 20_000  # with BINS, what one fit may bring to the driver
 BINS = 64
@@ -50,7 +50,7 @@ class ResampleStrata(Step):
     by_split: ClassVar[bool] = True
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.by, have)
+        require_columns(self.by, have)
         return list(have)
 
     def learned(self) -> bool:
@@ -61,7 +61,7 @@ class ResampleStrata(Step):
             return df
         before = df.columns
         fields = ("stratum", "copies", "hash", "row_id", "content", "equal", "target", "rows")
-        lookup = frame_of(
+        lookup = local_frame(
             df.sparkSession,
             [tuple(s.get(f) for f in fields) for s in self.strata],
             "_hg_stratum string, _hg_copies int, _hg_cut_hash long, _hg_cut_id string, _hg_cut_content long, "
@@ -111,7 +111,7 @@ class ResampleStrata(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleStrata(Learner):
+class SampleStrata(Estimator):
     """Bring each stratum of the training split to an exact number of rows.
 
     by: the columns whose distinct tuples are the strata; a null counts as a value.
@@ -142,7 +142,7 @@ class SampleStrata(Learner):
     made_in: str = ""
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.by, have)
+        require_columns(self.by, have)
         given = [x for x in (self.rows, self.total, self.share) if x is not None]
         if len(given) != 1:
             raise StepError("give exactly one of rows, total and share")
@@ -198,7 +198,7 @@ class SampleStrata(Learner):
 
         With them, how many rows have that row id (`rows`) and how many of these come up to the rank (`taken`).
         """
-        lookup = frame_of(keys.sparkSession, wanted, "stratum string, bin int, rank int")
+        lookup = local_frame(keys.sparkSession, wanted, "stratum string, bin int, rank int")
         inside = keys.join(F.broadcast(lookup), on=["stratum", "bin"], how="inner")
         counted = inside.groupBy("stratum", "rank", "hash", "row_id").agg(F.count(F.lit(1)).alias("rows"))
         return {r["stratum"]: r for r in at_rank(counted, "hash", "row_id").collect()}
@@ -211,7 +211,7 @@ class SampleStrata(Learner):
         open_cuts = [(s, r["row_id"], r["taken"]) for s, r in cuts.items() if r["taken"] < r["rows"]]
         if not open_cuts:
             return {}
-        lookup = frame_of(df.sparkSession, open_cuts, "stratum string, row_id string, rank int")
+        lookup = local_frame(df.sparkSession, open_cuts, "stratum string, row_id string, rank int")
         rows = df.select(
             stratum_of(df, self.by).alias("stratum"),
             F.col(ROW_ID).alias("row_id"),

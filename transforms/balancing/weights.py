@@ -7,10 +7,10 @@ from typing import ClassVar
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from transforms.imputation.simple import LARGEST_STATE
-from transforms.kinds import as_text, key_texts, need_kinds
-from transforms.rows import SPLIT, TRAIN, quoted
-from transforms.step import Learner, Step, StepError, need
+from headgate.transforms.imputation.simple import LARGEST_STATE
+from headgate.transforms.kinds import as_text, key_texts, need_kinds
+from headgate.transforms.rows import SPLIT, TRAIN, quoted
+from headgate.transforms.step import Estimator, Step, StepError, require_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class AssignWeights(Step):
     into: str = "class_weight"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need([self.label], have)
+        require_columns([self.label], have)
         return [*have, self.into]
 
     def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
@@ -52,7 +52,7 @@ class AssignWeights(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassWeights(Learner):
+class ClassWeights(Estimator):
     """Learn the balanced weight of each class from the training rows: n / (classes * rows of the class).
 
     label: the class column; into: the new column (double), null outside the training split.
@@ -65,7 +65,7 @@ class ClassWeights(Learner):
     into: str = "class_weight"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need([self.label], have)
+        require_columns([self.label], have)
         return [*have, self.into]
 
     def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:

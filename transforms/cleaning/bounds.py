@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from transforms.cleaning.expressions import checked
-from transforms.kinds import EXACT, FLOATS, WHOLE, exact, need_kinds, present, range_of, rounded, scale_of
-from transforms.quantiles import exact_quantiles
-from transforms.rows import Rejection, change_cells, quoted, reject
-from transforms.step import Action, Learner, Step, StepError, need, user_columns
+from headgate.transforms.cleaning.expressions import checked
+from headgate.transforms.kinds import EXACT, FLOATS, WHOLE, exact, need_kinds, present, range_of, rounded, scale_of
+from headgate.transforms.quantiles import exact_quantiles
+from headgate.transforms.rows import Rejection, change_cells, quoted, reject
+from headgate.transforms.step import Action, Estimator, Step, StepError, require_columns, user_columns
 
 EXACT_DOUBLES = 2**52
 
@@ -40,7 +40,7 @@ class CheckBounds(Step):
     marked_by: str = "check_bounds"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
+        require_columns(self.columns, have)
         for column, (low, high) in self.columns.items():
             if low is not None and high is not None and low > high:
                 raise StepError(f"the bounds of '{column}' are the wrong way round: [{low}, {high}]")
@@ -76,7 +76,7 @@ class CheckBounds(Step):
             value = F.col(quoted(column))
             values[column] = F.when(~outside[column], value)
             if self.action == "clip":
-                low, high = limits[column].nearest(column)
+                low, high = limits[column].did_you_mean(column)
                 nan = F.isnan(value) if kinds[column] in FLOATS else F.lit(False)
                 clipped = F.when(~outside[column], value).when(nan, F.lit(None))
                 clipped = clipped if low is None else clipped.when(value < low, low)
@@ -117,7 +117,7 @@ class Limits:
     def literal(self, bound: Decimal) -> Column:
         return F.lit(float(bound)) if self.kind in FLOATS else F.lit(f"{bound:f}").cast(self.kind)
 
-    def nearest(self, column: str) -> tuple[Column | None, Column | None]:
+    def did_you_mean(self, column: str) -> tuple[Column | None, Column | None]:
         """The least and the greatest value of the type that lie within; raises `StepError` if none does."""
         low, high = self.low, self.high
         if self.kind == "float":  # a bound rounded to 32 bits may lie outside
@@ -140,7 +140,7 @@ def single(bound: Decimal, toward: float) -> Decimal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckOutliersIqr(Learner):
+class CheckOutliersIqr(Estimator):
     """Act on values far outside the middle half of the training rows (Tukey's fences, 1977).
 
     columns: numeric columns.
@@ -157,7 +157,7 @@ class CheckOutliersIqr(Learner):
     action: Action = "reject"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
+        require_columns(self.columns, have)
         if not math.isfinite(self.factor) or self.factor < 0:
             raise StepError(f"factor must be a number of at least 0, not {self.factor}")
         return names_with_flags(have, self.columns, self.action)
@@ -209,7 +209,7 @@ class RejectRows(Step):
     show: tuple[str, ...] = ()
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.show, have)
+        require_columns(self.show, have)
         checked(self.where, have)
         return list(have)
 

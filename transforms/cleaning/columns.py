@@ -9,10 +9,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from transforms.cleaning.expressions import checked
-from transforms.parsing import Marks, check_pattern, parsed, within, without_ntz
-from transforms.rows import FILE, FILE_DATE, Rejection, change_cells, is_own, quoted, reject
-from transforms.step import Step, StepError, Types, need, user_columns
+from headgate.transforms.cleaning.expressions import checked
+from headgate.transforms.parsing import Marks, check_pattern, parsed, within, without_ntz
+from headgate.transforms.rows import FILE, FILE_DATE, Rejection, change_cells, is_own, quoted, reject
+from headgate.transforms.step import Step, StepError, Types, require_columns, user_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Cast(Step):
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
         check_pattern("date_format", self.date_format, time=False)
         check_pattern("timestamp_format", self.timestamp_format, time=True)
-        need(self.columns, have)
+        require_columns(self.columns, have)
         return list(have)
 
     def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
@@ -104,7 +104,7 @@ class Rename(Step):
     columns: Mapping[str, str]
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
+        require_columns(self.columns, have)
         return [self.columns.get(c, c) for c in have]
 
     def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
@@ -123,7 +123,7 @@ class SelectColumns(Step):
     columns: tuple[str, ...]
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
+        require_columns(self.columns, have)
         return list(self.columns)
 
     def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
@@ -142,7 +142,7 @@ class DropColumns(Step):
     columns: tuple[str, ...]
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
+        require_columns(self.columns, have)
         return [c for c in have if c not in self.columns]
 
     def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:

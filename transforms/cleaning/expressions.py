@@ -8,8 +8,9 @@ import itertools
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from transforms.rows import PUBLISHED
-from transforms.step import StepError, nearest, need
+from headgate.transforms.rows import PUBLISHED
+from headgate.transforms.step import StepError, require_columns
+from headgate.words import did_you_mean
 
 
 def words(*texts: str) -> frozenset[str]:
@@ -107,7 +108,7 @@ def checked(expression: str, have: Sequence[str] | None, times: Collection[str] 
             raise wrong(f"uses '{name}', which depends on the machine or the session")
         if name not in FUNCTIONS:
             kind = "an aggregate, so it would depend on other rows" if is_aggregate(name, tree) else ""
-            raise wrong(f"uses '{name}', which is {kind or f'no function allowed here{nearest(name, FUNCTIONS)}'}")
+            raise wrong(f"uses '{name}', which is {kind or f'no function allowed here{did_you_mean(name, FUNCTIONS)}'}")
     for node in tree.walk():
         if type(node).__name__.startswith(("Current", "Localtime", "SessionUser")):
             raise wrong(f"uses '{node.sql(dialect='spark').lower()}': the value would differ from run to run")
@@ -122,7 +123,7 @@ def checked(expression: str, have: Sequence[str] | None, times: Collection[str] 
             if root.lower() in CLOCK | MACHINE and not column.parts[0].args.get("quoted"):
                 raise wrong(f"uses '{root}', which depends on the run or the session (a column: `{root}`)")
         elif root.lower() not in names:
-            need([root], have)
+            require_columns([root], have)
         used.append(names.get(root.lower(), root))
     return list(dict.fromkeys(used))
 

@@ -9,13 +9,13 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from transforms.rows import change_cells, quoted
-from transforms.step import Step, need
+from headgate.transforms.rows import change_cells, quoted
+from headgate.transforms.step import Step, require_columns
 
 
 @dataclass(frozen=True, kw_only=True)
-class NormaliseText(Step):
-    """Trim and normalise text columns.
+class NormalizeText(Step):
+    """Trim and normalize text columns.
 
     columns: the text columns.
     unicode: `NFC`, `NFKC` or `none` (default): the normal form of Unicode Annex 15.
@@ -27,7 +27,7 @@ class NormaliseText(Step):
     Unicode form adds an Arrow round trip of the columns.
     """
 
-    name: ClassVar[str] = "normalise_text"
+    name: ClassVar[str] = "normalize_text"
     columns: tuple[str, ...]
     unicode: Literal["NFC", "NFKC", "none"] = "none"
     spaces: Literal["collapse", "keep"] = "collapse"
@@ -35,7 +35,7 @@ class NormaliseText(Step):
     empty: Literal["null", "keep"] = "null"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
+        require_columns(self.columns, have)
         return list(have)
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
@@ -57,7 +57,7 @@ class NormaliseText(Step):
 def in_form(form: str) -> Callable[[pa.Array], pa.Array]:
     """What brings texts into a normal form of Unicode, by its name."""
 
-    def normalised(texts: pa.Array) -> pa.Array:
+    def normalized(texts: pa.Array) -> pa.Array:
         return pc.utf8_normalize(texts, form)
 
-    return normalised
+    return normalized

@@ -10,9 +10,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from transforms.parsing import WITH_ZONE, Marks, check_pattern, parsed, within
-from transforms.rows import Rejection, quoted, reject
-from transforms.step import Step, StepError, nearest, need
+from headgate.transforms.parsing import WITH_ZONE, Marks, check_pattern, parsed, within
+from headgate.transforms.rows import Rejection, quoted, reject
+from headgate.transforms.step import Step, StepError, require_columns
+from headgate.words import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +39,14 @@ class LocalToUtc(Step):
     invalid: Literal["reject", "null"] = "reject"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
+        require_columns(self.columns, have)
         if (self.time_zone is None) == (self.time_zone_column is None):
             raise StepError("give exactly one of time_zone and time_zone_column")
         check_pattern("timestamp_format", self.timestamp_format, time=True)
         if self.timestamp_format and has_zone(self.timestamp_format) and "[" in self.timestamp_format:
             raise StepError("timestamp_format: an optional zone ('[…]') cannot be told from none")
         if self.time_zone_column:
-            need([self.time_zone_column], have)
+            require_columns([self.time_zone_column], have)
         elif self.time_zone:
             known_zone(self.time_zone)
         return [*have, *(c for c in self.columns.values() if c not in have)]
@@ -91,5 +92,5 @@ def known_zone(name: str) -> None:
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError) as e:
-        hint = nearest(name, zoneinfo.available_timezones())
+        hint = did_you_mean(name, zoneinfo.available_timezones())
         raise StepError(f"'{name}' is no IANA time zone{hint}") from e

@@ -7,8 +7,8 @@ from typing import ClassVar
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from transforms.rows import quoted
-from transforms.step import Step, StepError, need
+from headgate.transforms.rows import quoted
+from headgate.transforms.step import Step, StepError, require_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class ConvertUnits(Step):
     columns: Mapping[str, UnitChange]
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
+        require_columns(self.columns, have)
         for change in self.columns.values():
             factor_and_offset(change)
         return [self.columns[c].into or c if c in self.columns else c for c in have]

@@ -11,15 +11,15 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from w3lib.url import canonicalize_url
 
-from transforms.rows import change_cells, quoted
-from transforms.step import Step, need
+from headgate.transforms.rows import change_cells, quoted
+from headgate.transforms.step import Step, require_columns
 
 PORTS = {"http": 80, "https": 443, "ftp": 21}
 TRACKING = ("utm_*", "gclid", "dclid", "fbclid", "msclkid", "mc_cid", "mc_eid", "igshid", "_ga", "yclid")
 
 
 @dataclass(frozen=True, kw_only=True)
-class NormaliseUrl(Step):
+class NormalizeUrl(Step):
     """Bring URLs into one form: case of scheme and host, default port, dots in the path, escapes, order of parameters.
 
     columns: the text columns.
@@ -31,13 +31,13 @@ class NormaliseUrl(Step):
     w3lib's `canonicalize_url` has it.
     """
 
-    name: ClassVar[str] = "normalise_url"
+    name: ClassVar[str] = "normalize_url"
     columns: tuple[str, ...]
     drop_parameters: tuple[str, ...] = TRACKING
     fragment: Literal["drop", "keep"] = "drop"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
+        require_columns(self.columns, have)
         return list(have)
 
     def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:

@@ -18,10 +18,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from transforms.deduplication.pairs import Ints
-from transforms.deduplication.shingles import Bands, sets_of
-from transforms.rows import ROW_ID
-from transforms.step import Workspace
+from headgate.transforms.deduplication.pairs import Ints
+from headgate.transforms.deduplication.shingles import Bands, sets_of
+from headgate.transforms.rows import ROW_ID
+from headgate.transforms.step import Workspace
 
 ASKED = 32
 
@@ -70,7 +70,7 @@ class Contained:
         fits = ~old[other] & asks[other] & (size[one] >= self.threshold * size[other] - 1e-9)
         return one[fits], other[fits]
 
-    def placed(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, space: Workspace) -> DataFrame:
+    def assign_buckets(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, space: Workspace) -> DataFrame:
         """All rows under the shingles that new ones look for: bucket, second, asks, old, size, rank."""
         hashes = sets.mapInArrow(opened, OPENED)
         few = F.explode(F.slice("hashes", 1, F.least("size", F.lit(self.asked)))).alias("bucket")

@@ -10,9 +10,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from transforms.deduplication.containment import OPENED, opened
-from transforms.rows import ROW_ID
-from transforms.step import Workspace
+from headgate.transforms.deduplication.containment import OPENED, opened
+from headgate.transforms.rows import ROW_ID
+from headgate.transforms.step import Workspace
 
 
 def rare(

@@ -8,10 +8,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from transforms.deduplication.forms import Ignored, compatible, without_accents
-from transforms.deduplication.keep import order_of, ordering
-from transforms.rows import FILE, ROW_ID, Rejection, canonical, is_kept, is_own, quoted, reject
-from transforms.step import Comparer, Workspace, need
+from headgate.transforms.deduplication.forms import Ignored, compatible, without_accents
+from headgate.transforms.deduplication.keep import order_of, ordering
+from headgate.transforms.rows import FILE, ROW_ID, Rejection, canonical, is_kept, is_own, quoted, reject
+from headgate.transforms.step import Comparer, Workspace, require_columns
 
 KEYS = "keys"
 SHOWN = r"(?U)[^\s\p{Cf}\p{Cc}]"  # a character that is seen
@@ -43,8 +43,8 @@ class DropDuplicates(Comparer):
     nulls: Literal["equal", "distinct"] = "distinct"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need((c for c in self.columns if c != ROW_ID), have)
-        need((c for c, _ in order_of(self.keep) if not is_own(c)), have)
+        require_columns((c for c in self.columns if c != ROW_ID), have)
+        require_columns((c for c, _ in order_of(self.keep) if not is_own(c)), have)
         return list(have)
 
     def compare(self, df: DataFrame, space: Workspace) -> DataFrame:

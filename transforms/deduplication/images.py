@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from transforms.deduplication.near import LENGTH, WINDOW, NearComparer, compared
-from transforms.deduplication.pairs import Batches, Ints
-from transforms.deduplication.shingles import constants, mixed
-from transforms.rows import quoted
-from transforms.step import StepError, Workspace, need
+from headgate.transforms.deduplication.near import LENGTH, WINDOW, NearComparer, compared
+from headgate.transforms.deduplication.pairs import Batches, Ints
+from headgate.transforms.deduplication.shingles import constants, mixed
+from headgate.transforms.rows import quoted
+from headgate.transforms.step import StepError, Workspace, require_columns
 
 BITS = 64
 SIDE, COARSE = 64, 16  # of the small copies: brightness, and colour and places
@@ -55,7 +55,7 @@ class DropNearImages(NearComparer):
     distance: int = 6
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
+        require_columns(self.columns, have)
         if len(self.columns) != 1:
             raise StepError("columns: name the one column of the images")
         if not 0 <= self.distance <= 20:
@@ -90,7 +90,7 @@ class DropNearImages(NearComparer):
         parts = self.buckets
         return lambda images: sketches_of(images, parts)
 
-    def proved(self, likely: DataFrame, sets: DataFrame, space: Workspace) -> DataFrame:
+    def verify_candidates(self, likely: DataFrame, sets: DataFrame, space: Workspace) -> DataFrame:
         return space.keep(compared(likely, sets, confirmed), "edges")
 
 

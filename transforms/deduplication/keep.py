@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from transforms.rows import quoted
-from transforms.step import StepError, nearest
+from headgate.transforms.rows import quoted
+from headgate.transforms.step import StepError
+from headgate.words import did_you_mean
 
 DIRECTIONS = ("ASC", "DESC")
 Order = Sequence[tuple[str, bool]]  # column, whether descending
@@ -18,7 +19,7 @@ def order_of(keep: str) -> list[tuple[str, bool]]:
     for entry in keep.split(","):
         words = entry.split()
         if not words or len(words) > 2 or (len(words) == 2 and words[1].upper() not in DIRECTIONS):
-            hint = nearest(words[-1].upper(), DIRECTIONS) if words else ""
+            hint = did_you_mean(words[-1].upper(), DIRECTIONS) if words else ""
             raise StepError(f"keep: '{entry.strip()}' is no ORDER BY entry (column [asc|desc]){hint}")
         entries.append((words[0], len(words) == 2 and words[1].upper() == "DESC"))
     return entries

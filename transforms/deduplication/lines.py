@@ -9,8 +9,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from transforms.rows import ROW_ID, change_cells, is_kept, quoted
-from transforms.step import Comparer, StepError, Workspace, need
+from headgate.transforms.rows import ROW_ID, change_cells, is_kept, quoted
+from headgate.transforms.step import Comparer, StepError, Workspace, require_columns
 
 SEPARATORS = {"line": "\n", "paragraph": "\n\n"}
 
@@ -40,7 +40,7 @@ class DropRepeatedLines(Comparer):
     min_length: int = 20
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
+        require_columns(self.columns, have)
         if self.texts < 0 or self.texts == 1:
             raise StepError(f"texts: {self.texts} is neither 0 nor at least 2")
         return list(have)

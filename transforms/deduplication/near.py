@@ -12,15 +12,15 @@ from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from transforms.deduplication import pairs
-from transforms.deduplication.containment import Contained
-from transforms.deduplication.crowds import rare
-from transforms.deduplication.exact import DropDuplicates
-from transforms.deduplication.forms import Ignored, visible, without
-from transforms.deduplication.keep import order_of, precedes
-from transforms.deduplication.shingles import PACKED, Bands, Unit, sketch
-from transforms.rows import FILE, ROW_ID, Rejection, is_kept, is_own, quoted, reject
-from transforms.step import Comparer, StepError, Workspace, need
+from headgate.transforms.deduplication import pairs
+from headgate.transforms.deduplication.containment import Contained
+from headgate.transforms.deduplication.crowds import rare
+from headgate.transforms.deduplication.exact import DropDuplicates
+from headgate.transforms.deduplication.forms import Ignored, visible, without
+from headgate.transforms.deduplication.keep import order_of, precedes
+from headgate.transforms.deduplication.shingles import PACKED, Bands, Unit, sketch
+from headgate.transforms.rows import FILE, ROW_ID, Rejection, is_kept, is_own, quoted, reject
+from headgate.transforms.step import Comparer, StepError, Workspace, require_columns
 
 LENGTH = "length"  # in `keep`: of the compared text, where no column has this name
 WINDOW = 64  # rows of a crowded bucket that each of its rows is compared with
@@ -76,7 +76,7 @@ class NearComparer(Comparer):
 
     def names_of_marks(self, have: Sequence[str]) -> list[str]:
         """The columns after the step, given those before it."""
-        need((c for c, _ in order_of(self.keep) if not is_own(c) and c != LENGTH), have)
+        require_columns((c for c, _ in order_of(self.keep) if not is_own(c) and c != LENGTH), have)
         new = [] if self.cluster is None else [self.cluster, f"{self.cluster}_similarity"]
         for column in new:
             if column.lower() in (c.lower() for c in have):
@@ -134,16 +134,18 @@ class NearComparer(Comparer):
         """The order of `rank`: what `keep` says, then the row id."""
         return [*((f"o{i}", descending) for i, (_, descending) in enumerate(order_of(self.keep))), ("id", False)]
 
-    def decided(self, sketches: DataFrame, known: DataFrame | None, twins: DataFrame, space: Workspace) -> DataFrame:
-        """The rows that go: _row_id, kept_row_id, score. twins: those with the set of a row before them."""
+    def decided(
+        self, sketches: DataFrame, known: DataFrame | None, duplicates: DataFrame, space: Workspace
+    ) -> DataFrame:
+        """The rows that go: _row_id, kept_row_id, score. duplicates: those with the set of a row before them."""
         new, old = self.with_age(sketches, known)
         sets = (new if old is None else new.unionByName(old)).select(ROW_ID, "size", "shingles")
-        leaders = new.join(twins, on=ROW_ID, how="left_anti").drop("shingles")
-        placed = self.placed(leaders, None if old is None else old.drop("shingles"), sets, space)
-        edges = self.proved(space.keep(self.candidates(placed), "candidates"), sets, space)
-        leaving = self.chosen(edges, space).select("kept", "score", F.col("gone").alias("leader"))
+        leaders = new.join(duplicates, on=ROW_ID, how="left_anti").drop("shingles")
+        placed = self.assign_buckets(leaders, None if old is None else old.drop("shingles"), sets, space)
+        edges = self.verify_candidates(space.keep(self.candidates(placed), "candidates"), sets, space)
+        leaving = self.select_survivors(edges, space).select("kept", "score", F.col("gone").alias("leader"))
         # Twins go where their leader goes, or to their leader.
-        led = leaving.withColumn(ROW_ID, F.col("leader")).unionByName(twins, allowMissingColumns=True)
+        led = leaving.withColumn(ROW_ID, F.col("leader")).unionByName(duplicates, allowMissingColumns=True)
         alike = W.partitionBy("leader")
         return led.select(
             ROW_ID,
@@ -179,11 +181,11 @@ class NearComparer(Comparer):
         columns = ((F.col(f"{rank}.{c}"), descending) for c, descending in self.order())
         return [c.desc_nulls_last() if descending else c.asc_nulls_last() for c, descending in columns]
 
-    def proved(self, likely: DataFrame, sets: DataFrame, space: Workspace) -> DataFrame:
+    def verify_candidates(self, likely: DataFrame, sets: DataFrame, space: Workspace) -> DataFrame:
         """The exact similarity of candidates, where it reaches the threshold: kept, gone, score, common."""
         return space.keep(compared(likely, sets, pairs.similarities(self.threshold)), "edges")
 
-    def placed(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, space: Workspace) -> DataFrame:
+    def assign_buckets(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, space: Workspace) -> DataFrame:
         """The rows in those buckets that several share, one of them new: bucket, second, and theirs.
 
         Rows of crowded buckets come under their rare features instead, and under both if these are crowded too.
@@ -230,7 +232,7 @@ class NearComparer(Comparer):
             F.when(first, both[1]).otherwise(both[0]).alias("gone"),
         ).distinct()
 
-    def chosen(self, edges: DataFrame, space: Workspace) -> DataFrame:
+    def select_survivors(self, edges: DataFrame, space: Workspace) -> DataFrame:
         """The rows that go, each with the most similar row that stays and comes before it: gone, kept, score.
 
         In one task if it can hold the edges, else round by round until it can.
@@ -247,7 +249,7 @@ class NearComparer(Comparer):
             left = left.join(leaves.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
             left = space.keep(left, f"edges_{turn}")
             turn += 1
-        last = left.coalesce(1).mapInArrow(pairs.chosen, "gone string, kept string, score double")
+        last = left.coalesce(1).mapInArrow(pairs.select_survivors, "gone string, kept string, score double")
         if not leaving:
             return last
         gone = functools.reduce(DataFrame.unionByName, leaving, last.select("gone"))
@@ -324,7 +326,7 @@ class DropNearDuplicates(NearComparer):
     recall: float = RECALL
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.columns, have)
+        require_columns(self.columns, have)
         if not self.columns:
             raise StepError("columns: name the column of the text")
         for option, value in (("similarity", self.similarity), ("recall", self.recall)):
@@ -364,12 +366,12 @@ class DropNearDuplicates(NearComparer):
     def rule(self) -> str:
         return f"{self.measure} of {self.shingle}-token shingles ({self.unit})"
 
-    def placed(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, space: Workspace) -> DataFrame:
+    def assign_buckets(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, space: Workspace) -> DataFrame:
         return (self.contained.placed if self.contained else super().placed)(new, old, sets, space)
 
-    def proved(self, likely: DataFrame, sets: DataFrame, space: Workspace) -> DataFrame:
+    def verify_candidates(self, likely: DataFrame, sets: DataFrame, space: Workspace) -> DataFrame:
         if not self.contained:
-            return super().proved(likely, sets, space)
+            return super().verify_candidates(likely, sets, space)
         # First by the few shingles that each asks for: most candidates are none, and all their sets are large.
         few, least = self.contained.asked, self.contained.least_share
         answered = compared(likely, sets, pairs.similarities(least, contained=True), F.least("size", F.lit(few)))

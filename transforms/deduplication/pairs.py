@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.deduplication.shingles import different, most_different, sets_of
+from headgate.transforms.deduplication.shingles import different, most_different, sets_of
 
 Batches = Iterator[pa.RecordBatch]
 Ints = npt.NDArray[np.int64]
@@ -71,7 +71,7 @@ def candidates(limits: Limits) -> Callable[[Batches], Batches]:
             rows = (pa.concat_tables([carried, fresh]) if carried is not None else fresh).combine_chunks()
             bucket, second = (rows[c].to_numpy() for c in ("bucket", "second"))
             starts = starts_of(bucket, second)
-            one, other = meetings(bucket, starts, have, limits.window)
+            one, other = pair_rows(bucket, starts, have, limits.window)
             one, other = limits.likely(rows, one, other)
             if len(one):
                 row = rows["row"].combine_chunks()
@@ -90,7 +90,7 @@ def starts_of(*columns: npt.NDArray[Any]) -> Ints:
     return np.maximum.accumulate(np.where(changes, np.arange(n), 0))
 
 
-def meetings(bucket: npt.NDArray[Any], starts: Ints, have: int, window: int) -> tuple[Ints, Ints]:
+def pair_rows(bucket: npt.NDArray[Any], starts: Ints, have: int, window: int) -> tuple[Ints, Ints]:
     """Which rows meet; the first `have` rows have met among themselves already."""
     n, first, later = len(bucket), [], []
     for distance in range(1, window + 1):
@@ -160,7 +160,7 @@ def in_common(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> int
     return int(np.count_nonzero(large[at] == small))
 
 
-def chosen(batches: Batches) -> Batches:
+def select_survivors(batches: Batches) -> Batches:
     """The rows that go, from all edges at once: columns kept, gone, score, where `kept` ranks before `gone`.
 
     A row goes if one that ranks before it stays and is similar to it; so in the order of ranks, whatever the order of
@@ -177,7 +177,7 @@ def chosen(batches: Batches) -> Batches:
     codes, n = names.indices.to_numpy(), len(names.dictionary)
     kept, gone = codes[: edges.num_rows], codes[edges.num_rows :]
     leaves, place = np.zeros(n, np.bool_), np.zeros(n, np.int64)
-    leaves[goes(kept, gone, n)] = True
+    leaves[greedy_removals(kept, gone, n)] = True
     place[pc.sort_indices(names.dictionary).to_numpy()] = np.arange(n)
     at = np.flatnonzero(~leaves[kept])
     at = at[np.lexsort((place[kept[at]], -edges["score"].to_numpy()[at], gone[at]))]
@@ -185,7 +185,7 @@ def chosen(batches: Batches) -> Batches:
     yield from best.select(["gone", "kept", "score"]).combine_chunks().to_batches()
 
 
-def goes(kept: npt.NDArray[Any], gone: npt.NDArray[Any], n: int) -> Ints:
+def greedy_removals(kept: npt.NDArray[Any], gone: npt.NDArray[Any], n: int) -> Ints:
     """The greedy choice, all rows at once that are ready for it."""
     stays, leaves = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     while True:

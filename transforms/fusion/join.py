@@ -8,9 +8,10 @@ from typing import ClassVar
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from transforms.kinds import TIMES
-from transforms.rows import JOINED, JOINED_TYPE, ROW_ID, quoted
-from transforms.step import Step, StepError, Types, nearest, need
+from headgate.transforms.kinds import TIMES
+from headgate.transforms.rows import JOINED, JOINED_TYPE, ROW_ID, quoted
+from headgate.transforms.step import Step, StepError, Types, require_columns
+from headgate.words import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +38,11 @@ class JoinTable(Step):
         return (self.table,)
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.on, have)
+        require_columns(self.on, have)
         if self.table not in tables:
-            raise StepError(f"there is no table '{self.table}' to join{nearest(self.table, tables)}")
+            raise StepError(f"there is no table '{self.table}' to join{did_you_mean(self.table, tables)}")
         try:
-            need([*self.on.values(), *self.columns.values()], tables[self.table])
+            require_columns([*self.on.values(), *self.columns.values()], tables[self.table])
         except StepError as e:
             raise StepError(f"table '{self.table}': {e}") from e
         taken = {c.lower() for c in have} & {c.lower() for c in (*self.columns, self.matched)}

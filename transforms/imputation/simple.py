@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from transforms.kinds import EXACT, FLOATS, WHOLE, as_text, constant, missing, need_kinds, present, scale_of
-from transforms.quantiles import exact_quantiles
-from transforms.rows import change_cells, frame_of, quoted
-from transforms.step import Learner, Step, StepError, need
+from headgate.transforms.kinds import EXACT, FLOATS, WHOLE, as_text, constant, missing, need_kinds, present, scale_of
+from headgate.transforms.quantiles import exact_quantiles
+from headgate.transforms.rows import change_cells, local_frame, quoted
+from headgate.transforms.step import Estimator, Step, StepError, require_columns
 
 LARGEST_STATE = 100_000  # groups that a fitted step may hold: they are broadcast and saved as JSON
 EXACT_DOUBLES = 2**52  # up to here the half between two whole numbers is a double too
@@ -39,7 +39,7 @@ class FillMissing(Step):
     marked_by: str = "fill_missing"
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need([*self.values, *self.by], have)
+        require_columns([*self.values, *self.by], have)
         return list(have)
 
     def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
@@ -63,7 +63,7 @@ class FillMissing(Step):
             value_types = [
                 f"_hg_fill{i} {carrier(g['values'].get(c) for g in self.groups)}" for i, c in enumerate(self.values)
             ]
-            lookup = frame_of(df.sparkSession, rows, ", ".join(key_types + value_types))
+            lookup = local_frame(df.sparkSession, rows, ", ".join(key_types + value_types))
             matches = F.lit(True)
             for i, column in enumerate(self.by):
                 kind = kinds[column]
@@ -90,7 +90,7 @@ class ImputeConstant(Step):
     values: Mapping[str, Any]
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need(self.values, have)
+        require_columns(self.values, have)
         return list(have)
 
     def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
@@ -101,7 +101,7 @@ class ImputeConstant(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImputeStatistic(Learner):
+class ImputeStatistic(Estimator):
     """What imputation by mean, median and mode share: fit overall and per group, become a `FillMissing`."""
 
     columns: tuple[str, ...]
@@ -109,7 +109,7 @@ class ImputeStatistic(Learner):
     numbers: ClassVar[bool] = True  # whether it needs numbers
 
     def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        need([*self.columns, *self.by], have)
+        require_columns([*self.columns, *self.by], have)
         return list(have)
 
     def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:

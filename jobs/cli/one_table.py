@@ -1,0 +1,373 @@
+"""`headgate dedup`: one table, or what lies in a file or folder, without its duplicates; a pipeline made of options."""
+
+import csv
+import io
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headgate.jobs.config.document import Yaml
+from headgate.jobs.config.models import DATE_PLACE, FileSource
+from headgate.jobs.config.pipeline import Pipeline, check_pipeline
+from headgate.jobs.config.source_checks import ddl_columns
+from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.system import TABLE_NAME
+from headgate.jobs.pipeline.run import Outcome
+from headgate.jobs.sources.documents import Malformed, loaded
+from headgate.jobs.sources.files import list_files
+from headgate.jobs.sources.inspection import inspect_file
+from headgate.transforms.deduplication.keep import order_of
+from headgate.transforms.rows import FILE, FILE_DATE, ROW_ID, is_own, quoted
+from headgate.transforms.step import StepError
+from headgate.words import did_you_mean
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".avro": "avro",
+}
+PACKED = (".gz", ".bz2", ".zst")
+DELIMITERS = (",", ";", "\t", "|")
+SAMPLE = 20_000  # records whose members tell those of JSON lines
+NAMED = 3  # of the files that are passed over
+BIGGEST = 5
+GIANT = 100
+
+
+@dataclass(frozen=True)
+class Options(Yaml):
+    """The pipeline that options ask for, whose places are told as those options."""
+
+    named: Mapping[Any, str] = field(default_factory=dict)
+
+    def at(self, *place: Any) -> str:
+        inner = next((p for p in reversed(place[2:]) if p in self.named), None)
+        return self.named.get(inner if inner is not None else ("table", *place[1:2]), "dedup")
+
+
+def pipeline_of(
+    given: str,
+    into: str,
+    lake: Lake,
+    key: Sequence[str],
+    steps: Sequence[tuple[str, Mapping[str, Any]]],
+    schema: str = "",
+    delimiter: str | None = None,
+) -> tuple[Pipeline, str]:
+    """The pipeline that builds `into` from a file, a folder or a table of the lake; and its landing folder.
+
+    Files are taken up into a table `<into>_input`, so that new ones are told from known ones and a removed row can
+    still be read there; `into` grows by what its input gained. Columns of text files are text, but for those that
+    `schema` (DDL) gives another type; columns and types of later files are those of the first. It is checked as a
+    pipeline written in YAML is.
+    """
+    if not re.match(TABLE_NAME, into):
+        raise UsageError(f"--into: '{into}' is not a valid table name: use lower-case letters, digits and '_'")
+    stands = next((t for t in (into, f"{into}_input") if lake.open(t) is not None), None)
+    if stands and f"dedup_{into}" not in lake.system("runs")["pipeline"].to_pylist():
+        raise UsageError(f"--into: the table '{stands}' exists and is not of `headgate dedup`; choose another name")
+    path = Path(given)
+    tables: dict[str, Any] = {}
+    if os.path.lexists(path):
+        start = f"{into}_input"
+        landing, source, columns = source_of(path, key, schema, delimiter, lake, start)
+        tables[start] = {"source": source, "suite": None}
+        there = {start: [*columns, FILE, FILE_DATE]}
+    elif re.match(TABLE_NAME, given) and given in lake.tables():
+        start, landing = given, "."
+        columns = [f.name for f in lake.need_table(given).schema().fields if not is_own(f.name)]
+        there = {given: [*columns, FILE, FILE_DATE]}
+        for option, value in (("--key", key), ("--schema", schema), ("--delimiter", delimiter)):
+            if value:
+                raise UsageError(
+                    f"{option}: '{given}' is a table, whose rows and columns are what they are; leave it out"
+                )
+        if into == given:
+            raise UsageError(f"--into: '{into}' is the input; name another table")
+    else:
+        known = lake.tables()
+        held = f"; the lake {lake.root} has {', '.join(known)}" if known else ""
+        raise InputMissing(
+            f"{given}: neither a file or folder nor a table of the lake{did_you_mean(given, known)}{held}"
+        )
+    compared = "--exact" if steps[0][0] == "drop_duplicates" else "--text"
+    need_columns(compared, steps[0][1]["columns"], columns)
+    keep_order("--keep", steps[0][1].get("keep", ""), columns, compared)
+    tables[into] = {
+        "from": start,
+        "suite": None,
+        "steps": [{name: dict(options)} for name, options in steps],
+        "publish": {"mode": "increment"},
+    }
+    places = {"columns": compared, "path": given, ("table", into): "--into", ("table", start): given}
+    options = ("schema", "key", "delimiter", "similarity", "measure", "shingle", "unit", "ignore", "nulls", "keep")
+    places |= {option: f"--{option}" for option in (*options, "cluster")}
+    places |= {name: compared for name, _ in steps}
+    document = Options(Path("dedup"), {"pipeline": f"dedup_{into}", "tables": tables}, {}, places)
+    return check_pipeline(document, there), landing
+
+
+def need_columns(option: str, wanted: Iterable[str], columns: Sequence[str]) -> None:
+    for column in wanted:
+        if column not in columns:
+            there = f" (columns: {', '.join(columns)})"
+            raise UsageError(f"{option}: there is no column '{column}'{did_you_mean(column, columns)}{there}")
+
+
+def keep_order(option: str, keep: str, columns: Sequence[str], compared: str) -> None:
+    """Raise `UsageError` unless the order names columns, or `length` of a text."""
+    try:
+        named = [c for c, _ in order_of(keep)] if keep else []
+    except StepError as e:
+        raise UsageError(f"--{e}") from e
+    length = ["length"] if compared == "--text" else []
+    need_columns(option, [c for c in named if not is_own(c)], [*columns, *length])
+
+
+def source_of(
+    path: Path, key: Sequence[str], schema: str, delimiter: str | None, lake: Lake, table: str
+) -> tuple[str, dict[str, Any], list[str]]:
+    """The landing folder, the source as in YAML, and the columns of a file or of a folder of files of one kind.
+
+    What the table holds already decides columns and types, what was taken up first the delimiter.
+    """
+    if (path / "_delta_log").is_dir():
+        raise UsageError(f"{path}: a Delta table; give a table of the lake by its name, another as a source in YAML")
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.is_file() and kind_of(p) and not p.name.startswith("."))
+        if not files:
+            raise InputMissing(f"{path}: no file in it ends in one of {', '.join(FORMATS)}")
+    else:
+        files = [path]
+        if "*" in path.name or DATE_PLACE in path.name:
+            raise UsageError(f"{path}: '*' and '{DATE_PLACE}' in a name stand for others; rename the file")
+    kinds = {kind_of(p) for p in files}
+    if None in kinds:
+        raise UsageError(f"{path}: the file ends in none of {', '.join(FORMATS)}")
+    endings = {ending_of(p).lower() for p in files}
+    if len(endings) > 1:
+        raise UsageError(
+            f"{path}: holds files of several kinds ({', '.join(sorted(endings))}); give one kind its own folder"
+        )
+    (ending,), (kind,) = endings, kinds
+    if schema and kind not in ("csv", "jsonl"):
+        raise UsageError(f"--schema: {kind} files have types of their own; leave it out")
+    if delimiter is not None and kind != "csv":
+        raise UsageError(f"--delimiter: of csv files, not of {kind}")
+    source: dict[str, Any] = {"format": kind, "path": path.name, "key": list(key)}
+    if path.is_dir():
+        source |= {"path": f"*{ending}", "any_case": any(ending_of(p) != ending for p in files)}
+    known = lake.files_of(table)
+    # Those taken up before come first, so that one of later nights changes nothing.
+    order = {p: (f["base"], p) for p, f in known.items()}
+    files.sort(key=lambda p: (p.name not in order, order.get(p.name, ()), p.name))
+    delta = lake.open(table)
+    before = types_of(pa.schema(delta.schema().to_arrow())) if delta else {}
+    told = dict(ddl_columns(schema, "--schema")) if schema else {}
+    if kind in ("parquet", "avro"):
+        columns = typed_columns(files, str(kind))
+    elif kind == "csv":
+        names, source["delimiter"] = header_of(files, delimiter, list(before))
+        columns = dict.fromkeys(before or names, "STRING")
+    else:
+        names = members_of(files, {*key, *told})
+        columns = dict.fromkeys([*before, *names], "STRING")
+        source["on_other_columns"] = "evolve"  # a record names the members that it has; another may have more
+    need_columns("--schema", told, list(columns))
+    need_columns("--key", key, list(columns))
+    if kind in ("csv", "jsonl"):
+        for name, wanted in told.items():
+            if name in before and same_type(before[name]) != same_type(wanted):
+                raise UsageError(
+                    f"--schema: the column '{name}' of table '{table}' is {before[name]} since its first file, not "
+                    f"{wanted}; give --into another name"
+                )
+        columns |= told | {n: t for n, t in before.items() if n in columns}
+        source["schema"] = ", ".join(f"{quoted(c)} {t}" for c, t in columns.items())
+    return str(path if path.is_dir() else path.parent), source, list(columns)
+
+
+def kind_of(path: Path) -> str | None:
+    ending = path.suffix.lower()
+    return FORMATS.get(Path(path.stem).suffix.lower() if ending in PACKED else ending)
+
+
+def ending_of(path: Path) -> str:
+    return "".join(path.suffixes[-2:] if path.suffix.lower() in PACKED else path.suffixes[-1:])
+
+
+def types_of(schema: pa.Schema) -> dict[str, str]:
+    """The columns of a table but headgate's own, with their types as in DDL."""
+    from pyspark.sql.pandas.types import from_arrow_type
+
+    kinds = {f.name: from_arrow_type(f.type).simpleString().upper() for f in schema if not is_own(f.name)}
+    return {name: kind.replace("TIMESTAMP_NTZ", "TIMESTAMP") for name, kind in kinds.items()}
+
+
+def same_type(kind: str) -> str:
+    words = {"INTEGER": "INT", "LONG": "BIGINT", "SHORT": "SMALLINT", "BYTE": "TINYINT", "REAL": "FLOAT"}
+    text = re.sub(r"\s+", "", kind.upper())
+    return words.get(text, text.replace("NUMERIC", "DECIMAL"))
+
+
+def typed_columns(files: Sequence[Path], kind: str) -> dict[str, str]:
+    """The columns of the first file that has a problem or columns."""
+    file = next((f for f in files if f.stat().st_size), files[0])
+    told = inspect_file(str(file.parent), file.name, kind)
+    if told["problem"] or told["columns"] is None:
+        raise InputMissing(f"{file}: {told['problem'] or 'cannot be read'}")
+    return dict(told["columns"])
+
+
+def lines_of(file: Path) -> Iterator[str]:
+    """The lines of a text file with their ends, unpacked by its ending; raises `InputMissing` where it is none."""
+    packed = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}.get(file.suffix.lower())
+    try:
+        with pa.input_stream(str(file), compression=packed) as raw:
+            yield from io.TextIOWrapper(raw, "utf-8-sig", newline="")
+    except UnicodeDecodeError as e:
+        raise InputMissing(f"{file}: not a text file in UTF-8 ({e.reason})") from e
+    except (OSError, EOFError, pa.ArrowException) as e:
+        raise InputMissing(f"{file}: cannot be read: {e}") from e
+
+
+def header_of(files: Sequence[Path], delimiter: str | None, before: Sequence[str]) -> tuple[list[str], str]:
+    """The columns of the first file with a header, and its delimiter.
+
+    The delimiter is the one that stands most often in the header outside quotes; of a table that has columns, the one
+    that gives those. None: one column. Raises `UsageError` where two stand equally often.
+    """
+    for file in files:
+        lines = lines_of(file)
+        first = next(lines, None)
+        if first is None:
+            continue
+        bare = re.sub(r'"[^"]*"', "", first)
+        counts = {d: bare.count(d) for d in DELIMITERS if d in bare}
+        often = [d for d, n in counts.items() if n == max(counts.values())]
+        if delimiter is None and before:
+            often = [
+                d for d in DELIMITERS if sorted(next(csv.reader([first], delimiter=d), [])) == sorted(before)
+            ] or often
+        if delimiter is None and len(often) > 1:
+            seen = " and ".join(repr(d) for d in often)
+            raise UsageError(f"{file}: {seen} stand equally often in its header; say which by --delimiter")
+        chosen = delimiter if delimiter is not None else often[0] if often else ","
+        if len(chosen) != 1 or chosen in '"\r\n':
+            raise UsageError(f"--delimiter: {chosen!r} is not one character other than a quote or a line break")
+        try:
+            names = next(csv.reader(itertools.chain([first], lines), delimiter=chosen, strict=True), [])
+        except csv.Error as e:
+            raise InputMissing(f"{file}: its header cannot be read: {e}") from e
+        for i, name in enumerate(names):
+            if not name:
+                raise InputMissing(f"{file}: column {i + 1} of its header has no name")
+            if name.lower() in (n.lower() for n in names[:i]):
+                raise InputMissing(f"{file}: its header names the column '{name}' twice")
+        if names:
+            return names, chosen
+    raise InputMissing(f"{files[0]}: the file is empty, so it does not tell its columns")
+
+
+def members_of(files: Sequence[Path], wanted: set[str]) -> list[str]:
+    """The members of the first records of JSON lines; of all records where one of the wanted ones was not yet seen."""
+    names: dict[str, None] = {}
+    seen = 0
+    for line in itertools.chain.from_iterable(map(lines_of, files)):
+        try:
+            names |= dict.fromkeys(loaded(line))
+            seen += 1
+        except Malformed:
+            continue
+        if seen >= SAMPLE and wanted <= set(names):
+            break
+    if not names:
+        empty = not any(f.stat().st_size for f in files)
+        why = "the file is empty, so it does not tell its columns" if empty else "no line of it is a JSON object"
+        raise InputMissing(f"{files[0]}: {why}")
+    return list(names)
+
+
+def passed_over(folder: str, source: FileSource) -> str:
+    """What lies in a folder and is not taken up, and why; nothing where all is."""
+    taken = {f.path for f in list_files(folder, source, None).files}
+    groups: dict[str, list[str]] = {"sub-folders": [], "hidden files": [], "files with another ending": []}
+    for path in sorted(Path(folder).iterdir()):
+        if path.name not in taken:
+            hidden = "hidden files" if path.name.startswith((".", "_")) else "files with another ending"
+            groups["sub-folders" if path.is_dir() else hidden].append(path.name)
+    parts = [
+        f"{len(found)} {why} ({', '.join(found[:NAMED])}{', …' if len(found) > NAMED else ''})"
+        for why, found in groups.items()
+        if found
+    ]
+    return f"not taken up from {folder}: {', '.join(parts)}" if parts else ""
+
+
+def need_some_rows(lake: Lake, outcome: Outcome, given: str, table: str) -> None:
+    """Raise `InputMissing` with the reasons in the ledger, where records came in and none could be published."""
+    record = next((r for r in outcome.tables if r["table"] == table), None)
+    if record is None:
+        return
+    if record["status"] == "built":
+        reasons = {} if record["published"] else record["rejected"]
+    else:
+        facts = (lake.last_build(table) or {}) if record["rows"] == 0 else {}
+        reasons = facts.get("rows", {}).get("rejected", {})
+    if reasons:
+        told = ", ".join(f"{n:,} {why}" for why, n in sorted(reasons.items(), key=lambda r: -r[1]))
+        raise InputMissing(
+            f"{given}: none of its records could be published ({told}); the ledger has each with its text"
+        )
+
+
+def without_value(lake: Lake, table: str, columns: Sequence[str], every: bool) -> int:
+    """How many rows of a table are null or empty in one of the columns; `every`: in all of them."""
+    rows = lake.need_table(table).to_pyarrow_dataset()
+    texts = [c for c in columns if pa.types.is_string(rows.schema.field(c).type)]
+    none = [pc.field(c).is_null() | (pc.field(c) == "") if c in texts else pc.field(c).is_null() for c in columns]
+    found = none[0]
+    for each in none[1:]:
+        found = found & each if every else found | each
+    return rows.count_rows(filter=found)
+
+
+def clusters(lake: Lake, table: str, build: str, column: str | None = None) -> list[dict[str, Any]]:
+    """The rows that stand for most others, by the ledger of a build or a table's cluster column.
+
+    weakest: the least similarity of any of the others with the row itself, null where they are equal by columns.
+    giant: whether the others are more than `GIANT` and more than a hundredth of the table; then the threshold is
+    perhaps too low, or the texts share a frame that `drop_repeated_lines` takes out.
+    """
+    rows = lake.need_table(table).to_pyarrow_dataset()
+    total = rows.count_rows()
+    if column is None:
+        if lake.open("ledger") is None:
+            return []
+        wanted = (pc.field("table") == table) & (pc.field("build") == build)
+        entries = lake.need_table("ledger").to_pyarrow_dataset().to_table(columns=["evidence"], filter=wanted)
+        query = """SELECT evidence['kept_row_id'] AS kept, count(*) AS others,
+                     min(try_cast(evidence['score'] AS DOUBLE)) AS weakest FROM entries"""
+    else:
+        names = [ROW_ID, column, f"{column}_similarity"]
+        entries = rows.to_table(columns=names).rename_columns(["id", "kept", "score"])
+        query = "SELECT kept, count(*) AS others, min(score) AS weakest FROM entries WHERE kept <> id"
+    chosen = f"SELECT * FROM ({query} GROUP BY ALL) WHERE kept IS NOT NULL ORDER BY others DESC, kept LIMIT {BIGGEST}"
+    found = duckdb.from_arrow(entries).query("entries", chosen)
+    return [
+        {"row_id": kept, "others": n, "weakest": weakest, "giant": n > GIANT and n > total / 100}
+        for kept, n, weakest in found.fetchall()
+    ]

@@ -1,0 +1,45 @@
+"""The environment that a command works in."""
+
+import os
+import re
+from datetime import date
+from pathlib import Path
+
+from headgate.jobs.config.document import checked, read_yaml
+from headgate.jobs.config.models import Environment
+from headgate.jobs.errors import UsageError
+from headgate.words import did_you_mean
+
+
+def load_environment(name: str | None, pipeline: Path | None = None, **given: str | None) -> Environment:
+    """Return the environment: `given` (options) before environment variables, the file, and the defaults.
+
+    `HEADGATE_LAKE` and `HEADGATE_LANDING` are the variables. The file is `env/<name>.yaml` beside the pipeline, or
+    else `conf/env/<name>.yaml`; without a name it is `local.yaml`, which may be absent.
+    """
+    if name is not None and not re.fullmatch(r"[\w-][\w.-]*", name):
+        raise UsageError(f"--env: '{name}' is not a valid name; it stands for conf/env/NAME.yaml")
+    folders = list(dict.fromkeys([*([pipeline.parent / "env"] if pipeline else []), Path("conf/env")]))
+    files = [folder / f"{name or 'local'}.yaml" for folder in folders]
+    file = next((f for f in files if f.is_file()), None)
+    if file is None and name is not None:
+        known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
+        there = f" (environments: {', '.join(known)})" if known else ""
+        places = " or ".join(map(str, files))
+        raise UsageError(f"--env: there is no environment '{name}', no {places}{did_you_mean(name, known)}{there}")
+    environment = Environment()
+    if file is not None:
+        document = read_yaml(file)
+        environment = checked(Environment, document, document.data, ())
+    empty = next((option for option, value in given.items() if value == ""), None)
+    if empty:
+        raise UsageError(f"--{empty}: the value is empty")
+    places_of = {n: given.get(n) or os.environ.get(f"HEADGATE_{n.upper()}") for n in ("lake", "landing")}
+    return environment.model_copy(update={n: value for n, value in places_of.items() if value})
+
+
+def parse_date(text: str, option: str = "--as-of") -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as e:
+        raise UsageError(f"{option}: '{text}' is not a day like 2013-01-31") from e

@@ -1,0 +1,27 @@
+"""The JSON Schema of a pipeline file."""
+
+from typing import Any
+
+from headgate.jobs.config.models import PipelineFile
+from headgate.transforms.steps import STEPS, options_of
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a pipeline file, with the options of every step."""
+    schema = PipelineFile.model_json_schema(by_alias=True)
+    definitions = schema.setdefault("$defs", {})
+    choices = []
+    for name, step in STEPS.items():
+        options = options_of(step).json_schema(ref_template="#/$defs/{model}")
+        definitions |= options.pop("$defs", {})
+        definitions[f"step_{name}"] = options
+        choices.append(
+            {
+                "type": "object",
+                "properties": {name: {"$ref": f"#/$defs/step_{name}"}},
+                "required": [name],
+                "additionalProperties": False,
+            }
+        )
+    definitions["Table"]["properties"]["steps"]["items"] = {"oneOf": choices}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,0 +1,153 @@
+"""What differs between two versions of a table, or between two releases. Needs no JVM.
+
+Files that both versions share hold the same rows, so only the others are read: the cost is that of what changed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.log import paths_of
+from headgate.jobs.lake.storage import file_system, parquet_format, quoted
+from headgate.transforms.rows import ROW_ID
+from headgate.words import did_you_mean
+
+EXAMPLES = 5
+
+
+def diff(lake: Lake, a: str, b: str, key: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Compare TABLE@VERSION with TABLE@VERSION, or two releases table by table; a row for each table."""
+    if "@" in a or "@" in b:
+        (one, before), (other, after) = (version_of(lake, text) for text in (a, b))
+        if one != other:
+            raise UsageError(f"diff compares two versions of one table, not of '{one}' and '{other}'")
+        return [diff_table(lake, one, before, after, key)]
+    pins = [{t["table"]: t["version"] for t in lake.release(name)["tables"]} for name in (a, b)]
+    return [diff_table(lake, t, pins[0].get(t), pins[1].get(t), key) for t in sorted({*pins[0], *pins[1]})]
+
+
+def version_of(lake: Lake, text: str) -> tuple[str, int]:
+    """Table and version of TABLE@VERSION, where the version may be the name of a release or `latest`."""
+    table, _, version = text.partition("@")
+    delta = lake.need_table(table)
+    if not version:
+        raise UsageError(f"'{text}': give a version, as in {table}@{delta.version()}")
+    if version.isdigit():
+        lake.open(table, int(version))
+        return table, int(version)
+    if version == "latest":
+        return table, delta.version()
+    pins = {t["table"]: t["version"] for t in lake.release(version)["tables"]}
+    if table not in pins:
+        raise InputMissing(f"release '{version}' has no table '{table}'{did_you_mean(table, pins)}")
+    return table, pins[table]
+
+
+def diff_table(
+    lake: Lake, table: str, before: int | None, after: int | None, key: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Schema changes, rows added, removed and changed by `key` (default: `_row_id`), changes of each column, examples
+    (`kind`, `key`: column to value, `cells`: texts).
+
+    Rows with the same key are paired in the order of their content. None as a version: the table is not there. NaN
+    equals NaN, and null equals null.
+    """
+    told: dict[str, Any] = {"table": table, "from": before, "to": after, "added": 0, "removed": 0, "changed": 0}
+    told |= {"schema": [], "columns": {}, "examples": []}
+    if before == after:
+        return told
+    sides = {n: lake.open(table, v) if v is not None else None for n, v in (("a", before), ("b", after))}
+    schemas = {n: pa.schema(d.schema().to_arrow()) if d else pa.schema([]) for n, d in sides.items()}
+    told["schema"] = schema_changes(schemas["a"], schemas["b"]) if before is not None and after is not None else []
+    paths = {n: set(paths_of(d)) if d else set() for n, d in sides.items()}
+    shared = paths["a"] & paths["b"]
+    files, base = file_system(lake.path(table))
+    connection = duckdb.connect()
+    for name in sides:
+        schema = schemas[name] if sides[name] else schemas["b" if name == "a" else "a"]
+        own = [f"{base}/{p}" for p in sorted(paths[name] - shared)]
+        kind = parquet_format()
+        rows = ds.dataset(own, schema=schema, filesystem=files, format=kind) if own else schema.empty_table()
+        connection.register(f"_hg_{name}", rows)
+    common = [n for n in schemas["a"].names if n in schemas["b"].names]
+    compared = common or schemas["b"].names or schemas["a"].names
+    keys = [*key] or ([ROW_ID] if ROW_ID in compared else compared)
+    for column in keys:
+        if column not in compared:
+            raise UsageError(f"--key: table '{table}' has no column '{column}' in both versions")
+    values = [c for c in compared if c not in keys]
+    try:
+        told |= counted(connection, keys, values)
+    except duckdb.IOException as e:
+        raise UsageError(f"table '{table}': a version's files are gone ({str(e).splitlines()[0]})") from e
+    except FileNotFoundError as e:
+        raise UsageError(f"table '{table}': a version's files are gone: vacuum removed {e.filename}") from e
+    return told
+
+
+def counted(connection: duckdb.DuckDBPyConnection, keys: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
+    """The comparison itself, on the relations `_hg_a` and `_hg_b`."""
+    named = ", ".join(map(quoted, (*keys, *values)))
+    order = ", ".join(f"hash({quoted(v)})" for v in values) or "1"
+    numbered = (
+        f"select {named}, row_number() over (partition by {', '.join(map(quoted, keys))} order by {order}) as _hg_nth"
+    )
+    same_key = " and ".join(f"_hg_a.{quoted(k)} is not distinct from _hg_b.{quoted(k)}" for k in (*keys, "_hg_nth"))
+    differs = {v: f"_hg_a.{quoted(v)} is distinct from _hg_b.{quoted(v)}" for v in values}
+    both = "_hg_a._hg_nth is not null and _hg_b._hg_nth is not null"
+    any_differs = f"({' or '.join(differs.values()) or 'false'})"
+    counts = [
+        "count(*) filter (_hg_a._hg_nth is null) as added",
+        "count(*) filter (_hg_b._hg_nth is null) as removed",
+        f"count(*) filter ({both} and {any_differs}) as changed",
+        *(f"count(*) filter ({both} and {d}) as c{i}" for i, d in enumerate(differs.values())),
+    ]
+    joined = f"from ({numbered} from _hg_a) _hg_a full outer join ({numbered} from _hg_b) _hg_b on {same_key}"
+    found = connection.execute(f"select {', '.join(counts)}, count(*) as pairs {joined}").fetchall()[0]
+    pairs = found[-1]
+    columns = {v: {"cells": n, "rate": n / pairs} for v, n in zip(values, found[3:-1], strict=True) if n}
+    key_of = [f"coalesce(_hg_a.{quoted(k)}, _hg_b.{quoted(k)})" for k in keys]
+    named_keys = ", ".join(f"{k} as _hg_key{i}" for i, k in enumerate(key_of))
+    kind = "case when _hg_a._hg_nth is null then 'added' when _hg_b._hg_nth is null then 'removed' else 'changed' end"
+    cells = ", ".join(f"case when {both} and {d} then {text_of(v)} end" for v, d in differs.items())
+    cells = f"list_filter([{cells}], lambda x: x is not null)" if cells else "[]"
+    examples = connection.sql(
+        f"select * from (select {kind} as _hg_kind, {named_keys}, {cells} as _hg_cells, "
+        f"row_number() over (partition by {kind} order by {', '.join(key_of)}, _hg_a._hg_nth, _hg_b._hg_nth) as _hg_i "
+        f"{joined} where _hg_a._hg_nth is null or _hg_b._hg_nth is null or {any_differs}) where _hg_i <= {EXAMPLES} "
+        "order by _hg_kind, _hg_i"
+    ).to_arrow_table()
+    rows = [
+        {
+            "kind": r["_hg_kind"],
+            "key": {k: r[f"_hg_key{i}"] for i, k in enumerate(keys)},
+            "cells": r["_hg_cells"],
+        }
+        for r in examples.to_pylist()
+    ]
+    return {"added": found[0], "removed": found[1], "changed": found[2], "columns": columns, "examples": rows}
+
+
+def text_of(column: str) -> str:
+    """A changed cell as 'column: before -> after'."""
+    name = "'" + column.replace("'", "''") + "'"
+    before, after = (f"coalesce(cast({side}.{quoted(column)} as varchar), 'null')" for side in ("_hg_a", "_hg_b"))
+    return f"{name} || ': ' || {before} || ' -> ' || {after}"
+
+
+def schema_changes(a: pa.Schema, b: pa.Schema) -> list[str]:
+    types = [{f.name: str(f.type) for f in schema} for schema in (a, b)]
+    told = [f"+ {n} {t}" for n, t in types[1].items() if n not in types[0]]
+    told += [f"- {n} {t}" for n, t in types[0].items() if n not in types[1]]
+    return told + [f"{n} {t} -> {types[1][n]}" for n, t in types[0].items() if n in types[1] and types[1][n] != t]
+
+
+def is_different(told: dict[str, Any]) -> bool:
+    return bool(told["added"] or told["removed"] or told["changed"] or told["schema"]) or (
+        (told["from"] is None) != (told["to"] is None)
+    )

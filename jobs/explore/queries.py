@@ -1,0 +1,133 @@
+"""Looking at a lake without a JVM: tables, versions, releases, SQL over any of them."""
+
+import contextlib
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.lake.lake import Lake, describe
+from headgate.jobs.lake.system import SYSTEM_TABLES
+
+
+def tables(lake: Lake, release: str | None) -> list[dict[str, Any]]:
+    """Every table at its newest version, or at the one that a release pins, with the newest release pinning it."""
+    pinned = {t["table"]: t["version"] for t in lake.release(release)["tables"]} if release else None
+    releases = lake.releases
+    rows = []
+    for name in lake.tables() if pinned is None else sorted(pinned):
+        found = lake.published(name, None if pinned is None else pinned[name])
+        if found is None:
+            raise InputMissing(f"release '{release}' names table '{name}', which the lake {lake.root} has not")
+        holding = [r["release"] for r in releases if {"table": name, "version": found.version} in r["tables"]]
+        rows.append(
+            {
+                "table": name,
+                "path": found.path,
+                "version": found.version,
+                "rows": found.rows,
+                "release": release if release else holding[-1] if holding else None,
+            }
+        )
+    return rows
+
+
+def versions(lake: Lake, table: str) -> list[dict[str, Any]]:
+    """The versions of a table, newest first, with what its commits tell."""
+    delta = lake.need_table(table)
+    pins: dict[int, list[str]] = {}
+    for release in lake.releases:
+        for pinned in release["tables"]:
+            if pinned["table"] == table:
+                pins.setdefault(pinned["version"], []).append(release["release"])
+    rows = []
+    newest = delta.version()
+    for age, commit in enumerate(delta.history()):
+        found = describe(table, lake.path(table), delta, commit, newest - age)
+        counts = found.facts.get("rows", {})
+        rows.append(
+            {
+                "version": found.version,
+                "at": found.at.isoformat(timespec="seconds"),
+                "operation": found.operation,
+                "rows_in": counts.get("rows_in"),
+                "published": counts.get("published"),
+                "rejected": sum(counts.get("rejected", {}).values()) if counts else None,
+                "as_of": found.facts.get("as_of") or None,
+                "run_id": found.facts.get("run_id"),
+                "releases": pins.get(found.version, []),
+            }
+        )
+    return rows
+
+
+def releases(lake: Lake) -> list[dict[str, Any]]:
+    """The releases, newest first."""
+    return [
+        {
+            "release": r["release"],
+            "at": r["at"].isoformat(timespec="seconds"),
+            "pipeline": r["pipeline"],
+            "as_of": r["as_of"].isoformat() if r["as_of"] else None,
+            "run_id": r["run_id"],
+            "note": r["note"],
+            "tables": {t["table"]: t["version"] for t in r["tables"]},
+        }
+        for r in reversed(lake.releases)
+    ]
+
+
+def readable(lake: Lake, release: str | None) -> dict[str, int | None]:
+    """The tables that a query may name, with the version of each (None: the newest)."""
+    if release is None:
+        chosen: dict[str, int | None] = dict.fromkeys(lake.tables())
+    else:
+        chosen = {t["table"]: t["version"] for t in lake.release(release)["tables"]}
+    return chosen | {name: None for name in SYSTEM_TABLES if name not in chosen}
+
+
+def sql(lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Table:
+    """Answer a query over the lake's tables (with `release`: at the versions that it pins) with DuckDB.
+
+    System tables are there under their names (runs, releases, ledger, metrics, lineage, files). At most `limit`
+    rows come back.
+    """
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+    with contextlib.suppress(duckdb.Error):  # without its ICU extension, DuckDB knows no other zone than UTC
+        connection.execute("SET TimeZone = 'UTC'")
+    # A query reads the tables named here and nothing else of the machine.
+    connection.execute("SET enable_external_access = false")
+    for name, version in readable(lake, release).items():
+        delta = lake.open(name, version)
+        if delta is not None:
+            connection.register(name, delta.to_pyarrow_dataset())
+    try:
+        relation = connection.sql(query)
+        if relation is None:
+            return pa.table({})
+        answer = relation.limit(limit) if limit is not None else relation
+        return answer.to_arrow_table()
+    except duckdb.Error as e:
+        lines = str(e).splitlines()
+        told = " ".join(line.strip() for line in lines if line and not line.startswith("LINE ") and line.strip(" ^"))
+        missing = isinstance(e, duckdb.CatalogException) and told.startswith("Catalog Error: Table with name")
+        raise (InputMissing if missing else UsageError)(f"sql: {told}") from e
+
+
+def sql_by_spark(spark: Any, lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Table:
+    """The same by Spark, for what DuckDB cannot say or hold."""
+    from pyspark.errors import AnalysisException, ParseException
+
+    for name, version in readable(lake, release).items():
+        if lake.open(name) is not None:
+            reader = spark.read.format("delta")
+            if version is not None:
+                reader = reader.option("versionAsOf", version)
+            reader.load(lake.path(name)).createOrReplaceTempView(name)
+    try:
+        rows = spark.sql(query)
+        return (rows.limit(limit) if limit is not None else rows).toArrow()
+    except (AnalysisException, ParseException) as e:
+        missing = e.getCondition() == "TABLE_OR_VIEW_NOT_FOUND"
+        raise (InputMissing if missing else UsageError)(f"sql: {str(e).splitlines()[0]}") from e

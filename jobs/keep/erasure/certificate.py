@@ -1,0 +1,158 @@
+"""Erasing rows from every table, version, release, ledger entry and fitted state of a lake, with a certificate.
+
+Versions keep their numbers and releases keep pointing at them: the data files that hold a row are written again without
+it, and the log is made to name the new files. At every moment in between, each version reads as either before or
+after. What is to be done is recorded first, so that an erasure that was killed is finished by the next.
+
+A row keeps its `_row_id` through all tables, so its id finds it everywhere; rows made from it name it in `_parents`,
+and rows that took cells from it by a join name it in `_joined`: those cells become null.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties
+from pyspark.sql import SparkSession
+
+from headgate.jobs.keep.erasure.reach import Reach
+from headgate.jobs.keep.erasure.rewrite import (
+    erase_entries,
+    remove_folders,
+    remove_learned,
+    replace_whole,
+    rewrite,
+    scrub,
+)
+from headgate.jobs.keep.erasure.texts import Fingerprints, search
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.system import now
+from headgate.jobs.progress import Progress
+from headgate.transforms.rows import ROW_ID, content_of
+
+
+def erase(
+    spark: SparkSession,
+    lake: Lake,
+    found: Reach,
+    asked: str,
+    reason: str,
+    signed_by: str,
+    user: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Erase what was found; returns the certificate. Raises `HeadgateError` if anything of it is left at the end.
+
+    Cost: the files that hold an erased row are written again; each version that a release holds or that is the newest,
+    of the tables touched, is read once for its content.
+    """
+    plan = {
+        "joined": {t: sorted(ids) for t, ids in found.joined.items()},
+        "cells": {t: sorted(columns) for t, columns in found.cells.items()},
+        "rows": {t: len(ids) for t, ids in found.rows.items()},
+        "texts": Fingerprints.of(found.texts).written(),
+        "elsewhere": found.elsewhere,
+    }
+    started = {
+        "erasure": uuid.uuid4().hex[:12],
+        "event": "started",
+        "at": now(),
+        "user": user,
+        "signed_by": signed_by,
+        "reason": reason,
+        "table": found.table,
+        "asked_sha256": hashlib.sha256(asked.encode()).hexdigest(),
+        "row_ids": sorted(found.row_ids),
+        "tables": json.dumps(plan),
+        "entries": json.dumps(found.entries),
+        "landing": sorted(found.landing),
+    }
+    lake.record("erasures", [started])
+    return finish(spark, lake, started, progress)
+
+
+def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """Carry out a recorded erasure, from whatever point it has come to."""
+    name, ids, plan = started["erasure"], set(started["row_ids"]), json.loads(started["tables"])
+    wanted, texts = pa.array(sorted(ids), pa.string()), Fingerprints.read(plan["texts"])
+    tables = sorted({*plan["rows"], *plan["joined"]})
+    for table in tables:
+        write_marker_commit(
+            lake, table, name
+        )  # a build that runs now loses its race, and the tables made of this one are built anew
+    told: dict[str, Any] = {}
+    for table in tables:
+        nulled = pa.array(plan["joined"].get(table, []), pa.string())
+        columns = plan["cells"].get(table, [])
+
+        def change(rows: pa.Table, nulled: pa.Array = nulled, columns: list[str] = columns) -> pa.Table | None:
+            gone = pc.is_in(rows[ROW_ID], wanted)
+            took = pc.is_in(rows[ROW_ID], nulled)
+            if not pc.any(pc.or_(gone, took)).as_py():
+                return None
+            for column in columns:
+                if column in rows.column_names:
+                    index = rows.column_names.index(column)
+                    places = pc.if_else(took, pa.scalar(None, pa.int64()), pa.array(range(len(rows)), pa.int64()))
+                    rows = rows.set_column(index, rows.field(index), rows[column].take(places))
+            return rows.filter(pc.invert(gone))
+
+        with progress.phase(table, "erase"):
+            remove_learned(lake, table)
+            files = rewrite(lake.path(table), name, change, [ROW_ID])
+        told[table] = {"rows": plan["rows"].get(table, 0), "cells": columns, "files": files, "versions": {}}
+    remove_folders(f"{lake.root}/_staging")
+    erase_entries(lake, name, wanted, texts)
+    scrub(lake, tables)
+    pinned = {(t["table"], t["version"]) for r in lake.releases for t in r["tables"]}
+    for table in tables:
+        versions = {v for t, v in pinned if t == table} | {lake.need_table(table).version()}
+        with progress.phase(table, "content"):
+            for version in sorted(versions):
+                rows = spark.read.format("delta").option("versionAsOf", version).load(lake.path(table))
+                count, content = content_of(rows)
+                told[table]["versions"][version] = {"rows": count, "content": content}
+    searched = search(lake, wanted, texts)
+    for place, number in plan["elsewhere"].items():
+        table, _, column = place.partition(".")
+        told.setdefault(table, {}).setdefault("elsewhere", {})[column] = number
+    finished = {**started, "event": "finished", "at": now(), "tables": json.dumps(told)}
+    finished["searched"] = searched
+    finished["certificate"] = certificate(finished)
+    record_finished(lake, finished)
+    return finished
+
+
+def record_finished(lake: Lake, finished: Mapping[str, Any]) -> None:
+    """Record the end of an erasure and, in the same commit, forget the hashes of its texts."""
+
+    def change(rows: pa.Table) -> pa.Table:
+        listed = rows.to_pylist()
+        for row in listed:
+            if row["erasure"] == finished["erasure"]:
+                plan = {k: v for k, v in json.loads(row["tables"]).items() if k != "texts"}
+                row["tables"] = json.dumps(plan)
+        return pa.Table.from_pylist([*listed, dict(finished)], schema=rows.schema)
+
+    replace_whole(lake, "erasures", change)
+
+
+def certificate(row: Mapping[str, Any]) -> str:
+    """The SHA-256 of a certificate's fields, by which a change of it shows."""
+    facts = {k: str(v) for k, v in sorted(row.items()) if k not in ("certificate", "at")}
+    return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()
+
+
+def write_marker_commit(lake: Lake, table: str, name: str) -> None:
+    """An empty commit that says so, once."""
+    delta = lake.need_table(table)
+    if any(json.loads(c.get("userMetadata") or "{}").get("erasure") == name for c in delta.history(20)):
+        return
+    properties = CommitProperties(custom_metadata={"userMetadata": json.dumps({"erasure": name})})
+    delta.create_write_transaction(
+        [], mode="append", schema=delta.schema(), partition_by=[], commit_properties=properties
+    )

@@ -1,0 +1,99 @@
+"""Reading the data files that an erasure looks through."""
+
+import posixpath
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.log import stored_files
+from headgate.jobs.lake.storage import file_system
+from headgate.transforms.rows import JOINED, PARENTS, ROW_ID, is_own
+
+
+def id_columns(table: str) -> Iterable[pa.Table]:
+    """Ids, parents and joined rows of every data file of a table, referred to or not."""
+    files, base = file_system(table)
+    for path in stored_files(table):
+        yield ids_of(files, f"{base}/{path}")
+
+
+def ids_of(files: fs.FileSystem, path: str) -> pa.Table:
+    with files.open_input_file(path) as file:
+        names = pq.ParquetFile(file).schema_arrow.names
+        wanted = [c for c in (ROW_ID, PARENTS, JOINED, "row_id") if c in names]
+        file.seek(0)
+        return pq.read_table(file, columns=wanted)
+
+
+def ids_in(ids: pa.Table, erased: set[str]) -> set[str]:
+    """The ids of the rows that are erased or were made from erased ones."""
+    if ROW_ID not in ids.column_names:
+        return set()
+    wanted = pa.array(sorted(erased), pa.string())
+    hit = set(ids[ROW_ID].filter(pc.is_in(ids[ROW_ID], wanted)).to_pylist())
+    if PARENTS in ids.column_names:
+        made = ids.filter(pc.is_valid(ids[PARENTS]))
+        hit |= {r[ROW_ID] for r in made.select([ROW_ID, PARENTS]).to_pylist() if erased & set(r[PARENTS] or ())}
+    return hit
+
+
+def text_columns(lake: Lake, table: str) -> Iterable[tuple[tuple[fs.FileSystem, str], list[str]]]:
+    """Of every data file of a table, referred to or not, the columns of the user's that hold texts, nested ones too."""
+    files, base = file_system(lake.path(table))
+    for path in stored_files(lake.path(table)):
+        with files.open_input_file(f"{base}/{path}") as file:
+            schema = pq.ParquetFile(file).schema_arrow
+        yield (files, f"{base}/{path}"), [f.name for f in schema if not is_own(f.name) and holds_text(f.type)]
+
+
+def holds_text(kind: pa.DataType) -> bool:
+    if kind.num_fields:
+        return any(holds_text(kind.field(i).type) for i in range(kind.num_fields))
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_binary(kind)
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def leaves(array: pa.Array) -> Iterable[pa.Array]:
+    """The texts and bytes of an array, however deep they are nested, as bytes."""
+    kind = array.type
+    if pa.types.is_map(kind):
+        yield from leaves(array.keys)
+        yield from leaves(array.items)
+    elif pa.types.is_struct(kind):
+        for part in array.flatten():
+            yield from leaves(part)
+    elif kind.num_fields:
+        yield from leaves(array.flatten())
+    elif holds_text(kind):
+        yield array.cast(pa.large_binary())
+
+
+def read_file(files: fs.FileSystem, path: str, columns: list[str] | None) -> pa.Table:
+    with files.open_input_file(path) as file:
+        names = pq.ParquetFile(file).schema_arrow.names
+        file.seek(0)
+        wanted = None if columns is None else [c for c in columns if c in names]
+        return pq.read_table(file, columns=wanted, coerce_int96_timestamp_unit="us")
+
+
+def put(files: fs.FileSystem, path: str, text: str) -> None:
+    """Replace a file in one step."""
+    part = f"{path}.part"
+    with files.open_output_stream(part) as out:
+        out.write(text.encode())
+    files.move(part, path)
+
+
+def remove_file(files: fs.FileSystem, path: str) -> None:
+    """Remove a data file and the checksum that Hadoop keeps beside it."""
+    files.delete_file(path)
+    side = f"{posixpath.dirname(path)}/.{posixpath.basename(path)}.crc"
+    if files.get_file_info(side).type == fs.FileType.File:
+        files.delete_file(side)

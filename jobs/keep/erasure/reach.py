@@ -1,0 +1,258 @@
+"""What an erasure reaches: rows, cells, ledger entries, files."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from headgate.jobs.errors import UsageError
+from headgate.jobs.keep.erasure.files import id_columns, ids_in, leaves, read_file, text_columns
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.log import stored_files
+from headgate.jobs.lake.storage import file_system, parquet_format, quoted
+from headgate.transforms.rows import FILE, JOINED, ROW_ID, is_own
+
+
+@dataclass
+class Reach:
+    """What an erasure reaches."""
+
+    table: str
+    row_ids: set[str]
+    rows: dict[str, set[str]] = field(default_factory=dict)  # table -> ids of its rows that go, over all versions
+    joined: dict[str, set[str]] = field(default_factory=dict)  # table -> ids of rows that took cells by a join
+    cells: dict[str, set[str]] = field(default_factory=dict)  # table -> columns whose cells become null in those
+    entries: dict[str, int] = field(default_factory=dict)  # build -> ledger entries that go
+    duplicates: int = 0  # rows that were rejected as repeating an erased one
+    landing: set[str] = field(default_factory=set)
+    texts: set[bytes] = field(default_factory=set)  # of the erased rows, that stand nowhere else and so must be gone
+    elsewhere: dict[str, int] = field(default_factory=dict)  # table.column -> texts of theirs that other rows have too
+
+    def told(self) -> list[dict[str, Any]]:
+        tables = sorted({*self.rows, *self.joined})
+        rows = [
+            {
+                "table": t,
+                "rows": len(self.rows.get(t, ())),
+                "cells": f"{', '.join(sorted(self.cells.get(t, ())))} of {len(self.joined[t])} rows"
+                if self.joined.get(t)
+                else "",
+            }
+            for t in tables
+        ]
+        return [*rows, {"table": "ledger", "rows": sum(self.entries.values()), "cells": ""}]
+
+
+def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = None) -> Reach:
+    """Find what belongs to the rows of a table that satisfy a condition or carry one of the keys, in any version.
+
+    where: a condition in SQL. keys: a CSV or Parquet file whose columns are columns of the table. Raises `UsageError`
+    for a condition that cannot be read. Cost: one pass over the ids of all files of all tables.
+    """
+    found = Reach(table, matching(lake, table, where, keys))
+    tables = [t for t in lake.tables() if ROW_ID in lake.need_table(t).to_pyarrow_dataset().schema.names]
+    while True:  # rows made from erased rows go too, and what was made from those
+        before = len(found.row_ids)
+        for name in tables:
+            for ids in id_columns(lake.path(name)):
+                hit = ids_in(ids, found.row_ids)
+                found.rows.setdefault(name, set()).update(hit)
+                found.row_ids |= hit
+        if len(found.row_ids) == before:
+            break
+    found.rows = {name: ids for name, ids in found.rows.items() if ids}
+    found.joined = takers(lake, tables, found.rows)
+    if found.joined:
+        columns = tainted(lake, found)
+        found.joined = {name: ids for name, ids in found.joined.items() if columns.get(name)}
+        found.cells = {name: columns[name] for name in found.joined}
+    ledger = lake.open("ledger")
+    if ledger is not None:
+        wanted = pa.array(sorted(found.row_ids), pa.string())
+        dataset = ledger.to_pyarrow_dataset()
+        builds = dataset.to_table(columns=["build"], filter=pc.field("row_id").isin(wanted))["build"]
+        found.entries = {r["values"]: r["counts"] for r in pc.value_counts(builds).to_pylist()}
+        duplicates: set[str] = set()
+        others = ~pc.field("row_id").isin(wanted)
+        for batch in dataset.to_batches(columns=["row_id", "evidence"], filter=others):  # never the whole ledger
+            kept = pc.map_lookup(batch["evidence"], pa.scalar("kept_row_id"), "first")
+            duplicates |= set(batch["row_id"].filter(pc.is_in(kept, wanted)).to_pylist())
+        found.duplicates = len(duplicates)
+    found.landing = landing_files(lake, found)
+    collect_texts(lake, found)
+    return found
+
+
+def takers(lake: Lake, tables: Iterable[str], rows: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Ids of the rows of each table that took cells by a join from the given rows, or from rows that did so."""
+    erased = set().union(*rows.values())
+    took: dict[str, set[str]] = {}
+    while True:
+        before = sum(map(len, took.values()))
+        for name in tables:
+            for ids in id_columns(lake.path(name)):
+                if JOINED in ids.column_names:
+                    lists = ids[JOINED].combine_chunks()
+                    entries = lists.flatten()
+                    others, names = (pc.struct_field(entries, part) for part in ("row_id", "table"))
+                    hit = pc.is_in(others, pa.array(sorted(erased), pa.string()))
+                    for other, linked in took.items():
+                        theirs = pc.is_in(others, pa.array(sorted(linked), pa.string()))
+                        hit = pc.or_(hit, pc.and_(theirs, pc.equal(names, other)))
+                    places = pc.list_parent_indices(lists).filter(pc.fill_null(hit, False))
+                    new = set(ids[ROW_ID].take(pc.unique(places)).to_pylist()) - rows.get(name, set())
+                    if new:
+                        took.setdefault(name, set()).update(new)
+        if sum(map(len, took.values())) == before:
+            return took
+
+
+def matching(lake: Lake, table: str, where: str | None, keys: Path | None) -> set[str]:
+    """Ids of the rows of any version of a table that satisfy the condition or carry one of the keys."""
+    delta = lake.need_table(table)
+    schema = pa.schema(delta.schema().to_arrow())
+    if ROW_ID not in schema.names:
+        raise UsageError(f"table '{table}' has no {ROW_ID}, so its rows cannot be followed")
+    files, base = file_system(lake.path(table))
+    paths = [f"{base}/{p}" for p in stored_files(lake.path(table))]
+    connection = duckdb.connect()
+    rows = (
+        ds.dataset(paths, schema=schema, filesystem=files, format=parquet_format()) if paths else schema.empty_table()
+    )
+    connection.register(table, rows)
+    if keys is not None:
+        listed = read_keys(keys, schema, table)
+        connection.register("_hg_keys", listed)
+        on = " and ".join(f"_hg_t.{quoted(c)} = _hg_k.{quoted(c)}" for c in listed.column_names)
+        query = f'select distinct _hg_t.{ROW_ID} as _hg_i from "{table}" _hg_t join _hg_keys _hg_k on {on}'
+    else:
+        query = f'select distinct {ROW_ID} as _hg_i from "{table}" where ({where})'
+    connection.execute("SET enable_external_access = false")
+    try:
+        statements = connection.extract_statements(query)
+        if len(statements) != 1:
+            raise UsageError("--where: give one condition, not statements")
+        return {r[0] for r in connection.execute(query).fetchall()}
+    except duckdb.Error as e:
+        raise UsageError(f"--where: {str(e).splitlines()[0]}") from e
+
+
+def read_keys(file: Path, schema: pa.Schema, table: str) -> pa.Table:
+    """A file of keys, in the types of the table's columns."""
+    from pyarrow import csv
+
+    try:
+        if file.suffix == ".parquet":
+            keys = pq.read_table(file)
+        else:
+            names = csv.open_csv(file).schema.names
+            keys = csv.read_csv(
+                file, convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+            )
+        missing = [c for c in keys.column_names if c not in schema.names]
+        if missing:
+            raise UsageError(f"--keys: {file}: table '{table}' has no column '{missing[0]}'")
+        return keys.cast(pa.schema([schema.field(c) for c in keys.column_names]))
+    except (OSError, pa.ArrowException) as e:
+        raise UsageError(f"--keys: {file} cannot be read: {str(e).splitlines()[0]}") from e
+
+
+def tainted(lake: Lake, found: Reach) -> dict[str, set[str]]:
+    """For each table with rows that took cells, the columns that hold values which a join brought of erased rows.
+
+    By the recorded lineage of columns. Raises `UsageError` where that of a build is not on record, nor that of another
+    build of the table by the same steps: then which cells to erase is not known.
+    """
+    entries = lake.system("lineage").to_pylist()
+    known = {(e["table"], e["steps"]) for e in entries if e["columns"]}
+    recorded = {e["table"] for e in entries}
+    for table in found.joined:
+        lost = [e["build"] for e in entries if e["table"] == table and (table, e["steps"]) not in known]
+        if lost or table not in recorded:
+            named = f"build {lost[0]} of table '{table}'" if lost else f"table '{table}'"
+            raise UsageError(
+                f"rows of table '{table}' took cells of erased rows by a join, but {named} has no lineage of columns, "
+                f"so it is not known which cells to erase: build it again by the same steps (headgate run "
+                "--rebuild), then erase"
+            )
+    holds: dict[str, set[str]] = {}
+    brought: dict[str, set[str]] = {}
+
+    def grow(reached: dict[str, set[str]], part: str, comes: Callable[[str, str], bool]) -> bool:
+        grown = False
+        for entry in entries:
+            mine = reached.setdefault(entry["table"], set())
+            for column, origins in json.loads(entry.get(part) or "{}").items():
+                if not is_own(column) and column not in mine and any(comes(*o.split(".", 1)) for o in origins):
+                    mine.add(column)
+                    grown = True
+        return grown
+
+    while grow(holds, "columns", lambda table, column: table in found.rows or column in holds.get(table, ())):
+        pass
+    grow(brought, "joined", lambda table, column: table in found.rows or column in holds.get(table, ()))
+    while grow(brought, "columns", lambda table, column: column in brought.get(table, ())):
+        pass
+    return brought
+
+
+# -- texts of the erased rows
+
+
+def collect_texts(lake: Lake, found: Reach) -> None:
+    """Find the texts of the erased rows that stand in no row that stays, to be looked for at the end.
+
+    Only texts that no other row has in the same column tell anything of a row. Of these, what other rows have in
+    another column or table is theirs as well: that stays, and is told.
+    """
+    wanted = pa.array(sorted(set().union(*found.rows.values())), pa.string())
+    own: dict[tuple[str, str], set[bytes]] = {}
+    for table in found.rows:
+        for path, names in text_columns(lake, table):
+            rows = read_file(*path, [ROW_ID, *names])
+            if ROW_ID not in rows.column_names:
+                continue
+            rows = rows.filter(pc.is_in(rows[ROW_ID], wanted))
+            for name in names:
+                texts = own.setdefault((table, name), set())
+                for leaf in leaves(rows[name].combine_chunks()):
+                    texts |= set(pc.unique(leaf).to_pylist()) - {None, b""}
+    candidates = pa.array(sorted(set().union(*own.values())), pa.large_binary())
+    others: dict[tuple[str, str], set[bytes]] = {}
+    for table in lake.tables() if len(candidates) else ():
+        nulled = pa.array(sorted(found.joined.get(table, ())), pa.string())
+        for path, names in text_columns(lake, table):
+            ids = read_file(*path, [ROW_ID])
+            have = ROW_ID in ids.column_names
+            for name in names:
+                column = read_file(*path, [name])[name]
+                if have:
+                    gone = pc.is_in(ids[ROW_ID], wanted)
+                    if name in found.cells.get(table, ()):
+                        gone = pc.or_(gone, pc.is_in(ids[ROW_ID], nulled))
+                    column = column.filter(pc.invert(gone))
+                for leaf in leaves(column.combine_chunks()):
+                    there = pc.unique(leaf.filter(pc.is_in(leaf, candidates)))
+                    others.setdefault((table, name), set()).update(there.to_pylist())
+    telling = set().union(*(texts - others.get(place, set()) for place, texts in own.items()))
+    shared = {place: texts & telling for place, texts in others.items() if texts & telling}
+    found.elsewhere = {".".join(place): len(texts) for place, texts in sorted(shared.items())}
+    found.texts = telling.difference(*shared.values())
+
+
+def landing_files(lake: Lake, found: Reach) -> set[str]:
+    """The files that brought the erased rows."""
+    brought: set[str] = set()
+    for table, ids in found.rows.items():
+        rows = lake.need_table(table).to_pyarrow_dataset()
+        if FILE in rows.schema.names:
+            wanted = pc.field(ROW_ID).isin(pa.array(sorted(ids), pa.string()))
+            brought |= set(rows.to_table(columns=[FILE], filter=wanted)[FILE].to_pylist())
+    return {b for b in brought if b}

@@ -1,0 +1,34 @@
+"""Bringing an older version back."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from headgate.jobs.errors import UsageError
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.log import missing_files
+
+
+def restore(lake: Lake, targets: Sequence[tuple[str, int]], run_id: str) -> list[dict[str, Any]]:
+    """Make an older version of each table the newest again, by a new commit that names it."""
+    from deltalake import CommitProperties
+
+    for table, version in targets:  # all are checked before the first is touched
+        lake.need_table(table)
+        lake.open(table, version)
+        missing = missing_files(lake, table, version)
+        if missing:
+            raise UsageError(f"version {version} of table '{table}' cannot be restored: vacuum removed {missing[0]}")
+    rows = []
+    for table, version in targets:
+        delta = lake.need_table(table)
+        if delta.version() != version:
+            facts = {"run_id": run_id, "restored_version": version, "base": delta.version()}
+            properties = CommitProperties(custom_metadata={"userMetadata": json.dumps(facts)}, max_commit_retries=0)
+            delta.restore(version, commit_properties=properties)
+        found = lake.published(table)
+        rows.append(
+            {"table": table, "version": found.version if found else None, "content_of": version}
+            | {"rows": found.rows if found else None}
+        )
+    return rows

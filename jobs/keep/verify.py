@@ -1,0 +1,166 @@
+"""Whether a release is what it was when it was published: its files, rows, content and balance, and a rebuild."""
+
+import json
+import uuid
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from headgate.expectations.gate import Gate
+from headgate.jobs.config.models import Environment, FileSource
+from headgate.jobs.config.pipeline import Pipeline
+from headgate.jobs.errors import HeadgateError
+from headgate.jobs.lake.artifacts import index_of
+from headgate.jobs.lake.lake import Lake, Published
+from headgate.jobs.lake.log import missing_files
+from headgate.jobs.lake.storage import remove
+from headgate.jobs.pipeline.build import Builder
+from headgate.jobs.pipeline.increments import BuildSpace
+from headgate.jobs.pipeline.planning import Pin, TablePlan, build_key
+from headgate.jobs.pipeline.publishing import published_columns
+from headgate.jobs.progress import Progress
+from headgate.jobs.sources.files import assert_unchanged, columns_before
+from headgate.jobs.sources.landing import LandedFile
+from headgate.transforms.rows import REJECTED, content_hash, content_of, hash_sum, total_of
+
+OK, NOT_RECORDED = "ok", "not recorded"
+
+
+def verify(
+    spark: SparkSession,
+    lake: Lake,
+    release: str,
+    progress: Progress,
+    pipeline: Pipeline | None = None,
+    environment: Environment | None = None,
+) -> list[dict[str, Any]]:
+    """Check every table of a release; `failed` says whether anything is not as recorded.
+
+    files: all are there. rows and content: as the commit recorded them, or the certificate of an erasure since.
+    balance: rows in + made = published + rejected, the rejected ones counted in the ledger. rebuilt (with a pipeline):
+    the build's rows made again from its pinned inputs, where those and its configuration still exist. Cost: one pass
+    over each table, and one build without writing for each that is rebuilt.
+    """
+    told = []
+    for pin in lake.release(release)["tables"]:
+        table, version = pin["table"], pin["version"]
+        found: dict[str, Any] = {"table": table, "version": version, "rows": None}
+        missing = missing_files(lake, table, version)
+        found["files"] = OK if not missing else f"{len(missing)} are gone, such as {missing[0]}"
+        published = lake.published(table, version) if not missing else None
+        if published is None:
+            told.append(found | {"content": "", "balance": "", "rebuilt": "", "failed": True})
+            continue
+        with progress.phase(table, "verify"):
+            rows = spark.read.format("delta").option("versionAsOf", version).load(lake.path(table))
+            count, content = content_of(rows)
+        found |= {"rows": count, "content": compared(lake.content_total(table, version), content)}
+        found["balance"] = balance(lake, published)
+        found["rebuilt"] = ""
+        if pipeline is not None and environment is not None:
+            with progress.phase(table, "rebuild"):
+                found["rebuilt"] = rebuilt(spark, lake, pipeline, environment, progress, published)
+        found["failed"] = any("differ" in str(found[k]) for k in ("content", "balance", "rebuilt"))
+        told.append(found)
+    return told
+
+
+def compared(recorded: str | None, content: str) -> str:
+    if recorded is None:
+        return NOT_RECORDED
+    return OK if recorded == content else f"differs: {content}, recorded {recorded}"
+
+
+def balance(lake: Lake, published: Published) -> str:
+    """Whether the rows of a version's build are all accounted for, from what is written and not from what was told."""
+    rows = published.facts.get("rows")
+    if not rows:
+        return NOT_RECORDED
+    build, table = published.facts["build"], published.table
+    ledger = lake.open("ledger")
+    wanted = (pc.field("table") == table) & (pc.field("build") == build)
+    rejected = ledger.to_pyarrow_dataset().count_rows(filter=wanted) if ledger else 0
+    told = sum(rows["rejected"].values()) - lake.erased_entries(build)
+    if rejected != told:
+        return f"differs: the ledger holds {rejected:,} rejected rows, {told:,} were recorded"
+    lost = rows["rows_in"] + rows["made"] - rows["published"] - sum(rows["rejected"].values())
+    return OK if not lost else f"differs: {lost:,} rows are not accounted for"
+
+
+def rebuilt(
+    spark: SparkSession,
+    lake: Lake,
+    pipeline: Pipeline,
+    environment: Environment,
+    progress: Progress,
+    published: Published,
+) -> str:
+    """Make the rows of a version's build again and compare their content; says why where that cannot be done."""
+    facts, table = published.facts, published.table
+    if table not in pipeline.tables:
+        return "not possible: the pipeline has no such table"
+    if "content" not in facts:
+        return "not possible: no content is recorded"
+    if lake.erased_versions(table):
+        return "not possible: rows were erased since"
+    if facts.get("increment"):
+        return "not possible: it is what an increment added"
+    pins = {n: Pin(v, date.fromisoformat(day) if day else None) for n, (v, day) in facts["inputs"].items()}
+    builder = Builder(spark, pipeline, environment, lake, progress, "verify", None)
+    source = pipeline.tables[table].source
+    files: list[LandedFile] = []
+    known = lake.files_of(table).values()
+    before = columns_before(f for f in known if f["base"] < facts["base"])
+    if source is None:
+        key = build_key(pipeline, table, facts["inputs"])
+        gone = [n for n, pin in pins.items() if missing_files(lake, n, pin.version)]
+        if gone:
+            return f"not possible: version {pins[gone[0]].version} of '{gone[0]}' was removed"
+    elif isinstance(source, FileSource):
+        files = [landed(r) for r in lake.files_of_build(table, facts["build"])]
+        try:
+            assert_unchanged(environment.landing, files)
+        except HeadgateError as e:
+            return f"not possible: {str(e).split(';')[0]}"
+        key = build_key(pipeline, table, {"files": [[f.path, f.sha256] for f in files], "base": facts["base"]})
+    else:
+        return "not possible: its source is not asked again for the past"
+    if key != facts["build_key"]:
+        return "not possible: configuration, suite or headgate's version changed since"
+    plan = TablePlan(table=table, why="verify", current=None, build_key=key, pins=pins)
+    scratch = f"{lake.staging(table)}/verify-{uuid.uuid4().hex}"
+    make: Callable[[], tuple[DataFrame, int]] = (
+        (lambda: builder.derived(plan, BuildSpace(spark, scratch, index_of(lake, table)), save=False))
+        if source is None
+        else (lambda: builder.ingested(table, builder.landed_rows(table, files, before)))
+    )
+    df, _ = make()
+    gate: Gate | None = builder.gate(plan, files)
+    quarantined = F.lit(False)
+    if gate is not None:
+        df = df.withColumns(gate.masks(df))
+        quarantined = gate.is_quarantined()
+    columns = published_columns(df, raw=source is not None)
+    kept = df.where(F.col(REJECTED).isNull() & ~quarantined)
+    sums = kept.agg(hash_sum(content_hash(df, columns)).alias("s")).first()["s"]
+    remove(scratch)
+    content = f"{total_of(*sums):016x}"
+    return "same" if content == facts["content"] else f"differs: {content}, recorded {facts['content']}"
+
+
+def landed(row: dict[str, Any]) -> LandedFile:
+    """The file of a record of the table of files."""
+    return LandedFile(
+        row["path"],
+        row["date"],
+        row["size"],
+        row["modified"],
+        sha256=row["sha256"],
+        columns=json.loads(row["columns"]) if row["columns"] else None,
+        problem=row["problem"],
+        records=row["records"],
+    )

@@ -1,0 +1,88 @@
+"""A Delta table's log as it stands on disk: which files each version consists of, and which nobody needs."""
+
+import json
+import posixpath
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from pyarrow import fs
+
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.storage import file_system
+
+LOG = "_delta_log"
+
+
+def commits(table: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """(version, actions) of every commit of a table whose log is there, in order."""
+    files, base = file_system(table)
+    selector = fs.FileSelector(f"{base}/{LOG}", allow_not_found=True)
+    names = sorted(f.base_name for f in files.get_file_info(selector) if f.type == fs.FileType.File)
+    for name in names:
+        stem, extension = posixpath.splitext(name)
+        if extension == ".json" and stem.isdigit():
+            with files.open_input_stream(f"{base}/{LOG}/{name}") as stream:
+                text = stream.readall().decode()
+            yield int(stem), [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+@dataclass(frozen=True)
+class History:
+    """What the log of a table says of all its versions."""
+
+    at: dict[int, datetime]  # version -> time of its commit
+    files: dict[int, frozenset[str]] = field(default_factory=dict)  # version -> its data files, of those asked for
+
+    @property
+    def newest(self) -> int:
+        return max(self.at)
+
+
+def history(table: str, wanted: Collection[int] | None = None) -> History:
+    """Read a log once; `wanted`: the versions whose files are to be told (None: of all)."""
+    at: dict[int, datetime] = {}
+    files: dict[int, frozenset[str]] = {}
+    active: set[str] = set()
+    whole = True
+    for version, actions in commits(table):
+        whole = whole and (version == 0 or version - 1 in at)
+        stamp = 0
+        for action in actions:
+            if "remove" in action:
+                active.discard(unquote(action["remove"]["path"]))
+            elif "add" in action:
+                active.add(unquote(action["add"]["path"]))
+            elif "commitInfo" in action:
+                stamp = action["commitInfo"].get("timestamp", 0)
+        at[version] = datetime.fromtimestamp(stamp / 1000, tz=timezone.utc)
+        if whole and (wanted is None or version in wanted):
+            files[version] = frozenset(active)
+    if not whole:  # the start of the log is gone: a checkpoint stands for it
+        for version in at if wanted is None else wanted:
+            if version not in files and version in at:
+                files[version] = frozenset(map(unquote, paths_of(DeltaTable(table, version=version))))
+    return History(at, files)
+
+
+def paths_of(delta: DeltaTable) -> list[str]:
+    """Paths of the data files of a table's open version, below the table."""
+    return pa.table(delta.get_add_actions()).column("path").to_pylist()
+
+
+def stored_files(table: str) -> dict[str, fs.FileInfo]:
+    """Every data file below a table's folder, referred to or not."""
+    files, base = file_system(table)
+    found = files.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
+    below = {posixpath.relpath(f.path, base): f for f in found if f.type == fs.FileType.File}
+    return {p: f for p, f in below.items() if not p.startswith(LOG) and p.endswith(".parquet")}
+
+
+def missing_files(lake: Lake, table: str, version: int) -> list[str]:
+    """The data files of a version that are not there any more."""
+    found = history(lake.path(table), {version}).files
+    return sorted(found.get(version, frozenset()) - set(stored_files(lake.path(table))))

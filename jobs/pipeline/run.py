@@ -1,0 +1,285 @@
+"""A run: build every table that is not up to date, then release all versions together."""
+
+import contextlib
+import getpass
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from headgate.jobs.config.models import Environment
+from headgate.jobs.config.pipeline import Pipeline
+from headgate.jobs.errors import HeadgateError, Interrupted, LostRace, UsageError, storage_failure
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.system import now
+from headgate.jobs.pipeline.planning import TablePlan, bytes_to_read, plan_table
+from headgate.jobs.progress import Progress
+from headgate.jobs.sources.landing import absolute
+from headgate.words import did_you_mean
+
+SILENCE = timedelta(days=7)  # after which a run on another machine that has not finished is taken for dead
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did: per table a plain record, and the release that now stands."""
+
+    run_id: str
+    release: str | None
+    tables: list[dict[str, Any]]
+    seconds: float
+    built: int
+
+
+def chosen_tables(pipeline: Pipeline, tables: Sequence[str]) -> list[str]:
+    for table in tables:
+        if table not in pipeline.tables:
+            raise UsageError(f"--table: there is no table '{table}'{did_you_mean(table, pipeline.tables)}")
+    return pipeline.upstream(tables or list(pipeline.tables))
+
+
+def dry_run(
+    pipeline: Pipeline, environment: Environment, lake: Lake, tables: Sequence[str], as_of: date | None, force: bool
+) -> list[dict[str, Any]]:
+    """What a run would build, and why. Nothing is read but logs and listings, nothing is written."""
+    plans: dict[str, str | None] = {}
+    told = []
+    with storage_failures(environment, lake):
+        for table in chosen_tables(pipeline, tables):
+            moved = [t for t in sorted(pipeline.inputs(table)) if plans.get(t)]
+            if moved:
+                why: str | None = f"{', '.join(moved)} will be built"
+            else:
+                why = plan_table(pipeline, environment, lake, table, as_of, force).why
+            plans[table] = why
+            told.append({"table": table, "build": why is not None, "why": why or "up to date"})
+    return told
+
+
+@contextlib.contextmanager
+def storage_failures(environment: Environment, lake: Lake) -> Iterator[None]:
+    """Tell an error of a storage as what it is, with the place that failed."""
+    try:
+        yield
+    except HeadgateError:
+        raise
+    except Exception as e:
+        failure = storage_failure(e, lake.root, absolute(environment.landing))
+        if failure is None:
+            raise
+        raise failure from e
+
+
+def run(
+    pipeline: Pipeline,
+    environment: Environment,
+    lake: Lake,
+    start_spark: Callable[[int | None], SparkSession],
+    progress: Progress,
+    *,
+    tables: Sequence[str] = (),
+    as_of: date | None = None,
+    release: str | None = None,
+    force: bool = False,
+    retries: int = 0,
+) -> Outcome:
+    """Build the tables (default: all) with what they are built from, and release them.
+
+    start_spark: called where something is to be built, with about how many bytes that reads, None where not known.
+    A lost race is tried again so many times, on what the winner left; then `LostRace` is raised.
+    """
+    options = {"tables": tables, "as_of": as_of, "release": release, "force": force}
+    for left in range(retries, 0, -1):
+        try:
+            return run_once(pipeline, environment, lake, start_spark, progress, **options)
+        except LostRace as e:
+            progress.tell("retry", message=f"{e} ({left} tries left)")
+    return run_once(pipeline, environment, lake, start_spark, progress, **options)
+
+
+def run_once(
+    pipeline: Pipeline,
+    environment: Environment,
+    lake: Lake,
+    start_spark: Callable[[int | None], SparkSession],
+    progress: Progress,
+    *,
+    tables: Sequence[str],
+    as_of: date | None,
+    release: str | None,
+    force: bool,
+) -> Outcome:
+    """One try of a run.
+
+    Tables that are up to date are skipped; Spark starts only if something is to be built. A release is made of all
+    tables of the pipeline, when any version moved since the last one and no choice of tables was made.
+    """
+    started = time.monotonic()
+    run_id = uuid.uuid4().hex[:12]
+    latest = lake.latest_release(pipeline.name)
+    wanted = chosen_tables(pipeline, tables)
+    records: list[dict[str, Any]] = []
+    builder, recorded = None, False
+    common = {"run_id": run_id, "pipeline": pipeline.name, "user": user(), "as_of": as_of}
+    error: BaseException | None = None
+    name = latest["release"] if latest else None
+    with storage_failures(environment, lake):
+        record_the_dead(lake, pipeline.name)
+    try:
+        for table in wanted:
+            plan = plan_table(pipeline, environment, lake, table, as_of, force)
+            for note in plan.notes:
+                progress.tell("warning", table=table, message=note)
+            if plan.why is None:
+                records.append(skipped(plan))
+                continue
+            if builder is None:
+                from headgate.jobs.pipeline.build import Builder
+
+                lake.need_writable()
+                for erasure in lake.unfinished_erasures:
+                    raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
+                begins = {"event": "started", "status": "running", "at": now(), "process": this_process()}
+                recorded = True  # first: an interruption may come in the midst of it
+                lake.record("runs", [{**common, **begins}])
+                with progress.phase("spark", "start"):
+                    spark = start_spark(bytes_to_read(pipeline, environment, lake, wanted, as_of))
+                progress.spark = spark
+                builder = Builder(spark, pipeline, environment, lake, progress, run_id, as_of)
+            before = dict(progress.seconds)
+            begun = time.monotonic()
+            try:
+                built = builder.build(plan)
+            except Exception as e:
+                if isinstance(e, LostRace) or not is_lost(e, lake, plan):
+                    raise
+                raise LostRace(f"another run published table '{table}' first; run again to build on it") from e
+            if built is None:
+                records.append(skipped(plan))
+                continue
+            phases = {p: round(s - before.get((t, p), 0.0), 2) for (t, p), s in progress.seconds.items() if t == table}
+            verdict = built.verdict
+            records.append(
+                {
+                    "table": table,
+                    "status": "built",
+                    "why": plan.why,
+                    "version": built.published.version,
+                    "rows": built.published.rows,
+                    "seconds": round(time.monotonic() - begun, 2),
+                    "phases": phases,
+                    "rows_in": built.counts.rows_in,
+                    "made": built.counts.made,
+                    "published": built.counts.published,
+                    "rejected": built.counts.rejected,
+                    "expectations": len(verdict.results) if verdict else 0,
+                    "passed": verdict.passed if verdict else 0,
+                    "warnings": built.warnings,
+                }
+            )
+        if not tables:
+            versions = {r["table"]: r["version"] for r in records}
+            pinned = {t["table"]: t["version"] for t in latest["tables"]} if latest else None
+            if pinned != versions or release:
+                seen = latest["number"] if latest else None
+                name = lake.publish_release(pipeline.name, run_id, versions, as_of, seen, release)
+        return Outcome(run_id, name, records, time.monotonic() - started, sum(r["status"] == "built" for r in records))
+    except BaseException as e:
+        error = e
+        if isinstance(e, HeadgateError) or not isinstance(e, Exception):
+            raise
+        failure = storage_failure(e, lake.root, absolute(environment.landing))
+        if failure is None:
+            raise
+        error = failure
+        raise failure from e
+    finally:
+        if recorded:
+            status = error.status if isinstance(error, Interrupted) else type(error).__name__ if error else "succeeded"
+            message = str(error)[:2000] if isinstance(error, HeadgateError) else ""
+            finished = {"event": "finished", "status": status, "at": now(), "message": message}
+            details = {"release": name if error is None else None, "tables": json.dumps(records, default=str)}
+            row = {**common, **finished, **details, "seconds": time.monotonic() - started}
+            try:
+                lake.record("runs", [row])
+            except Exception:
+                if error is None:
+                    raise  # otherwise a full disk would hide why the run failed
+
+
+def is_lost(error: Exception, lake: Lake, plan: TablePlan) -> bool:
+    """Whether a build failed because another run published the table: by a conflict, or by what that run removed.
+
+    A run that won removes what it had staged, also from under one that took it for a dead run's, and the indexes of
+    another configuration.
+    """
+    from headgate.jobs.lake.artifacts import index_of
+    from headgate.jobs.pipeline.publishing import comes_from_another_run
+
+    delta = lake.open(plan.table)
+    target_changed = (delta.version() if delta else -1) != plan.base
+    return target_changed and comes_from_another_run(error, (lake.staging(plan.table), index_of(lake, plan.table)))
+
+
+def this_process() -> str:
+    """The host, the number of this process, and when it began: no other process has all three."""
+    return f"{socket.gethostname()} {os.getpid()} {began(os.getpid())}"
+
+
+def began(pid: int) -> str:
+    """When a process began, in the system's own count (field 22 of proc(5)); `-` where it does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return "-"
+
+
+def is_dead(started: dict[str, Any], at: datetime) -> bool:
+    """Whether the process of a run that has not finished is gone; on another host, after `SILENCE`."""
+    host, pid, began_at = (started.get("process") or "- 0 -").split(" ")
+    if host != socket.gethostname():
+        return at - started["at"] > SILENCE
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # somebody else's process
+    return began(int(pid)) != began_at
+
+
+def record_the_dead(lake: Lake, pipeline: str) -> None:
+    """Give every run of the pipeline that ended without a word the end `died`."""
+    runs = [r for r in lake.system("runs").to_pylist() if r["pipeline"] == pipeline]
+    finished = {r["run_id"] for r in runs if r["event"] == "finished"}
+    open_runs = [r for r in runs if r["event"] == "started" and r["run_id"] not in finished]
+    at = now()
+    same = ("run_id", "pipeline", "user", "as_of")
+    message = "its process was gone when the next run began"
+    died = {"event": "finished", "status": "died", "at": at, "message": message}
+    lake.record("runs", [{**{k: r[k] for k in same}, **died} for r in open_runs if is_dead(r, at)])
+
+
+def skipped(plan: TablePlan) -> dict[str, Any]:
+    current = plan.current
+    return {
+        "table": plan.table,
+        "status": "up to date",
+        "version": current.version if current else None,
+        "rows": current.rows if current else None,
+    }
+
+
+def user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

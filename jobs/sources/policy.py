@@ -1,0 +1,108 @@
+"""What is done with a file whose columns or types are not those expected."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from pyspark.sql import types as T
+
+from headgate.jobs.config.models import FileSource
+from headgate.jobs.errors import InputMissing
+from headgate.jobs.sources.inspection import TEXT
+from headgate.jobs.sources.landing import LandedFile
+from headgate.transforms.parsing import ddl_of, without_ntz
+from headgate.transforms.rows import OWN, is_own
+
+WHOLE = {"tinyint": 3, "smallint": 5, "int": 10, "bigint": 20}  # digits
+
+
+def apply_file_policy(source: FileSource, file: LandedFile, reference: Mapping[str, str] | None) -> LandedFile:
+    """The file as the source's policy takes it; raises `InputMissing` where that is to refuse.
+
+    reference: the columns of the file taken up last, for a source without a schema.
+    """
+    problem, option = file.problem, "on_bad_file"
+    empty = source.format in TEXT and not file.columns and not file.records
+    if problem is None and file.columns is not None and not empty:
+        expected = columns_of_ddl(source.columns) if source.columns else reference
+        problem = wrong_name(file.columns, expected or {}) or wrong_type(file.columns, expected or {})
+        if problem is None and expected is not None:
+            problem, option = other_columns(source, file.columns, list(expected)), "on_other_columns"
+    policy = getattr(source, option)
+    if problem is None or policy == "evolve":
+        return file
+    if policy == "refuse":
+        raise InputMissing(f"{file.path}: {problem} (source.{option} says what is done with such a file)")
+    return replace(file, problem=problem)
+
+
+def columns_of_ddl(ddl: str) -> dict[str, str]:
+    return {f.name: ddl_of(without_ntz(f.dataType)) for f in T.StructType.fromDDL(ddl).fields}
+
+
+def wrong_name(found: Mapping[str, str], expected: Mapping[str, str]) -> str | None:
+    """Which column of a file has a name that is headgate's own, or that another has in other letters."""
+    own = next(filter(is_own, found), None)
+    if own is not None:
+        return f"its column '{own}' has a name that is headgate's own; names that start with '{OWN}' are, too"
+    known = {n.lower(): n for n in expected}
+    for name in found:
+        other = known.setdefault(name.lower(), name)
+        if other != name:
+            return f"its column '{name}' differs from '{other}' only in the case of its letters"
+    return None
+
+
+def wrong_type(found: Mapping[str, str], expected: Mapping[str, str]) -> str | None:
+    """Which column of a typed file is of a type that cannot be read as the expected one without loss."""
+    for name, kind in found.items():
+        if kind.startswith("<"):
+            return f"its column '{name}' is {kind[1:-1]}, which no table can hold"
+        wanted = expected.get(name, "")
+        if kind and wanted not in ("", "void", kind) and not fits(type_of(kind), type_of(wanted)):
+            return f"its column '{name}' is {kind}, where {wanted} is expected"
+    return None
+
+
+def type_of(text: str) -> T.DataType:
+    return T._parse_datatype_string(text)
+
+
+def fits(found: T.DataType, wanted: T.DataType) -> bool:
+    """Whether a type holds every value of another one."""
+    if found == wanted or isinstance(found, T.NullType):
+        return True
+    if isinstance(wanted, T.CharType | T.VarcharType):
+        return False
+    if isinstance(found, T.ArrayType) and isinstance(wanted, T.ArrayType):
+        return fits(found.elementType, wanted.elementType)
+    if isinstance(found, T.MapType) and isinstance(wanted, T.MapType):
+        return fits(found.keyType, wanted.keyType) and fits(found.valueType, wanted.valueType)
+    if isinstance(found, T.StructType) and isinstance(wanted, T.StructType):
+        same = found.names == wanted.names
+        return same and all(fits(a.dataType, b.dataType) for a, b in zip(found, wanted, strict=True))
+    one, other = found.simpleString(), wanted.simpleString()
+    if isinstance(wanted, T.DecimalType):
+        digits = found.precision - found.scale if isinstance(found, T.DecimalType) else WHOLE.get(one, 99)
+        scale = found.scale if isinstance(found, T.DecimalType) else 0
+        return wanted.scale >= scale and wanted.precision - wanted.scale >= digits
+    if one in WHOLE and other in WHOLE:
+        return WHOLE[one] <= WHOLE[other]
+    return (one, other) in (("float", "double"), ("date", "timestamp")) or (
+        other == "double" and WHOLE.get(one, 99) <= 10
+    )
+
+
+def other_columns(source: FileSource, found: Mapping[str, str], expected: Sequence[str]) -> str | None:
+    """How the columns of a file differ from those expected; a member that a JSON record lacks is null."""
+    names = list(found)
+    lacking = [n for n in expected if n not in found] if source.format != "jsonl" else []
+    more = [n for n in names if n not in expected]
+    if lacking or more:
+        told = [f"lack '{n}'" for n in lacking[:3]] + [f"add '{n}'" for n in more[:3]]
+        return f"its columns are not those of the schema ({len(expected)} columns): they {', '.join(told)}"
+    if source.format == "csv" and names != list(expected):
+        wrong = next(pair for pair in zip(expected, names, strict=True) if pair[0] != pair[1])
+        return (
+            f"its columns are in another order than those of the schema: '{wrong[1]}' stands where '{wrong[0]}' should"
+        )
+    return None

@@ -1,0 +1,103 @@
+"""What headgate needs, what it found, and what is missing."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from headgate.jobs.errors import HeadgateError
+from headgate.jobs.spark.jars import COORDINATES, SHA256, jars_folder, missing_jars
+from headgate.jobs.spark.java import candidates, java_home, version_of
+
+PYTHONS = ((3, 10), (3, 13))
+# What both PyPI and Maven Central hold; a bump must find both halves.
+PINNED = {"pyspark": "4.1.1", "delta-spark": "4.4.0", "great-expectations": "1.24.1"}
+
+
+CENTRAL = "https://repo1.maven.org/maven2/"
+
+
+class Finding(NamedTuple):
+    what: str
+    ok: bool
+    found: str
+    needed: bool = True
+
+
+def examine(lake: str, landing: str) -> Iterator[Finding]:
+    python = sys.version_info[:2]
+    yield Finding("python", PYTHONS[0] <= python <= PYTHONS[1], f"{platform.python_version()} (needs 3.10 to 3.13)")
+    for package, wanted in PINNED.items():
+        found = installed(package)
+        yield Finding(package, found == wanted, f"{found or 'not installed'} (needs {wanted})")
+    pandas = installed("pandas")
+    yield Finding("pandas", bool(pandas) and pandas.split(".")[0] == "2", f"{pandas} (needs 2; 3 breaks PySpark 4.1)")
+    versions = [c.rsplit(":", 1)[1] for c in COORDINATES.split(",")]
+    fit = versions[:2] == [installed("delta-spark"), installed("pyspark")]
+    yield Finding("jars fit", fit, COORDINATES.replace(",", ", "))
+    try:
+        home = java_home()
+        others = [f"{c} is Java {version_of(c)}" for c in candidates() if c != home]
+        yield Finding("java", True, f"{home}" + (f" (passed over: {'; '.join(others)})" if others else ""))
+    except HeadgateError as e:
+        yield Finding("java", False, str(e))
+    folder = jars_folder()
+    lacking = missing_jars(folder)
+    told = f"{len(SHA256) - len(lacking)} of {len(SHA256)} in {folder}"
+    hindrance = why_not_fetched(folder) if lacking else None
+    told += "" if not lacking else f"; {hindrance}" if hindrance else "; fetched on first use"
+    yield Finding("jars", hindrance is None, told)
+    there = "://" in landing or Path(landing).is_dir()
+    yield Finding("landing", there, landing if there else f"{landing} is no folder (where files land)", needed=False)
+    if "://" in lake:
+        yield Finding("lake", True, f"{lake} (not examined)")
+    else:
+        hindrance = why_not_writable(Path(lake))
+        yield Finding("lake", hindrance is None, f"{lake} ({hindrance or free_space(Path(lake))})")
+
+
+def why_not_fetched(folder: Path) -> str | None:
+    """Why the jars cannot be fetched into a folder; None if they can, as far as one question to Maven Central tells."""
+    if os.environ.get("HEADGATE_JARS"):
+        return "HEADGATE_JARS names this folder, so they are not fetched"
+    hindrance = why_not_writable(folder)
+    if hindrance:
+        return f"they cannot be fetched: {hindrance}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(CENTRAL, method="HEAD"), timeout=10):
+            return None
+    except OSError as e:
+        return f"they cannot be fetched: {CENTRAL} does not answer ({getattr(e, 'reason', e)})"
+
+
+def existing(place: Path) -> Path:
+    """The place, or the nearest folder above it that exists."""
+    place = place.absolute()
+    return place if os.path.lexists(place) else existing(place.parent)
+
+
+def why_not_writable(place: Path) -> str | None:
+    """Why no file can be made in a folder, which may not exist yet; None if one can. Tries it with one."""
+    there = existing(place)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return None
+    except OSError as e:
+        return f"{there} cannot be written: {e.strerror}"
+
+
+def free_space(place: Path) -> str:
+    return f"{shutil.disk_usage(existing(place)).free / 1e9:.0f} GB free"
+
+
+def installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
