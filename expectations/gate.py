@@ -188,6 +188,10 @@ class Verdict:
     def passed(self) -> int:
         return sum(r.success or self.handled(r) for r in self.results)
 
+    def without_quarantine(self) -> "Verdict":
+        """Return the same of rows that are published already, and so cannot be set aside."""
+        return replace(self, masked=False)
+
     def handled(self, result: RuleResult) -> bool:
         """A failing row rule whose rows go to quarantine does not block by itself."""
         return self.masked and result.rule.quarantine and not result.success and result.raised is None
@@ -227,6 +231,7 @@ class Gate:
             build(rule, self.parameters)  # a parameter that does not fit would end the run after the staging write
         self.ceiling = ceiling
         self.compiled, self.masked = Compiled(), True
+        self.bits: dict[str, Column] = {}  # as `masks` compiled them
         self.metric_of_rule: dict[int, Any] = {}  # rule -> id of the metric that counts its failures
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = {"globally": False}
@@ -263,6 +268,7 @@ class Gate:
             ]
             mask = functools.reduce(lambda a, b: a.bitwiseOR(b), bits, F.lit(0).cast("bigint"))
             masks[mask_name(word // BITS)] = mask
+        self.bits = masks
         return masks
 
     def without_masks(self) -> None:
@@ -270,7 +276,7 @@ class Gate:
 
         The stock engine then judges everything. No row can be quarantined, so a rule that asks for it blocks.
         """
-        self.compiled, self.masked = Compiled(), False
+        self.compiled, self.masked, self.bits = Compiled(), False, {}
 
     def is_quarantined(self) -> Column:
         """Whether a staged row fails a rule that asks for quarantine."""

@@ -23,6 +23,22 @@ DATE = r"\d{4}-\d\d-\d\d"
 MOMENT = rf"({DATE})(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.\d{{1,6}})?)?(Z|[+-]\d\d:\d\d)?"
 
 
+SYNONYMS = {
+    **{"integer": "int", "long": "bigint", "short": "smallint", "byte": "tinyint", "real": "float"},
+    **{"dec": "decimal", "numeric": "decimal", "timestamp_ltz": "timestamp", "timestamp_ntz": "timestamp"},
+}
+
+
+def simple(ddl: str) -> str:
+    """Return a type of DDL as Spark writes it: `ARRAY < INTEGER >` is `array<int>`. Names of members stay."""
+    text = re.sub(r"\s*([<>(),:])\s*", r"\1", ddl.strip())
+    text = re.sub(r"(?<=[<,])(`[^`]+`|\w+) (?=\w)", r"\1:", text)  # struct<a INT> is struct<a:INT>
+    member = r"`[^`]+`(?=:)|\w+(?=:)"
+    words = re.sub(rf"{member}|\w+", lambda m: m[0] if text[m.end() : m.end() + 1] == ":" else m[0].lower(), text)
+    plain = re.sub(r"\w+(?![\w:`])", lambda m: SYNONYMS.get(m[0], m[0]), words)
+    return re.sub(r"\bdecimal(?!\()(?!:)", "decimal(10,0)", plain)
+
+
 def scale_of(kind: str) -> int | None:
     """The digits behind the point that a type of exact numbers holds; None for any other type."""
     found = re.fullmatch(r"decimal\(\d+,(\d+)\)", kind)

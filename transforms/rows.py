@@ -23,12 +23,13 @@ CONTENT = "_hg_content"  # a hash of what is published of the row; only while st
 MADE = "_hg_made"  # the step that made the row in this build; only while staged
 FILE = "_file"
 FILE_DATE = "_file_date"
+SOURCE = "_source"  # of a table that starts from several: the one that a row came from
 SPLIT = "split"
 TRAIN = "train"
 
 REJECTED_TYPE = "struct<step:string,reason:string,evidence:map<string,string>>"
 CHANGED_TYPE = "array<struct<column:string,step:string>>"
-PUBLISHED = (ROW_ID, CHANGED, PARENTS, JOINED, FILE, FILE_DATE)  # bookkeeping that readers of a table see
+PUBLISHED = (ROW_ID, SOURCE, CHANGED, PARENTS, JOINED, FILE, FILE_DATE)  # bookkeeping that readers of a table see
 BOOKKEEPING = {
     ROW_ID: "string",
     REJECTED: REJECTED_TYPE,

@@ -1,59 +1,103 @@
 """What every step is: a frozen description of a change, applied to a DataFrame.
 
-A step's dataclass fields are its options, as written in YAML. `names_after` follows the column names through the
-step without Spark, so that a misspelt column is refused before anything starts; `apply` changes the rows.
-A step that learns is a `Estimator`: its `fit` returns another frozen step that holds plain values.
+A step's dataclass fields are its options, as written in YAML. `columns_after` follows the columns and their types
+through the step without Spark, so that a misspelt column is refused before anything starts; `apply` changes the rows.
+A step that needs more than the rows (other tables, scratch, what earlier builds recorded) writes `run` instead, and
+one that learns is an `Estimator`, whose `fit` returns another frozen step that holds plain values.
 """
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, Self
 
 from pyspark.sql import DataFrame
 
-from headgate.transforms.rows import FILE, FILE_DATE, is_own
+from headgate.transforms.rows import FILE, FILE_DATE, SOURCE, is_own
 from headgate.words import did_you_mean
 
 Action = Literal["reject", "clip", "null", "flag"]
 
-
-Types = Mapping[str, str]  # column -> type as in DDL, of those whose types are known
+# Name -> type, in the order of the table; a type as Spark writes it (`bigint`, `array<string>`), None if not known.
+Columns = Mapping[str, str | None]
 
 
 class StepError(ValueError):
     """A step cannot do what its options ask for; the message says what, which, and what is allowed."""
 
 
-def require_columns(wanted: Iterable[str], have: Sequence[str]) -> None:
+def require_columns(wanted: Iterable[str], have: Iterable[str]) -> None:
     """Raise `StepError` for the first wanted column that is not there."""
+    there = list(have)
     for column in wanted:
-        if column not in have:
-            raise StepError(
-                f"there is no column '{column}' here{did_you_mean(column, have)} (columns: {', '.join(have)})"
-            )
+        if column not in there:
+            known = f"(columns: {', '.join(there)})"
+            raise StepError(f"there is no column '{column}' here{did_you_mean(column, there)} {known}")
 
 
-def columns_after(step: "Step", have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-    """Follow the column names through a step; raise `StepError` for a name that it may not give to a column.
+def with_new(have: Columns, new: Columns) -> Columns:
+    """Return the columns with new ones; raise `StepError` for one that is there already."""
+    taken = next((c for c in new if c in have), None)
+    if taken is not None:
+        raise StepError(f"there is a column '{taken}' already; choose another name")
+    return {**have, **new}
+
+
+def follow(step: "Step", have: Columns, tables: Mapping[str, Columns]) -> Columns | None:
+    """Follow the columns through a step; raise `StepError` for a name that it may not give to a column.
 
     No two columns may have one name, in any case of its letters, and no new one may have a name of headgate's own.
+    None where only a fit can tell.
     """
-    after = step.names_after(have, tables)
+    after = step.columns_after(have, tables)
     seen: dict[str, str] = {}
-    for name in after:
+    for name in after or ():
         if name not in have and is_own(name):
             raise StepError(f"'{name}' is a name of headgate's own bookkeeping; choose another name")
         other = seen.setdefault(name.lower(), name)
-        if other == name and after.count(name) > 1:
-            raise StepError(f"two columns would be named '{name}'")
         if other != name:
             raise StepError(f"two columns would be named '{other}' and '{name}', which differ only in case")
     return after
 
 
-def user_columns(df: DataFrame) -> list[str]:
-    """Return the columns that steps know by name: the user's, and the file that a row came from."""
-    return [c for c in df.columns if not is_own(c) or c in (FILE, FILE_DATE)]
+def user_columns(df: DataFrame) -> dict[str, str]:
+    """Return the columns that steps know by name, with their types: the user's, and where a row came from."""
+    return {c: kind for c, kind in df.dtypes if not is_own(c) or c in (FILE, FILE_DATE, SOURCE)}
+
+
+class Context(Protocol):
+    """What a step may use beside its rows."""
+
+    id: str  # the step's own: "table/position-name"
+    lasting: bool  # whether later builds will ask for what is recorded
+
+    def table(self, name: str) -> DataFrame:
+        """Return another table that the step reads (`Step.tables`), at its pinned version."""
+        ...
+
+    def previous(self) -> DataFrame | None:
+        """Return the table's own version before this build, for a step that `reads_previous`; None for the first."""
+        ...
+
+    def keep(self, df: DataFrame, name: str) -> DataFrame:
+        """Write rows once, for as long as the build lasts, and return them as written."""
+        ...
+
+    def recorded(self, name: str) -> DataFrame | None:
+        """Return what earlier builds recorded under a name, of the rows that are published; None if nothing."""
+        ...
+
+    def record(self, name: str, kept: str, columns: Sequence[str]) -> None:
+        """Let later builds know, by the name, these columns of what was kept, for the rows that are published."""
+        ...
+
+    def artifact(self, name: str) -> str:
+        """Return the folder, of this build alone, where a fitted step keeps what is too large for plain values."""
+        ...
+
+    def warn(self, message: str) -> None:
+        """Say what the run's summary must show of the rows, though it stops nothing."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,85 +105,66 @@ class Step:
     """A change of rows or cells, without reading, writing or a session of its own."""
 
     name: ClassVar[str]
-    needs_all: ClassVar[bool] = False  # whether what it does to a row depends on other rows of the table
+    revision: ClassVar[int] = 1  # of its meaning: with another one, what it made before is out of date
+    scope: ClassVar[Literal["row", "table"]] = "row"  # whether what it does to a row depends on other rows
+    reads_previous: ClassVar[bool] = False  # whether it reads the table's own version before
     by_split: ClassVar[bool] = False  # whether it looks at training rows alone, where there is a split
-    keeps_types: ClassVar[bool] = False  # whether columns that were there have the types that they had
+    grain: ClassVar[Literal["rows", "new"]] = "rows"  # "new": the rows that it gives are not those that came
+    state: ClassVar[str] = ""  # what it records, if it can go on from what earlier builds recorded
+
+    @property
+    def id(self) -> str:
+        """The step's place in its table: in `_changed`, the ledger and the ids of rows that it makes."""
+        return getattr(self, "_id", self.name)
+
+    def at(self, place: str) -> Self:
+        """Return the step as it stands at a place: `table/position-name`."""
+        placed = copy.copy(self)
+        object.__setattr__(placed, "_id", place)
+        return placed
 
     def tables(self) -> tuple[str, ...]:
-        """Names of the other tables that the step reads."""
+        """Return the names of the other tables that the step reads."""
         return ()
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
-        """The column names after this step, given those before it; raises `StepError` on an unknown one."""
-        return list(have)
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns | None:
+        """Return the columns after this step, given those before it and those of the tables that it reads.
 
-    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
-        """The types of columns after this step, of those whose types are known before Spark starts."""
-        return types if self.keeps_types else {}
-
-    def check_types(self, types: Types, tables: Mapping[str, Types]) -> None:
-        """Raise `StepError` where known types show that the step cannot do what it is asked for."""
-
-    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
-        """Prove, by the schema and by bounded queries, what `apply` relies on; raises `StepError`.
-
-        The names are followed once more: before Spark they are not known of every source.
+        None where only a fit can tell. Raises `StepError` for an unknown column, and where known types show that the
+        step cannot do what it is asked for.
         """
-        columns_after(self, user_columns(df), {name: table.columns for name, table in tables.items()})
+        return have
+
+    def check(self, df: DataFrame, context: Context) -> None:
+        """Prove, by the schema and by bounded queries, what the step relies on; raise `StepError`.
+
+        The columns are followed once more: before Spark they are not known of every source.
+        """
+        follow(self, user_columns(df), {name: user_columns(context.table(name)) for name in self.tables()})
 
     def learned(self) -> bool:
-        """Whether a frozen step learned anything; it did not from no rows, or from empty columns."""
+        """Return whether a frozen step learned anything; it did not from no rows, or from empty columns."""
         return True
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        raise NotImplementedError
+    def apply(self, df: DataFrame) -> DataFrame:
+        """Return the rows changed: all that a simple step writes."""
+        raise NotImplementedError(f"{type(self).__name__} has neither `apply` nor `run`")
 
-
-class Workspace(Protocol):
-    """Where a step that compares rows with each other puts what it needs more than once."""
-
-    lasting: bool  # whether later builds will ask for what is recorded
-
-    def keep(self, df: DataFrame, name: str) -> DataFrame:
-        """Write rows once, for as long as the build lasts; gives them back as written."""
-
-    def known(self, name: str) -> DataFrame | None:
-        """What earlier builds of the table recorded under the name, of the rows that are published; None if nothing."""
-
-    def record(self, name: str, kept: str, columns: Sequence[str]) -> None:
-        """Let later builds know, by the name, these columns of what was kept, for the rows that are published."""
-
-    def warn(self, message: str) -> None:
-        """Say what the run's summary must show of the rows, though it stops nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparer(Step):
-    """A step that compares rows with each other, in several passes over a few of their columns.
-
-    It can compare new rows with those of earlier builds, by what those recorded under `state`.
-    """
-
-    state: ClassVar[str]
-
-    def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
-        """The rows, marked; earlier builds' rows are compared with too, where the workspace knows them."""
-        raise NotImplementedError
-
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        raise StepError(f"'{self.name}' needs a workspace")
+    def run(self, df: DataFrame, context: Context) -> DataFrame:
+        """Return the rows changed, by a step that needs more than the rows."""
+        return self.apply(df)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimator(Step):
     """A step that learns from the unmarked training rows before it can be applied."""
 
-    needs_all: ClassVar[bool] = True
+    scope: ClassVar[Literal["row", "table"]] = "table"
     by_split: ClassVar[bool] = True
 
-    def fit(self, df: DataFrame) -> Step:
-        """Learn from `df` (only unmarked training rows) and return the frozen step."""
+    def fit(self, training: DataFrame, context: Context) -> Step:
+        """Learn from the unmarked training rows and return the frozen step."""
         raise NotImplementedError
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         raise StepError(f"'{self.name}' must be fitted before it is applied")

@@ -1,5 +1,6 @@
 """The table of steps: YAML name -> class."""
 
+import functools
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
@@ -17,6 +18,7 @@ from headgate.transforms.deduplication.exact import DropDuplicates
 from headgate.transforms.deduplication.images import DropNearImages
 from headgate.transforms.deduplication.lines import DropRepeatedLines
 from headgate.transforms.deduplication.near import DropNearDuplicates
+from headgate.transforms.features.aggregate import Aggregate, Summary
 from headgate.transforms.fusion.join import JoinTable
 from headgate.transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
 from headgate.transforms.step import Step
@@ -45,23 +47,33 @@ STEPS: dict[str, type[Step]] = {
     "impute_mean": ImputeMean,
     "impute_median": ImputeMedian,
     "impute_mode": ImputeMode,
-    "fill_missing": FillMissing,
     # fusion
     "join_table": JoinTable,
+    # features
+    "aggregate": Aggregate,
     # balancing
     "split_by_hash": SplitByHash,
     "class_weights": ClassWeights,
-    "assign_weights": AssignWeights,
     "sample_strata": SampleStrata,
+}
+
+
+# What fitted steps become: plain values, saved beside the table; not offered to pipelines.
+FITTED: dict[str, type[Step]] = {
+    "assign_weights": AssignWeights,
+    "check_bounds": CheckBounds,
+    "fill_missing": FillMissing,
     "resample_strata": ResampleStrata,
 }
 
 
+@functools.cache
 def options_of(step: type[Step]) -> TypeAdapter[Any]:
-    """The checker of a step's options; unknown ones are refused."""
+    """Return the checker of a step's options; unknown ones are refused."""
+    # Without this, pydantic ignores a misspelt option. Set from outside: it is no business of a step's author.
+    step.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
     return TypeAdapter(step)
 
 
-# Without this, pydantic ignores a misspelt option. Set from outside: it is no business of a step's author.
-for _class in (*STEPS.values(), UnitChange):
-    _class.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+for _options in (UnitChange, Summary):
+    _options.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]

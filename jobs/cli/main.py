@@ -316,7 +316,7 @@ def dedup(
     pipeline, folder = deduplication.pipeline_of(
         source, into, where, listed(key), [(name, options)], schema or "", delimiter
     )
-    begins = str(pipeline.tables[into].from_)
+    begins = pipeline.tables[into].starts[0]
     taken = pipeline.tables[begins].source if begins in pipeline.tables else None
     if isinstance(taken, FileSource) and Path(source).is_dir():
         notice = deduplication.passed_over(folder, taken)

@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headgate.jobs.config.columns import ARRIVES
 from headgate.jobs.config.document import Yaml
 from headgate.jobs.config.models import DATE_PLACE, FileSource
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline
@@ -26,7 +27,7 @@ from headgate.jobs.sources.documents import Malformed, loaded
 from headgate.jobs.sources.files import list_files
 from headgate.jobs.sources.inspection import inspect_file
 from headgate.transforms.deduplication.keep import order_of
-from headgate.transforms.rows import FILE, FILE_DATE, ROW_ID, is_own, quoted
+from headgate.transforms.rows import ROW_ID, is_own, quoted
 from headgate.transforms.step import StepError
 from headgate.words import did_you_mean
 
@@ -85,11 +86,11 @@ def pipeline_of(
         start = f"{into}_input"
         landing, source, columns = source_of(path, key, schema, delimiter, lake, start)
         tables[start] = {"source": source, "suite": None}
-        there = {start: [*columns, FILE, FILE_DATE]}
+        there = {start: {**dict.fromkeys(columns), **ARRIVES}}
     elif re.match(TABLE_NAME, given) and given in lake.tables():
         start, landing = given, "."
         columns = [f.name for f in lake.need_table(given).schema().fields if not is_own(f.name)]
-        there = {given: [*columns, FILE, FILE_DATE]}
+        there = {given: {**dict.fromkeys(columns), **ARRIVES}}
         for option, value in (("--key", key), ("--schema", schema), ("--delimiter", delimiter)):
             if value:
                 raise UsageError(

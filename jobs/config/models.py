@@ -214,8 +214,19 @@ class Table(Model):
 
     description: str = ""
     source: Source | None = None
-    from_: str | None = pydantic.Field(default=None, alias="from", description="The table whose rows it starts from")
+    starts: Annotated[tuple[str, ...], pydantic.BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = (
+        pydantic.Field(
+            default=(),
+            alias="from",
+            description="The table whose rows it starts from; or several, whose rows then carry the table in `_source`",
+            json_schema_extra={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+        )
+    )
     steps: tuple[dict[str, Any], ...] = ()
+    grain: Literal["rows", "new"] = pydantic.Field(
+        default="rows",
+        description="new: its rows are others than those that came, because a step sums up or merges them",
+    )
     suite: str | None = pydantic.Field(
         description="Name of the suite that judges it (a file in `suites`), or null for a table without a gate"
     )
@@ -232,6 +243,9 @@ class PipelineFile(Model):
     description: str = ""
     suites: str = pydantic.Field(
         default="../expectations/suites", description="Folder of suites, relative to this file"
+    )
+    steps_from: tuple[str, ...] = pydantic.Field(
+        default=(), description="Python files with steps of your own, relative to this file"
     )
     tables: dict[str, Table] = pydantic.Field(min_length=1)
 

@@ -1,29 +1,28 @@
 """Whether a release is what it was when it was published: its files, rows, content and balance, and a rebuild."""
 
+import functools
 import json
 import uuid
-from collections.abc import Callable
 from datetime import date
 from typing import Any
 
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from headgate.expectations.gate import Gate
-from headgate.jobs.config.models import Environment, FileSource
+from headgate.jobs.config.models import Environment, FileSource, Publish
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import HeadgateError
-from headgate.jobs.lake.artifacts import index_of
 from headgate.jobs.lake.lake import Lake, Published
 from headgate.jobs.lake.log import missing_files
 from headgate.jobs.lake.storage import remove
-from headgate.jobs.pipeline.build import Builder
-from headgate.jobs.pipeline.increments import BuildSpace
-from headgate.jobs.pipeline.planning import Pin, TablePlan, build_key
-from headgate.jobs.pipeline.publishing import published_columns
+from headgate.jobs.pipeline.arrivals import landed_rows
+from headgate.jobs.pipeline.judging import gate_of
+from headgate.jobs.pipeline.layout import published_columns
+from headgate.jobs.pipeline.prepare import prepare
+from headgate.jobs.pipeline.work import Arrival, Pin, Run, Work, build_key
 from headgate.jobs.progress import Progress
-from headgate.jobs.sources.files import assert_unchanged, columns_before
+from headgate.jobs.sources.files import assert_unchanged, columns_before, count_records
 from headgate.jobs.sources.landing import LandedFile
 from headgate.transforms.rows import REJECTED, content_hash, content_of, hash_sum, total_of
 
@@ -109,17 +108,14 @@ def rebuilt(
         return "not possible: rows were erased since"
     if facts.get("increment"):
         return "not possible: it is what an increment added"
-    pins = {n: Pin(v, date.fromisoformat(day) if day else None) for n, (v, day) in facts["inputs"].items()}
-    builder = Builder(spark, pipeline, environment, lake, progress, "verify", None)
-    source = pipeline.tables[table].source
-    files: list[LandedFile] = []
-    known = lake.files_of(table).values()
-    before = columns_before(f for f in known if f["base"] < facts["base"])
+    inputs = {n: Pin(v, date.fromisoformat(day) if day else None) for n, (v, day) in facts["inputs"].items()}
+    run = Run(spark, pipeline, environment, lake, progress, "verify", None)
+    source, arrival = pipeline.tables[table].source, None
     if source is None:
         key = build_key(pipeline, table, facts["inputs"])
-        gone = [n for n, pin in pins.items() if missing_files(lake, n, pin.version)]
+        gone = [n for n, pin in inputs.items() if missing_files(lake, n, pin.version)]
         if gone:
-            return f"not possible: version {pins[gone[0]].version} of '{gone[0]}' was removed"
+            return f"not possible: version {inputs[gone[0]].version} of '{gone[0]}' was removed"
     elif isinstance(source, FileSource):
         files = [landed(r) for r in lake.files_of_build(table, facts["build"])]
         try:
@@ -127,19 +123,26 @@ def rebuilt(
         except HeadgateError as e:
             return f"not possible: {str(e).split(';')[0]}"
         key = build_key(pipeline, table, {"files": [[f.path, f.sha256] for f in files], "base": facts["base"]})
+        before = columns_before(f for f in lake.files_of(table).values() if f["base"] < facts["base"])
+        rows = functools.partial(landed_rows, run, table, files, before)
+        arrival = Arrival(files, rows, count_records(files), Publish(**facts["publish"]))
     else:
         return "not possible: its source is not asked again for the past"
     if key != facts["build_key"]:
-        return "not possible: configuration, suite or headgate's version changed since"
-    plan = TablePlan(table=table, why="verify", current=None, build_key=key, pins=pins)
-    scratch = f"{lake.staging(table)}/verify-{uuid.uuid4().hex}"
-    make: Callable[[], tuple[DataFrame, int]] = (
-        (lambda: builder.derived(plan, BuildSpace(spark, scratch, index_of(lake, table)), save=False))
-        if source is None
-        else (lambda: builder.ingested(table, builder.landed_rows(table, files, before)))
+        return "not possible: configuration or the meaning of a step changed since"
+    work = Work(
+        table=table,
+        key=uuid.uuid4().hex,
+        made_by=key,
+        mode=Publish(**facts["publish"]),
+        inputs=inputs,
+        base=facts["base"],
+        arrival=arrival,
+        parents=facts["parents"],
     )
-    df, _ = make()
-    gate: Gate | None = builder.gate(plan, files)
+    scratch = f"{lake.staging(table)}/verify-{work.key}"
+    df = prepare(run, work, scratch, save=False).rows
+    gate, _ = gate_of(run, work)
     quarantined = F.lit(False)
     if gate is not None:
         df = df.withColumns(gate.masks(df))

@@ -91,6 +91,17 @@ SCHEMAS = {
     ),
 }
 
+SCHEMAS["confirmations"] = pa.schema(
+    [
+        ("table", pa.string()),
+        ("build", pa.string()),  # that published the rows
+        ("run_id", pa.string()),
+        ("at", TIMESTAMP),
+        ("judge_key", pa.string()),  # of the suite, and the tables that it reads, by which the rows are good
+        ("build_key", pa.string()),  # of a later build that gave the same rows; null where none was made
+        ("inputs", pa.string()),  # JSON: of that build, table -> version and as_of
+    ]
+)
 TABLE_NAME = r"^[a-z][a-z0-9_]*$"
 
 SCHEMAS["erasures"] = pa.schema(

@@ -1,11 +1,6 @@
-"""Building a table from what is new alone: what its input gained, and what earlier builds know of the rows before."""
+"""Building a table from what is new alone: what its inputs gained, and what earlier builds know of the rows before."""
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
@@ -17,63 +12,11 @@ from headgate.jobs.lake.lake import Lake, facts_of
 from headgate.jobs.lake.log import history
 from headgate.jobs.lake.storage import remove
 from headgate.jobs.lake.system import compact_now_and_then
-from headgate.jobs.pipeline.planning import TablePlan, build_key
-from headgate.jobs.pipeline.publishing import append
-from headgate.transforms.rows import OWN, ROW_ID
-from headgate.transforms.step import Comparer, Step
-from headgate.version import VERSION
-
-BUILD = f"{OWN}build"  # in an index: the build that published the row
-
-
-@dataclass
-class BuildSpace:
-    """The workspace of one build: scratch in Parquet, and for a table that grows by increments an index in Delta.
-
-    folder: of the scratch. index: of the index, a Delta table for each comparing step, whose rows name the build that
-    published them. lasting: whether the table grows by increments. builds: those of which its present rows come; none
-    where all is built anew. step: the name of the step at work, by `step_name`.
-    """
-
-    spark: SparkSession
-    folder: str
-    index: str
-    lasting: bool = False
-    builds: tuple[str, ...] = ()
-    recorded: dict[str, list[str]] = field(default_factory=dict)  # name -> where in the scratch, and the columns
-    step: str = ""
-    warnings: list[str] = field(default_factory=list)
-
-    def keep(self, df: DataFrame, name: str) -> DataFrame:
-        path = f"{self.folder}/{self.step}/{name}"
-        # Hashes do not compress (nor do they in the index), and no dictionary of them is of use.
-        plain = df.write.mode("overwrite").option("compression", "none").option("parquet.enable.dictionary", "false")
-        plain.parquet(path)
-        return self.spark.read.schema(df.schema).parquet(path)
-
-    def known(self, name: str) -> DataFrame | None:
-        if not self.builds:
-            return None
-        rows = self.spark.read.format("delta").load(f"{self.index}/{self.step}-{name}")
-        return rows.where(F.col(BUILD).isin(*self.builds)).drop(BUILD)
-
-    def record(self, name: str, kept: str, columns: Sequence[str]) -> None:
-        self.recorded[f"{self.step}-{name}"] = [f"{self.folder}/{self.step}/{kept}", *columns]
-
-    def warn(self, message: str) -> None:
-        if message not in self.warnings:
-            self.warnings.append(message)
-
-
-def step_name(steps: Sequence[Step], i: int, df: DataFrame) -> str:
-    """Name a step within a table by all that decides what it records of the rows `df`.
-
-    That is the steps up to it with their options, the columns that reach it with their types, headgate's version. So
-    what another configuration recorded is never taken for its own.
-    """
-    upto = [{s.name: dataclasses.asdict(s)} for s in steps[: i + 1]]
-    facts = json.dumps([VERSION, upto, df.dtypes], sort_keys=True, default=str)
-    return f"{i}-{steps[i].name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+from headgate.jobs.pipeline.context import BUILD
+from headgate.jobs.pipeline.planning import TablePlan
+from headgate.jobs.pipeline.work import build_key
+from headgate.jobs.pipeline.writing import append
+from headgate.transforms.rows import ROW_ID
 
 
 def save_index(
@@ -96,37 +39,43 @@ def drop_indexes(lake: Lake, table: str, but: Collection[str]) -> None:
 
 
 def config_key(pipeline: Pipeline, table: str) -> str:
-    """A hash of all that decides a table's content but its inputs."""
+    """Return a hash of all that decides a table's rows but its inputs."""
     return build_key(pipeline, table, {})
 
 
-def new_part(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> list[str] | None:
-    """The files that a table's `from` gained since the last build, if they are all that changed; None: build anew."""
+def new_part(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> dict[str, list[str]] | None:
+    """Return the files that the tables which one starts from gained since its last build, by table.
+
+    None where it must be built anew: something else changed, or what earlier builds recorded is not there.
+    """
     table = plan.table
-    if pipeline.tables[table].publish.mode != "increment" or plan.current is None:
+    configured = pipeline.tables[table]
+    if configured.publish.mode != "increment" or plan.current is None or plan.forced:
         return None
-    facts, start = plan.current.facts, str(pipeline.tables[table].from_)
-    before: Mapping[str, Any] = facts.get("inputs") or {}
-    if facts.get("config") != config_key(pipeline, table) or start not in before or plan.forced:
+    facts, before, starts = plan.current.facts, plan.before, configured.starts
+    if facts.get("config") != config_key(pipeline, table) or not set(starts) <= set(before):
         return None
-    if any(start in step.tables() for step in pipeline.steps[table]):
+    if any(start in step.tables() for step in pipeline.steps[table] for start in starts):
         return None  # new rows may match rows of before
     if any(pin.as_of or before.get(n, [None, ""])[1] for n, pin in plan.pins.items()):
         return None
-    if any(before.get(n) != [pin.version, ""] for n, pin in plan.pins.items() if n != start):
+    if any(before.get(n) != pin.told() for n, pin in plan.pins.items() if n not in starts):
         return None
     names: Sequence[str] = facts.get("indexes") or ()
     for i, step in enumerate(pipeline.steps[table]):
-        mine = [n for n in names if n.startswith(f"{i}-{step.name}-") and n.endswith(f"-{getattr(step, 'state', '')}")]
-        if isinstance(step, Comparer) and not mine:
+        mine = [n for n in names if n.startswith(f"{i}-{step.name}-") and n.endswith(f"-{step.state}")]
+        if step.state and not mine:
             return None
     if not all(DeltaTable.is_deltatable(f"{index_of(lake, table)}/{name}") for name in names):
         return None
-    then, now = before[start][0], plan.pins[start].version
-    files = gained(lake, start, then, now)
-    if files is not None and columns_of(lake, start, then) != columns_of(lake, start, now):
-        return None
-    return files
+    part = {}
+    for start in starts:
+        then, now = before[start][0], plan.pins[start].version
+        files = gained(lake, start, then, now)
+        if files is None or columns_of(lake, start, then) != columns_of(lake, start, now):
+            return None
+        part[start] = files
+    return part
 
 
 def columns_of(lake: Lake, table: str, version: int) -> list[tuple[str, str]]:

@@ -19,9 +19,10 @@ class Origins:
     joined: dict[str, list[str]]
 
     @classmethod
-    def of(cls, df: DataFrame, start: str, rows: DataFrame, looked_up: Mapping[str, DataFrame]) -> "Origins":
-        """The origins of what became of `rows` of the table `start`, with what was looked up in others."""
-        found = columns_of(df, {f"={start}": rows, **{f"+{name}": frame for name, frame in looked_up.items()}})
+    def of(cls, df: DataFrame, starts: Mapping[str, DataFrame], looked_up: Mapping[str, DataFrame]) -> "Origins":
+        """Return the origins of what became of the rows of the tables `starts`, with what was looked up in others."""
+        began = {f"={name}": rows for name, rows in starts.items()}
+        found = columns_of(df, began | {f"+{name}": frame for name, frame in looked_up.items()})
         columns = {c: sorted({o[1:] for o in origins}) for c, origins in found.items()}
         return cls(columns, {c: [o[1:] for o in origins if o[0] == "+"] for c, origins in found.items()})
 

@@ -1,8 +1,5 @@
 """What is to be built, and why: pins, build keys, new files. Needs no Spark."""
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
@@ -12,32 +9,31 @@ from typing import Any
 from headgate.jobs.config.models import Environment, FileSource
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import InputMissing
+from headgate.jobs.lake.confirmations import confirmations
 from headgate.jobs.lake.lake import Lake, Published
+from headgate.jobs.pipeline.work import Pin, build_key, digest
 from headgate.jobs.sources.base import source_name
 from headgate.jobs.sources.files import list_files, new_files
 from headgate.jobs.sources.landing import LandedFile
-from headgate.version import VERSION
 
 MOST_NOTES = 3
-
-
-@dataclass(frozen=True)
-class Pin:
-    """An input at a fixed version; `as_of` where rows of later files are left out."""
-
-    version: int
-    as_of: date | None = None
+SUITE_CHANGED = "its suite, or a table that the suite reads, changed: it is judged again"
 
 
 @dataclass(frozen=True)
 class TablePlan:
-    """What a run does with one table."""
+    """What a run does with one table: build it (`why`), judge it again (`judge`), or neither."""
 
     table: str
-    why: str | None  # None: up to date
+    why: str | None  # None: its rows are up to date
     current: Published | None
+    build: str  # that published the present rows
+    judge_key: str  # of all that decides the verdict on given rows
+    judged: bool  # whether the present rows were found good by just this
     build_key: str | None = None  # None where it is only known once files were read
-    pins: Mapping[str, Pin] = field(default_factory=dict)
+    pins: Mapping[str, Pin] = field(default_factory=dict)  # of what the rows are made from
+    parents: Mapping[str, int] = field(default_factory=dict)  # of what the suite reads besides
+    before: Mapping[str, Any] = field(default_factory=dict)  # the pins of the present rows, or equal later ones
     fresh: tuple[LandedFile, ...] = ()
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # files taken up before
     forced: bool = False  # built anew though nothing changed
@@ -48,36 +44,84 @@ class TablePlan:
         """The version that the build starts from; -1 for a table that does not exist."""
         return self.current.version if self.current else -1
 
+    @property
+    def told(self) -> str | None:
+        """Why anything is to be done; None if nothing is."""
+        return self.why or (None if self.judged else SUITE_CHANGED)
+
 
 def plan_table(
     pipeline: Pipeline, environment: Environment, lake: Lake, table: str, as_of: date | None, force: bool = False
 ) -> TablePlan:
-    """Plan one table on the present versions of its inputs; raises `InputMissing` where there is nothing to read."""
+    """Plan one table on the present versions of its inputs; raise `InputMissing` where there is nothing to read."""
     current = lake.published(table)
+    pins = {name: pinned(pipeline, lake, table, name, as_of) for name in sorted(pipeline.made_from(table))}
+    parents = suite_parents(pipeline, lake, table, pins)
+    judge_key = key_of_suite(pipeline, table, parents)
+    last = present_build(lake, current)
+    confirmed = confirmations(lake, table, last["build"]) if last else []
+    keys = {last.get("judge_key"), *(c["judge_key"] for c in confirmed)}
+    judged = current is None or pipeline.suites[table] is None or judge_key in keys
+    facts = {
+        "table": table,
+        "current": current,
+        "build": last.get("build", ""),
+        "judge_key": judge_key,
+        "judged": judged,
+        "parents": parents,
+    }
     if pipeline.tables[table].source is not None:
-        return plan_ingest(pipeline, environment, lake, table, as_of, current)
-    pins = {}
-    for name in sorted(pipeline.inputs(table)):
-        found = lake.published(name)
-        if found is None:
-            raise InputMissing(f"table '{table}' reads '{name}', which has not been built in {lake.root}")
-        pins[name] = Pin(found.version, effective_as_of(pipeline, lake, name, as_of))
-    key = build_key(pipeline, table, {n: [p.version, str(p.as_of or "")] for n, p in pins.items()})
+        return plan_ingest(pipeline, environment, lake, as_of, facts)
+    key = build_key(pipeline, table, {n: p.told() for n, p in pins.items()})
+    later = [c["inputs"] for c in confirmed if c["inputs"] is not None]
+    before = later[-1] if later else current.facts.get("inputs") if current else None
     if current is None:
         why = "it does not exist yet"
     elif force:
         why = "a rebuild was asked for"
-    elif current.facts.get("build_key") == key:
+    elif key in (current.facts.get("build_key"), *(c["build_key"] for c in confirmed if "build" in current.facts)):
         why = None
     else:
-        why = why_stale(current, pins)
-    return TablePlan(table=table, why=why, current=current, build_key=key, pins=pins, forced=force)
+        why = why_stale(current, before, pins)
+    return TablePlan(**facts, why=why, build_key=key, pins=pins, before=before or {}, forced=force)
+
+
+def present_build(lake: Lake, current: Published | None) -> dict[str, Any]:
+    """Return what the commit of the newest build says, which an erasure or another writer may have come after."""
+    if current is None or "build" in current.facts:
+        return current.facts if current else {}
+    return lake.last_build(current.table) or {}
+
+
+def pinned(pipeline: Pipeline, lake: Lake, table: str, name: str, as_of: date | None) -> Pin:
+    found = lake.published(name)
+    if found is None:
+        raise InputMissing(f"table '{table}' reads '{name}', which has not been built in {lake.root}")
+    return Pin(found.version, effective_as_of(pipeline, lake, name, as_of))
+
+
+def suite_parents(pipeline: Pipeline, lake: Lake, table: str, pins: Mapping[str, Pin]) -> dict[str, int]:
+    """Return the versions of the tables that a table's suite reads."""
+    suite, versions = pipeline.suites[table], {}
+    for name in suite.parents if suite else ():
+        found = None if name in pins else lake.published(name)
+        if name not in pins and found is None:
+            raise InputMissing(f"the suite of table '{table}' reads '{name}', which has not been built")
+        versions[name] = pins[name].version if name in pins else found.version if found else -1
+    return versions
+
+
+def key_of_suite(pipeline: Pipeline, table: str, parents: Mapping[str, int]) -> str:
+    """Return a hash of what decides the verdict on given rows: the rules, the ceiling, the tables that they read."""
+    suite = pipeline.suites[table]
+    rules = suite.configurations() if suite else None
+    return digest([rules, pipeline.tables[table].quarantine_ceiling if suite else None, parents])
 
 
 def bytes_to_read(
     pipeline: Pipeline, environment: Environment, lake: Lake, tables: Iterable[str], as_of: date | None
 ) -> int | None:
-    """About how many bytes building these tables reads at most, as they are stored; None where a source does not tell.
+    """Return about how many bytes building these tables reads at most, as stored; None where a source does not tell.
 
     These are the files that landed anew, and all that the tables and their inputs hold.
     """
@@ -95,22 +139,17 @@ def bytes_to_read(
 
 
 def plan_ingest(
-    pipeline: Pipeline,
-    environment: Environment,
-    lake: Lake,
-    table: str,
-    as_of: date | None,
-    current: Published | None,
+    pipeline: Pipeline, environment: Environment, lake: Lake, as_of: date | None, facts: dict[str, Any]
 ) -> TablePlan:
+    table, current = facts["table"], facts["current"]
     source = pipeline.tables[table].source
-    assert source is not None
     known = lake.files_of(table)
     if not isinstance(source, FileSource):
+        assert source is not None
         past = as_of is not None and as_of < datetime.now(timezone.utc).date()
         if past and current is None:
-            raise InputMissing(f"table '{table}': {source_name(source)} cannot be asked for what it held on {as_of}")
-        why = None if past else "its source is asked for what is new"
-        return TablePlan(table=table, why=why, current=current, known=known)
+            raise InputMissing(f"table '{table}': {source_name(source)} does not support --as-of {as_of}")
+        return TablePlan(**facts, why=None if past else "its source is asked for what is new", known=known)
     found = list_files(environment.landing, source, as_of)
     listed = found.files
     notes = passed_over(found.passed_over, source.path)
@@ -130,51 +169,31 @@ def plan_ingest(
         why = f"{len(fresh)} known files look different"
     else:
         why = f"{len(fresh)} new files"
-    return TablePlan(table=table, why=why, current=current, fresh=tuple(fresh), known=known, notes=notes)
+    return TablePlan(**facts, why=why, fresh=tuple(fresh), known=known, notes=notes)
 
 
 def passed_over(paths: Sequence[str], pattern: str) -> tuple[str, ...]:
-    """A line for each of the first files that nearly match a pattern, and one for the others."""
+    """Return a line for each of the first files that nearly match a pattern, and one for the others."""
     told = [f"{path} is not taken up: it does not match '{pattern}' exactly" for path in paths[:MOST_NOTES]]
     more = len(paths) - len(told)
     return (*told, *([f"{more} more files are not taken up for the same reason"] if more else []))
 
 
 def effective_as_of(pipeline: Pipeline, lake: Lake, table: str, as_of: date | None) -> date | None:
-    """`as_of`, where the raw table holds rows of files of a later day; otherwise None, as nothing is to be left out."""
-    if as_of is None or pipeline.tables[table].source is None:
+    """Return `as_of` where the raw table holds rows of files of a later day; else None: nothing is to be left out."""
+    if as_of is None or table not in pipeline.tables or pipeline.tables[table].source is None:
         return None
     days = [f["date"] for f in lake.files_of(table).values() if f["date"]]
     return as_of if days and max(days) > as_of else None
 
 
-def build_key(pipeline: Pipeline, table: str, inputs: Mapping[str, Any]) -> str:
-    """A hash of all that decides a table's content: inputs, steps, suite, publishing, version of headgate."""
-    configured = pipeline.tables[table]
-    suite = pipeline.suites[table]
-    facts = {
-        "headgate": VERSION,
-        "table": table,
-        "inputs": inputs,
-        "source": configured.source.model_dump(mode="json") if configured.source else None,
-        "code": pipeline.code[table],
-        "from": configured.from_,
-        "steps": [{step.name: dataclasses.asdict(step)} for step in pipeline.steps[table]],
-        "suite": suite.configurations() if suite else None,
-        "quarantine_ceiling": configured.quarantine_ceiling,
-        "publish": configured.publish.model_dump(mode="json"),
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def why_stale(current: Published, pins: Mapping[str, Pin]) -> str:
-    """Why a build key differs from the published one, as far as the commit tells."""
-    before = current.facts.get("inputs")
+def why_stale(current: Published, before: Mapping[str, Any] | None, pins: Mapping[str, Pin]) -> str:
+    """Return why a build key differs from the published one, as far as the commit tells."""
     if "erasure" in current.facts:
         return "rows were erased from it"
     if before is None:
         return "its newest version was not written by headgate"
-    moved = [n for n, p in pins.items() if before.get(n) != [p.version, str(p.as_of or "")]]
+    moved = [n for n, p in pins.items() if before.get(n) != p.told()]
     if moved:
         return f"{', '.join(moved)} changed"
-    return "its configuration, its suite or headgate's version changed"
+    return "its configuration, or the meaning of a step, changed"

@@ -20,7 +20,8 @@ from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import HeadgateError, Interrupted, LostRace, UsageError, storage_failure
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import now
-from headgate.jobs.pipeline.planning import TablePlan, bytes_to_read, plan_table
+from headgate.jobs.pipeline.planning import SUITE_CHANGED, TablePlan, bytes_to_read, plan_table
+from headgate.jobs.pipeline.work import Run
 from headgate.jobs.progress import Progress
 from headgate.jobs.sources.landing import absolute
 from headgate.words import did_you_mean
@@ -56,9 +57,13 @@ def dry_run(
         for table in chosen_tables(pipeline, tables):
             moved = [t for t in sorted(pipeline.inputs(table)) if plans.get(t)]
             if moved:
-                why: str | None = f"{', '.join(moved)} will be built"
+                why: str | None = f"{', '.join(moved)} will be built, and may give other rows"
             else:
-                why = plan_table(pipeline, environment, lake, table, as_of, force).why
+                plan = plan_table(pipeline, environment, lake, table, as_of, force)
+                why = plan.why
+                if why is None and not plan.judged:
+                    told.append({"table": table, "build": False, "why": SUITE_CHANGED})
+                    continue
             plans[table] = why
             told.append({"table": table, "build": why is not None, "why": why or "up to date"})
     return told
@@ -127,7 +132,7 @@ def run_once(
     latest = lake.latest_release(pipeline.name)
     wanted = chosen_tables(pipeline, tables)
     records: list[dict[str, Any]] = []
-    builder, recorded = None, False
+    building, recorded = None, False
     common = {"run_id": run_id, "pipeline": pipeline.name, "user": user(), "as_of": as_of}
     error: BaseException | None = None
     name = latest["release"] if latest else None
@@ -138,11 +143,11 @@ def run_once(
             plan = plan_table(pipeline, environment, lake, table, as_of, force)
             for note in plan.notes:
                 progress.tell("warning", table=table, message=note)
-            if plan.why is None:
+            if plan.told is None:
                 records.append(skipped(plan))
                 continue
-            if builder is None:
-                from headgate.jobs.pipeline.build import Builder
+            if building is None:
+                from headgate.jobs.pipeline.build import build_planned
 
                 lake.need_writable()
                 for erasure in lake.unfinished_erasures:
@@ -153,11 +158,14 @@ def run_once(
                 with progress.phase("spark", "start"):
                     spark = start_spark(bytes_to_read(pipeline, environment, lake, wanted, as_of))
                 progress.spark = spark
-                builder = Builder(spark, pipeline, environment, lake, progress, run_id, as_of)
+                building = Run(spark, pipeline, environment, lake, progress, run_id, as_of)
             before = dict(progress.seconds)
             begun = time.monotonic()
             try:
-                built = builder.build(plan)
+                built = build_planned(building, plan) if plan.why else None
+                if built is None and not plan.judged:
+                    records.append(judged_again(building, plan, begun))
+                    continue
             except Exception as e:
                 if isinstance(e, LostRace) or not is_lost(e, lake, plan):
                     raise
@@ -170,7 +178,7 @@ def run_once(
             records.append(
                 {
                     "table": table,
-                    "status": "built",
+                    "status": "same rows" if built.same else "built",
                     "why": plan.why,
                     "version": built.published.version,
                     "rows": built.published.rows,
@@ -191,7 +199,8 @@ def run_once(
             if pinned != versions or release:
                 seen = latest["number"] if latest else None
                 name = lake.publish_release(pipeline.name, run_id, versions, as_of, seen, release)
-        return Outcome(run_id, name, records, time.monotonic() - started, sum(r["status"] == "built" for r in records))
+        done = sum(r["status"] in ("built", "same rows") for r in records)
+        return Outcome(run_id, name, records, time.monotonic() - started, done)
     except BaseException as e:
         error = e
         if isinstance(e, HeadgateError) or not isinstance(e, Exception):
@@ -222,7 +231,7 @@ def is_lost(error: Exception, lake: Lake, plan: TablePlan) -> bool:
     another configuration.
     """
     from headgate.jobs.lake.artifacts import index_of
-    from headgate.jobs.pipeline.publishing import comes_from_another_run
+    from headgate.jobs.pipeline.writing import comes_from_another_run
 
     delta = lake.open(plan.table)
     target_changed = (delta.version() if delta else -1) != plan.base
@@ -276,6 +285,17 @@ def skipped(plan: TablePlan) -> dict[str, Any]:
         "version": current.version if current else None,
         "rows": current.rows if current else None,
     }
+
+
+def judged_again(run: Run, plan: TablePlan, begun: float) -> dict[str, Any]:
+    """Judge a table's published rows by its changed suite; return what is told of it."""
+    from headgate.jobs.pipeline.judging import judge_again
+
+    verdict = judge_again(run, plan)
+    for warning in verdict.warnings:
+        run.progress.tell("warning", table=plan.table, message=f"table '{plan.table}': {warning}")
+    told = {"why": SUITE_CHANGED, "seconds": round(time.monotonic() - begun, 2), "warnings": verdict.warnings}
+    return skipped(plan) | told | {"status": "judged", "expectations": len(verdict.results), "passed": verdict.passed}
 
 
 def user() -> str:

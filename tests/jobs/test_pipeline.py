@@ -18,8 +18,9 @@ from headgate.jobs.explore import queries
 from headgate.jobs.keep.erasure import certificate as erasure
 from headgate.jobs.keep.restore import restore
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.pipeline.build import load_fitted, zoned
+from headgate.jobs.pipeline.fitted import load_fitted
 from headgate.jobs.pipeline.planning import plan_table
+from headgate.jobs.pipeline.prepare import zoned
 from headgate.jobs.pipeline.run import dry_run
 from headgate.jobs.sources.files import regex_of
 from headgate.transforms.rows import content_of
@@ -65,7 +66,7 @@ def test_every_row_is_accounted_for(night):
         published = lake.published(name)
         build = published.facts["build"]
         rejected = pc.sum(pc.equal(ledger["build"], build)).as_py() or 0
-        rows_in = lake.published(table.from_).rows if table.from_ else published.facts["rows"]["rows_in"]
+        rows_in = lake.published(table.starts[0]).rows if table.starts else published.facts["rows"]["rows_in"]
         made = published.facts["rows"]["made"]
         assert rows_in + made == published.rows + rejected, name
     landed = sum(len(f.read_text().splitlines()) - 1 for f in (night / "landing" / "flights").glob("*.csv"))

@@ -5,10 +5,17 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from headgate.jobs.pipeline.increments import BuildSpace
+from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.balancing.split import fitted
-from headgate.transforms.rows import REJECTED, is_own, row_id, with_bookkeeping
-from headgate.transforms.step import Comparer, Estimator, Step
+from headgate.transforms.rows import REJECTED, row_id, with_bookkeeping
+from headgate.transforms.step import Estimator, Step
+
+
+class Knowing(BuildContext):
+    """A context that knows what another recorded: its frames."""
+
+    def recorded(self, name):
+        return self.frames[f"-{name}"]
 
 
 def frame(spark: Any, schema: str, *rows: tuple[Any, ...]) -> Any:
@@ -18,15 +25,19 @@ def frame(spark: Any, schema: str, *rows: tuple[Any, ...]) -> Any:
 
 
 def applied(step: Step, df: Any, **tables: Any) -> Any:
-    step.names_after([c for c in df.columns if not is_own(c)], {n: t.columns for n, t in tables.items()})
-    step.check(df, tables)
-    if isinstance(step, Comparer):
-        with tempfile.TemporaryDirectory() as folder:
-            space = BuildSpace(df.sparkSession, folder, f"{folder}/index")
-            marked = step.compare(df, space)
-            return df.sparkSession.createDataFrame(marked.toArrow(), marked.schema)
-    frozen = fitted(step, df) if isinstance(step, Estimator) else step
-    return frozen.apply(df, tables)
+    """The rows after a step, checked and fitted as in a build."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = BuildContext(df.sparkSession, folder, f"{folder}/index", f"{folder}/fitted", tables)
+        step.check(df, context)
+        after = (fitted(step, df, context) if isinstance(step, Estimator) else step).run(df, context)
+        if step.scope == "row" or isinstance(step, Estimator):
+            return after
+        return df.sparkSession.createDataFrame(after.toArrow(), after.schema)
+
+
+def columns_of(*names: str) -> dict[str, str | None]:
+    """Columns whose types are not known."""
+    return dict.fromkeys(names)
 
 
 def rejected(df: Any, *columns: str) -> Any:

@@ -16,7 +16,7 @@ from headgate.transforms.rows import with_bookkeeping
 from headgate.transforms.step import StepError
 from headgate.transforms.steps import options_of
 from tests.conftest import assert_rows, plain_rows
-from tests.transforms.frames import applied, frame, kept, rejected
+from tests.transforms.frames import applied, columns_of, frame, kept, rejected
 
 
 def people(spark, sizes, split="train"):
@@ -47,7 +47,7 @@ def test_split_is_stable_per_key_and_near_its_shares(spark):
 @pytest.mark.parametrize("shares", [{"train": 0.5}, {"fit": 1.0}, {"train": 1.5, "test": -0.5}])
 def test_wrong_shares_are_refused(shares):
     with pytest.raises(StepError, match="shares"):
-        SplitByHash(key=("k",), shares=shares).names_after(["k"], {})
+        SplitByHash(key=("k",), shares=shares).columns_after(columns_of("k"), {})
 
 
 def test_class_weights_balance_and_average_one(spark):
@@ -130,11 +130,11 @@ def test_equal_rows_and_equal_ids_are_drawn_exactly_and_in_any_partitioning(spar
     ):
         out = applied(step, df)
         assert counts(out) == wanted
-        frozen = step.fit(df.repartition(5))
-        assert plain_rows(kept(out), "s", "i") == plain_rows(kept(frozen.apply(df.repartition(3), {})), "s", "i")
+        frozen = step.fit(df.repartition(5), None)
+        assert plain_rows(kept(out), "s", "i") == plain_rows(kept(frozen.apply(df.repartition(3))), "s", "i")
         options = options_of(type(frozen)).dump_python(frozen, mode="json")
         again = options_of(type(frozen)).validate_python(options)
-        assert plain_rows(kept(again.apply(df, {})), "s", "i") == plain_rows(kept(out), "s", "i")
+        assert plain_rows(kept(again.apply(df)), "s", "i") == plain_rows(kept(out), "s", "i")
     df.unpersist()
 
 
@@ -153,12 +153,12 @@ def test_zeros_of_both_signs_are_one_stratum_and_one_class(spark):
 
 
 def test_copies_of_several_steps_have_row_ids_of_their_own(spark):
-    first = SampleStrata(by=("s",), rows=4, max_copies=2, made_in="t.1")
+    first = SampleStrata(by=("s",), rows=4, max_copies=2).at("t.1")
     df = applied(first, people(spark, {"a": 2}))
     # The copies go, and the same step again makes others; then all are copied once more.
     df = applied(RejectRows(where="_parents is not null", reason="copies"), df)
-    df = applied(SampleStrata(by=("s",), rows=4, max_copies=2, made_in="t.2"), df)
-    out = applied(SampleStrata(by=("s",), rows=8, max_copies=2, made_in="t.3"), df)
+    df = applied(SampleStrata(by=("s",), rows=4, max_copies=2).at("t.2"), df)
+    out = applied(SampleStrata(by=("s",), rows=8, max_copies=2).at("t.3"), df)
     rows = out.select("_row_id", "_parents", "_hg_made").collect()
     ids = [r["_row_id"] for r in rows]
     assert len(ids) == len(set(ids)) == 2 + 2 + 2 + 4
@@ -169,7 +169,7 @@ def test_copies_of_several_steps_have_row_ids_of_their_own(spark):
 def test_a_share_is_what_is_written(spark):
     assert SampleStrata(by=("s",), share=0.29).targets({"a": 100}) == {"a": 29}
     with pytest.raises(StepError, match="at least 0"):
-        SampleStrata(by=("s",), share=float("nan")).names_after(["s"], {})
+        SampleStrata(by=("s",), share=float("nan")).columns_after(columns_of("s"), {})
 
 
 def test_no_training_row_is_told_with_the_splits_there_are(spark):

@@ -8,10 +8,10 @@ from headgate.transforms.cleaning.columns import Cast, Derive, DropColumns, Rena
 from headgate.transforms.cleaning.text import NormalizeText
 from headgate.transforms.cleaning.times import LocalToUtc
 from headgate.transforms.cleaning.units import ConvertUnits, UnitChange, factor_and_offset
-from headgate.transforms.step import StepError, columns_after
+from headgate.transforms.step import StepError, follow
 from headgate.transforms.steps import options_of
 from tests.conftest import assert_rows, plain_rows
-from tests.transforms.frames import applied, frame, kept, rejected
+from tests.transforms.frames import applied, columns_of, frame, kept, rejected
 
 NAN = float("nan")
 
@@ -43,7 +43,7 @@ def test_first_failing_column_gives_the_reason(spark):
 
 def test_columns_are_renamed_selected_dropped_and_derived(spark):
     df = frame(spark, "a int, b int", (1, 2))
-    assert Rename(columns={"a": "c"}).names_after(["a", "b"], {}) == ["c", "b"]
+    assert Rename(columns={"a": "c"}).columns_after({"a": "int", "b": None}, {}) == {"c": "int", "b": None}
     assert_rows(applied(Derive(columns={"c": "a + b"}), df), ["a", "b", "c"], [(1, 2, 3)])
     assert "b" not in applied(DropColumns(columns=("b",)), df).columns
     selected = applied(SelectColumns(columns=("b",)), df).columns
@@ -69,7 +69,7 @@ def test_columns_are_renamed_selected_dropped_and_derived(spark):
 )
 def test_wrong_options_are_refused_before_spark(step, told):
     with pytest.raises(StepError, match=r".*") as e:
-        columns_after(step, ["a", "b"], {})
+        follow(step, columns_of("a", "b"), {})
     assert told in str(e.value)
 
 
@@ -157,7 +157,7 @@ def test_integer_columns_stay_integer_when_clipped(spark):
 def test_iqr_fences_are_learned_from_training_rows(spark):
     rows = [(i, float(i), "train") for i in range(1, 10)] + [(10, 1000.0, "test"), (11, NAN, "train")]
     df = frame(spark, "id int, x double, split string", *rows)
-    frozen = CheckOutliersIqr(columns=("x",)).fit(df.where("split = 'train'"))
+    frozen = CheckOutliersIqr(columns=("x",)).fit(df.where("split = 'train'"), None)
     assert frozen.columns == {"x": (-3.0, 13.0)}  # quartiles 3 and 7
     out = applied(CheckOutliersIqr(columns=("x",)), df)
     found = rejected(out, "id")
@@ -166,7 +166,7 @@ def test_iqr_fences_are_learned_from_training_rows(spark):
 
 def test_iqr_of_an_empty_column_fences_nothing(spark):
     df = frame(spark, "x double", (None,), (None,))
-    assert CheckOutliersIqr(columns=("x",)).fit(df).columns == {"x": (None, None)}
+    assert CheckOutliersIqr(columns=("x",)).fit(df, None).columns == {"x": (None, None)}
 
 
 def test_rows_are_rejected_by_a_predicate(spark):
@@ -215,10 +215,10 @@ def test_bounds_are_read_as_they_are_written():
 def test_fences_of_large_whole_numbers_and_decimals_are_exact(spark):
     big = 9007199254740993
     df = frame(spark, "b bigint, d decimal(30,2)", *[(big, Decimal(big))] * 3, (big + 8, Decimal(big) + 8))
-    frozen = CheckOutliersIqr(columns=("b", "d")).fit(df)
+    frozen = CheckOutliersIqr(columns=("b", "d")).fit(df, None)
     # Quartiles are big and big + 2: the third lies a quarter of the way to the last value.
     assert frozen.columns == {"b": (big - 3, big + 5), "d": (big - 3, big + 5)}
-    out = frozen.apply(df, {})
+    out = frozen.apply(df)
     assert [r["b"] for r in rejected(out, "b").collect()] == [big + 8]
 
 
@@ -239,7 +239,7 @@ def test_names_that_change_places_keep_their_cells(spark):
 def test_mistakes_of_an_expression_are_told_with_the_column(spark):
     for step in (Derive(columns={"x": "aa + 1"}), RejectRows(where="aa > 1", reason="r")):
         with pytest.raises(StepError, match="no column 'aa'"):
-            columns_after(step, ["a"], {})
+            follow(step, columns_of("a"), {})
     with pytest.raises(StepError, match="x: 'a < 'today'' uses 'today', which Spark may read"):
         applied(Derive(columns={"x": "a < 'today'"}), frame(spark, "a date"))
     # Only the types tell that this text becomes the day of the run.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headgate.jobs.pipeline import increments
-from headgate.jobs.pipeline.increments import BuildSpace
+from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms import rows
 from headgate.transforms.cleaning.bounds import RejectRows
 from headgate.transforms.deduplication import exact
@@ -15,7 +15,7 @@ from headgate.transforms.deduplication.lines import DropRepeatedLines
 from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.step import StepError
 from tests.conftest import assert_rows, plain_rows
-from tests.transforms.frames import applied, frame, kept, rejected
+from tests.transforms.frames import Knowing, applied, columns_of, frame, kept, rejected
 from tests.transforms.test_images_lines_urls import picture, stored
 
 NAN = float("nan")
@@ -89,7 +89,7 @@ def test_partitioning_does_not_matter(spark):
 @pytest.mark.parametrize("keep", ["v descending", "v desc nulls", "", "v,,k"])
 def test_a_wrong_keep_rule_is_refused(keep):
     with pytest.raises(StepError, match="ORDER BY"):
-        DropDuplicates(columns=("k",), keep=keep).names_after(["k", "v"], {})
+        DropDuplicates(columns=("k",), keep=keep).columns_after(columns_of("k", "v"), {})
 
 
 # -- columns of any name
@@ -136,15 +136,14 @@ def test_no_column_of_any_name_gets_in_the_way(spark, tmp_path):
         ("images", DropNearImages(columns=("image",), keep="i, bits"), (1, 3)),
         ("lines", DropRepeatedLines(columns=("text",), texts=4), ()),
     ):
-        space = BuildSpace(spark, str(tmp_path / name), "", lasting=True)
+        space = BuildContext(spark, str(tmp_path / name), "", lasting=True)
         rows_now = df
         if name in ("exact", "cluster"):
-            step.compare(first, space)
-            recorded = {n: spark.read.parquet(path).select(*c) for n, (path, *c) in space.recorded.items()}
-            space = BuildSpace(spark, str(tmp_path / f"{name}_later"), "", lasting=True)
-            space.known = lambda n, known=recorded: known[f"-{n}"]
+            step.run(first, space)
+            recorded = {n: spark.read.parquet(path).select(*c) for n, (path, *c) in space.all_recorded.items()}
+            space = Knowing(spark, str(tmp_path / f"{name}_later"), "", lasting=True, frames=recorded)
             rows_now = later
-        found = {r["_row_id"]: r for r in step.compare(rows_now, space).collect()}
+        found = {r["_row_id"]: r for r in step.run(rows_now, space).collect()}
         assert len(found) == (3 if rows_now is later else 5), name
         for key, row in found.items():
             assert all(row[c] == before[key][c] for c in (*names, "text", "image", "i")), name

@@ -6,7 +6,7 @@ from headgate.transforms.fusion.join import JoinTable
 from headgate.transforms.rows import with_bookkeeping
 from headgate.transforms.step import StepError
 from tests.conftest import assert_rows
-from tests.transforms.frames import applied, frame
+from tests.transforms.frames import applied, columns_of, frame
 
 STEP = JoinTable(table="right", on={"k": "key"}, columns={"w": "value"}, matched="found")
 
@@ -36,7 +36,7 @@ def test_a_repeated_key_is_refused_by_name(spark):
 )
 def test_wrong_options_are_refused(step, told):
     with pytest.raises(StepError) as e:
-        step.names_after(["k"], {"right": ["key", "value"]})
+        step.columns_after(columns_of("k"), {"right": columns_of("key", "value")})
     assert told in str(e.value)
 
 

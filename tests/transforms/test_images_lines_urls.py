@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from headgate.jobs.pipeline.increments import BuildSpace
+from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.cleaning.urls import NormalizeUrl, normal
 from headgate.transforms.deduplication.images import DropNearImages, alike, look_of
 from headgate.transforms.deduplication.lines import DropRepeatedLines
 from headgate.transforms.step import StepError
 from tests.conftest import plain_rows
-from tests.transforms.frames import applied, frame, kept, rejected
+from tests.transforms.frames import applied, columns_of, frame, kept, rejected
 
 
 def picture(seed, size=96):
@@ -152,8 +152,8 @@ def test_damaged_images_are_counted_and_end_nothing(spark, tmp_path):
     lost = sum(look_of(i) is None for i in damaged)
     assert 10 < lost < len(damaged)
     df = frame(spark, "n int, image binary", *enumerate([*damaged, None, b""]))
-    space = BuildSpace(spark, str(tmp_path), "")
-    assert DropNearImages(columns=("image",)).compare(df, space).count() == len(damaged) + 2
+    space = BuildContext(spark, str(tmp_path), "")
+    assert DropNearImages(columns=("image",)).run(df, space).count() == len(damaged) + 2
     assert space.warnings == [
         f"drop_near_images: {lost} cells of image hold no image that can be decoded, and were not compared"
     ]
@@ -172,9 +172,9 @@ def test_no_error_of_a_decoder_ends_the_run(monkeypatch, error):
 
 def test_wrong_options_of_images_are_refused():
     with pytest.raises(StepError, match="distance: 30"):
-        DropNearImages(columns=("image",), distance=30).names_after(["image"], {})
+        DropNearImages(columns=("image",), distance=30).columns_after(columns_of("image"), {})
     with pytest.raises(StepError, match="one column"):
-        DropNearImages(columns=("a", "b")).names_after(["a", "b"], {})
+        DropNearImages(columns=("a", "b")).columns_after(columns_of("a", "b"), {})
 
 
 NOTICE = "Subscribe to our newsletter for more!"

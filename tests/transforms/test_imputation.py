@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from headgate.transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
 from headgate.transforms.rows import training_rows
 from headgate.transforms.step import StepError
-from headgate.transforms.steps import STEPS, options_of
+from headgate.transforms.steps import FITTED, options_of
 from tests.conftest import assert_rows, plain_rows
 from tests.transforms.frames import applied, frame
 
@@ -62,17 +62,17 @@ def test_mode_takes_the_smallest_of_equals_and_any_plain_type(spark):
         spark, "t string, d date, n decimal(6,2)", ("b", date(2020, 1, 2), Decimal("1.50")), ("a", None, None),
         (None, None, None),
     )  # fmt: skip
-    frozen = ImputeMode(columns=("t", "d", "n")).fit(df)
+    frozen = ImputeMode(columns=("t", "d", "n")).fit(df, None)
     assert frozen.values == {"t": "a", "d": "2020-01-02", "n": "1.50"}
     last = (("a", date(2020, 1, 2), Decimal("1.50")),) * 2
-    assert_rows(frozen.apply(df, {}), ["t", "d", "n"], [("b", date(2020, 1, 2), Decimal("1.50")), *last])
+    assert_rows(frozen.apply(df), ["t", "d", "n"], [("b", date(2020, 1, 2), Decimal("1.50")), *last])
 
 
 def test_mean_does_not_depend_on_the_order_of_rows(spark):
     values = [(i, 0.1 * i if i % 2 else 1e9 / (i + 1)) for i in range(2000)]
     df = frame(spark, "id int, x double", *values)
     means = {
-        ImputeMean(columns=("x",)).fit(part).values["x"]
+        ImputeMean(columns=("x",)).fit(part, None).values["x"]
         for part in (df.repartition(1), df.repartition(7), df.orderBy("x"), df.orderBy("id", ascending=False))
     }
     assert len(means) == 1
@@ -81,15 +81,15 @@ def test_mean_does_not_depend_on_the_order_of_rows(spark):
 def test_a_sum_beyond_the_exact_range_is_refused(spark):
     df = frame(spark, "x double", (1e30,))
     with pytest.raises(Exception, match="beyond 1e26"):
-        ImputeMean(columns=("x",)).fit(df)
+        ImputeMean(columns=("x",)).fit(df, None)
 
 
 def test_fitted_state_survives_json(spark):
     df = frame(spark, "g string, x double", ("a", 1.0), ("a", None), ("b", 4.0))
-    frozen = ImputeMedian(columns=("x",), by=("g",)).fit(training_rows(df))
+    frozen = ImputeMedian(columns=("x",), by=("g",)).fit(training_rows(df), None)
     options = options_of(type(frozen)).dump_python(frozen, mode="json")
-    again = options_of(STEPS[frozen.name]).validate_python(options)
-    assert plain_rows(again.apply(df, {}), "g", "x") == plain_rows(frozen.apply(df, {}), "g", "x")
+    again = options_of(FITTED[frozen.name]).validate_python(options)
+    assert plain_rows(again.apply(df), "g", "x") == plain_rows(frozen.apply(df), "g", "x")
 
 
 def test_groups_fill_columns_of_every_plain_type(spark):
@@ -105,7 +105,7 @@ def test_a_whole_number_takes_the_mean_of_its_group_rounded_toward_zero(spark):
 
 
 def applied_by_groups(learner, columns, df):
-    return learner(columns=columns, by=("g",)).fit(training_rows(df)).apply(df, {})
+    return learner(columns=columns, by=("g",)).fit(training_rows(df), None).apply(df)
 
 
 BIG = 9007199254740993  # 2^53 + 1, which no double holds
@@ -124,24 +124,24 @@ def test_statistics_of_whole_numbers_and_decimals_are_exact(spark):
     ]
     df = frame(spark, kinds, *rows)
     columns = ("i", "big", "d", "p", "x", "none")
-    means = ImputeMean(columns=columns, by=("g",)).fit(df)
+    means = ImputeMean(columns=columns, by=("g",)).fit(df, None)
     by = {g["key"][0]: g["values"] for g in means.groups}
     assert by["a"] == {"i": 2, "big": BIG, "d": str(huge), "p": "4.45", "x": pytest.approx(2e-20), "none": None}
     assert by["b"] == {"i": -4, "big": BIG + 3, "d": str(less), "p": "-0.02", "x": 0.375, "none": None}
     assert means.values["big"] == BIG + 1 and means.values["i"] == 0 and means.values["p"] == "2.66"
-    medians = ImputeMedian(columns=columns, by=("g",)).fit(df)
+    medians = ImputeMedian(columns=columns, by=("g",)).fit(df, None)
     by = {g["key"][0]: g["values"] for g in medians.groups}
     assert by["a"] == {"i": 2, "big": BIG, "d": str(huge), "p": "2.25", "x": 2e-20, "none": None}
     assert by["b"] == {"i": -4, "big": BIG + 3, "d": str(less), "p": "-0.02", "x": 0.375, "none": None}
     assert medians.values == {"i": 1, "big": BIG, "d": str(huge), "p": "1.10", "x": 3e-20, "none": None}
-    filled = {r["g"]: r for r in medians.apply(df, {}).select("g", *columns).collect()}
+    filled = {r["g"]: r for r in medians.apply(df).select("g", *columns).collect()}
     assert tuple(filled["c"]) == ("c", 1, BIG, huge, Decimal("1.10"), 3e-20, None)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=9))
 def test_medians_of_any_whole_numbers_are_those_of_exact_arithmetic(spark, rows):
-    frozen = ImputeMedian(columns=("i",), by=("g",)).fit(spark.createDataFrame(rows, "g string, i bigint"))
+    frozen = ImputeMedian(columns=("i",), by=("g",)).fit(spark.createDataFrame(rows, "g string, i bigint"), None)
     found = {g["key"][0]: g["values"]["i"] for g in frozen.groups} | {None: frozen.values["i"]}
     for group, value in found.items():
         middle = median(Fraction(i) for g, i in rows if group in (None, g))
@@ -164,8 +164,8 @@ def test_times_are_filled_alike_in_every_zone_of_the_machine(spark, monkeypatch)
         monkeypatch.setenv("TZ", zone)
         time.tzset()
         for by in ((), ("g",), ("t",)):
-            frozen = ImputeMode(columns=("t", "d", "b", "n"), by=by).fit(df)
-            out = frozen.apply(df, {}).where("g = 'a'").selectExpr("cast(t as string)", "cast(d as string)", "b",
+            frozen = ImputeMode(columns=("t", "d", "b", "n"), by=by).fit(df, None)
+            out = frozen.apply(df).where("g = 'a'").selectExpr("cast(t as string)", "cast(d as string)", "b",
                                                                    "cast(n as string) as n")  # fmt: skip
             found.append({tuple(r) for r in out.collect()})
     monkeypatch.undo()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.balancing.split import SplitByHash
 from headgate.transforms.balancing.strata import SampleStrata
 from headgate.transforms.balancing.weights import ClassWeights
@@ -13,8 +14,8 @@ from headgate.transforms.cleaning.urls import NormalizeUrl
 from headgate.transforms.fusion.join import JoinTable
 from headgate.transforms.imputation.simple import ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
 from headgate.transforms.rows import quoted
-from headgate.transforms.step import StepError, columns_after, user_columns
-from tests.transforms.frames import applied, frame
+from headgate.transforms.step import StepError, follow, user_columns
+from tests.transforms.frames import applied, columns_of, frame
 
 # Plain names in the code of the steps, of the gate and of Spark's own aggregates, and some that break quoting.
 WORDS = """
@@ -67,7 +68,9 @@ def test_a_step_leaves_columns_of_any_name_alone(spark, step):
         df = applied(SplitByHash(key=("hash",), shares={"train": 1.0}), df)
     other = spark.createDataFrame([(1, 2.0, 5), (4, 8.0, 6)], "`count` int, key double, n int")
     out = applied(step, df, other=other)
-    assert user_columns(out) == columns_after(step, user_columns(df), {"other": other.columns})
+    followed = follow(step, user_columns(df), {"other": dict(other.dtypes)})
+    assert list(user_columns(out)) == list(followed)
+    assert all(kind in (None, user_columns(out)[c]) for c, kind in followed.items())
     rows = [r.asDict() for r in out.collect()]
     assert len(rows) >= len(VALUES)
     touched = {e["column"] for r in rows for e in r["_changed"]} | (
@@ -103,14 +106,14 @@ def test_a_step_leaves_columns_of_any_name_alone(spark, step):
     ids=str,
 )
 def test_a_name_that_is_taken_or_reserved_is_refused(step):
-    have = ["a", "b", "c", "C_out_of_bounds", "_file"]
+    have = columns_of("a", "b", "c", "C_out_of_bounds", "_file")
     with pytest.raises(StepError, match=r"already|would be named|bookkeeping"):
-        columns_after(step, have, {"o": ["k", "v"]})
+        follow(step, have, {"o": columns_of("k", "v")})
 
 
 def test_names_are_followed_again_where_only_spark_knows_them(spark):
     df = frame(spark, "a int, B int", (1, 2))
     with pytest.raises(StepError, match="no column 'c'"):
-        Rename(columns={"c": "d"}).check(df, {})
+        Rename(columns={"c": "d"}).check(df, BuildContext(spark, ""))
     with pytest.raises(StepError, match="differ only in case"):
-        Derive(columns={"b": "a"}).check(df, {})
+        Derive(columns={"b": "a"}).check(df, BuildContext(spark, ""))

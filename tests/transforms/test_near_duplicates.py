@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
-from headgate.jobs.pipeline.increments import BuildSpace
+from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.deduplication import near, pairs, shingles
 from headgate.transforms.deduplication.containment import Contained
-from headgate.transforms.deduplication.near import DropNearDuplicates
+from headgate.transforms.deduplication.near import SKETCHES, DropNearDuplicates
 from headgate.transforms.deduplication.pairs import greedy_removals
 from headgate.transforms.deduplication.shingles import Bands, sketch
 from headgate.transforms.rows import Rejection, reject
 from headgate.transforms.step import StepError
 from tests.conftest import SHARED_DATA
-from tests.transforms.frames import applied, frame, kept, rejected
+from tests.transforms.frames import Knowing, applied, columns_of, frame, kept, rejected
 
 SURE = 0.9999999  # a pair at the threshold is missed once in ten million
 WORDS = [
@@ -467,8 +467,8 @@ def test_texts_in_one_frame_go_as_in_a_greedy_loop_over_all_pairs(spark, tmp_pat
     texts = framed(3)
     df, step = numbered(spark, texts), DropNearDuplicates(columns=("text",), similarity=0.85, recall=SURE)
     assert 100 < len(assert_as_greedy(df, texts, step)) < 290
-    space = BuildSpace(spark, str(tmp_path), "")
-    step.compare(df, space)
+    space = BuildContext(spark, str(tmp_path), "")
+    step.run(df, space)
     candidates = spark.read.parquet(f"{tmp_path}//candidates").count()
     assert not space.warnings and candidates < 4 * len(texts)
 
@@ -477,8 +477,8 @@ def test_rows_of_crowds_that_rare_shingles_do_not_part_are_told(spark, tmp_path,
     monkeypatch.setattr(near, "WINDOW", 12)
     base = [f"word{i}" for i in range(100)]
     texts = [" ".join([*base[:i], f"other{i}", *base[i + 1 :]]) for i in range(100)]
-    space = BuildSpace(spark, str(tmp_path), "")
-    DropNearDuplicates(columns=("text",)).compare(numbered(spark, texts), space)
+    space = BuildContext(spark, str(tmp_path), "")
+    DropNearDuplicates(columns=("text",)).run(numbered(spark, texts), space)
     assert len(space.warnings) == 1
     assert "drop_near_duplicates: 100 rows are in crowds of more than 13 that look alike" in space.warnings[0]
 
@@ -577,10 +577,9 @@ def test_what_earlier_builds_know_twice_multiplies_no_row(spark, tmp_path):
     text = " ".join(WORDS)
     step = DropNearDuplicates(columns=("text",), similarity=0.7)
     texts = ["a text of its own", text, text + " more", "nothing like it"]
-    space = BuildSpace(spark, str(tmp_path), "")
     known = step.sketched(frame(spark, "n int, text string", (7, text), (8, text))).drop("rank")
-    space.known = lambda name: known
-    out = step.compare(numbered(spark, texts), space)
+    space = Knowing(spark, str(tmp_path), "", frames={f"-{SKETCHES}": known})
+    out = step.run(numbered(spark, texts), space)
     assert sorted(r["n"] for r in out.collect()) == [0, 1, 2, 3]
     gone = {r["n"]: r["evidence"]["kept_row_id"] for r in rejected(out, "n").collect()}
     first = min(r["_row_id"] for r in known.collect())
@@ -649,7 +648,7 @@ def test_rows_that_were_marked_before_do_not_compete(spark):
 )
 def test_wrong_options_are_refused(options, told):
     with pytest.raises(StepError, match=told):
-        DropNearDuplicates(**options).names_after(["n", "text"], {})
+        DropNearDuplicates(**options).columns_after(columns_of("n", "text"), {})
 
 
 def test_real_documents_go_as_in_a_greedy_loop(spark):

@@ -1,7 +1,7 @@
 """The split into training, validation and test rows, and what keeps it apart from a user's own column `split`."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.cleaning.columns import Derive, DropColumns, Rename, SelectColumns
 from headgate.transforms.fusion.join import JoinTable
 from headgate.transforms.rows import SPLIT, TRAIN, is_kept, stable_hash, training_rows
-from headgate.transforms.step import Estimator, Step, StepError, require_columns
+from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +26,11 @@ class SplitByHash(Step):
     """
 
     name: ClassVar[str] = "split_by_hash"
-    keeps_types: ClassVar[bool] = True
     key: tuple[str, ...]
     shares: Mapping[str, float] = field(default_factory=lambda: {TRAIN: 0.8, "valid": 0.1, "test": 0.1})
     seed: int = 0
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.key, have)
         if TRAIN not in self.shares:
             raise StepError(f"shares: one of them must be named '{TRAIN}' (given: {', '.join(self.shares)})")
@@ -40,9 +39,9 @@ class SplitByHash(Step):
             raise StepError(f"shares must be positive and add up to 1, not {total}")
         if SPLIT in have:
             raise StepError(f"there is a column '{SPLIT}' already; rename or drop it before")
-        return [*have, SPLIT]
+        return {**have, SPLIT: "string"}
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         resolution = 1_000_000_000
         place = F.pmod(stable_hash(df, self.seed, self.key), F.lit(resolution))
         chosen, upto = None, 0.0
@@ -91,12 +90,12 @@ def check_split(step: Step, have: Collection[str], splits: Collection[str]) -> N
         raise StepError("resampling touches training rows only; put split_by_hash before it")
 
 
-def fitted(step: Estimator, df: DataFrame) -> Step:
+def fitted(step: Estimator, df: DataFrame, context: Context) -> Step:
     """Fit a step on the training rows of `df`; raise `StepError` if there are rows, but none to learn from.
 
     Costs what the fit does, and one more aggregate where that learned nothing.
     """
-    frozen = step.fit(training_rows(df))
+    frozen = step.fit(training_rows(df), context).at(step.id)
     if not frozen.learned() and SPLIT in df.columns:
         counts = df.where(is_kept()).groupBy(F.col(SPLIT).alias("_hg_split")).agg(F.count(F.lit(1)).alias("_hg_rows"))
         found = {r[0]: r[1] for r in counts.orderBy(F.col("_hg_rows").desc(), "_hg_split").limit(10).collect()}

@@ -22,7 +22,7 @@ from headgate.transforms.rows import (
     reject,
     stable_hash,
 )
-from headgate.transforms.step import Estimator, Step, StepError, require_columns
+from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
 
 LARGEST_STRATA = 20_000  # with BINS, what one fit may bring to the driver
 BINS = 64
@@ -32,7 +32,7 @@ BINS = 64
 class ResampleStrata(Step):
     """Repeat or leave out training rows by fixed thresholds: what `sample_strata` becomes once fitted.
 
-    by, seed, made_in: as in `sample_strata`.
+    by, seed: as in `sample_strata`.
     strata: each entry is {"stratum", "rows", "target", "copies", "hash", "row_id", "content", "equal"}: every row of
         the stratum is taken `copies` times, and once more if its (hash, row id) is at most the entry's. Where rows
         share the row id of the cut, "content" (a hash of the whole row) cuts between them, and of rows that are equal
@@ -46,17 +46,16 @@ class ResampleStrata(Step):
     by: tuple[str, ...]
     strata: tuple[Mapping[str, Any], ...]
     seed: int = 0
-    made_in: str = ""
     by_split: ClassVar[bool] = True
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.by, have)
-        return list(have)
+        return have
 
     def learned(self) -> bool:
         return bool(self.strata)
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         if not self.strata:
             return df
         before = df.columns
@@ -93,18 +92,18 @@ class ResampleStrata(Step):
             "rows_of_stratum": F.col("_hg_rows"),
             "target": F.col("_hg_target"),
         }
-        df = reject(df, "sample_strata", Rejection(F.col("_hg_taken") == 0, "not drawn for its stratum", evidence))
+        df = reject(df, self.id, Rejection(F.col("_hg_taken") == 0, "not drawn for its stratum", evidence))
         if any(s["copies"] > 1 or (s["copies"] == 1 and s["hash"] is not None) for s in self.strata):
             df = df.withColumn(
                 "_hg_copy", F.explode(F.sequence(F.lit(0), F.greatest(F.col("_hg_taken"), F.lit(1)) - 1))
             )
             copy = F.col("_hg_copy") > 0
-            copy_id = F.md5(content_key(df, [ROW_ID, "_hg_copy"], F.lit("sample_strata"), F.lit(self.made_in)))
+            copy_id = F.md5(content_key(df, [ROW_ID, "_hg_copy"], F.lit(self.id)))
             df = df.withColumns(
                 {
                     ROW_ID: F.when(copy, copy_id).otherwise(F.col(ROW_ID)),
                     PARENTS: F.when(copy, F.array(F.col(ROW_ID))).otherwise(F.col(PARENTS)),
-                    MADE: F.when(copy, F.lit("sample_strata")).otherwise(F.col(MADE)),
+                    MADE: F.when(copy, F.lit(self.id)).otherwise(F.col(MADE)),
                 }
             )
         return df.select(*(quoted(c) for c in before))
@@ -122,13 +121,12 @@ class SampleStrata(Estimator):
     max_copies: how often a row may be taken at most (1: only leave rows out). Strata that reach it pass what they
         cannot take on to the others (`total`, `share`), or stay smaller (`rows`).
     seed: another seed draws other rows.
-    made_in: set by the pipeline: which of its resampling steps this is. It enters the row ids of copies, so that no two
-        steps make the same one.
     Which rows are drawn is decided by a hash of the row id, so it is the same in any partitioning, and a larger target
     draws a superset. Rows with one row id are told apart by their content, and those that are equal in that too are
-    counted. Cost: two passes over the key columns to fit (a histogram of hashes per stratum, then the exact cut inside
-    one bin), and where the cut falls between rows with one row id a third over these alone; one pass to apply, with a
-    shuffle if they are equal in everything; more than 20,000 strata are refused.
+    counted. The place of the step enters the row ids of copies, so that no two steps make the same one.
+    Cost: two passes over the key columns to fit (a histogram of hashes per stratum, then the exact cut inside one bin),
+    and where the cut falls between rows with one row id a third over these alone; one pass to apply, with a shuffle if
+    they are equal in everything; more than 20,000 strata are refused.
     """
 
     name: ClassVar[str] = "sample_strata"
@@ -139,9 +137,8 @@ class SampleStrata(Estimator):
     temperature: float = 1.0
     max_copies: int = 1
     seed: int = 0
-    made_in: str = ""
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.by, have)
         given = [x for x in (self.rows, self.total, self.share) if x is not None]
         if len(given) != 1:
@@ -149,9 +146,9 @@ class SampleStrata(Estimator):
         sizes = (self.temperature, self.max_copies, given[0])
         if not all(map(math.isfinite, sizes)) or self.temperature <= 0 or self.max_copies < 1 or given[0] < 0:
             raise StepError("rows, total and share must be at least 0, temperature above 0, max_copies at least 1")
-        return list(have)
+        return have
 
-    def fit(self, df: DataFrame) -> ResampleStrata:
+    def fit(self, df: DataFrame, context: Context) -> ResampleStrata:
         keys = df.select(
             stratum_of(df, self.by).alias("stratum"),
             F.col(ROW_ID).alias("row_id"),
@@ -182,7 +179,7 @@ class SampleStrata(Estimator):
             entry = {"stratum": stratum, "rows": size, "target": target, "copies": target // size}
             entry |= {"hash": cut and cut["hash"], "row_id": cut and cut["row_id"]}
             strata.append(entry | {"content": content, "equal": equal})
-        return ResampleStrata(by=self.by, strata=tuple(strata), seed=self.seed, made_in=self.made_in)
+        return ResampleStrata(by=self.by, strata=tuple(strata), seed=self.seed)
 
     def targets(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The exact number of rows of each stratum."""

@@ -1,6 +1,6 @@
 """Class weights: cost-sensitive learning without touching a row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.imputation.simple import LARGEST_STATE
 from headgate.transforms.kinds import as_text, key_texts, need_kinds
 from headgate.transforms.rows import SPLIT, TRAIN, quoted
-from headgate.transforms.step import Estimator, Step, StepError, require_columns
+from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns, with_new
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +28,19 @@ class AssignWeights(Step):
     weights: Mapping[str, float]
     into: str = "class_weight"
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([self.label], have)
-        return [*have, self.into]
+        return with_new(have, {self.into: "double"})
 
-    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
-        super().check(df, tables)
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
         need_kinds(df, self.name, [self.label], numbers=False)
         key_texts(self.weights, dict(df.dtypes)[self.label], self.label)
 
     def learned(self) -> bool:
         return bool(self.weights)
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         weight, kind = F.lit(None).cast("double"), dict(df.dtypes)[self.label]
         if self.weights:
             texts = key_texts(self.weights, kind, self.label)
@@ -64,15 +64,15 @@ class ClassWeights(Estimator):
     label: str
     into: str = "class_weight"
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([self.label], have)
-        return [*have, self.into]
+        return with_new(have, {self.into: "double"})
 
-    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
-        super().check(df, tables)
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
         need_kinds(df, self.name, [self.label], numbers=False)
 
-    def fit(self, df: DataFrame) -> AssignWeights:
+    def fit(self, df: DataFrame, context: Context) -> AssignWeights:
         label, kind = F.col(quoted(self.label)), dict(df.dtypes)[self.label]
         counts = df.where(label.isNotNull()).groupBy(as_text(label, kind).alias("label")).count()
         rows = counts.limit(LARGEST_STATE + 1).collect()

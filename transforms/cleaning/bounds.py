@@ -1,7 +1,7 @@
 """Impossible and outlying values: fixed bounds, and bounds learned from the interquartile range."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
@@ -10,11 +10,21 @@ from typing import Any, ClassVar
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.cleaning.expressions import checked
+from headgate.transforms.cleaning.expressions import checked, times_in
 from headgate.transforms.kinds import EXACT, FLOATS, WHOLE, exact, need_kinds, present, range_of, rounded, scale_of
 from headgate.transforms.quantiles import exact_quantiles
 from headgate.transforms.rows import Rejection, change_cells, quoted, reject
-from headgate.transforms.step import Action, Estimator, Step, StepError, require_columns, user_columns
+from headgate.transforms.step import (
+    Action,
+    Columns,
+    Context,
+    Estimator,
+    Step,
+    StepError,
+    require_columns,
+    user_columns,
+    with_new,
+)
 
 EXACT_DOUBLES = 2**52
 
@@ -27,33 +37,30 @@ class CheckBounds(Step):
     action: `reject` (default) marks the row, with the value and the bounds as evidence; `clip` moves the value to the
         nearest one within the bounds that its type holds (5 in an integer column for 4.5); `null` empties the
         cell; `flag` adds a boolean column `<column>_out_of_bounds`.
-    marked_by: the step name that the ledger shows; fitted steps put their own here.
     Nulls are never out of bounds; NaN always is, and clips to null. Whole numbers and decimals are compared exactly, as
     the bounds are written. Changed cells are noted in `_changed`. Columns that are no numbers raise `StepError`.
     Cost: one pass, no shuffle.
     """
 
     name: ClassVar[str] = "check_bounds"
-    keeps_types: ClassVar[bool] = True
     columns: Mapping[str, tuple[Decimal | None, Decimal | None]]
     action: Action = "reject"
-    marked_by: str = "check_bounds"
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
         for column, (low, high) in self.columns.items():
             if low is not None and high is not None and low > high:
                 raise StepError(f"the bounds of '{column}' are the wrong way round: [{low}, {high}]")
-        return names_with_flags(have, self.columns, self.action)
+        return with_flags(have, self.columns, self.action)
 
-    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
-        super().check(df, tables)
-        need_kinds(df, self.marked_by, self.columns, numbers=True)
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        need_kinds(df, self.name, self.columns, numbers=True)
 
     def learned(self) -> bool:
         return any(bound is not None for pair in self.columns.values() for bound in pair)
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         kinds = dict(df.dtypes)
         limits = {c: Limits.of(bounds, kinds[c]) for c, bounds in self.columns.items()}
         outside = {c: limits[c].excludes(F.col(quoted(c))) for c in self.columns}
@@ -70,18 +77,18 @@ class CheckBounds(Step):
                     "highest": F.lit(high),
                 }
                 rejections.append(Rejection(when, f"{column} is out of bounds", evidence))
-            return reject(df, self.marked_by, *rejections)
+            return reject(df, self.id, *rejections)
         values = {}
         for column in self.columns:
             value = F.col(quoted(column))
             values[column] = F.when(~outside[column], value)
             if self.action == "clip":
-                low, high = limits[column].did_you_mean(column)
+                low, high = limits[column].ends(column)
                 nan = F.isnan(value) if kinds[column] in FLOATS else F.lit(False)
                 clipped = F.when(~outside[column], value).when(nan, F.lit(None))
                 clipped = clipped if low is None else clipped.when(value < low, low)
                 values[column] = clipped if high is None else clipped.when(value > high, high)
-        return change_cells(df, self.marked_by, values, outside)
+        return change_cells(df, self.id, values, outside)
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ class Limits:
     def literal(self, bound: Decimal) -> Column:
         return F.lit(float(bound)) if self.kind in FLOATS else F.lit(f"{bound:f}").cast(self.kind)
 
-    def did_you_mean(self, column: str) -> tuple[Column | None, Column | None]:
+    def ends(self, column: str) -> tuple[Column | None, Column | None]:
         """The least and the greatest value of the type that lie within; raises `StepError` if none does."""
         low, high = self.low, self.high
         if self.kind == "float":  # a bound rounded to 32 bits may lie outside
@@ -156,17 +163,17 @@ class CheckOutliersIqr(Estimator):
     factor: float = 1.5
     action: Action = "reject"
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
         if not math.isfinite(self.factor) or self.factor < 0:
             raise StepError(f"factor must be a number of at least 0, not {self.factor}")
-        return names_with_flags(have, self.columns, self.action)
+        return with_flags(have, self.columns, self.action)
 
-    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
-        super().check(df, tables)
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
         need_kinds(df, self.name, self.columns, numbers=True)
 
-    def fit(self, df: DataFrame) -> CheckBounds:
+    def fit(self, df: DataFrame, context: Context) -> CheckBounds:
         kinds = dict(df.dtypes)
         statistics = []
         for column in self.columns:
@@ -188,7 +195,7 @@ class CheckOutliersIqr(Estimator):
                 reach = Fraction(exact(self.factor)) * (third - first)
                 fences = (first - reach, third + reach)
                 bounds[column] = tuple(EXACT.divide(Decimal(f.numerator), Decimal(f.denominator)) for f in fences)  # type: ignore
-        return CheckBounds(columns=bounds, action=self.action, marked_by=self.name)
+        return CheckBounds(columns=bounds, action=self.action)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,30 +210,29 @@ class RejectRows(Step):
     """
 
     name: ClassVar[str] = "reject_rows"
-    keeps_types: ClassVar[bool] = True
     where: str
     reason: str
     show: tuple[str, ...] = ()
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.show, have)
-        checked(self.where, have)
-        return list(have)
+        checked(self.where, list(have), times_in(have))
+        return have
 
-    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
-        super().check(df, tables)
-        times = [c for c, kind in df.dtypes if kind.startswith(("date", "timestamp"))]
-        checked(self.where, user_columns(df), times)
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        have = user_columns(df)
+        checked(self.where, list(have), times_in(have))
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         predicate = "where" if "where" not in self.show else "_hg_where"
         evidence = {predicate: F.lit(self.where), **{c: F.col(quoted(c)) for c in self.show}}
-        return reject(df, self.name, Rejection(F.expr(self.where), self.reason, evidence))
+        return reject(df, self.id, Rejection(F.expr(self.where), self.reason, evidence))
 
 
 def flag_name(column: str) -> str:
     return f"{column}_out_of_bounds"
 
 
-def names_with_flags(have: Sequence[str], columns: Sequence[str] | Mapping[str, object], action: Action) -> list[str]:
-    return [*have, *(flag_name(c) for c in columns if action == "flag")]
+def with_flags(have: Columns, columns: Iterable[str], action: Action) -> Columns:
+    return with_new(have, {flag_name(c): "boolean" for c in columns if action == "flag"})

@@ -1,6 +1,6 @@
 """Columns: types, names, selection and derived values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,10 +9,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from headgate.transforms.cleaning.expressions import checked
+from headgate.transforms.cleaning.expressions import checked, times_in, type_after
+from headgate.transforms.kinds import simple
 from headgate.transforms.parsing import Marks, check_pattern, parsed, within, without_ntz
 from headgate.transforms.rows import FILE, FILE_DATE, Rejection, change_cells, is_own, quoted, reject
-from headgate.transforms.step import Step, StepError, Types, require_columns, user_columns
+from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, user_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,22 +38,19 @@ class Cast(Step):
     date_format: str | None = None
     timestamp_format: str | None = None
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         check_pattern("date_format", self.date_format, time=False)
         check_pattern("timestamp_format", self.timestamp_format, time=True)
         require_columns(self.columns, have)
-        return list(have)
+        return {**have, **{column: simple(kind) for column, kind in self.columns.items()}}
 
-    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
-        return {**types, **self.columns}
-
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         have = {f.name: f.dataType for f in df.schema.fields}
         kinds = {c: without_ntz(type_of(t)) for c, t in self.columns.items()}
         converted = {c: self.converted(F.col(quoted(c)), have[c], kind) for c, kind in kinds.items()}
         invalid = {c: F.col(quoted(c)).isNotNull() & v.isNull() for c, v in converted.items()}
         if self.invalid == "null":
-            return change_cells(df, self.name, converted, invalid)
+            return change_cells(df, self.id, converted, invalid)
         rejections = []
         for column, when in invalid.items():
             evidence = {
@@ -61,7 +59,7 @@ class Cast(Step):
                 "type": F.lit(self.columns[column]),
             }
             rejections.append(Rejection(when, f"{column} is not {self.columns[column]}", evidence))
-        return reject(df, self.name, *rejections).withColumns(converted)
+        return reject(df, self.id, *rejections).withColumns(converted)
 
     def converted(self, value: Column, have: T.DataType, kind: T.DataType) -> Column:
         """The value in another type; null where that cannot hold it."""
@@ -103,14 +101,15 @@ class Rename(Step):
     name: ClassVar[str] = "rename"
     columns: Mapping[str, str]
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
-        return [self.columns.get(c, c) for c in have]
+        after = [self.columns.get(c, c) for c in have]
+        twice = next((c for c in after if after.count(c) > 1), None)
+        if twice is not None:
+            raise StepError(f"two columns would be named '{twice}'")
+        return dict(zip(after, have.values(), strict=True))
 
-    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
-        return {self.columns.get(column, column): kind for column, kind in types.items()}
-
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         # All at once: Spark's own renaming goes one by one, and two names that change places would become one.
         return df.select(*(F.col(quoted(c)).alias(self.columns.get(c, c)) for c in df.columns))
 
@@ -122,14 +121,14 @@ class SelectColumns(Step):
     name: ClassVar[str] = "select_columns"
     columns: tuple[str, ...]
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
-        return list(self.columns)
+        twice = next((c for c in self.columns if self.columns.count(c) > 1), None)
+        if twice is not None:
+            raise StepError(f"two columns would be named '{twice}'")
+        return {column: have[column] for column in self.columns}
 
-    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
-        return {column: kind for column, kind in types.items() if column in self.columns}
-
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         kept = [c for c in df.columns if is_own(c) and c not in (*self.columns, FILE, FILE_DATE)]
         return df.select(*(quoted(c) for c in (*self.columns, *kept)))
 
@@ -141,14 +140,11 @@ class DropColumns(Step):
     name: ClassVar[str] = "drop_columns"
     columns: tuple[str, ...]
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
-        return [c for c in have if c not in self.columns]
+        return {column: kind for column, kind in have.items() if column not in self.columns}
 
-    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
-        return {column: kind for column, kind in types.items() if column not in self.columns}
-
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         return df.select(*(quoted(c) for c in df.columns if c not in self.columns))
 
 
@@ -165,25 +161,22 @@ class Derive(Step):
     name: ClassVar[str] = "derive"
     columns: Mapping[str, str]
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         self.read(have)
-        return [*have, *(c for c in self.columns if c not in have)]
+        return {**have, **{c: type_after(expression, have) for c, expression in self.columns.items()}}
 
-    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
-        super().check(df, tables)
-        self.read(user_columns(df), [c for c, kind in df.dtypes if kind.startswith(("date", "timestamp"))])
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        self.read(user_columns(df))
 
-    def read(self, have: Sequence[str], times: Sequence[str] = ()) -> None:
+    def read(self, have: Columns) -> None:
         for column, expression in self.columns.items():
             if is_own(column):
                 raise StepError(f"'{column}' is a name of headgate's own bookkeeping; choose another name")
             try:
-                checked(expression, have, times)
+                checked(expression, list(have), times_in(have))
             except StepError as e:
                 raise StepError(f"{column}: {e}") from e
 
-    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
-        return {column: kind for column, kind in types.items() if column not in self.columns}
-
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         return df.withColumns({c: F.expr(e) for c, e in self.columns.items()})

@@ -5,11 +5,12 @@ window or subquery, nothing random, no clock and nothing of the machine or the s
 """
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from headgate.transforms.kinds import simple
 from headgate.transforms.rows import PUBLISHED
-from headgate.transforms.step import StepError, require_columns
+from headgate.transforms.step import Columns, StepError, require_columns
 from headgate.words import did_you_mean
 
 
@@ -64,6 +65,7 @@ MACHINE = words(
     "current_catalog current_database current_schema current_timezone current_user session_user user version "
     "input_file_name input_file_block_start input_file_block_length spark_partition_id java_method reflect try_reflect"
 )
+PLAIN = words("boolean tinyint smallint int bigint float double string date timestamp")  # types that a cast may name
 MOMENTS = ("now", "today", "tomorrow", "yesterday")  # what Spark reads as a time when such a text becomes one
 
 
@@ -126,6 +128,61 @@ def checked(expression: str, have: Sequence[str] | None, times: Collection[str] 
             require_columns([root], have)
         used.append(names.get(root.lower(), root))
     return list(dict.fromkeys(used))
+
+
+def times_in(have: Columns) -> list[str]:
+    """Return the columns that are dates or timestamps, of those whose types are known."""
+    return [column for column, kind in have.items() if (kind or "").startswith(("date", "timestamp"))]
+
+
+TEXTS = ("ConcatWs", "Upper", "Lower", "Trim", "RegexpReplace", "RegexpExtract", "MD5", "Initcap")
+TRUTHS = ("Predicate", "Not", "Connector", "Between", "In", "RegexpLike")
+SAME = ("Coalesce", "If", "Case", "Paren", "Neg", "Greatest", "Least")  # of the type of what stands in them
+JOINING = ("Concat", "Substring")  # of text; of bytes and arrays they are others
+
+
+def type_after(expression: str, have: Columns) -> str | None:
+    """Return the type of an expression's value where it is sure without Spark, else None.
+
+    Sure are casts, comparisons, plain texts and truths, columns, functions of text, and choices among these.
+    """
+    import sqlglot
+
+    known = {name.lower(): kind for name, kind in have.items()}
+    return sure_type(sqlglot.parse_one(expression, dialect="spark"), known)
+
+
+def sure_type(node: Any, known: Mapping[str, str | None]) -> str | None:
+    from sqlglot import exp
+
+    if isinstance(node, exp.Column):
+        return known.get(node.name.lower()) if len(node.parts) == 1 else None
+    if isinstance(node, exp.Cast):
+        kind = simple(node.to.sql(dialect="spark"))
+        return kind if kind in PLAIN or kind.startswith("decimal(") else None
+    if isinstance(node, exp.Literal):
+        return "string" if node.is_string else None
+    if isinstance(node, exp.Boolean) or is_any(node, TRUTHS):
+        return "boolean"
+    if is_any(node, TEXTS):
+        return "string"
+    if is_any(node, JOINING):
+        parts = node.expressions if isinstance(node, exp.Concat) else [node.this]
+        return "string" if {sure_type(p, known) for p in parts} == {"string"} else None
+    if is_any(node, SAME):
+        if isinstance(node, exp.Case | exp.If):
+            branches = [node.args.get("true"), *(i.args.get("true") for i in node.args.get("ifs") or ())]
+            parts = [*branches, node.args.get("default"), node.args.get("false")]
+        else:
+            parts = [node.this, *node.expressions]
+        kinds = {sure_type(p, known) for p in parts if p is not None and not isinstance(p, exp.Null)}
+        return kinds.pop() if len(kinds) == 1 else None
+    return None
+
+
+def is_any(node: Any, names: Collection[str]) -> bool:
+    """Whether a node of sqlglot is of one of these kinds, by the names of its class and those above it."""
+    return not set(names).isdisjoint(c.__name__ for c in type(node).__mro__)
 
 
 def functions_of(tokens: Sequence[Any]) -> Iterator[str]:

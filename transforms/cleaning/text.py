@@ -1,6 +1,6 @@
 """Text: white space, case, Unicode form, empty cells."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.rows import change_cells, quoted
-from headgate.transforms.step import Step, require_columns
+from headgate.transforms.step import Columns, Step, require_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,11 @@ class NormalizeText(Step):
     case: Literal["lower", "upper", "none"] = "none"
     empty: Literal["null", "keep"] = "null"
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
-        return list(have)
+        return {**have, **dict.fromkeys(self.columns, "string")}
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         values = {}
         for column in self.columns:
             text = F.col(quoted(column))
@@ -51,7 +51,7 @@ class NormalizeText(Step):
                 text = F.lower(text) if self.case == "lower" else F.upper(text)
             values[column] = F.nullif(text, F.lit("")) if self.empty == "null" else text
         changes = {c: ~F.col(quoted(c)).eqNullSafe(v) for c, v in values.items()}
-        return change_cells(df, self.name, values, changes)
+        return change_cells(df, self.id, values, changes)
 
 
 def in_form(form: str) -> Callable[[pa.Array], pa.Array]:

@@ -2,7 +2,7 @@
 
 import re
 import zoneinfo
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 
 from headgate.transforms.parsing import WITH_ZONE, Marks, check_pattern, parsed, within
 from headgate.transforms.rows import Rejection, quoted, reject
-from headgate.transforms.step import Step, StepError, require_columns
+from headgate.transforms.step import Columns, Step, StepError, require_columns
 from headgate.words import did_you_mean
 
 
@@ -38,7 +38,7 @@ class LocalToUtc(Step):
     timestamp_format: str | None = None
     invalid: Literal["reject", "null"] = "reject"
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
         if (self.time_zone is None) == (self.time_zone_column is None):
             raise StepError("give exactly one of time_zone and time_zone_column")
@@ -49,9 +49,9 @@ class LocalToUtc(Step):
             require_columns([self.time_zone_column], have)
         elif self.time_zone:
             known_zone(self.time_zone)
-        return [*have, *(c for c in self.columns.values() if c not in have)]
+        return {**have, **dict.fromkeys(self.columns.values(), "timestamp")}
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         zone = F.col(quoted(self.time_zone_column)).cast("string") if self.time_zone_column else F.lit(self.time_zone)
         kinds = {f.name: f.dataType for f in df.schema.fields}
         values = {new: self.instant(F.col(quoted(old)), kinds[old], zone) for old, new in self.columns.items()}
@@ -63,7 +63,7 @@ class LocalToUtc(Step):
             evidence = {"column": F.lit(old), "value": given, "time_zone": zone}
             when = given.isNotNull() & zone.isNotNull() & value.isNull()
             rejections.append(Rejection(when, f"{old} is not a local time in its zone", evidence))
-        return reject(df, self.name, *rejections).withColumns(values)
+        return reject(df, self.id, *rejections).withColumns(values)
 
     def instant(self, local: Column, kind: T.DataType, zone: Column) -> Column:
         """The moment of a local time; null where there is none."""

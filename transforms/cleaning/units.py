@@ -1,6 +1,6 @@
 """Units of measurement, converted by the definitions of the `pint` library."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.rows import quoted
-from headgate.transforms.step import Step, StepError, require_columns
+from headgate.transforms.step import Columns, Step, StepError, require_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +32,17 @@ class ConvertUnits(Step):
     name: ClassVar[str] = "convert_units"
     columns: Mapping[str, UnitChange]
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
         for change in self.columns.values():
             factor_and_offset(change)
-        return [self.columns[c].into or c if c in self.columns else c for c in have]
+        names = {c: change.into or c for c, change in self.columns.items()}
+        after = {names.get(c, c): "double" if c in self.columns else kind for c, kind in have.items()}
+        if len(after) < len(have):
+            raise StepError("into: two columns would be named alike; choose another name")
+        return after
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         values = {}
         for column, change in self.columns.items():
             factor, offset = factor_and_offset(change)

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from w3lib.url import canonicalize_url
 
 from headgate.transforms.rows import change_cells, quoted
-from headgate.transforms.step import Step, require_columns
+from headgate.transforms.step import Columns, Step, require_columns
 
 PORTS = {"http": 80, "https": 443, "ftp": 21}
 TRACKING = ("utm_*", "gclid", "dclid", "fbclid", "msclkid", "mc_cid", "mc_eid", "igshid", "_ga", "yclid")
@@ -36,11 +36,11 @@ class NormalizeUrl(Step):
     drop_parameters: tuple[str, ...] = TRACKING
     fragment: Literal["drop", "keep"] = "drop"
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
-        return list(have)
+        return {**have, **dict.fromkeys(self.columns, "string")}
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         drop, keep_fragment = self.drop_parameters, self.fragment == "keep"
 
         def plain(urls: pa.Array) -> pa.Array:
@@ -49,7 +49,7 @@ class NormalizeUrl(Step):
 
         values = {c: F.arrow_udf(plain, "string")(F.col(quoted(c))) for c in self.columns}
         changes = {c: ~F.col(quoted(c)).eqNullSafe(v) for c, v in values.items()}
-        return change_cells(df, self.name, values, changes)
+        return change_cells(df, self.id, values, changes)
 
 
 def normal(url: str, drop: Sequence[str] = TRACKING, keep_fragment: bool = False) -> str:

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.deduplication.pairs import Ints
 from headgate.transforms.deduplication.shingles import Bands, sets_of
 from headgate.transforms.rows import ROW_ID
-from headgate.transforms.step import Workspace
+from headgate.transforms.step import Context
 
 ASKED = 32
 
@@ -70,16 +70,16 @@ class Contained:
         fits = ~old[other] & asks[other] & (size[one] >= self.threshold * size[other] - 1e-9)
         return one[fits], other[fits]
 
-    def assign_buckets(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, space: Workspace) -> DataFrame:
+    def assign_buckets(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, context: Context) -> DataFrame:
         """All rows under the shingles that new ones look for: bucket, second, asks, old, size, rank."""
         hashes = sets.mapInArrow(opened, OPENED)
         few = F.explode(F.slice("hashes", 1, F.least("size", F.lit(self.asked)))).alias("bucket")
         asked = hashes.join(new.select(ROW_ID), on=ROW_ID, how="left_semi").select(
             ROW_ID, F.col("size").alias("n"), few
         )
-        asked = space.keep(asked, "asked")
+        asked = context.keep(asked, "asked")
         answers = hashes.select(ROW_ID, F.explode("hashes").alias("bucket"))
-        answers = space.keep(answers.join(asked.select("bucket").distinct(), on="bucket", how="left_semi"), "answers")
+        answers = context.keep(answers.join(asked.select("bucket").distinct(), on="bucket", how="left_semi"), "answers")
 
         unanswered = F.when(F.col("n") > self.asked, self.asked - self.least_answers).otherwise(
             F.col("n") - F.ceil(F.col("n") * self.threshold - 1e-9)
@@ -87,13 +87,13 @@ class Contained:
         rarest = W.partitionBy(ROW_ID).orderBy("crowd", "bucket")
         looked = asked.join(answers.groupBy("bucket").agg(F.count("*").alias("crowd")), on="bucket")
         looked = looked.withColumn("place", F.row_number().over(rarest)).where(F.col("place") <= unanswered + 1)
-        looked = space.keep(looked.where("crowd > 1").select(ROW_ID, "bucket", F.lit(True).alias("looks")), "touched")
+        looked = context.keep(looked.where("crowd > 1").select(ROW_ID, "bucket", F.lit(True).alias("looks")), "touched")
 
         rows = new if old is None else new.unionByName(old)
         placed = answers.join(looked.select("bucket").distinct(), on="bucket", how="left_semi")
         placed = placed.join(looked, on=[ROW_ID, "bucket"], how="left").join(rows, on=ROW_ID)
         asks = F.coalesce("looks", F.lit(False)).alias("asks")
-        return space.keep(placed.select("bucket", F.lit(0).alias("second"), asks, "old", "size", "rank"), "placed")
+        return context.keep(placed.select("bucket", F.lit(0).alias("second"), asks, "old", "size", "rank"), "placed")
 
 
 OPENED = f"{ROW_ID} string, size int, hashes array<bigint>"

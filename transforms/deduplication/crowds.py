@@ -12,11 +12,11 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.deduplication.containment import OPENED, opened
 from headgate.transforms.rows import ROW_ID
-from headgate.transforms.step import Workspace
+from headgate.transforms.step import Context
 
 
 def rare(
-    rows: DataFrame, sets: DataFrame, threshold: float, window: int, space: Workspace
+    rows: DataFrame, sets: DataFrame, threshold: float, window: int, context: Context
 ) -> tuple[DataFrame, DataFrame]:
     """The rows (`_row_id` and what they carry) under their rare features, `bucket`; and who stood in a crowd again.
 
@@ -32,10 +32,10 @@ def rare(
     # Of a pair the smaller set, or either of two equal ones, needs no more than these.
     first = F.col("place") <= size - F.ceil(least * size - 1e-9) + 1
     each = each.withColumn("place", place).where(looks).where("crowd > 1").select(ROW_ID, "hash", first.alias("first"))
-    each = space.keep(each, "rare")
+    each = context.keep(each, "rare")
     shared = each.groupBy("hash").agg(F.count("*").alias("crowd"), F.max("first").alias("first"))
-    shared = space.keep(shared.where("crowd > 1 AND first").select("hash", "crowd"), "rare_shared")
+    shared = context.keep(shared.where("crowd > 1 AND first").select("hash", "crowd"), "rare_shared")
     placed = each.join(shared, on="hash")
-    crowded = space.keep(placed.where(F.col("crowd") > window + 1).select(ROW_ID).distinct(), "crowded")
+    crowded = context.keep(placed.where(F.col("crowd") > window + 1).select(ROW_ID).distinct(), "crowded")
     buckets = placed.select(ROW_ID, F.xxhash64(F.lit("rare"), "hash").alias("bucket"))
     return rows.join(buckets, on=ROW_ID), crowded

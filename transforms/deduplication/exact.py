@@ -1,6 +1,6 @@
 """Exact duplicates by columns, as they stand or by what is left of their text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,14 +11,14 @@ from pyspark.sql import functions as F
 from headgate.transforms.deduplication.forms import Ignored, compatible, without_accents
 from headgate.transforms.deduplication.keep import order_of, ordering
 from headgate.transforms.rows import FILE, ROW_ID, Rejection, canonical, is_kept, is_own, quoted, reject
-from headgate.transforms.step import Comparer, Workspace, require_columns
+from headgate.transforms.step import Columns, Context, Step, require_columns
 
 KEYS = "keys"
 SHOWN = r"(?U)[^\s\p{Cf}\p{Cc}]"  # a character that is seen
 
 
 @dataclass(frozen=True, kw_only=True)
-class DropDuplicates(Comparer):
+class DropDuplicates(Step):
     """Of the rows that are equal in some columns, keep one and mark the others.
 
     columns: rows equal in all of these are duplicates; NaN equals NaN.
@@ -35,29 +35,26 @@ class DropDuplicates(Comparer):
     """
 
     name: ClassVar[str] = "drop_duplicates"
-    keeps_types: ClassVar[bool] = True
+    scope: ClassVar[Literal["row", "table"]] = "table"
     state: ClassVar[str] = KEYS
     columns: tuple[str, ...]
     ignore: tuple[Ignored, ...] = ()
     keep: str = ROW_ID
     nulls: Literal["equal", "distinct"] = "distinct"
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns((c for c in self.columns if c != ROW_ID), have)
         require_columns((c for c, _ in order_of(self.keep) if not is_own(c)), have)
-        return list(have)
+        return have
 
-    def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
-        marked = self.marked(df, space.known(KEYS))
-        if space.lasting:
+    def run(self, df: DataFrame, context: Context) -> DataFrame:
+        marked = self.marked(df, context.recorded(KEYS))
+        if context.lasting:
             known = [ROW_ID, *([FILE] if FILE in df.columns else [])]
             keys = marked.where(is_kept() & self.compared(df)).select(*known, self.key(df).alias("_hg_key"))
-            space.keep(keys, KEYS)
-            space.record(KEYS, KEYS, keys.columns)
+            context.keep(keys, KEYS)
+            context.record(KEYS, KEYS, keys.columns)
         return marked
-
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        return self.marked(df, None)
 
     def values(self, df: DataFrame) -> list[Column]:
         kinds = dict(df.dtypes)
@@ -122,4 +119,4 @@ class DropDuplicates(Comparer):
             evidence = {n: F.when(there, F.col(f"_hg_before{c}")).otherwise(F.col(f"_hg_{n}")) for n, c in columns}
             extra += ["_hg_key", *(f"_hg_before{c}" for c in (ROW_ID, *files))]
         again = Rejection(repeats, reason or f"repeats another row in {', '.join(self.columns)}", evidence)
-        return reject(df, step or self.name, again).drop(*extra)
+        return reject(df, step or self.id, again).drop(*extra)

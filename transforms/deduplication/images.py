@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.deduplication.near import LENGTH, WINDOW, NearComparer, compared
+from headgate.transforms.deduplication.near import LENGTH, WINDOW, NearStep, compared
 from headgate.transforms.deduplication.pairs import Batches, Ints
 from headgate.transforms.deduplication.shingles import constants, mixed
 from headgate.transforms.rows import quoted
-from headgate.transforms.step import StepError, Workspace, require_columns
+from headgate.transforms.step import Columns, Context, StepError, require_columns
 
 BITS = 64
 SIDE, COARSE = 64, 16  # of the small copies: brightness, and colour and places
@@ -31,7 +31,7 @@ Levels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DropNearImages(NearComparer):
+class DropNearImages(NearStep):
     """Of images that look nearly the same, keep one and mark the others: only what is proved near a kept image.
 
     columns: the one column with the images' bytes, in any format that Pillow opens.
@@ -54,7 +54,7 @@ class DropNearImages(NearComparer):
     unreadable: ClassVar[str] = "hold no image that can be decoded, and were not compared"
     distance: int = 6
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
         if len(self.columns) != 1:
             raise StepError("columns: name the one column of the images")
@@ -64,7 +64,7 @@ class DropNearImages(NearComparer):
             import imagehash  # noqa: F401
         except ImportError as e:
             raise StepError("the library ImageHash is missing: pip install 'headgate[images]'") from e
-        return self.names_of_marks(have)
+        return self.with_cluster(have)
 
     @property
     def threshold(self) -> float:
@@ -90,8 +90,8 @@ class DropNearImages(NearComparer):
         parts = self.buckets
         return lambda images: sketches_of(images, parts)
 
-    def verify_candidates(self, likely: DataFrame, sets: DataFrame, space: Workspace) -> DataFrame:
-        return space.keep(compared(likely, sets, confirmed), "edges")
+    def verify_candidates(self, likely: DataFrame, sets: DataFrame, context: Context) -> DataFrame:
+        return context.keep(compared(likely, sets, confirmed), "edges")
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.rows import ROW_ID, change_cells, is_kept, quoted
-from headgate.transforms.step import Comparer, StepError, Workspace, require_columns
+from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
 SEPARATORS = {"line": "\n", "paragraph": "\n\n"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class DropRepeatedLines(Comparer):
+class DropRepeatedLines(Step):
     """Take lines (or paragraphs) out of texts that also stand in many other texts, or again in the same one.
 
     columns: the text columns, each on its own.
@@ -31,29 +31,28 @@ class DropRepeatedLines(Comparer):
     """
 
     name: ClassVar[str] = "drop_repeated_lines"
-    state: ClassVar[str] = "parts"
-    needs_all: ClassVar[bool] = True
+    scope: ClassVar[Literal["row", "table"]] = "table"
     columns: tuple[str, ...]
     unit: Literal["line", "paragraph"] = "line"
     texts: int = 10
     within: Literal["drop", "keep"] = "drop"
     min_length: int = 20
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
         if self.texts < 0 or self.texts == 1:
             raise StepError(f"texts: {self.texts} is neither 0 nor at least 2")
-        return list(have)
+        return have
 
-    def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
+    def run(self, df: DataFrame, context: Context) -> DataFrame:
         for i, column in enumerate(self.columns):
             text = F.col(quoted(column))
             rows = df.where(is_kept() & text.isNotNull()).select(ROW_ID, text.alias("text"))
-            found = space.keep(self.common(rows), f"common_{i}")
+            found = context.keep(self.common(rows), f"common_{i}")
             df = df.join(found, on=ROW_ID, how="left")
             left = F.arrow_udf(rest(SEPARATORS[self.unit], self.min_length, self.within == "drop"), "string")
             value = F.when(is_kept(), left(text, F.col("_hg_common"))).otherwise(text)
-            df = change_cells(df, self.name, {column: value}, {column: ~text.eqNullSafe(value)}).drop("_hg_common")
+            df = change_cells(df, self.id, {column: value}, {column: ~text.eqNullSafe(value)}).drop("_hg_common")
         return df
 
     def common(self, rows: DataFrame) -> DataFrame:

@@ -1,7 +1,7 @@
 """Near duplicates of texts and of records: found by MinHash, proved by the exact Jaccard similarity."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -20,7 +20,7 @@ from headgate.transforms.deduplication.forms import Ignored, visible, without
 from headgate.transforms.deduplication.keep import order_of, precedes
 from headgate.transforms.deduplication.shingles import PACKED, Bands, Unit, sketch
 from headgate.transforms.rows import FILE, ROW_ID, Rejection, is_kept, is_own, quoted, reject
-from headgate.transforms.step import Comparer, StepError, Workspace, require_columns
+from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
 LENGTH = "length"  # in `keep`: of the compared text, where no column has this name
 WINDOW = 64  # rows of a crowded bucket that each of its rows is compared with
@@ -33,9 +33,10 @@ SKETCHES = "sketches_49"  # named anew when they change: an index of others is t
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearComparer(Comparer):
+class NearStep(Step):
     """What all steps share that keep one of several rows whose sets of features are similar."""
 
+    scope: ClassVar[Literal["row", "table"]] = "table"
     state: ClassVar[str] = SKETCHES
     many_features: ClassVar[bool] = True  # whether sets differ enough in their features to be told apart by rare ones
     unreadable: ClassVar[str] = ""  # what cells are that cannot be compared though they are not empty
@@ -74,44 +75,44 @@ class NearComparer(Comparer):
         """Return what sketches an Arrow array of it: length, size (0: not compared), set, buckets, bits, shingles."""
         raise NotImplementedError
 
-    def names_of_marks(self, have: Sequence[str]) -> list[str]:
+    def with_cluster(self, have: Columns) -> Columns:
         """The columns after the step, given those before it."""
         require_columns((c for c, _ in order_of(self.keep) if not is_own(c) and c != LENGTH), have)
         new = [] if self.cluster is None else [self.cluster, f"{self.cluster}_similarity"]
         for column in new:
             if column.lower() in (c.lower() for c in have):
                 raise StepError(f"cluster: there is a column '{column}' already")
-        return [*have, *new]
+        return {**have, **dict(zip(new, ("string", "double"), strict=False))}
 
-    def compare(self, df: DataFrame, space: Workspace) -> DataFrame:
-        sketches, known = self.kept_sketches(df, space), space.known(SKETCHES)
+    def run(self, df: DataFrame, context: Context) -> DataFrame:
+        sketches, known = self.kept_sketches(df, context), context.recorded(SKETCHES)
         known = None if known is None else known.where("size > 0")
-        repeats = space.keep(self.repeats(sketches, known), "repeats")
+        repeats = context.keep(self.repeats(sketches, known), "repeats")
         if repeats.where("same_id").count():
             # A record that came twice: marks are found by row id, so only one of its rows may be in question.
             again = DropDuplicates(columns=(ROW_ID,))
             before = None
             if known is not None:
                 before = known.select(ROW_ID, F.lit(None).alias(FILE), again.key(known).alias("_hg_key")).distinct()
-            df = again.marked(df, before, self.name, "has the id of another row")
-            sketches = self.kept_sketches(df, space)
-            repeats = space.keep(self.repeats(sketches, known), "repeats")
-        decisions = space.keep(self.decided(sketches, known, repeats.select(ROW_ID, "leader"), space), "decisions")
+            df = again.marked(df, before, self.id, "has the id of another row")
+            sketches = self.kept_sketches(df, context)
+            repeats = context.keep(self.repeats(sketches, known), "repeats")
+        decisions = context.keep(self.decided(sketches, known, repeats.select(ROW_ID, "leader"), context), "decisions")
         lasting = SKETCHES
-        if self.cluster is not None and space.lasting:
+        if self.cluster is not None and context.lasting:
             # Members of clusters are published too; new rows are compared with their heads alone.
-            space.keep(sketches.join(decisions, on=ROW_ID, how="left_anti"), lasting := "heads")
-        space.record(SKETCHES, lasting, [c for c in sketches.columns if c != "rank"])
+            context.keep(sketches.join(decisions, on=ROW_ID, how="left_anti"), lasting := "heads")
+        context.record(SKETCHES, lasting, [c for c in sketches.columns if c != "rank"])
         return self.marked(df, decisions)
 
     # -- sketches
 
-    def kept_sketches(self, df: DataFrame, space: Workspace) -> DataFrame:
+    def kept_sketches(self, df: DataFrame, context: Context) -> DataFrame:
         if not self.unreadable:
-            return space.keep(self.sketched(df).where("size > 0"), SKETCHES)
-        made = space.keep(self.sketched(df), SKETCHES)
+            return context.keep(self.sketched(df).where("size > 0"), SKETCHES)
+        made = context.keep(self.sketched(df), SKETCHES)
         if nothing := made.where("size = 0").count():
-            space.warn(f"{self.name}: {nothing:,} cells of {', '.join(self.columns)} {self.unreadable}")
+            context.warn(f"{self.name}: {nothing:,} cells of {', '.join(self.columns)} {self.unreadable}")
         return made.where("size > 0")
 
     def sketched(self, df: DataFrame) -> DataFrame:
@@ -135,15 +136,15 @@ class NearComparer(Comparer):
         return [*((f"o{i}", descending) for i, (_, descending) in enumerate(order_of(self.keep))), ("id", False)]
 
     def decided(
-        self, sketches: DataFrame, known: DataFrame | None, duplicates: DataFrame, space: Workspace
+        self, sketches: DataFrame, known: DataFrame | None, duplicates: DataFrame, context: Context
     ) -> DataFrame:
         """The rows that go: _row_id, kept_row_id, score. duplicates: those with the set of a row before them."""
         new, old = self.with_age(sketches, known)
         sets = (new if old is None else new.unionByName(old)).select(ROW_ID, "size", "shingles")
         leaders = new.join(duplicates, on=ROW_ID, how="left_anti").drop("shingles")
-        placed = self.assign_buckets(leaders, None if old is None else old.drop("shingles"), sets, space)
-        edges = self.verify_candidates(space.keep(self.candidates(placed), "candidates"), sets, space)
-        leaving = self.select_survivors(edges, space).select("kept", "score", F.col("gone").alias("leader"))
+        placed = self.assign_buckets(leaders, None if old is None else old.drop("shingles"), sets, context)
+        edges = self.verify_candidates(context.keep(self.candidates(placed), "candidates"), sets, context)
+        leaving = self.select_survivors(edges, context).select("kept", "score", F.col("gone").alias("leader"))
         # Twins go where their leader goes, or to their leader.
         led = leaving.withColumn(ROW_ID, F.col("leader")).unionByName(duplicates, allowMissingColumns=True)
         alike = W.partitionBy("leader")
@@ -181,11 +182,11 @@ class NearComparer(Comparer):
         columns = ((F.col(f"{rank}.{c}"), descending) for c, descending in self.order())
         return [c.desc_nulls_last() if descending else c.asc_nulls_last() for c, descending in columns]
 
-    def verify_candidates(self, likely: DataFrame, sets: DataFrame, space: Workspace) -> DataFrame:
+    def verify_candidates(self, likely: DataFrame, sets: DataFrame, context: Context) -> DataFrame:
         """The exact similarity of candidates, where it reaches the threshold: kept, gone, score, common."""
-        return space.keep(compared(likely, sets, pairs.similarities(self.threshold)), "edges")
+        return context.keep(compared(likely, sets, pairs.similarities(self.threshold)), "edges")
 
-    def assign_buckets(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, space: Workspace) -> DataFrame:
+    def assign_buckets(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, context: Context) -> DataFrame:
         """The rows in those buckets that several share, one of them new: bucket, second, and theirs.
 
         Rows of crowded buckets come under their rare features instead, and under both if these are crowded too.
@@ -193,25 +194,25 @@ class NearComparer(Comparer):
         rows = in_buckets(new, self.buckets)
         if old is not None:
             there = in_buckets(old, self.buckets).join(rows.select("bucket"), on="bucket", how="left_semi")
-            rows = space.keep(rows.unionByName(there), "placed")
+            rows = context.keep(rows.unionByName(there), "placed")
         # Most buckets hold one row, which is not shuffled. Written first: Spark broadcasts what it knows to be small.
-        shared = space.keep(rows.groupBy("bucket").agg(F.count("*").alias("crowd")).where("crowd > 1"), "shared")
+        shared = context.keep(rows.groupBy("bucket").agg(F.count("*").alias("crowd")).where("crowd > 1"), "shared")
         crowded = shared.where(F.col("crowd") > WINDOW + 1).select("bucket")
         if not crowded.count():
             return rows.join(shared.select("bucket"), on="bucket", how="left_semi")
         placed = rows.join(shared.where(F.col("crowd") <= WINDOW + 1).select("bucket"), on="bucket", how="left_semi")
         rows = rows.join(crowded, on="bucket", how="left_semi")
-        who = space.keep(rows.select(ROW_ID).distinct(), "crowd")
+        who = context.keep(rows.select(ROW_ID).distinct(), "crowd")
         if self.many_features:
             again = (new if old is None else new.unionByName(old)).drop("buckets").join(who, on=ROW_ID, how="left_semi")
-            again, who = rare(again, sets, self.threshold, WINDOW, space)
+            again, who = rare(again, sets, self.threshold, WINDOW, context)
             placed = placed.unionByName(again.withColumn("second", F.lit(0).cast("long")), allowMissingColumns=True)
-        self.tell_crowd(who.count(), space)
+        self.tell_crowd(who.count(), context)
         return placed.unionByName(rows.join(who, on=ROW_ID, how="left_semi"), allowMissingColumns=True)
 
-    def tell_crowd(self, rows: int, space: Workspace) -> None:
+    def tell_crowd(self, rows: int, context: Context) -> None:
         if rows:
-            space.warn(
+            context.warn(
                 f"{self.name}: {rows:,} rows are in crowds of more than {WINDOW + 1} that look alike, and were "
                 f"compared with at most {2 * WINDOW} of each; more pairs may be missed among them than the recall says"
             )
@@ -232,7 +233,7 @@ class NearComparer(Comparer):
             F.when(first, both[1]).otherwise(both[0]).alias("gone"),
         ).distinct()
 
-    def select_survivors(self, edges: DataFrame, space: Workspace) -> DataFrame:
+    def select_survivors(self, edges: DataFrame, context: Context) -> DataFrame:
         """The rows that go, each with the most similar row that stays and comes before it: gone, kept, score.
 
         In one task if it can hold the edges, else round by round until it can.
@@ -241,13 +242,13 @@ class NearComparer(Comparer):
         while left.count() > EDGES_AT_ONCE:
             # Who has nobody before it stays, and takes with it all that are similar.
             stays = left.select("kept").join(left.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
-            leaves = space.keep(
+            leaves = context.keep(
                 left.join(stays.distinct(), on="kept", how="left_semi").select("gone").distinct(), f"gone_{turn}"
             )
             leaving.append(leaves)
             left = left.join(leaves, on="gone", how="left_anti")
             left = left.join(leaves.select(F.col("gone").alias("kept")), on="kept", how="left_anti")
-            left = space.keep(left, f"edges_{turn}")
+            left = context.keep(left, f"edges_{turn}")
             turn += 1
         last = left.coalesce(1).mapInArrow(pairs.select_survivors, "gone string, kept string, score double")
         if not leaving:
@@ -276,11 +277,11 @@ class NearComparer(Comparer):
             "rule": F.lit(self.rule),
         }
         again = Rejection(F.col("_hg_kept").isNotNull(), self.reason, evidence)
-        return reject(df, self.name, again).drop("_hg_kept", "_hg_score")
+        return reject(df, self.id, again).drop("_hg_kept", "_hg_score")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DropNearDuplicates(NearComparer):
+class DropNearDuplicates(NearStep):
     """Of texts that are nearly the same, keep one and mark the others: only what is proved similar to a kept text.
 
     columns: the text; several columns are compared as one text, in their order, a null as an empty one. Texts are
@@ -325,7 +326,7 @@ class DropNearDuplicates(NearComparer):
     ignore: tuple[Ignored, ...] = ()
     recall: float = RECALL
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
         if not self.columns:
             raise StepError("columns: name the column of the text")
@@ -334,7 +335,7 @@ class DropNearDuplicates(NearComparer):
                 raise StepError(f"{option}: {value} is not above 0 and {'below' if option == 'recall' else 'up to'} 1")
         if self.shingle < 1:
             raise StepError(f"shingle: {self.shingle} is less than one token")
-        return self.names_of_marks(have)
+        return self.with_cluster(have)
 
     @property
     def bands(self) -> Bands:
@@ -366,18 +367,18 @@ class DropNearDuplicates(NearComparer):
     def rule(self) -> str:
         return f"{self.measure} of {self.shingle}-token shingles ({self.unit})"
 
-    def assign_buckets(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, space: Workspace) -> DataFrame:
-        return (self.contained.placed if self.contained else super().placed)(new, old, sets, space)
+    def assign_buckets(self, new: DataFrame, old: DataFrame | None, sets: DataFrame, context: Context) -> DataFrame:
+        return (self.contained.assign_buckets if self.contained else super().assign_buckets)(new, old, sets, context)
 
-    def verify_candidates(self, likely: DataFrame, sets: DataFrame, space: Workspace) -> DataFrame:
+    def verify_candidates(self, likely: DataFrame, sets: DataFrame, context: Context) -> DataFrame:
         if not self.contained:
-            return super().verify_candidates(likely, sets, space)
+            return super().verify_candidates(likely, sets, context)
         # First by the few shingles that each asks for: most candidates are none, and all their sets are large.
         few, least = self.contained.asked, self.contained.least_share
         answered = compared(likely, sets, pairs.similarities(least, contained=True), F.least("size", F.lit(few)))
-        likely = space.keep(answered.select("kept", "gone"), "answered")
+        likely = context.keep(answered.select("kept", "gone"), "answered")
         scores = pairs.similarities(self.threshold, contained=True)
-        return space.keep(compared(likely, sets, scores, F.col("size")), "edges")
+        return context.keep(compared(likely, sets, scores, F.col("size")), "edges")
 
     def compared(self, df: DataFrame) -> Column:
         if len(self.columns) == 1:

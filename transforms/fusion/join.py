@@ -1,7 +1,7 @@
 """Keyed joins with other tables of the pipeline."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.kinds import TIMES
 from headgate.transforms.rows import JOINED, JOINED_TYPE, ROW_ID, quoted
-from headgate.transforms.step import Step, StepError, Types, require_columns
+from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 from headgate.words import did_you_mean
 
 
@@ -37,7 +37,7 @@ class JoinTable(Step):
     def tables(self) -> tuple[str, ...]:
         return (self.table,)
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.on, have)
         if self.table not in tables:
             raise StepError(f"there is no table '{self.table}' to join{did_you_mean(self.table, tables)}")
@@ -48,27 +48,19 @@ class JoinTable(Step):
         taken = {c.lower() for c in have} & {c.lower() for c in (*self.columns, self.matched)}
         if taken:
             raise StepError(f"the column '{min(taken)}' is there already; give the joined one another name")
-        return [*have, *self.columns, self.matched]
-
-    def types_after(self, types: Types, tables: Mapping[str, Types]) -> Types:
-        theirs = tables.get(self.table, {})
-        joined = {new: theirs[there] for new, there in self.columns.items() if there in theirs}
-        return {**types, **joined, self.matched: "boolean"}
-
-    def check_types(self, types: Types, tables: Mapping[str, Types]) -> None:
-        other = tables.get(self.table, {})
+        other = tables[self.table]
         for here, there in self.on.items():
-            mine, theirs = types.get(here), other.get(there)
+            mine, theirs = have[here], other[there]
             if mine is not None and theirs is not None and not comparable(mine, theirs):
                 raise StepError(
                     f"'{here}' is {mine.lower()} and '{there}' of table '{self.table}' is {theirs.lower()}: keys of "
                     "different types would match by chance. Put a cast before"
                 )
+        return {**have, **{new: other[there] for new, there in self.columns.items()}, self.matched: "boolean"}
 
-    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
-        super().check(df, tables)
-        other = tables[self.table]
-        self.check_types(dict(df.dtypes), {self.table: dict(other.dtypes)})
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        other = context.table(self.table)
         names = [f"_hg_k{i}" for i in range(len(self.on))]
         keys = other.select(*(F.col(quoted(c)).alias(n) for c, n in zip(self.on.values(), names, strict=True)))
         repeated = keys.dropna().groupBy(*names).agg(F.count(F.lit(1)).alias("_hg_rows")).where("_hg_rows > 1")
@@ -81,13 +73,14 @@ class JoinTable(Step):
                 "there. Put drop_duplicates before, or join on more columns"
             )
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def run(self, df: DataFrame, context: Context) -> DataFrame:
+        other = context.table(self.table)
         keys = {f"_hg_k{i}": there for i, there in enumerate(self.on.values())}
         values = {f"_hg_v{i}": there for i, there in enumerate(self.columns.values())}
-        looked_up = tables[self.table].select(
+        looked_up = other.select(
             *(F.col(quoted(there)).alias(new) for new, there in (keys | values).items()),
             F.lit(True).alias("_hg_found"),
-            (F.col(ROW_ID) if ROW_ID in tables[self.table].columns else F.lit(None).cast("string")).alias("_hg_id"),
+            (F.col(ROW_ID) if ROW_ID in other.columns else F.lit(None).cast("string")).alias("_hg_id"),
         )
         matches = F.lit(True)
         for i, here in enumerate(self.on):

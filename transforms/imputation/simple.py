@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.kinds import EXACT, FLOATS, WHOLE, as_text, constant, missing, need_kinds, present, scale_of
 from headgate.transforms.quantiles import exact_quantiles
 from headgate.transforms.rows import change_cells, local_frame, quoted
-from headgate.transforms.step import Estimator, Step, StepError, require_columns
+from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
 
 LARGEST_STATE = 100_000  # groups that a fitted step may hold: they are broadcast and saved as JSON
 EXACT_DOUBLES = 2**52  # up to here the half between two whole numbers is a double too
@@ -27,7 +27,6 @@ class FillMissing(Step):
         and times as 2013-01-31T12:00:00Z.
     by, groups: with `by`, each entry of `groups` is {"key": [values of `by`], "values": {column: value}}; a group's
         value goes before the overall one, which serves unseen groups, null keys and groups without any value.
-    marked_by: the step name that `_changed` shows for the cells filled.
     Null and NaN count as missing. A column whose value is null stays as it was. Cost: one pass; groups are
     broadcast.
     """
@@ -36,15 +35,14 @@ class FillMissing(Step):
     values: Mapping[str, Any]
     by: tuple[str, ...] = ()
     groups: tuple[Mapping[str, Any], ...] = ()
-    marked_by: str = "fill_missing"
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([*self.values, *self.by], have)
-        return list(have)
+        return have
 
-    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
-        super().check(df, tables)
-        need_kinds(df, self.marked_by, self.by, numbers=False)
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        need_kinds(df, self.name, self.by, numbers=False)
         kinds = dict(df.dtypes)
         for values in (self.values, *(g["values"] for g in self.groups)):
             for column, value in values.items():
@@ -53,7 +51,7 @@ class FillMissing(Step):
     def learned(self) -> bool:
         return any(v is not None for v in self.values.values())
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
+    def apply(self, df: DataFrame) -> DataFrame:
         kinds = dict(df.dtypes)
         fills: dict[str, Column] = {c: constant(v, kinds[c], c) for c, v in self.values.items()}
         before = df.columns
@@ -73,7 +71,7 @@ class FillMissing(Step):
             fills = {c: F.coalesce(F.col(f"_hg_fill{i}").cast(kinds[c]), fills[c]) for i, c in enumerate(self.values)}
         filled = {c: missing(c, kinds[c]) & fills[c].isNotNull() for c in self.values}
         values = {c: F.when(filled[c], fills[c]).otherwise(F.col(quoted(c))) for c in self.values}
-        return change_cells(df, self.marked_by, values, filled).select(*(quoted(c) for c in before))
+        return change_cells(df, self.id, values, filled).select(*(quoted(c) for c in before))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +87,15 @@ class ImputeConstant(Step):
     name: ClassVar[str] = "impute_constant"
     values: Mapping[str, Any]
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.values, have)
-        return list(have)
+        return have
 
-    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
-        FillMissing(values=self.values, marked_by=self.name).check(df, tables)
+    def check(self, df: DataFrame, context: Context) -> None:
+        FillMissing(values=self.values).check(df, context)
 
-    def apply(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> DataFrame:
-        return FillMissing(values=self.values, marked_by=self.name).apply(df, tables)
+    def apply(self, df: DataFrame) -> DataFrame:
+        return FillMissing(values=self.values).at(self.id).apply(df)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +106,12 @@ class ImputeStatistic(Estimator):
     by: tuple[str, ...] = ()
     numbers: ClassVar[bool] = True  # whether it needs numbers
 
-    def names_after(self, have: Sequence[str], tables: Mapping[str, Sequence[str]]) -> list[str]:
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([*self.columns, *self.by], have)
-        return list(have)
+        return have
 
-    def check(self, df: DataFrame, tables: Mapping[str, DataFrame]) -> None:
-        super().check(df, tables)
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
         need_kinds(df, self.name, self.columns, self.numbers)
         need_kinds(df, self.name, self.by, numbers=False)
 
@@ -124,7 +122,7 @@ class ImputeStatistic(Estimator):
         """Make a fitted value of what `statistic` found: one that JSON and the column's type hold exactly."""
         return found
 
-    def fit(self, df: DataFrame) -> FillMissing:
+    def fit(self, df: DataFrame, context: Context) -> FillMissing:
         kinds = dict(df.dtypes)
         groups = []
         if self.by:
@@ -134,7 +132,7 @@ class ImputeStatistic(Estimator):
                     groups.append({"key": list(key), "values": dict(zip(self.columns, found, strict=True))})
             groups.sort(key=lambda g: g["key"])
         values = dict(zip(self.columns, self.values_of(df, kinds, [])[()], strict=True))
-        return FillMissing(values=values, by=self.by, groups=tuple(groups), marked_by=self.name)
+        return FillMissing(values=values, by=self.by, groups=tuple(groups))
 
     def values_of(
         self, df: DataFrame, kinds: Mapping[str, str], keys: Sequence[Column]

@@ -27,12 +27,13 @@ from headgate.jobs.keep.erasure.rewrite import (
     replace_whole,
     rewrite,
     scrub,
+    without_parents,
 )
 from headgate.jobs.keep.erasure.texts import Fingerprints, search
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import now
 from headgate.jobs.progress import Progress
-from headgate.transforms.rows import ROW_ID, content_of
+from headgate.transforms.rows import PARENTS, ROW_ID, content_of
 
 
 def erase(
@@ -81,9 +82,8 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
     wanted, texts = pa.array(sorted(ids), pa.string()), Fingerprints.read(plan["texts"])
     tables = sorted({*plan["rows"], *plan["joined"]})
     for table in tables:
-        write_marker_commit(
-            lake, table, name
-        )  # a build that runs now loses its race, and the tables made of this one are built anew
+        # A build that runs now loses its race, and the tables made of this one are built anew.
+        write_marker_commit(lake, table, name)
     told: dict[str, Any] = {}
     for table in tables:
         nulled = pa.array(plan["joined"].get(table, []), pa.string())
@@ -99,6 +99,8 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
                     index = rows.column_names.index(column)
                     places = pc.if_else(took, pa.scalar(None, pa.int64()), pa.array(range(len(rows)), pa.int64()))
                     rows = rows.set_column(index, rows.field(index), rows[column].take(places))
+            if PARENTS in rows.column_names and pc.any(took).as_py():
+                rows = without_parents(rows, ids)
             return rows.filter(pc.invert(gone))
 
         with progress.phase(table, "erase"):

@@ -29,13 +29,13 @@ def ids_of(files: fs.FileSystem, path: str) -> pa.Table:
         return pq.read_table(file, columns=wanted)
 
 
-def ids_in(ids: pa.Table, erased: set[str]) -> set[str]:
-    """The ids of the rows that are erased or were made from erased ones."""
+def ids_in(ids: pa.Table, erased: set[str], parents: bool = True) -> set[str]:
+    """Return the ids of the rows that are erased or, with `parents`, were made from erased ones."""
     if ROW_ID not in ids.column_names:
         return set()
     wanted = pa.array(sorted(erased), pa.string())
     hit = set(ids[ROW_ID].filter(pc.is_in(ids[ROW_ID], wanted)).to_pylist())
-    if PARENTS in ids.column_names:
+    if parents and PARENTS in ids.column_names:
         made = ids.filter(pc.is_valid(ids[PARENTS]))
         hit |= {r[ROW_ID] for r in made.select([ROW_ID, PARENTS]).to_pylist() if erased & set(r[PARENTS] or ())}
     return hit

@@ -1,7 +1,7 @@
 """What an erasure reaches: rows, cells, ledger entries, files."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
 
 from headgate.jobs.errors import UsageError
 from headgate.jobs.keep.erasure.files import id_columns, ids_in, leaves, read_file, text_columns
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.log import stored_files
+from headgate.jobs.lake.log import history, stored_files
 from headgate.jobs.lake.storage import file_system, parquet_format, quoted
 from headgate.transforms.rows import FILE, JOINED, ROW_ID, is_own
 
@@ -28,12 +29,17 @@ class Reach:
     row_ids: set[str]
     rows: dict[str, set[str]] = field(default_factory=dict)  # table -> ids of its rows that go, over all versions
     joined: dict[str, set[str]] = field(default_factory=dict)  # table -> ids of rows that took cells by a join
-    cells: dict[str, set[str]] = field(default_factory=dict)  # table -> columns whose cells become null in those
+    summed: dict[str, set[str]] = field(default_factory=dict)  # table -> ids of rows of another grain, made from these
+    cells: dict[str, set[str]] = field(default_factory=dict)  # table -> columns whose cells become null in both
     entries: dict[str, int] = field(default_factory=dict)  # build -> ledger entries that go
     duplicates: int = 0  # rows that were rejected as repeating an erased one
     landing: set[str] = field(default_factory=set)
     texts: set[bytes] = field(default_factory=set)  # of the erased rows, that stand nowhere else and so must be gone
     elsewhere: dict[str, int] = field(default_factory=dict)  # table.column -> texts of theirs that other rows have too
+
+    def of(self, table: str) -> set[str]:
+        """Return the rows of a table whose values must be nowhere afterwards."""
+        return self.rows.get(table, set()) | self.summed.get(table, set())
 
     def told(self) -> list[dict[str, Any]]:
         tables = sorted({*self.rows, *self.joined})
@@ -58,21 +64,26 @@ def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = 
     """
     found = Reach(table, matching(lake, table, where, keys))
     tables = [t for t in lake.tables() if ROW_ID in lake.need_table(t).to_pyarrow_dataset().schema.names]
-    while True:  # rows made from erased rows go too, and what was made from those
+    coarser = {t for t in tables if any(facts.get("grain") == "new" for facts in lake.builds(t))}
+    while True:  # rows made from erased rows go too, and what was made from those; not what sums up others as well
         before = len(found.row_ids)
         for name in tables:
             for ids in id_columns(lake.path(name)):
-                hit = ids_in(ids, found.row_ids)
+                hit = ids_in(ids, found.row_ids, parents=name not in coarser)
                 found.rows.setdefault(name, set()).update(hit)
                 found.row_ids |= hit
         if len(found.row_ids) == before:
             break
     found.rows = {name: ids for name, ids in found.rows.items() if ids}
-    found.joined = takers(lake, tables, found.rows)
+    found.summed = summing(lake, tables, coarser, found)
+    found.joined = takers(lake, tables, {t: found.of(t) for t in {*found.rows, *found.summed}})
     if found.joined:
         columns = tainted(lake, found)
         found.joined = {name: ids for name, ids in found.joined.items() if columns.get(name)}
         found.cells = {name: columns[name] for name in found.joined}
+    for name, ids in found.summed.items():
+        found.joined[name] = found.joined.get(name, set()) | ids
+        found.cells[name] = {c for c in columns_of(lake, name) if not is_own(c)}
     ledger = lake.open("ledger")
     if ledger is not None:
         wanted = pa.array(sorted(found.row_ids), pa.string())
@@ -88,6 +99,34 @@ def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = 
     found.landing = landing_files(lake, found)
     collect_texts(lake, found)
     return found
+
+
+def summing(lake: Lake, tables: Iterable[str], coarser: Collection[str], found: Reach) -> dict[str, set[str]]:
+    """Return the rows that sum up erased rows among others, and what was made from such rows, by table.
+
+    They stay, as they are of others too; their cells become null, and the next run makes them again.
+    """
+    summed: dict[str, set[str]] = {}
+    while coarser:
+        made = set().union(*summed.values())
+        for name in tables:
+            erased = made | (found.row_ids if name in coarser else set())
+            for ids in id_columns(lake.path(name)):
+                new = ids_in(ids, erased) - found.row_ids
+                if new:
+                    summed.setdefault(name, set()).update(new)
+        if len(set().union(*summed.values())) == len(made):
+            break
+    return summed
+
+
+def columns_of(lake: Lake, table: str) -> set[str]:
+    """Return the columns that any version of a table has."""
+    names: set[str] = set()
+    delta = lake.need_table(table)
+    for version in history(lake.path(table), ()).at:
+        names |= {f.name for f in DeltaTable(lake.path(table), version=version).schema().fields}
+    return names | {f.name for f in delta.schema().fields}
 
 
 def takers(lake: Lake, tables: Iterable[str], rows: Mapping[str, set[str]]) -> dict[str, set[str]]:
@@ -195,9 +234,9 @@ def tainted(lake: Lake, found: Reach) -> dict[str, set[str]]:
                     grown = True
         return grown
 
-    while grow(holds, "columns", lambda table, column: table in found.rows or column in holds.get(table, ())):
+    while grow(holds, "columns", lambda table, column: bool(found.of(table)) or column in holds.get(table, ())):
         pass
-    grow(brought, "joined", lambda table, column: table in found.rows or column in holds.get(table, ()))
+    grow(brought, "joined", lambda table, column: bool(found.of(table)) or column in holds.get(table, ()))
     while grow(brought, "columns", lambda table, column: column in brought.get(table, ())):
         pass
     return brought

@@ -21,6 +21,7 @@ from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import LOG, commits, history, paths_of, stored_files
 from headgate.jobs.lake.storage import file_system
 from headgate.jobs.lake.system import is_conflict, now
+from headgate.transforms.rows import PARENTS
 
 
 def remove_learned(lake: Lake, table: str) -> None:
@@ -125,6 +126,13 @@ def with_nulls(rows: pa.Table, column: str, where: pa.ChunkedArray) -> pa.Table:
 
 
 # -- one table, all its versions
+
+
+def without_parents(rows: pa.Table, erased: set[str]) -> pa.Table:
+    """Return rows whose `_parents` name no erased row."""
+    index = rows.column_names.index(PARENTS)
+    lists = [None if ids is None else [i for i in ids if i not in erased] for ids in rows[PARENTS].to_pylist()]
+    return rows.set_column(index, rows.field(index), pa.array(lists, rows.field(index).type))
 
 
 def rewrite(table: str, name: str, change: Callable[[pa.Table], pa.Table | None], columns: list[str] | None) -> int:

@@ -16,7 +16,7 @@ from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import stored_files
 from headgate.jobs.lake.storage import file_system
 from headgate.jobs.lake.system import SYSTEM_TABLES
-from headgate.transforms.rows import ROW_ID
+from headgate.transforms.rows import PARENTS, ROW_ID
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ def search(lake: Lake, wanted: pa.Array, texts: Fingerprints) -> int:
             column = "row_id" if table in SYSTEM_TABLES else ROW_ID
             if column in ids.column_names and pc.any(pc.is_in(ids[column], wanted)).as_py():
                 raise HeadgateError(f"{table}.{column}: {path} still holds an erased row; {again}")
+            if PARENTS in ids.column_names:
+                named = ids[PARENTS].combine_chunks().flatten()
+                if pc.any(pc.is_in(named, wanted)).as_py():
+                    raise HeadgateError(f"{table}.{PARENTS}: {path} still names an erased row; {again}")
         if table in SYSTEM_TABLES and table != "ledger":
             continue
         for path, names in text_columns(lake, table):

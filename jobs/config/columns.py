@@ -1,0 +1,120 @@
+"""The columns of each table and their types, followed through its steps before Spark starts."""
+
+from collections.abc import Mapping, Sequence
+
+from headgate.expectations.suites import Suite
+from headgate.jobs.config.document import Yaml
+from headgate.jobs.config.models import Table
+from headgate.jobs.config.source_checks import ddl_columns
+from headgate.jobs.errors import UsageError
+from headgate.transforms.balancing.split import check_split
+from headgate.transforms.cleaning.expressions import checked as checked_expression
+from headgate.transforms.kinds import simple
+from headgate.transforms.rows import FILE, FILE_DATE, SOURCE, is_own
+from headgate.transforms.step import Columns, Step, StepError, follow
+from headgate.words import did_you_mean
+
+UNWRITABLE = " ,;{}()\n\t="  # in names of columns that are published
+NOT_WRITABLE = (
+    "cannot be published: Delta allows none of space , ; { } ( ) = and line breaks in a name. Rename it before (step "
+    "rename)"
+)
+ARRIVES = {FILE: "string", FILE_DATE: "date"}  # what steps see of where a row came from
+
+
+def source_columns(ddl: str, where: str) -> Columns:
+    """Return the columns of a source with a schema, with those of where a row came from."""
+    return {**{name: simple(kind) for name, kind in ddl_columns(ddl, where)}, **ARRIVES}
+
+
+def starting_columns(starts: Sequence[str], known: Mapping[str, Columns | None]) -> Columns | None:
+    """Return the columns of the rows that a table starts from; None where only Spark can tell.
+
+    Raises `StepError` where two tables have one column with different types.
+    """
+    columns: dict[str, str | None] = {}
+    for start in starts:
+        theirs = known.get(start)
+        if theirs is None:
+            return None
+        for name, kind in theirs.items():
+            before = columns.setdefault(name, kind)
+            if before is not None and kind is not None and before != kind:
+                raise StepError(
+                    f"column '{name}' is {kind} in table '{start}' and {before} in one before it; put a cast there"
+                )
+    return columns | {SOURCE: "string"} if len(starts) > 1 else columns
+
+
+def follow_table(
+    document: Yaml,
+    written: str,
+    name: str,
+    table: Table,
+    steps: Sequence[Step],
+    suite: Suite | None,
+    splits: Sequence[set[str]],
+    known: Mapping[str, Columns | None],
+) -> Columns | None:
+    """Return the published columns of a table as far as they can be known without Spark; None: only Spark can tell.
+
+    written: the name under which the document has it. splits: before each step, the columns that a split made.
+    Raises `UsageError` for the first step, key or order that names a column which is not there.
+    """
+    here = ("tables", written)
+    have: Columns | None
+    if table.source is not None:
+        ddl = getattr(table.source, "columns", None)
+        have = source_columns(ddl, document.at(*here, "source", "schema")) if ddl else known.get(name)
+    else:
+        try:
+            have = starting_columns(table.starts, known)
+        except StepError as e:
+            raise UsageError(f"{document.at(*here, 'from')}: {e}") from e
+    others = {name: columns for name, columns in known.items() if columns is not None}
+    for i, (step, entry) in enumerate(zip(steps, table.steps, strict=True)):
+        if have is None or not set(step.tables()) <= set(others):
+            have = None
+            break
+        try:
+            check_split(step, have, splits[i])
+            have = follow(step, have, others)
+        except StepError as e:
+            raise UsageError(f"{document.at(*here, 'steps', i, next(iter(entry)))}: {e}") from e
+    if have is not None and table.source is None:
+        have = {c: kind for c, kind in have.items() if c not in ARRIVES}
+    if have is not None:
+        check_published(document, written, table, have)
+    check_rules(name, suite, None if have is None else list(have))
+    return have
+
+
+def check_published(document: Yaml, written: str, table: Table, have: Columns) -> None:
+    """Refuse columns that Delta cannot hold, and a key or an order of publishing that names none that is there."""
+    unwritable = next((c for c in have if set(c) & set(UNWRITABLE)), None)
+    if unwritable is not None:
+        raise UsageError(f"{document.at('tables', written)}: the column {unwritable!r} {NOT_WRITABLE}")
+    for option, columns in (("key", table.publish.key), ("sort_by", table.publish.sort_by)):
+        for column in columns:
+            if column not in have:
+                where = document.at("tables", written, "publish", option)
+                raise UsageError(f"{where}: there is no column '{column}'{did_you_mean(column, have)}")
+
+
+def check_rules(table: str, suite: Suite | None, have: Sequence[str] | None) -> None:
+    """Refuse rules that name a column which is not there, or whose SQL is not that of a row; all of them at once.
+
+    have: the columns, where they are known without Spark.
+    """
+    wrong = []
+    for rule in suite.rules if suite else ():
+        for column in rule.columns:
+            if have is not None and column not in have and not is_own(column):
+                wrong.append(f"{rule.where}: table '{table}' has no column '{column}'{did_you_mean(column, have)}")
+        for option, sql in rule.expressions.items():
+            try:
+                checked_expression(sql, have)
+            except StepError as e:
+                wrong.append(f"{rule.where}: kwargs.{option}: {e}")
+    if wrong:
+        raise UsageError("\n".join(wrong))

@@ -1,0 +1,36 @@
+"""What was found of published rows without publishing them again: a build gave the same, or a changed suite passed."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow.compute as pc
+
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.system import now
+
+
+def confirm(
+    lake: Lake,
+    table: str,
+    build: str,
+    run_id: str,
+    judge_key: str,
+    build_key: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> None:
+    """Record that the rows which a build published are good by a suite, and, with a key, what a later build gave."""
+    row = {"table": table, "build": build, "run_id": run_id, "at": now(), "judge_key": judge_key}
+    row |= {"build_key": build_key, "inputs": None if inputs is None else json.dumps(inputs)}
+    lake.record("confirmations", [row])
+
+
+def confirmations(lake: Lake, table: str, build: str) -> list[dict[str, Any]]:
+    """Return what is confirmed of the rows that a build published, in the order in which it was found."""
+    delta = lake.open("confirmations")
+    if delta is None:
+        return []
+    rows = lake.system("confirmations")
+    mine = rows.filter((pc.field("table") == table) & (pc.field("build") == build)).to_pylist()
+    ordered = sorted(mine, key=lambda r: r["at"])
+    return [r | {"inputs": json.loads(r["inputs"]) if r["inputs"] else None} for r in ordered]

@@ -1,0 +1,88 @@
+"""What a build lends its steps: other tables, scratch, what earlier builds recorded, a place for large fitted state."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from headgate.jobs.pipeline.work import described, digest
+from headgate.transforms.rows import OWN
+from headgate.transforms.step import Step, StepError
+
+BUILD = f"{OWN}build"  # in an index: the build that published the row
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """The context of a step, and of all steps of a build before `at` names one of them.
+
+    folder: of scratch in Parquet. index: of a table that grows by increments, a folder of Delta tables, one for each
+    name that a step records, whose rows name the build that published them. fitted: of what steps learned. frames: the
+    tables that steps read. before: gives the table's own previous version. lasting: whether the table grows by
+    increments. builds: those of which its present rows come; none where all is built anew.
+    """
+
+    spark: SparkSession
+    folder: str
+    index: str = ""
+    fitted: str = ""
+    frames: Mapping[str, DataFrame] = field(default_factory=dict)
+    before: Callable[[], DataFrame | None] = lambda: None
+    lasting: bool = False
+    builds: tuple[str, ...] = ()
+    all_recorded: dict[str, list[str]] = field(default_factory=dict)  # name -> where in the scratch, and the columns
+    warnings: list[str] = field(default_factory=list)
+    id: str = ""
+    state: str = ""  # the name of what the step records, by `state_name`
+    reads_previous: bool = False
+
+    def at(self, steps: Sequence[Step], i: int, df: DataFrame) -> "BuildContext":
+        """Return the context of one of the steps, which has the rows `df` before it."""
+        step = steps[i]
+        state = state_name(steps, i, df)
+        return dataclasses.replace(self, id=step.id, state=state, reads_previous=step.reads_previous)
+
+    def table(self, name: str) -> DataFrame:
+        if name not in self.frames:
+            raise StepError(f"the step reads table '{name}', which its `tables` does not name")
+        return self.frames[name]
+
+    def previous(self) -> DataFrame | None:
+        if not self.reads_previous:
+            raise StepError("the step reads the table's previous version, and its class does not say reads_previous")
+        return self.before()
+
+    def keep(self, df: DataFrame, name: str) -> DataFrame:
+        path = f"{self.folder}/{self.state}/{name}"
+        # Hashes do not compress (nor do they in the index), and no dictionary of them is of use.
+        plain = df.write.mode("overwrite").option("compression", "none").option("parquet.enable.dictionary", "false")
+        plain.parquet(path)
+        return self.spark.read.schema(df.schema).parquet(path)
+
+    def recorded(self, name: str) -> DataFrame | None:
+        if not self.builds:
+            return None
+        rows = self.spark.read.format("delta").load(f"{self.index}/{self.state}-{name}")
+        return rows.where(F.col(BUILD).isin(*self.builds)).drop(BUILD)
+
+    def record(self, name: str, kept: str, columns: Sequence[str]) -> None:
+        self.all_recorded[f"{self.state}-{name}"] = [f"{self.folder}/{self.state}/{kept}", *columns]
+
+    def artifact(self, name: str) -> str:
+        return f"{self.fitted}/{self.state}/{name}"
+
+    def warn(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+
+def state_name(steps: Sequence[Step], i: int, df: DataFrame) -> str:
+    """Name a step within a table by all that decides what it records of the rows `df`.
+
+    That is the steps up to it with their options and revisions, and the columns that reach it with their types. So what
+    another configuration recorded is never taken for its own.
+    """
+    facts = [[described(s) for s in steps[: i + 1]], df.dtypes]
+    return f"{i}-{steps[i].name}-{digest(facts)[:16]}"

@@ -1,0 +1,221 @@
+"""The gate at work: the rows of a build counted by what happens to them, and the table that readers will see judged."""
+
+import functools
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from headgate.expectations.gate import MASK, Gate, Verdict
+from headgate.expectations.suites import SuiteError
+from headgate.jobs.errors import GateBlocked, HeadgateError, UsageError
+from headgate.jobs.lake.confirmations import confirm
+from headgate.jobs.pipeline.layout import published_columns
+from headgate.jobs.pipeline.planning import TablePlan
+from headgate.jobs.pipeline.records import record_verdict
+from headgate.jobs.pipeline.work import Run, Work, digest
+from headgate.transforms.rows import CONTENT, FILE, MADE, PARENTS, REJECTED, hash_sum, quoted, total_of
+
+
+@dataclass
+class Counts:
+    """Where the rows of a build went."""
+
+    rows_in: int = 0
+    made: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)  # "step: reason" -> rows
+    quarantined: int = 0
+    published: int = 0
+    content: int = 0  # sum of the hashes of the published rows
+    rejected_in: int = 0  # of the rejected rows, those that came in
+
+    def lost(self, grain: str) -> int:
+        """How many rows are not accounted for. Of a table of another grain, what was made is balanced alone."""
+        if grain == "new":
+            return self.made - self.published - sum(self.rejected.values()) + self.rejected_in
+        return self.rows_in + self.made - self.published - sum(self.rejected.values())
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The staged rows of a build, what became of them, and what the suite says of the table that they make."""
+
+    rows: DataFrame
+    counts: Counts
+    quarantined: Column
+    reason: Column  # the rules for which a row is quarantined
+    verdict: Verdict | None
+
+
+def gate_of(run: Run, work: Work) -> tuple[Gate | None, str]:
+    """Return the gate of a build's table, and the key of its row rules as they are for this build."""
+    return make_gate(run, work.table, parents_of(run, work.table, work.parents), parameters_of(run, work))
+
+
+def make_gate(
+    run: Run, table: str, parents: Mapping[str, DataFrame], parameters: Mapping[str, Any]
+) -> tuple[Gate | None, str]:
+    suite = run.pipeline.suites[table]
+    if suite is None:
+        return None, ""
+    ceiling = run.pipeline.tables[table].quarantine_ceiling
+    try:
+        gate = Gate(run.spark, suite, parents=parents, parameters=parameters, ceiling=ceiling)
+    except SuiteError as e:
+        raise UsageError(str(e)) from e
+    rules = suite.configurations()
+    used = {name: value for name, value in parameters.items() if f'"{name}"' in str(rules).replace("'", '"')}
+    return gate, digest([rules, used])
+
+
+def parents_of(run: Run, table: str, parents: Mapping[str, int]) -> dict[str, DataFrame]:
+    return {name: run.read(name, version) for name, version in parents.items()}
+
+
+def parameters_of(run: Run, work: Work) -> dict[str, Any]:
+    """Return the values that a suite may name."""
+    days = [f.date for f in work.files if f.date]
+    return {
+        "as_of": str(run.as_of or datetime.now(timezone.utc).date()),
+        "newest_file_date": str(max(days)) if days else "",
+        "previous_rows": work.previous_rows,
+    }
+
+
+def judge(run: Run, work: Work, staged: DataFrame, rows_in: int, gate: Gate | None) -> Judged:
+    """Count the staged rows and judge the whole table that readers will see once they are published.
+
+    Raises `HeadgateError` if the rows do not balance, `GateBlocked` if the suite refuses the table. Cost: one aggregate
+    over the staged rows, and what the suite asks for over the columns that its rules name, of the staged rows and,
+    where they are added to a table, of those that stay there.
+    """
+    table = work.table
+    quarantined = gate.is_quarantined() if gate else F.lit(False)
+    with run.progress.phase(table, "balance"):
+        counts = count_staged(staged, quarantined, rows_in)
+        lost = counts.lost(run.pipeline.tables[table].grain)
+        if lost:
+            raise HeadgateError(
+                f"table '{table}': the rows do not balance: {counts.rows_in:,} in + {counts.made:,} made, but "
+                f"{counts.published:,} kept + {sum(counts.rejected.values()):,} rejected"
+            )
+    reason = gate.quarantine_reason() if gate else F.lit(None).cast("string")
+    if gate is None:
+        return Judged(staged, counts, quarantined, reason, None)
+    with run.progress.phase(table, "gate"):
+        masks = [c for c in staged.columns if c.startswith(MASK)]
+        columns = published_columns(staged, raw=work.arrival is not None)
+        kept = staged.where(F.col(REJECTED).isNull())
+        whole = kept.select(*map(quoted, columns), *masks)
+        stays = staying(run, work, kept.where(~quarantined))
+        if stays is not None:
+            whole = whole.unionByName(with_bits(gate, stays, whole, masks), allowMissingColumns=True)
+        verdict = gate.judge(whole, counts.published + counts.quarantined, counts.quarantined)
+        record_verdict(run, table, work.build, work.judge_key, verdict, coverage_of(run, work, staged, counts))
+        if verdict.blocking:
+            raise GateBlocked(blocked_message(run, table, verdict, work.base))
+    return Judged(staged, counts, quarantined, reason, verdict)
+
+
+def judge_again(run: Run, plan: TablePlan) -> Verdict:
+    """Judge the published rows of a table whose suite, or a table that it reads, changed; nothing is built.
+
+    Raises `GateBlocked` if the suite refuses them: no row can be set aside any more, so a rule that asks for it blocks.
+    """
+    assert plan.current is not None
+    table, version = plan.table, plan.current.version
+    last = plan.known.values()
+    days = [f["date"] for f in last if f["date"]]
+    parameters = {
+        "as_of": str(run.as_of or datetime.now(timezone.utc).date()),
+        "newest_file_date": str(max(days)) if days else "",
+        "previous_rows": plan.current.rows,
+    }
+    with run.progress.phase(table, "gate"):
+        rows = run.read(table, version)
+        gate, _ = make_gate(run, table, parents_of(run, table, plan.parents), parameters)
+        assert gate is not None  # without a suite there is nothing to judge
+        try:
+            masked = rows.withColumns(gate.masks(rows))
+        except SuiteError as e:
+            raise UsageError(str(e)) from e
+        verdict = gate.judge(masked, plan.current.rows).without_quarantine()
+        record_verdict(run, table, plan.build, plan.judge_key, verdict)
+        if verdict.blocking:
+            raise GateBlocked(blocked_message(run, table, verdict, version))
+        confirm(run.lake, table, plan.build, run.run_id, plan.judge_key)
+    return verdict
+
+
+def staying(run: Run, work: Work, new: DataFrame) -> DataFrame | None:
+    """Return the published rows that stay beside those of a build; None where it replaces all of them."""
+    how, replaced = work.mode, work.arrival.replaces if work.arrival else ()
+    if work.base < 0 or how.mode == "replace":
+        return None
+    there = run.read(work.table, work.base)
+    if replaced:
+        return there.where(~F.coalesce(F.col(FILE).isin(list(replaced)), F.lit(False)))
+    if how.mode != "merge":
+        return there
+    keys = new.select(*(F.col(quoted(c)).alias(f"_hg_key{i}") for i, c in enumerate(how.key)))
+    alike = [F.col(quoted(c)).eqNullSafe(F.col(f"_hg_key{i}")) for i, c in enumerate(how.key)]
+    return there.join(keys, on=functools.reduce(operator.and_, alike), how="left_anti")
+
+
+def with_bits(gate: Gate, stays: DataFrame, like: DataFrame, masks: list[str]) -> DataFrame:
+    """Return published rows with the columns and the bits of those that they stand beside."""
+    there = set(stays.columns)
+    kinds = {f.name: f.dataType for f in like.schema.fields}
+    wanted = [c for c in like.columns if c not in masks]
+    cells = [(F.col(quoted(c)) if c in there else F.lit(None)).cast(kinds[c]).alias(c) for c in wanted]
+    rows = stays.select(*cells, *(quoted(c) for c in stays.columns if c not in wanted))
+    return rows.withColumns(gate.bits) if masks else rows
+
+
+def count_staged(staged: DataFrame, quarantined: Column, rows_in: int) -> Counts:
+    """Count the staged rows by what happens to them, in one aggregate over the marks."""
+    groups = (
+        staged.groupBy(
+            F.col(REJECTED)["step"].alias("step"),
+            F.col(REJECTED)["reason"].alias("reason"),
+            F.col(MADE).isNotNull().alias("made"),
+            quarantined.alias("quarantined"),
+        )
+        .agg(F.count("*").alias("count"), hash_sum(F.col(CONTENT)).alias("content"))
+        .collect()
+    )
+    counts = Counts(rows_in=rows_in)
+    for group in groups:
+        n = group["count"]
+        counts.made += n if group["made"] else 0
+        if group["step"] is not None:
+            why = f"{group['step']}: {group['reason']}"
+            counts.rejected[why] = counts.rejected.get(why, 0) + n
+            counts.rejected_in += 0 if group["made"] else n
+        elif group["quarantined"]:
+            counts.rejected["gate: fails a row rule"] = counts.rejected.get("gate: fails a row rule", 0) + n
+            counts.quarantined += n
+        else:
+            counts.published += n
+            counts.content = (counts.content + total_of(*group["content"])) % (1 << 64)
+    counts.rejected = dict(sorted(counts.rejected.items(), key=lambda x: (-x[1], x[0])))
+    return counts
+
+
+def coverage_of(run: Run, work: Work, staged: DataFrame, counts: Counts) -> float | None:
+    """Return the share of the rows that came in from which rows of another grain were made; None for other tables."""
+    if run.pipeline.tables[work.table].grain != "new" or not counts.rows_in:
+        return None
+    parents = staged.where(F.col(MADE).isNotNull()).select(F.explode(PARENTS).alias("parent"))
+    return parents.distinct().count() / counts.rows_in
+
+
+def blocked_message(run: Run, table: str, verdict: Verdict, version: int) -> str:
+    suite = run.pipeline.suites[table]
+    stays = f"version {version} stays" if version >= 0 else "nothing was published"
+    reasons = "\n".join(f"  - {reason}" for reason in verdict.blocking)
+    return f"the gate blocked table '{table}' (suite '{suite.name if suite else ''}'); {stays}:\n{reasons}"

@@ -1,0 +1,138 @@
+"""The rows of a build, before they are staged: its inputs at their pinned versions, and its table's steps."""
+
+import functools
+from collections.abc import Mapping
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from headgate.jobs.config.columns import NOT_WRITABLE, UNWRITABLE
+from headgate.jobs.errors import UsageError
+from headgate.jobs.lake.artifacts import fitted_of, index_of
+from headgate.jobs.pipeline.arrivals import arrived
+from headgate.jobs.pipeline.context import BuildContext
+from headgate.jobs.pipeline.fitted import save_fitted
+from headgate.jobs.pipeline.origins import Origins
+from headgate.jobs.pipeline.work import SCRATCH, Pin, Prepared, Run, Work
+from headgate.transforms.balancing.split import check_split, fitted
+from headgate.transforms.parsing import without_ntz
+from headgate.transforms.rows import FILE_DATE, JOINED, JOINED_TYPE, SOURCE, quoted, with_bookkeeping
+from headgate.transforms.step import Estimator, Step, StepError
+
+
+def prepare(run: Run, work: Work, scratch: str, save: bool = True) -> Prepared:
+    """Make the rows of a build, marked and with their bookkeeping; nothing is evaluated that need not be.
+
+    scratch: the folder for what steps need more than once. save: keep what they learned beside the lake's tables.
+    """
+    if work.arrival is not None:
+        return Prepared(zoned(run, work, arrived(run, work.arrival.rows())), work.arrival.count)
+    table = run.pipeline.tables[work.table]
+    frames = {name: pinned(run, name, pin) for name, pin in work.inputs.items()}
+    looked_up = {t: frames[t] for step in run.pipeline.steps[work.table] for t in step.tables()}
+    # Read twice where the table looks up itself, so that what it has and what a join brought are told apart.
+    starts = {t: pinned(run, t, work.inputs[t]) if t in looked_up else frames[t] for t in table.starts}
+    if work.part is not None:
+        starts = {t: read_files(run, t, rows, work.part[t]) for t, rows in starts.items()}
+    rows_in = sum(count_in(run, work, t, rows) for t, rows in starts.items())
+    context = BuildContext(
+        spark=run.spark,
+        folder=scratch,
+        index=index_of(run.lake, work.table),
+        fitted=fitted_of(run.lake, work.table, work.made_by),
+        frames=frames,
+        before=lambda: run.read(work.table, work.base) if work.base >= 0 else None,
+        lasting=table.publish.mode == "increment",
+        builds=work.builds,
+    )
+    df, frozen = with_steps(run, work.table, with_bookkeeping(together(work.table, starts)), context)
+    if save:
+        save_fitted(run.lake, work.table, work.made_by, frozen)
+    lineage = Origins.of(df, starts, looked_up)
+    return Prepared(zoned(run, work, df), rows_in, context.all_recorded, lineage, context.warnings)
+
+
+def scratch_of(run: Run, work: Work) -> str:
+    return f"{run.lake.staging(work.table)}/{work.key}-{run.run_id}{SCRATCH}"
+
+
+def pinned(run: Run, table: str, pin: Pin) -> DataFrame:
+    """Return the rows of an input at its pinned version, without those of later files."""
+    rows = run.read(table, pin.version)
+    return rows if pin.as_of is None else rows.where(F.col(FILE_DATE).isNull() | (F.col(FILE_DATE) <= pin.as_of))
+
+
+def read_files(run: Run, table: str, like: DataFrame, files: list[str]) -> DataFrame:
+    """Return the rows of some of the data files of a table, `like` the whole of it."""
+    path = run.lake.path(table)
+    if not files:
+        return like.limit(0)
+    reader = run.spark.read.schema(like.schema).option("basePath", path)
+    return reader.parquet(*(f"{path}/{file}" for file in files))
+
+
+def count_in(run: Run, work: Work, table: str, rows: DataFrame) -> int:
+    """Return how many rows come from a table, from its log where that tells."""
+    pin = work.inputs[table]
+    if pin.as_of is None and work.part is None:
+        found = run.lake.published(table, pin.version)
+        return found.rows if found else 0
+    return rows.count()
+
+
+def together(table: str, starts: Mapping[str, DataFrame]) -> DataFrame:
+    """Return the rows of all tables that one starts from, by column names; of several, each row names its own."""
+    if len(starts) == 1:
+        return next(iter(starts.values()))
+    kinds: dict[str, tuple[str, str]] = {}
+    for name, rows in starts.items():
+        for column, kind in rows.dtypes:
+            other, before = kinds.setdefault(column, (name, kind))
+            if before != kind:
+                raise UsageError(
+                    f"table '{table}': column '{column}' is {before} in table '{other}' and {kind} in '{name}'; put a "
+                    "cast into one of them"
+                )
+    named = [rows.withColumn(SOURCE, F.lit(name)) for name, rows in starts.items()]
+    df = functools.reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), named)
+    return df.withColumn(JOINED, F.coalesce(JOINED, F.array().cast(JOINED_TYPE))) if JOINED in df.columns else df
+
+
+def with_steps(run: Run, table: str, df: DataFrame, context: BuildContext) -> tuple[DataFrame, list[Step]]:
+    """Apply the table's steps, fitting those that learn; return the rows and the steps as they were applied."""
+    frozen: list[Step] = []
+    steps = run.pipeline.steps[table]
+    for i, step in enumerate(steps):
+        mine = context.at(steps, i, df)
+        try:
+            step.check(df, mine)
+            check_split(step, df.columns, run.pipeline.splits(table, i))
+            if isinstance(step, Estimator):
+                with run.progress.phase(table, f"fit {step.name}"):
+                    step = fitted(step, df, mine)
+                df = step.run(df, mine)
+            elif step.scope == "table":
+                with run.progress.phase(table, f"compare: {step.name}"):
+                    df = step.run(df, mine)
+            else:
+                df = step.run(df, mine)
+        except (StepError, AnalysisException) as e:
+            told = str(e).splitlines()[0]
+            raise UsageError(f"tables.{table}.steps[{i}].{step.name}: {told}") from e
+        frozen.append(step)
+    return df, frozen
+
+
+def zoned(run: Run, work: Work, df: DataFrame) -> DataFrame:
+    """Return the rows as Delta can hold them at reader version 1: times without a zone as timestamps in UTC.
+
+    Raises `UsageError` for a name that Delta cannot hold: of a source without a schema, only its files tell it.
+    """
+    unwritable = next((c for c in df.columns if set(c) & set(UNWRITABLE)), None)
+    if unwritable is not None:
+        raise UsageError(f"table '{work.table}': the column {unwritable!r} {NOT_WRITABLE}")
+    kinds = {f.name: without_ntz(f.dataType) for f in df.schema.fields}
+    return df.withColumns(
+        {f.name: F.col(quoted(f.name)).cast(kinds[f.name]) for f in df.schema.fields if kinds[f.name] != f.dataType}
+    )

@@ -1,0 +1,91 @@
+"""What a build writes to the system tables: the verdict of its gate, lineage, the files that it took up."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from headgate.expectations.gate import Verdict
+from headgate.jobs.config.models import FileSource
+from headgate.jobs.lake.system import SAME_CONTENT, now
+from headgate.jobs.pipeline.work import Run, Staged, Work
+from headgate.jobs.sources.base import source_name
+from headgate.jobs.sources.landing import LandedFile
+
+
+def record_verdict(
+    run: Run, table: str, build: str, judge_key: str, verdict: Verdict, coverage: float | None = None
+) -> None:
+    """Record a row for each rule and quality dimension, and one for the whole; once for each build and suite."""
+    common = {"run_id": run.run_id, "table": table, "build": build, "at": now()}
+    rows: list[dict[str, Any]] = [
+        {
+            **common,
+            "kind": "expectation",
+            "name": r.rule.type,
+            "columns": list(r.rule.columns),
+            "dimension": r.rule.dimension,
+            "severity": r.rule.severity,
+            "success": r.success,
+            "element_count": r.element_count,
+            "unexpected_count": r.unexpected_count,
+            "value": r.observed,
+            "result": json.dumps({"kwargs": dict(r.rule.kwargs), "result": r.result, "raised": r.raised}),
+        }
+        for r in verdict.results
+    ]
+    rows += [
+        {**common, "kind": "dimension", "name": name, "dimension": name, "value": value}
+        for name, value in verdict.dimensions().items()
+    ]
+    if coverage is not None:
+        rows.append({**common, "kind": "coverage", "name": "rows that came in and are parents", "value": coverage})
+    rows.append(
+        {
+            **common,
+            "kind": "validation",
+            "name": str(verdict.document.get("suite_name")),
+            "success": not verdict.blocking,
+            "result": json.dumps(verdict.document, default=str),
+        }
+    )
+    run.lake.record("metrics", rows, f"{build}:{judge_key}")
+
+
+def record_lineage(run: Run, work: Work, staged: Staged) -> None:
+    """Record what a build read, its steps, and the columns that its columns were made from."""
+    steps = json.dumps([{s.name: dataclasses.asdict(s)} for s in run.pipeline.steps[work.table]], default=str)
+    source = run.pipeline.tables[work.table].source
+    common = {"run_id": run.run_id, "table": work.table, "build": work.build, "steps": steps}
+    common |= {name: json.dumps(value) for name, value in (staged.lineage or {}).items()}
+    rows: list[dict[str, Any]] = [
+        {**common, "input": name, "input_version": pin.version, "as_of": pin.as_of} for name, pin in work.inputs.items()
+    ]
+    if source is not None:
+        name = f"landing:{source.path}" if isinstance(source, FileSource) else source_name(source)
+        rows.append({**common, "input": name, "as_of": run.as_of})
+    run.lake.record("lineage", rows, work.build)
+
+
+def record_files(run: Run, table: str, files: Sequence[LandedFile], base: int, build: str) -> None:
+    """Record the files that a build takes up, on top of version `base` of its table."""
+    rows = [
+        {
+            "table": table,
+            "path": f.path,
+            "date": f.date,
+            "size": f.size,
+            "modified": f.modified,
+            "sha256": f.sha256,
+            "columns": json.dumps(f.columns) if f.columns is not None else None,
+            "watermark": f.watermark,
+            "records": f.records,
+            "problem": f.problem,
+            "at": now(),
+            "base": base,
+            "build": build,
+            "run_id": run.run_id,
+        }
+        for f in files
+    ]
+    run.lake.record("files", rows, build if build != SAME_CONTENT else None)

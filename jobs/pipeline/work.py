@@ -1,0 +1,155 @@
+"""What a build is: its work, decided before any row is read, and what it staged, as the marker on disk holds it."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from headgate.jobs.config.models import Environment, Publish
+from headgate.jobs.config.pipeline import Pipeline
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.progress import Progress
+from headgate.jobs.sources.landing import LandedFile
+from headgate.transforms.step import Step
+from headgate.transforms.steps import options_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from headgate.jobs.pipeline.origins import Origins
+
+KEY_LENGTH = 32  # of the key of staged work, with which the names of its folders begin
+SCRATCH = "-work"  # beside a build's staged rows: what its steps wrote for themselves
+
+
+@dataclass(frozen=True)
+class Pin:
+    """An input at a fixed version; `as_of` where rows of later files are left out."""
+
+    version: int
+    as_of: date | None = None
+
+    def told(self) -> list[Any]:
+        return [self.version, str(self.as_of or "")]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What a table's source has that is new, and how it reaches the table."""
+
+    files: list[LandedFile]  # of a pull-based source, one entry per run
+    rows: "Callable[[], DataFrame]"
+    count: int  # of the rows, counted apart from their reader
+    how: Publish
+    replaces: tuple[str, ...] = ()  # files whose earlier rows these replace
+    scratch: str | None = None  # a folder to be removed once this is published
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all builds of a run share."""
+
+    spark: "SparkSession"
+    pipeline: Pipeline
+    environment: Environment
+    lake: Lake
+    progress: Progress
+    run_id: str
+    as_of: date | None
+
+    def read(self, table: str, version: int) -> "DataFrame":
+        return self.spark.read.format("delta").option("versionAsOf", version).load(self.lake.path(table))
+
+
+@dataclass(frozen=True)
+class Work:
+    """One build: what is built, from what, and how it is published.
+
+    key: a hash of all the rest but the arrival's rows; only what a dead run staged under the same key is taken up, and
+    the names of builds begin with it. made_by: of configuration and inputs alone. part: by table, the data files that
+    it gained since the last build, where these alone are built; None: all. builds: of which the present rows come.
+    """
+
+    table: str
+    key: str
+    made_by: str
+    mode: Publish
+    inputs: Mapping[str, Pin]
+    base: int
+    arrival: Arrival | None = None
+    part: Mapping[str, list[str]] | None = None
+    builds: tuple[str, ...] = ()
+    parents: Mapping[str, int] = field(default_factory=dict)  # versions of the tables that the suite alone reads
+    judge_key: str = ""
+    previous_rows: int = -1
+
+    @property
+    def build(self) -> str:
+        """The build's name: in commits, the ledger and metrics."""
+        return f"{self.key[:16]}-{self.base + 1}"
+
+    @property
+    def files(self) -> list[LandedFile]:
+        return self.arrival.files if self.arrival else []
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The rows of a build after its steps, not yet evaluated, with what was learned on the way."""
+
+    rows: "DataFrame"
+    rows_in: int
+    recorded: Mapping[str, list[str]] = field(default_factory=dict)
+    lineage: "Origins | None" = None
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What the marker of staged rows holds."""
+
+    path: str
+    schema: dict[str, Any]  # of the files, as Spark's JSON
+    rows_in: int
+    recorded: dict[str, list[str]]  # what steps let later builds know: name -> where in the scratch, and the columns
+    lineage: dict[str, Any] | None
+    masks: str  # the key of the rules whose bits are beside the rows
+    warnings: list[str]
+
+
+def work_key(made_by: str, base: int, mode: Publish, *more: Any) -> str:
+    """Return a hash of all that decides what a build stages and how it is published."""
+    return digest([made_by, base, mode.model_dump(mode="json"), more])
+
+
+def build_key(pipeline: Pipeline, table: str, inputs: Mapping[str, Any]) -> str:
+    """Return a hash of all that decides a table's rows: inputs, source, steps with their revisions, publishing.
+
+    Options at their defaults are left out, so that an option that is new to a step changes no key. Of the suite only
+    the rules that quarantine rows enter: the others judge rows and change none.
+    """
+    configured, suite = pipeline.tables[table], pipeline.suites[table]
+    quarantine = [rule.configuration() for rule in suite.rules if rule.quarantine] if suite else []
+    facts = {
+        "table": table,
+        "inputs": inputs,
+        "source": configured.source.model_dump(mode="json", exclude_defaults=True) if configured.source else None,
+        "code": pipeline.code[table],
+        "from": configured.starts,
+        "steps": [described(step) for step in pipeline.steps[table]],
+        "quarantine": [{k: v for k, v in rule.items() if k != "meta"} for rule in quarantine],
+        "publish": configured.publish.model_dump(mode="json", exclude_defaults=True),
+    }
+    return digest(facts)
+
+
+def described(step: Step) -> list[Any]:
+    """Return what decides what a step does: its name, revision, and the options that differ from their defaults."""
+    return [step.name, step.revision, options_of(type(step)).dump_python(step, mode="json", exclude_defaults=True)]
+
+
+def digest(facts: Any) -> str:
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
