@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headgate.jobs.pipeline.increments import BuildSpace
+from headgate.jobs.pipeline.context import BuildContext
 from tests.benchmarks.growth import cpu_and_memory, fitted
 from tests.benchmarks.measure import measure
 from tests.conftest import ROOT, SHARED_DATA
@@ -136,13 +136,11 @@ def jaccard(a: set[Any], b: set[Any]) -> float:
 # -- ours
 
 
-class Scratch(BuildSpace):
-    """The workspace of a build, with given rows as those of earlier builds."""
+class Scratch(BuildContext):
+    """The context of a build, with given rows as those of earlier builds."""
 
-    before: Any = None
-
-    def known(self, name: str) -> Any:
-        return self.before
+    def recorded(self, name: str) -> Any:
+        return self.frames.get("before")
 
 
 def deduplicate(spark: Any, corpus: str, folder: str, before: Any = None) -> Any:
@@ -153,9 +151,8 @@ def deduplicate(spark: Any, corpus: str, folder: str, before: Any = None) -> Any
     df = spark.read.parquet(corpus)
     df = with_bookkeeping(df.withColumn(ROW_ID, row_id(df, "corpus", ["id"])))
     step = DropNearDuplicates(columns=("text",), similarity=THRESHOLD, unit="words")
-    space = Scratch(spark, f"{folder}/scratch", "")
-    space.before = before
-    out = step.compare(df, space)
+    frames = {} if before is None else {"before": before}
+    out = step.run(df, Scratch(spark, f"{folder}/scratch", frames=frames))
     out.write.mode("overwrite").parquet(f"{folder}/out")
     return spark.read.parquet(f"{folder}/out")
 

@@ -16,11 +16,10 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from headgate.jobs.pipeline.increments import BuildSpace
 from headgate.transforms.deduplication.exact import DropDuplicates
 from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.rows import ROW_ID, row_id, with_bookkeeping
-from headgate.transforms.step import Comparer
+from headgate.transforms.step import Step
 from tests.benchmarks.dedup import Scratch, jaccard, session, timed
 from tests.conftest import SHARED_DATA
 from tests.transforms.test_near_duplicates import shingle_set
@@ -40,15 +39,15 @@ def run() -> None:
     spark.stop()
 
 
-def marks(spark: Any, rows: pd.DataFrame, step: Comparer) -> tuple[pd.DataFrame, float]:
+def marks(spark: Any, rows: pd.DataFrame, step: Step) -> tuple[pd.DataFrame, float]:
     """Of rows of texts: their number `n`, and `kept`: the number of the row that stands for it; and CPU seconds."""
     schema = ", ".join(["n int", *(f"`{c}` string" for c in rows.columns)])
     df = spark.createDataFrame([(n, *row) for n, row in enumerate(rows.itertuples(index=False))], schema)
     df = with_bookkeeping(df.withColumn(ROW_ID, row_id(df, "set", ["n"])))
     with tempfile.TemporaryDirectory() as folder:
         found: list[pd.DataFrame] = []
-        space: BuildSpace = Scratch(spark, folder, "")
-        _, cpu = timed(lambda: found.append(step.compare(df, space).toPandas()))
+        context = Scratch(spark, folder)
+        _, cpu = timed(lambda: found.append(step.run(df, context).toPandas()))
     (out,) = found
     number = dict(zip(out[ROW_ID], out["n"], strict=True))
     if "cluster" in out.columns:
