@@ -149,7 +149,7 @@ def change_cells(df: DataFrame, step: str, values: Mapping[str, Column], changes
     return df.withColumns({CHANGED: F.concat(F.col(CHANGED), *entries), **values})
 
 
-JOINED_TYPE = "array<struct<table:string,row_id:string>>"
+JOINED_TYPE = "array<struct<table:string,row_id:string,columns:array<string>>>"
 
 
 def content_hash(df: DataFrame, columns: Iterable[str]) -> Column:

@@ -68,3 +68,16 @@ def test_a_repeated_key_named_count_is_told(spark):
     step = JoinTable(table="right", on={"count": "count"}, columns={"w": "value"}, matched="found")
     with pytest.raises(StepError, match="2 rows with count=1"):
         applied(step, frame(spark, "count int", (1,)), right=right)
+
+
+def test_a_join_by_row_id_names_what_it_brought(spark):
+    scores = frame(spark, "key int, score double", (1, 0.5), (2, 0.9))
+    ids = {r["key"]: r["_row_id"] for r in scores.collect()}
+    df = frame(spark, "k int, of string", (1, ids[1]), (2, "nothing"))
+    step = JoinTable(table="scores", on={"of": "_row_id"}, columns={"s": "score", "its": "_row_id"}, matched="m")
+    out = applied(step, df, scores=scores)
+    assert_rows(out, ["k", "s", "its", "m"], [(1, 0.5, ids[1], True), (2, None, None, False)])
+    joined = {r["k"]: [j.asDict() for j in r["_joined"]] for r in out.collect()}
+    assert joined == {1: [{"table": "scores", "row_id": ids[1], "columns": ["s", "its"]}], 2: []}
+    own = JoinTable(table="scores", on={"_row_id": "_row_id"}, columns={"s": "score"}, matched="m")
+    assert_rows(applied(own, scores.drop("score"), scores=scores), ["key", "s"], [(1, 0.5), (2, 0.9)])

@@ -21,11 +21,12 @@ class JoinTable(Step):
     table: the other table of the pipeline.
     on: column here -> key column there, of the same type; whole numbers of different widths are compared too, and
         decimals. Other types raise `StepError`: Spark would make 7 and '007' equal, or two numbers beyond 2^53.
-    columns: new column here -> column there.
+    columns: new column here -> column there. Keys and columns may be `_row_id` too, here and there.
     matched: name of an added boolean column that says whether the key was found; a suite gates the match rate by it.
-    The joined row's id is added to `_joined`. A null in the key matches nothing. A key that occurs twice in the other
-    table raises `StepError` naming it; rows there with a null in the key are left out. Cost: a shuffle of both sides
-    by key, or none where the other table is small enough to be broadcast; and one aggregate over the other table's key.
+    The joined row's id and the columns that it brought are added to `_joined`. A null in the key matches nothing. A key
+    that occurs twice in the other table raises `StepError` naming it; rows there with a null in the key are left out.
+    Cost: a shuffle of both sides by key, or none where the other table is small enough to be broadcast; and one
+    aggregate over the other table's key.
     """
 
     name: ClassVar[str] = "join_table"
@@ -38,19 +39,20 @@ class JoinTable(Step):
         return (self.table,)
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_columns(self.on, have)
+        have_here = {ROW_ID: "string", **have}
+        require_columns(self.on, have_here)
         if self.table not in tables:
             raise StepError(f"there is no table '{self.table}' to join{did_you_mean(self.table, tables)}")
         try:
-            require_columns([*self.on.values(), *self.columns.values()], tables[self.table])
+            other = {ROW_ID: "string", **tables[self.table]}
+            require_columns([*self.on.values(), *self.columns.values()], other)
         except StepError as e:
             raise StepError(f"table '{self.table}': {e}") from e
         taken = {c.lower() for c in have} & {c.lower() for c in (*self.columns, self.matched)}
         if taken:
             raise StepError(f"the column '{min(taken)}' is there already; give the joined one another name")
-        other = tables[self.table]
         for here, there in self.on.items():
-            mine, theirs = have[here], other[there]
+            mine, theirs = have_here[here], other[there]
             if mine is not None and theirs is not None and not comparable(mine, theirs):
                 raise StepError(
                     f"'{here}' is {mine.lower()} and '{there}' of table '{self.table}' is {theirs.lower()}: keys of "
@@ -99,7 +101,10 @@ class JoinTable(Step):
     def joined(self, df: DataFrame) -> Column:
         """The rows of other tables that were joined so far, and the one that is joined here."""
         before = F.col(f"_hg_here.{JOINED}") if JOINED in df.columns else F.array().cast(JOINED_TYPE)
-        this = F.struct(F.lit(self.table).alias("table"), F.col("_hg_there._hg_id").alias("row_id"))
+        brought = F.array(*map(F.lit, self.columns)).cast("array<string>")
+        this = F.struct(
+            F.lit(self.table).alias("table"), F.col("_hg_there._hg_id").alias("row_id"), brought.alias("columns")
+        )
         found = F.col("_hg_there._hg_id").isNotNull()
         return F.concat(before, F.when(found, F.array(this)).otherwise(F.array().cast(JOINED_TYPE)))
 
