@@ -45,6 +45,7 @@ UNIQUE = ("column_values.unique.", "compound_columns.unique.")
 WINDOWED = (*UNIQUE, "column_values.increasing.", "column_values.decreasing.")
 BITS = 63  # of a BIGINT, without the sign
 MASK = "_hg_failed"
+ROW_ID = "_row_id"
 SPARSEST = 16  # whole numbers per key, up to which their bits are cheaper than the keys
 
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
@@ -123,7 +124,7 @@ class RuleResult:
     element_count: int | None
     unexpected_count: int | None
     result: dict[str, Any]
-    examples: tuple[str, ...] = ()  # of values on which a rule that blocks fails
+    examples: tuple[str, ...] = ()  # of rows on which a rule that blocks fails: cells and id
 
     @property
     def observed(self) -> float | None:
@@ -139,9 +140,7 @@ class RuleResult:
             return f"{self.rule.type} ({name}) could not be evaluated: {self.raised}"
         failing, rows = self.unexpected_count, self.element_count
         if failing is not None and rows:
-            counts = f"{failing:,} of {rows:,} rows fail"
-            if "mostly" in self.rule.kwargs:
-                counts += f", {100 * failing / rows:.3g} %"
+            counts = f"{failing:,} of {rows:,} rows fail, {100 * failing / rows:.3g} %"
         else:
             counts = f"observed {as_written(self.result.get('observed_value'))}"
         named = ("column", "column_A", "column_B", "column_list", "columns", "condition_parser")
@@ -345,7 +344,7 @@ class Gate:
         return replace(verdict, results=self.with_examples(verdict, staged)) if masks else verdict
 
     def with_examples(self, verdict: Verdict, staged: DataFrame) -> tuple[RuleResult, ...]:
-        """Add to the row rules that block the least and the greatest of the values that fail.
+        """Add to the row rules that block some of the rows that fail: their ids and the cells that the rule reads.
 
         Cost: where a rule blocks, one aggregate over the staged rows.
         """
@@ -354,23 +353,13 @@ class Gate:
         for r in verdict.results:
             position = positions.get(self.metric_of_rule.get(r.rule.index))
             if position is not None and r.unexpected_count and verdict.blocks(r) and not r.raised:
-                values = [F.col(c) for c in r.rule.columns]
-                value = values[0] if len(values) == 1 else F.struct(*values)
-                wanted[r.rule.index] = F.when(bit_is_set(position), value)
-        if not wanted:
-            return verdict.results
-        try:
-            row = staged.agg(
-                *(F.array(*(as_text(f(v)) for f in (F.min, F.max))).alias(f"m{i}") for i, v in wanted.items())
-            ).first()
-        except Exception:  # of values that have no order
-            return verdict.results
-        return tuple(
-            replace(r, examples=tuple(dict.fromkeys(v for v in row[f"m{r.rule.index}"] if v is not None)))
-            if r.rule.index in wanted
-            else r
-            for r in verdict.results
-        )
+                wanted[r.rule.index] = bit_is_set(position), r.rule.columns
+        for ordered in (True, False):  # not every value has an order
+            try:
+                return examples_of(verdict.results, wanted, staged, ordered) if wanted else verdict.results
+            except Exception:  # examples are no part of the verdict
+                continue
+        return verdict.results
 
     def measured(self, staged: DataFrame, masks: list[str]) -> dict[Any, Any]:
         """The one pass: every compiled metric from one aggregate over the staged rows, and one over those that fail."""
@@ -399,6 +388,38 @@ class Gate:
             keys = looked_at.select(*(F.col(c).alias(f"k{i}") for i, c in enumerate(columns)))
             known[metric] = 0 if are_distinct(keys, known.get(metric)) else repeated(keys)
         return known
+
+
+def examples_of(
+    results: tuple[RuleResult, ...],
+    wanted: Mapping[int, tuple[Column, tuple[str, ...]]],
+    staged: DataFrame,
+    ordered: bool,
+) -> tuple[RuleResult, ...]:
+    """Return the results with examples, for the rules (by index) whose failing rows and columns are `wanted`.
+
+    These are the rows with the least and the greatest values, if these have an order, and the one with the least id:
+    up to three, the same however the rows are distributed.
+    """
+    key = F.col(ROW_ID) if ROW_ID in staged.columns else F.lit(None).cast("string")
+    found = []
+    for index, (fails, columns) in wanted.items():
+        cells = [F.col(f"`{c}`") for c in columns]
+        shown = F.struct(key.alias("key"), F.array(*map(as_text, cells)).alias("cells"))
+        by_value = F.when(fails, F.struct(*(c.alias(f"c{i}") for i, c in enumerate(cells)), shown.alias("shown")))
+        chosen = [F.min(by_value)["shown"], F.max(by_value)["shown"]] if ordered else []
+        found.append(F.array(*chosen, F.min(F.when(fails, shown))).alias(f"m{index}"))
+    row = staged.agg(*found).first()
+
+    def told(result: RuleResult) -> tuple[str, ...]:
+        examples = []
+        for example in row[f"m{result.rule.index}"]:
+            cells = zip(result.rule.columns, example["cells"], strict=True)
+            text = ", ".join(f"{name}={'null' if cell is None else cell}" for name, cell in cells)
+            examples.append(text + (f" (row {example['key']})" if example["key"] is not None else ""))
+        return tuple(dict.fromkeys(examples))
+
+    return tuple(replace(r, examples=told(r)) if r.rule.index in wanted else r for r in results)
 
 
 def is_whole_number(df: DataFrame, columns: list[str]) -> bool:

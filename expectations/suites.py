@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from headgate.expectations.catalogue import NOT_KWARGS, REFUSED, known_types
 from headgate.expectations.moments import in_utc
 
 SEVERITIES = ("critical", "warning", "info")
@@ -18,25 +19,6 @@ DIMENSIONS = ("completeness", "validity", "uniqueness", "consistency", "timeline
 ON_ROW_FAIL = ("publish", "quarantine")
 MAX_RULES = 500
 
-NO_SPARK = "Great Expectations has no Spark implementation of it"
-REFUSED = {
-    "expect_column_values_to_be_dateutil_parseable": NO_SPARK,
-    "expect_column_values_to_match_like_pattern": NO_SPARK,
-    "expect_column_values_to_not_match_like_pattern": NO_SPARK,
-    "expect_column_values_to_match_like_pattern_list": NO_SPARK,
-    "expect_column_values_to_not_match_like_pattern_list": NO_SPARK,
-    "expect_table_row_count_to_equal_other_table": NO_SPARK + "; expect_row_count_to_stay_near_previous may serve",
-    "expect_query_results_to_match_comparison": NO_SPARK,
-    "expect_column_quantile_values_to_be_between": "it crashes the run on Spark (its result is not JSON)",
-    "expect_column_kl_divergence_to_be_less_than": "it crashes the run on Spark (its result is not JSON)",
-    "expect_column_values_to_match_json_schema": "it raises on a text that is not JSON",
-    "unexpected_rows_expectation": "it leaves a global view behind; write expect_rows_to_satisfy_sql",
-}
-# Options of every expectation that belong to the entry in the file, or to the run, not to the rule.
-NOT_KWARGS = (
-    *("id", "meta", "notes", "description", "severity"),
-    *("batch_id", "catch_exceptions", "rendered_content", "result_format", "windows"),
-)
 ROW_FLOORS = ("expect_table_row_count_to_be_between", "expect_table_row_count_to_equal")
 PRESENCE = (
     "expect_table_columns_to_match_set",
@@ -100,10 +82,11 @@ class Suite:
         return [rule.configuration() for rule in self.rules]
 
 
-def load_suite(data: Any, at: Callable[..., str]) -> Suite:
+def load_suite(data: Any, at: Callable[..., str], thorough: bool = True) -> Suite:
     """Check a suite read from YAML; `at(*place)` names a place in the file.
 
-    Raises `SuiteError` with all that is wrong with its rules, a line each.
+    Raises `SuiteError` with all that is wrong with its rules, a line each. Not thorough: values of arguments are left
+    to `check_values`, so that Great Expectations is imported only where there is something to complain about.
     """
     if not isinstance(data, dict):
         raise SuiteError(f"{at()}: a suite has a name and a list of expectations")
@@ -118,7 +101,7 @@ def load_suite(data: Any, at: Callable[..., str]) -> Suite:
     rules, wrong = [], []
     for i, entry in enumerate(entries):
         try:
-            rules.append(load_rule(i, entry, at))
+            rules.append(load_rule(i, entry, at, thorough))
         except SuiteError as e:
             wrong.append(str(e))
     types = [e.get("type") for e in entries if isinstance(e, dict)]
@@ -137,7 +120,7 @@ def load_suite(data: Any, at: Callable[..., str]) -> Suite:
     return Suite(name=data["name"], rules=tuple(rules), parents=tuple(sorted(parents)))
 
 
-def load_rule(index: int, entry: Any, at: Callable[..., str]) -> Rule:
+def load_rule(index: int, entry: Any, at: Callable[..., str], thorough: bool) -> Rule:
     here = ("expectations", index)
     if not isinstance(entry, dict):
         raise SuiteError(f"{at(*here)}: an expectation is a mapping with type and kwargs")
@@ -183,7 +166,7 @@ def load_rule(index: int, entry: Any, at: Callable[..., str]) -> Rule:
         meta=meta,
         where=at(*here),
     )
-    if kind in known:
+    if kind in known and (thorough or not arguments_fit(kwargs, known[kind]["arguments"])):
         try:
             build(rule)
         except SuiteError as e:
@@ -191,6 +174,25 @@ def load_rule(index: int, entry: Any, at: Callable[..., str]) -> Rule:
     if wrong:
         raise SuiteError("\n".join(wrong))
     return rule
+
+
+def arguments_fit(kwargs: Mapping[str, Any], arguments: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether all arguments are known and all required ones are there."""
+    return set(kwargs) <= set(arguments) and all(
+        kwargs.get(n) is not None for n, a in arguments.items() if a["required"]
+    )
+
+
+def check_values(suite: Suite) -> None:
+    """Raise `SuiteError` with all that Great Expectations refuses of the rules' arguments, a line each."""
+    wrong = []
+    for rule in suite.rules:
+        try:
+            build(rule)
+        except SuiteError as e:
+            wrong.append(str(e))
+    if wrong:
+        raise SuiteError("\n".join(wrong))
 
 
 def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
@@ -202,13 +204,15 @@ def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
     from great_expectations.exceptions import SuiteParameterError
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
+    from headgate.expectations import own  # noqa: F401  (registers headgate's own expectations)
+
     try:
         configuration = ExpectationConfiguration(**copy.deepcopy(rule.configuration()))
         if parameters is not None:
             configuration.process_suite_parameters(dict(parameters))
         return configuration.to_domain_obj()
     except ValidationError as e:
-        fields = known_types()[rule.type]
+        fields = known_types()[rule.type]["arguments"]
         said: dict[str, list[str]] = {}
         for error in e.errors():
             name = str(error["loc"][0])
@@ -243,22 +247,6 @@ def holds_nan(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(map(holds_nan, value.values()))
     return any(map(holds_nan, value)) if isinstance(value, list | tuple) else value != value
-
-
-def known_types() -> dict[str, tuple[str, ...]]:
-    """Every expectation that a suite may hold, with the names of its options."""
-    from great_expectations.expectations.registry import (
-        get_expectation_impl,
-        list_registered_expectation_implementations,
-    )
-
-    from headgate.expectations import own  # noqa: F401  (registers headgate's own expectations)
-
-    return {
-        name: tuple(f for f in get_expectation_impl(name).__fields__ if f not in (*NOT_KWARGS, "library_metadata"))
-        for name in sorted(list_registered_expectation_implementations())
-        if name not in REFUSED
-    }
 
 
 def hint(word: Any, known: Iterable[str]) -> str:

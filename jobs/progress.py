@@ -2,57 +2,95 @@
 
 import contextlib
 import json
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from rich.console import Console
+LOG = "HEADGATE_LOG"
 
 
 class Progress:
-    """Phases of a run: a live line where a person watches, one JSON line per finished phase in a log."""
+    """What a run tells on standard error: a line for each finished table; where a person watches, a live line as well.
+
+    With HEADGATE_LOG=json it is one JSON line for each finished phase and table instead.
+    """
 
     def __init__(self, watched: bool | None = None) -> None:
-        self.watched = sys.stderr.isatty() if watched is None else watched
-        self.console = Console(stderr=True, highlight=False)
+        self.as_json = os.environ.get(LOG) == "json"
+        self.watched = not self.as_json and (sys.stderr.isatty() if watched is None else watched)
         self.seconds: dict[tuple[str, str], float] = {}
         self.spark: Any = None
+        self.started = time.monotonic()
+        self.done, self.total = 0, 0
+
+    def expect(self, tables: int) -> None:
+        """Take down of how many tables a run is made."""
+        self.done, self.total = 0, tables
+
+    def finished(self, record: Mapping[str, Any]) -> None:
+        """Tell of a table that is finished; one that was up to date is counted alone."""
+        self.done += 1
+        if record["status"] == "up to date":
+            return
+        facts = {k: record[k] for k in ("table", "rows", "seconds")}
+        if self.as_json:
+            self.tell("table", **facts, number=self.done, of=self.total)
+            return
+        self.write(
+            f"[{self.done} of {self.total}] {record['table']}: {record['rows']:,} rows, {record['seconds']:.1f} s"
+        )
 
     @contextlib.contextmanager
     def phase(self, table: str, phase: str) -> Iterator[None]:
-        """Time a phase of a table's build; the line shows the rows that Spark has read so far."""
+        """Time a phase of a table's build; the live line shows the rows that Spark has read so far."""
         started = time.monotonic()
-        status = self.console.status(f"{table}: {phase}") if self.watched else None
-        stop = threading.Event()
-        with contextlib.ExitStack() as stack:
-            if status:
-                stack.enter_context(status)
-                follower = threading.Thread(target=self.follow, args=(status, f"{table}: {phase}", stop), daemon=True)
-                follower.start()
-                stack.callback(follower.join, 2)
-                stack.callback(stop.set)
+        with self.live(f"{table}: {phase}") if self.watched else contextlib.nullcontext():
             yield
         seconds = time.monotonic() - started
         self.seconds[table, phase] = self.seconds.get((table, phase), 0.0) + seconds
-        if not self.watched:
+        if self.as_json:
             self.tell("phase", table=table, phase=phase, seconds=round(seconds, 2))
+
+    @contextlib.contextmanager
+    def live(self, text: str) -> Iterator[None]:
+        from rich.console import Console
+
+        stop = threading.Event()
+        with Console(stderr=True, highlight=False).status(self.line(text)) as status:
+            follower = threading.Thread(target=self.follow, args=(status, text, stop), daemon=True)
+            follower.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                follower.join(2)
 
     def follow(self, status: Any, text: str, stop: threading.Event) -> None:
         while not stop.wait(0.5):
-            rows = rows_read(self.spark) if self.spark is not None else None
-            status.update(f"{text}  {rows:,} rows" if rows else text)
+            status.update(self.line(text))
+
+    def line(self, text: str) -> str:
+        """Return the live line: which table of how many, what happens to it, elapsed time, rows read so far."""
+        rows = rows_read(self.spark) if self.spark is not None else None
+        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
+        number = f"{min(self.done + 1, self.total)} of {self.total}  " if self.total else ""
+        return f"{number}{text}  {minutes}:{seconds:02}" + (f"  {rows:,} rows" if rows else "")
 
     def tell(self, event: str, **facts: Any) -> None:
-        """One event: a JSON line in a log, a plain line where a person watches."""
-        if self.watched:
-            told = facts.get("message") or ", ".join(f"{k} {v}" for k, v in facts.items())
-            self.console.print(f"{event}: {told}", markup=False)
-        else:
+        """Tell one event: as a JSON line, or as a plain one."""
+        if self.as_json:
             at = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            print(json.dumps({"at": at, "event": event, **facts}, default=str), file=sys.stderr, flush=True)
+            self.write(json.dumps({"at": at, "event": event, **facts}, default=str))
+        else:
+            told = facts.get("message") or ", ".join(f"{k} {v}" for k, v in facts.items())
+            self.write(f"{event}: {told}")
+
+    def write(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
 
 def rows_read(spark: Any) -> int | None:

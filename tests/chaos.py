@@ -94,6 +94,7 @@ def write_night(folder: Path, night: int) -> None:
 def start(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "headgate", "run", "p.yaml"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HEADGATE_LAKE": "lake", "HEADGATE_LANDING": "landing"}
+    environment["HEADGATE_LOG"] = "json"  # a line for each phase
     return subprocess.Popen(
         command,
         cwd=folder,

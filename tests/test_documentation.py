@@ -1,6 +1,7 @@
 """Every step, command and option says what it is."""
 
 import dataclasses
+import re
 
 import click
 import pytest
@@ -26,15 +27,41 @@ def test_steps_are_documented_with_every_option_and_their_cost(name):
 
 
 def commands():
-    return [(name, command) for name, command in headgate.commands.items()]
+    grouped = [(f"release {name}", command) for name, command in headgate.commands["release"].commands.items()]
+    return [*headgate.commands.items(), *grouped]
 
 
 @pytest.mark.parametrize(("name", "command"), commands())
-def test_commands_and_options_have_help(name, command):
+def test_commands_and_options_have_help_examples_and_defaults(name, command):
     assert command.help and command.help[0].isupper()
-    for parameter in command.params:
-        if isinstance(parameter, click.Option):
-            assert parameter.help, f"{name} {parameter.opts}"
+    examples = re.findall(rf"^ *headgate {name}\b.*", command.help, re.MULTILINE)
+    assert examples, f"{name} --help shows no example"
+    context = click.Context(command, info_name=name)
+    options = [p for p in command.get_params(context) if isinstance(p, click.Option)]
+    for option in options:
+        assert option.help and option.get_help_record(context), f"{name} {option.opts}"
+    known = {text for option in options for text in option.opts}
+    named = {text for example in examples for text in re.findall(r" (--[a-z-]+)", example)}
+    assert isinstance(command, click.Group) or named <= known, named - known
+
+
+DEFAULTLESS = {  # options that choose what is done: without them nothing of the kind is
+    "dedup": {"exact", "text", "into"},
+    "restore": {"version", "release"},
+    "trace": {"keys", "table"},
+    "release drop": {"keep", "older_than"},
+    "verify": {"rebuild"},
+    "erase": {"table", "where", "keys", "reason"},
+    "sample": {"into"},
+}
+
+
+@pytest.mark.parametrize(("name", "command"), commands())
+def test_the_help_of_an_option_with_a_value_states_its_default(name, command):
+    context = click.Context(command, info_name=name)
+    options = [p for p in command.get_params(context) if isinstance(p, click.Option)]
+    silent = {p.name for p in options if not p.is_flag and "default:" not in " ".join(p.get_help_record(context) or ())}
+    assert silent - {"help"} == DEFAULTLESS.get(name, set())
 
 
 @pytest.mark.parametrize("model", [PipelineFile, Table, Source, Publish, Environment])

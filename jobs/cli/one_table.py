@@ -59,22 +59,36 @@ class Options(Yaml):
         return self.named.get(inner if inner is not None else ("table", *place[1:2]), "dedup")
 
 
-def pipeline_of(
-    given: str,
-    into: str,
-    lake: Lake,
-    key: Sequence[str],
-    steps: Sequence[tuple[str, Mapping[str, Any]]],
-    schema: str = "",
-    delimiter: str | None = None,
-) -> tuple[Pipeline, str]:
-    """The pipeline that builds `into` from a file, a folder or a table of the lake; and its landing folder.
+@dataclass(frozen=True)
+class Request:
+    """What options ask for: of `given` (a file, a folder or a table of the lake) the table `into`, by `steps`.
+
+    The last of the steps compares. where: SQL that a row must fulfil.
+    """
+
+    given: str
+    into: str
+    key: Sequence[str]
+    steps: Sequence[tuple[str, Mapping[str, Any]]]
+    schema: str = ""
+    delimiter: str | None = None
+    where: str | None = None
+
+    @property
+    def compared(self) -> str:
+        """The option that names the columns which are compared."""
+        return "--exact" if self.steps[-1][0] == "drop_duplicates" else "--text"
+
+
+def pipeline_of(request: Request, lake: Lake) -> tuple[Pipeline, str]:
+    """Return the pipeline that builds `into`, and its landing folder.
 
     Files are taken up into a table `<into>_input`, so that new ones are told from known ones and a removed row can
     still be read there; `into` grows by what its input gained. Columns of text files are text, but for those that
     `schema` (DDL) gives another type; columns and types of later files are those of the first. It is checked as a
     pipeline written in YAML is.
     """
+    into, given = request.into, request.given
     if not re.match(TABLE_NAME, into):
         raise UsageError(f"--into: '{into}' is not a valid table name: use lower-case letters, digits and '_'")
     stands = next((t for t in (into, f"{into}_input") if lake.open(t) is not None), None)
@@ -84,29 +98,22 @@ def pipeline_of(
     tables: dict[str, Any] = {}
     if os.path.lexists(path):
         start = f"{into}_input"
-        landing, source, columns = source_of(path, key, schema, delimiter, lake, start)
+        landing, source, columns = source_of(path, request.key, request.schema, request.delimiter, lake, start)
         tables[start] = {"source": source, "suite": None}
-        there = {start: {**dict.fromkeys(columns), **ARRIVES}}
     elif re.match(TABLE_NAME, given) and given in lake.tables():
-        start, landing = given, "."
-        columns = [f.name for f in lake.need_table(given).schema().fields if not is_own(f.name)]
-        there = {given: {**dict.fromkeys(columns), **ARRIVES}}
-        for option, value in (("--key", key), ("--schema", schema), ("--delimiter", delimiter)):
-            if value:
-                raise UsageError(
-                    f"{option}: '{given}' is a table, whose rows and columns are what they are; leave it out"
-                )
-        if into == given:
-            raise UsageError(f"--into: '{into}' is the input; name another table")
+        start, landing, columns = given, ".", columns_of_table(request, lake)
     else:
         known = lake.tables()
         held = f"; the lake {lake.root} has {', '.join(known)}" if known else ""
         raise InputMissing(
             f"{given}: neither a file or folder nor a table of the lake{did_you_mean(given, known)}{held}"
         )
-    compared = "--exact" if steps[0][0] == "drop_duplicates" else "--text"
-    need_columns(compared, steps[0][1]["columns"], columns)
-    keep_order("--keep", steps[0][1].get("keep", ""), columns, compared)
+    there = {start: {**dict.fromkeys(columns), **ARRIVES}}
+    compared = request.compared
+    need_columns(compared, request.steps[-1][1]["columns"], columns)
+    keep_order("--keep", request.steps[-1][1].get("keep", ""), columns, compared)
+    chosen = [("reject_rows", {"where": f"NOT coalesce(({request.where}), false)", "reason": "not_selected"})]
+    steps = [*(chosen if request.where else ()), *request.steps]
     tables[into] = {
         "from": start,
         "suite": None,
@@ -114,11 +121,22 @@ def pipeline_of(
         "publish": {"mode": "increment"},
     }
     places = {"columns": compared, "path": given, ("table", into): "--into", ("table", start): given}
-    options = ("schema", "key", "delimiter", "similarity", "measure", "shingle", "unit", "ignore", "nulls", "keep")
-    places |= {option: f"--{option}" for option in (*options, "cluster")}
-    places |= {name: compared for name, _ in steps}
+    places |= {option: f"--{option}" for option in ("schema", "key", "delimiter", "where")}
+    places |= {option: f"--{option}" for _, options in request.steps for option in options if option != "columns"}
+    places |= {name: compared for name, _ in request.steps} | {"reject_rows": "--where"}
     document = Options(Path("dedup"), {"pipeline": f"dedup_{into}", "tables": tables}, {}, places)
     return check_pipeline(document, there), landing
+
+
+def columns_of_table(request: Request, lake: Lake) -> list[str]:
+    """Return the user's columns of a table that is the input; refuse options that only files take."""
+    given = request.given
+    for option, value in (("--key", request.key), ("--schema", request.schema), ("--delimiter", request.delimiter)):
+        if value:
+            raise UsageError(f"{option}: '{given}' is a table, whose rows and columns are what they are; leave it out")
+    if request.into == given:
+        raise UsageError(f"--into: '{given}' is the input; name another table")
+    return [f.name for f in lake.need_table(given).schema().fields if not is_own(f.name)]
 
 
 def need_columns(option: str, wanted: Iterable[str], columns: Sequence[str]) -> None:

@@ -14,12 +14,14 @@ from headgate.words import did_you_mean
 def load_environment(name: str | None, pipeline: Path | None = None, **given: str | None) -> Environment:
     """Return the environment: `given` (options) before environment variables, the file, and the defaults.
 
-    `HEADGATE_LAKE` and `HEADGATE_LANDING` are the variables. The file is `env/<name>.yaml` beside the pipeline, or
-    else `conf/env/<name>.yaml`; without a name it is `local.yaml`, which may be absent.
+    `HEADGATE_LAKE` and `HEADGATE_LANDING` are the variables. The file is `env/<name>.yaml` beside the pipeline, or else
+    in the nearest `conf/env` of the working folder and those above it; without a name it is `local.yaml`, which may be
+    absent. Relative places in a file of `conf/env` start at the folder that holds `conf`, all others at the working
+    folder.
     """
     if name is not None and not re.fullmatch(r"[\w-][\w.-]*", name):
         raise UsageError(f"--env: '{name}' is not a valid name; it stands for conf/env/NAME.yaml")
-    folders = list(dict.fromkeys([*([pipeline.parent / "env"] if pipeline else []), Path("conf/env")]))
+    folders = list(dict.fromkeys([*([pipeline.parent / "env"] if pipeline else []), nearest_folder()]))
     files = [folder / f"{name or 'local'}.yaml" for folder in folders]
     file = next((f for f in files if f.is_file()), None)
     if file is None and name is not None:
@@ -31,11 +33,32 @@ def load_environment(name: str | None, pipeline: Path | None = None, **given: st
     if file is not None:
         document = read_yaml(file)
         environment = checked(Environment, document, document.data, ())
+        start = start_of(file)
+        places_of_file = {n: beneath(start, getattr(environment, n)) for n in ("lake", "landing")}
+        environment = environment.model_copy(update=places_of_file)
     empty = next((option for option, value in given.items() if value == ""), None)
     if empty:
         raise UsageError(f"--{empty}: the value is empty")
     places_of = {n: given.get(n) or os.environ.get(f"HEADGATE_{n.upper()}") for n in ("lake", "landing")}
     return environment.model_copy(update={n: value for n, value in places_of.items() if value})
+
+
+def nearest_folder() -> Path:
+    """Return the nearest `conf/env` of the working folder and those above it."""
+    here = Path("conf/env")
+    if here.is_dir():
+        return here
+    return next((found for above in Path.cwd().parents if (found := above / here).is_dir()), here)
+
+
+def start_of(file: Path) -> Path:
+    """Return the folder at which the relative places of an environment file start; empty for the working folder."""
+    conf = Path(os.path.abspath(file)).parents[1]
+    return Path() if conf.name != "conf" or conf.parent == Path.cwd() else conf.parent
+
+
+def beneath(start: Path, place: str) -> str:
+    return place if "://" in place else str(start / place)
 
 
 def parse_date(text: str, option: str = "--as-of") -> date:

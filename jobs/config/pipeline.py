@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from headgate.expectations.suites import Suite, SuiteError, load_suite
+from headgate.expectations.suites import Suite, SuiteError, check_values, load_suite
 from headgate.jobs.config.columns import follow_table
 from headgate.jobs.config.document import Yaml, checked, read_yaml
 from headgate.jobs.config.models import PipelineFile, Publish, PythonSource, Table
@@ -57,6 +57,16 @@ class Pipeline:
             found = splits_after(step, found, {name: self.splits(name) for name in step.tables()})
         return found
 
+    def check_suites(self, tables: Iterable[str]) -> None:
+        """Raise `UsageError` with what Great Expectations refuses of the tables' suites; imports it."""
+        for name in tables:
+            suite = self.suites[name]
+            try:
+                if suite is not None:
+                    check_values(suite)
+            except SuiteError as e:
+                raise UsageError(f"{e} (suite of table '{name}')") from e
+
     def upstream(self, tables: Sequence[str]) -> list[str]:
         """The given tables and all that they are built from, in building order."""
         wanted, queue = set(), list(tables)
@@ -69,17 +79,21 @@ class Pipeline:
 
 
 def load_pipeline(
-    file: Path, seen: Callable[[str], Columns | None] = lambda table: None, tables: Iterable[str] = ()
+    file: Path,
+    seen: Callable[[str], Columns | None] = lambda table: None,
+    tables: Iterable[str] = (),
+    thorough: bool = True,
 ) -> Pipeline:
     """Read and check a pipeline in full; raises `UsageError` for the first thing that is wrong.
 
     seen: the columns that a table of a source without a schema had when it was last read. tables: those that are
-    wanted, of which alone, and of what they are made from, the columns are followed; none: of all.
+    wanted, of which alone, and of what they are made from, the columns are followed; none: of all. Not thorough: values
+    of arguments in suites are left to `Pipeline.check_suites`, which imports Great Expectations.
     """
     document = read_yaml(file)
     if document.data is None:
         raise UsageError(f"{file}: the file is empty")
-    return check_pipeline(document, seen=seen, tables=tables)
+    return check_pipeline(document, seen=seen, tables=tables, thorough=thorough)
 
 
 def check_pipeline(
@@ -87,6 +101,7 @@ def check_pipeline(
     there: Mapping[str, Columns] | None = None,
     seen: Callable[[str], Columns | None] = lambda table: None,
     tables: Iterable[str] = (),
+    thorough: bool = True,
 ) -> Pipeline:
     """Check a pipeline in full; raises `UsageError` for the first thing that is wrong.
 
@@ -103,7 +118,7 @@ def check_pipeline(
     written = {name: build_steps(document, name, table, known_steps) for name, table in read.tables.items()}
     whole, raw_of = expanded(document, read.tables)
     suites_in = (folder / read.suites).resolve()
-    suites = {n: suite_of(document, n, t, suites_in) for n, t in whole.items() if n not in raw_of}
+    suites = {n: suite_of(document, n, t, suites_in, thorough) for n, t in whole.items() if n not in raw_of}
     pipeline = Pipeline(
         name=read.pipeline,
         tables=whole,
@@ -231,7 +246,7 @@ def code_behind(document: Yaml, written: str, table: Table, steps: Sequence[Step
     return str(sorted(hashes.items())) if hashes else None
 
 
-def suite_of(document: Yaml, name: str, table: Table, folder: Path) -> Suite | None:
+def suite_of(document: Yaml, name: str, table: Table, folder: Path, thorough: bool) -> Suite | None:
     if table.suite is None:
         return None
     try:
@@ -240,6 +255,6 @@ def suite_of(document: Yaml, name: str, table: Table, folder: Path) -> Suite | N
             hint = did_you_mean(table.suite, [p.stem for p in folder.glob("*.yaml")])
             raise SuiteError(f"{folder.name}/{table.suite}.yaml: there is no such suite{hint}")
         suite_document = read_yaml(file)
-        return load_suite(suite_document.data, lambda *place: suite_document.at(*place))
+        return load_suite(suite_document.data, lambda *place: suite_document.at(*place), thorough)
     except SuiteError as e:
         raise UsageError(f"{e} (suite of table '{name}', {document.at('tables', name, 'suite')})") from e

@@ -14,7 +14,7 @@ from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import paths_of
 from headgate.jobs.lake.storage import file_system, parquet_format, quoted
-from headgate.transforms.rows import ROW_ID
+from headgate.transforms.rows import ROW_ID, is_own
 from headgate.words import did_you_mean
 
 EXAMPLES = 5
@@ -51,8 +51,10 @@ def version_of(lake: Lake, text: str) -> tuple[str, int]:
 def diff_table(
     lake: Lake, table: str, before: int | None, after: int | None, key: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Schema changes, rows added, removed and changed by `key` (default: `_row_id`), changes of each column, examples
-    (`kind`, `key`: column to value, `cells`: texts).
+    """Schema changes, rows added, removed and changed by `key` (default: `_row_id`), changes of each column, examples.
+
+    An example has `kind`, `key` (column to value) and `cells`: 'column: before -> after' of what changed, or the cells
+    of a row that one version alone has.
 
     Rows with the same key are paired in the order of their content. None as a version: the table is not there. NaN
     equals NaN, and null equals null.
@@ -114,8 +116,11 @@ def counted(connection: duckdb.DuckDBPyConnection, keys: Sequence[str], values: 
     key_of = [f"coalesce(_hg_a.{quoted(k)}, _hg_b.{quoted(k)})" for k in keys]
     named_keys = ", ".join(f"{k} as _hg_key{i}" for i, k in enumerate(key_of))
     kind = "case when _hg_a._hg_nth is null then 'added' when _hg_b._hg_nth is null then 'removed' else 'changed' end"
-    cells = ", ".join(f"case when {both} and {d} then {text_of(v)} end" for v, d in differs.items())
-    cells = f"list_filter([{cells}], lambda x: x is not null)" if cells else "[]"
+    cells = (
+        f"case {kind} when 'added' then {whole_row('_hg_b', values)} when 'removed' then {whole_row('_hg_a', values)}"
+    )
+    changes = ", ".join(f"case when {both} and {d} then {change_of(v)} end" for v, d in differs.items())
+    cells += f" else list_filter([{changes}]::varchar[], lambda x: x is not null) end"
     examples = connection.sql(
         f"select * from (select {kind} as _hg_kind, {named_keys}, {cells} as _hg_cells, "
         f"row_number() over (partition by {kind} order by {', '.join(key_of)}, _hg_a._hg_nth, _hg_b._hg_nth) as _hg_i "
@@ -133,11 +138,23 @@ def counted(connection: duckdb.DuckDBPyConnection, keys: Sequence[str], values: 
     return {"added": found[0], "removed": found[1], "changed": found[2], "columns": columns, "examples": rows}
 
 
-def text_of(column: str) -> str:
-    """A changed cell as 'column: before -> after'."""
-    name = "'" + column.replace("'", "''") + "'"
-    before, after = (f"coalesce(cast({side}.{quoted(column)} as varchar), 'null')" for side in ("_hg_a", "_hg_b"))
-    return f"{name} || ': ' || {before} || ' -> ' || {after}"
+def change_of(column: str) -> str:
+    """Return SQL for a changed cell as 'column: before -> after'."""
+    return f"{label_of(column)} || {text_of('_hg_a', column)} || ' -> ' || {text_of('_hg_b', column)}"
+
+
+def whole_row(side: str, columns: Sequence[str]) -> str:
+    """Return SQL for the user's cells of a row, each as 'column: value'."""
+    cells = [f"{label_of(c)} || {text_of(side, c)}" for c in columns if not is_own(c)]
+    return f"[{', '.join(cells)}]::varchar[]"
+
+
+def label_of(column: str) -> str:
+    return "'" + column.replace("'", "''") + ": '"
+
+
+def text_of(side: str, column: str) -> str:
+    return f"coalesce(cast({side}.{quoted(column)} as varchar), 'null')"
 
 
 def schema_changes(a: pa.Schema, b: pa.Schema) -> list[str]:

@@ -1,11 +1,13 @@
 """The story of one row: where it came from, what each step did to it, where it is, or why it is not. Needs no JVM."""
 
+import contextlib
 import csv
 import difflib
 import graphlib
 import io
 import itertools
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timezone
@@ -22,25 +24,88 @@ from headgate.jobs.sources.landing import open_landing
 from headgate.transforms.rows import CHANGED, FILE, JOINED, PARENTS, ROW_ID, is_own
 from headgate.words import did_you_mean
 
+MOST = 20  # rows that one key finds
+
 
 def ids_of(lake: Lake, table: str, key: Mapping[str, str]) -> list[str]:
-    """The `_row_id`s of the rows of a table whose columns have these values, written as text; at most 20."""
+    """Return the ids of the rows of a table whose columns have these values, written as text; at most `MOST`.
+
+    A row that is not in the table is found as well, in this order: among the rows of the tables that it was built from
+    and that it rejected; among the ledger's malformed records of the table and of those, by their text.
+    """
     delta = lake.need_table(table)
     rows = delta.to_pyarrow_dataset()
-    condition = None
-    for column, text in key.items():
+    for column in key:
         if column not in rows.schema.names:
             raise UsageError(
                 f"--key: table '{table}' has no column '{column}'{did_you_mean(column, rows.schema.names)}"
             )
+    no_value: UsageError | None = None  # a malformed record may have what no value of the column can be
+    found: set[str] = set()
+    try:
+        found = matching(rows, key)
+    except UsageError as e:
+        no_value = e
+    above = inputs_of(lake, table)
+    for name in above:
+        source = lake.need_table(name).to_pyarrow_dataset()
+        if {*key, ROW_ID} <= set(source.schema.names):
+            with contextlib.suppress(UsageError):  # a raw column may have a type that the value is none of
+                found |= matching(source, key) & rejected_from(lake, {table, *above})
+    found |= malformed(lake, {table, *above}, key)
+    if no_value is not None and not found:
+        raise no_value
+    return sorted(found)[:MOST]
+
+
+def matching(rows: ds.Dataset, key: Mapping[str, str]) -> set[str]:
+    """Return the ids of the rows with these values; raise `UsageError` for a text that is no value of its column."""
+    condition = None
+    for column, text in key.items():
         try:
             value = pa.scalar(text).cast(rows.schema.field(column).type)
         except pa.ArrowException as e:
             raise UsageError(f"--key: '{text}' is no {rows.schema.field(column).type}, the type of {column}") from e
         same = pc.field(column) == value
         condition = same if condition is None else condition & same
-    found = rows.scanner(columns=[ROW_ID], filter=condition).head(20)
-    return sorted(set(found[ROW_ID].to_pylist()))
+    return set(rows.scanner(columns=[ROW_ID], filter=condition).head(MOST)[ROW_ID].to_pylist())
+
+
+def inputs_of(lake: Lake, table: str) -> list[str]:
+    """Return the tables that a table was built from, and those that these were built from."""
+    entries = lake.system("lineage").select(["table", "input"]).to_pylist()
+    there, found, queue = set(lake.tables()), [], [table]
+    while queue:
+        below = queue.pop()
+        for name in sorted({e["input"] for e in entries if e["table"] == below} & there - {table, *found}):
+            found.append(name)
+            queue.append(name)
+    return found
+
+
+def rejected_from(lake: Lake, tables: set[str]) -> set[str]:
+    ledger = lake.open("ledger")
+    if ledger is None:
+        return set()
+    entries = ledger.to_pyarrow_dataset().to_table(["row_id"], filter=pc.field("table").isin(sorted(tables)))
+    return set(entries["row_id"].to_pylist())
+
+
+def malformed(lake: Lake, tables: set[str], key: Mapping[str, str]) -> set[str]:
+    """Return the ids of the records that a source refused and whose text or cell has all the values as whole words."""
+    ledger = lake.open("ledger")
+    if ledger is None:
+        return set()
+    wanted = pc.field("table").isin(sorted(tables)) & (pc.field("step") == "ingest")
+    words = [re.compile(rf"(?<!\w){re.escape(value)}(?!\w)") for value in key.values()]
+    found = set()
+    for batch in ledger.to_pyarrow_dataset().to_batches(columns=["row_id", "evidence"], filter=wanted):
+        for entry in batch.to_pylist():
+            evidence = dict(entry["evidence"] or ())
+            text = str(evidence.get("text") or evidence.get("value") or "")
+            if all(word.search(text) for word in words):
+                found.add(entry["row_id"])
+    return found
 
 
 def trace(lake: Lake, landing: str, row_id: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ SCHEMAS = {
             ("run_id", pa.string()),
             ("pipeline", pa.string()),
             ("event", pa.string()),  # started | finished
-            ("status", pa.string()),  # running | succeeded | interrupted | terminated | died | the class of the error
+            ("status", pa.string()),  # running | succeeded | interrupted | terminated | abandoned | class of the error
             ("at", TIMESTAMP),
             ("user", pa.string()),
             ("as_of", pa.date32()),

@@ -66,6 +66,7 @@ def dry_run(
                     continue
             plans[table] = why
             told.append({"table": table, "build": why is not None, "why": why or "up to date"})
+    pipeline.check_suites(t["table"] for t in told if t["why"] != "up to date")
     return told
 
 
@@ -131,6 +132,7 @@ def run_once(
     run_id = uuid.uuid4().hex[:12]
     latest = lake.latest_release(pipeline.name)
     wanted = chosen_tables(pipeline, tables)
+    progress.expect(len(wanted))
     records: list[dict[str, Any]] = []
     building, recorded = None, False
     common = {"run_id": run_id, "pipeline": pipeline.name, "user": user(), "as_of": as_of}
@@ -145,10 +147,12 @@ def run_once(
                 progress.tell("warning", table=table, message=note)
             if plan.told is None:
                 records.append(skipped(plan))
+                progress.finished(records[-1])
                 continue
             if building is None:
                 from headgate.jobs.pipeline.build import build_planned
 
+                pipeline.check_suites(wanted)
                 lake.need_writable()
                 for erasure in lake.unfinished_erasures:
                     raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
@@ -165,6 +169,7 @@ def run_once(
                 built = build_planned(building, plan) if plan.why else None
                 if built is None and not plan.judged:
                     records.append(judged_again(building, plan, begun))
+                    progress.finished(records[-1])
                     continue
             except Exception as e:
                 if isinstance(e, LostRace) or not is_lost(e, lake, plan):
@@ -172,6 +177,7 @@ def run_once(
                 raise LostRace(f"another run published table '{table}' first; run again to build on it") from e
             if built is None:
                 records.append(skipped(plan))
+                progress.finished(records[-1])
                 continue
             phases = {p: round(s - before.get((t, p), 0.0), 2) for (t, p), s in progress.seconds.items() if t == table}
             verdict = built.verdict
@@ -193,6 +199,7 @@ def run_once(
                     "warnings": built.warnings,
                 }
             )
+            progress.finished(records[-1])
         if not tables:
             versions = {r["table"]: r["version"] for r in records}
             pinned = {t["table"]: t["version"] for t in latest["tables"]} if latest else None
@@ -266,15 +273,15 @@ def is_dead(started: dict[str, Any], at: datetime) -> bool:
 
 
 def record_the_dead(lake: Lake, pipeline: str) -> None:
-    """Give every run of the pipeline that ended without a word the end `died`."""
+    """Give every run of the pipeline that ended without a word the end `abandoned`."""
     runs = [r for r in lake.system("runs").to_pylist() if r["pipeline"] == pipeline]
     finished = {r["run_id"] for r in runs if r["event"] == "finished"}
     open_runs = [r for r in runs if r["event"] == "started" and r["run_id"] not in finished]
     at = now()
     same = ("run_id", "pipeline", "user", "as_of")
     message = "its process was gone when the next run began"
-    died = {"event": "finished", "status": "died", "at": at, "message": message}
-    lake.record("runs", [{**{k: r[k] for k in same}, **died} for r in open_runs if is_dead(r, at)])
+    abandoned = {"event": "finished", "status": "abandoned", "at": at, "message": message}
+    lake.record("runs", [{**{k: r[k] for k in same}, **abandoned} for r in open_runs if is_dead(r, at)])
 
 
 def skipped(plan: TablePlan) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from headgate.expectations.suites import known_types
+from headgate.expectations.catalogue import known_types
 from headgate.jobs.spark.session import start
 from tests.expectations.pairs import LIKE_FILES, differences, random_pair
 

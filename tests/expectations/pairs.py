@@ -17,9 +17,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
+from headgate.expectations.catalogue import known_types
 from headgate.expectations.gate import Gate, RuleResult, Verdict
 from headgate.expectations.moments import why_unsound
-from headgate.expectations.suites import DIMENSIONS, SEVERITIES, Suite, SuiteError, build, known_types, load_suite
+from headgate.expectations.suites import DIMENSIONS, SEVERITIES, Suite, SuiteError, build, load_suite
 from tests.conftest import same
 
 FLOOR = ("expect_table_row_count_to_be_between", {"min_value": 1})
@@ -228,7 +229,7 @@ class RuleDraw:
     def entry(self) -> dict[str, Any]:
         rng = self.rng
         kwargs = {}
-        for option in known_types()[self.type]:
+        for option in known_types()[self.type]["arguments"]:
             if option != "condition_parser" and (option in self.required() or rng.random() < self.chance(option)):
                 kwargs[option] = getattr(self, option)()
         if isinstance(kwargs.get("row_condition"), str):

@@ -6,8 +6,9 @@ from datetime import date, datetime
 
 import pytest
 
+from headgate.expectations.catalogue import known_types
 from headgate.expectations.gate import BITS, Gate, what_raised
-from headgate.expectations.suites import SuiteError, known_types, load_suite
+from headgate.expectations.suites import SuiteError, load_suite
 from tests.expectations.pairs import FLOOR, NAN, compared, suite_of, verdicts
 
 PRESENT = ("expect_column_to_exist", {"column": "i"})
@@ -244,7 +245,7 @@ def test_a_rule_that_asks_for_quarantine_blocks_where_no_row_can_be_set_aside(sp
     gate.without_masks()
     assert df.where(gate.is_quarantined()).count() == 0
     assert gate.judge(df, 2).blocking == [
-        "expect_column_values_to_be_between (i): 1 of 2 rows fail; allowed is max_value: 1"
+        "expect_column_values_to_be_between (i): 1 of 2 rows fail, 50 %; allowed is max_value: 1"
     ]
 
 
@@ -408,12 +409,19 @@ def test_a_rule_that_blocks_tells_what_is_allowed_and_examples(spark):
         ("expect_column_mean_to_be_between", {"column": "i", "max_value": 3}),
         (between, {"column": "i", "min_value": 0}),
     ]
+    floor = "allowed is min_value: 2, max_value: 8, mostly: 0.9; for example"
     verdict = judged(spark, df, *uses)
     assert verdict.blocking == [
-        f"{between} (i): 3 of 10 rows fail, 30 %; allowed is min_value: 2, max_value: 8, mostly: 0.9; for example 0; 9",
-        "expect_column_values_to_not_be_null (failing): 6 of 10 rows fail",
-        "expect_column_pair_values_to_be_equal (i, m0): 9 of 10 rows fail; for example {0, 4}; {9, 4}",
+        f"{between} (i): 3 of 10 rows fail, 30 %; {floor} i=0; i=9",
+        "expect_column_values_to_not_be_null (failing): 6 of 10 rows fail, 60 %; for example failing=null",
+        "expect_column_pair_values_to_be_equal (i, m0): 9 of 10 rows fail, 90 %; for example i=0, m0=4; i=9, m0=4",
         "expect_column_mean_to_be_between (i): observed 4.5; allowed is max_value: 3",
+    ]
+    keyed = judged(spark, df.selectExpr("*", "string(i * 7 % 10) AS _row_id"), *uses)
+    assert keyed.blocking[:2] == [
+        f"{between} (i): 3 of 10 rows fail, 30 %; {floor} i=0 (row 0); i=9 (row 3)",
+        "expect_column_values_to_not_be_null (failing): 6 of 10 rows fail, 60 %; for example failing=null (row 4); "
+        "failing=null (row 9)",
     ]
     warned = judged(spark, df, *uses, severity="warning")
     assert warned.blocking == [] and not any(r.examples for r in warned.results)

@@ -1,9 +1,11 @@
 import copy
+import json
 
 import pytest
 
+from headgate.expectations.catalogue import FILE, REFUSED, known_types, read_from_great_expectations
 from headgate.expectations.moments import micros_of
-from headgate.expectations.suites import REFUSED, SuiteError, known_types, load_suite
+from headgate.expectations.suites import SuiteError, check_values, load_suite
 from tests.conftest import ROOT
 
 GOOD = {
@@ -85,6 +87,29 @@ def test_own_expectations_are_known():
         "expect_rows_to_satisfy_sql",
         "expect_row_count_to_stay_near_previous",
     } <= set(known_types())
+
+
+def test_the_catalogue_is_what_the_installed_version_says():
+    written = json.loads((ROOT / "expectations" / FILE).read_text())
+    found = read_from_great_expectations()
+    assert json.loads(json.dumps(found)) == written, "python -m headgate.expectations.catalogue prints it anew"
+    for name, expectation in found["expectations"].items():
+        assert expectation["does"], name
+        assert all(argument["kind"] for argument in expectation["arguments"].values()), name
+
+
+def test_what_is_left_for_later_is_the_values_of_arguments_alone():
+    wrong = changed(kwargs={"column": "a", "min_value": 0, "mostly": 2})
+    suite = load_suite(wrong, at, thorough=False)
+    with pytest.raises(SuiteError, match=r"expectations.2: .*kwargs.mostly"):
+        check_values(suite)
+    check_values(load_suite(GOOD, at, thorough=False))
+    for kwargs in ({"column": "a", "min_vlue": 0}, {"min_value": 0}, {"column": None, "min_value": 0}):
+        with pytest.raises(SuiteError) as told:
+            load_suite(changed(kwargs=kwargs), at)
+        with pytest.raises(SuiteError) as at_once:
+            load_suite(changed(kwargs=kwargs), at, thorough=False)
+        assert str(at_once.value) == str(told.value)
 
 
 def test_every_suite_of_the_project_loads():

@@ -22,6 +22,7 @@ from headgate.jobs.lake.lake import Lake
 from headgate.jobs.pipeline import build
 from headgate.jobs.pipeline.run import dry_run, run
 from headgate.jobs.progress import Progress
+from headgate.transforms.deduplication.exact import DropDuplicates
 from tests.transforms.test_near_duplicates import excerpts, greedy, perturbed
 
 NEAR = {"columns": ["text"], "recall": 0.9999999}
@@ -44,8 +45,8 @@ class Deduped:
         self.texts += texts
 
     def plan(self):
-        given = (str(self.landing), "clean", self.lake, ["id"], self.steps, "id BIGINT")
-        pipeline, landing = dedup.pipeline_of(*given)
+        request = dedup.Request(str(self.landing), "clean", ["id"], self.steps, "id BIGINT")
+        pipeline, landing = dedup.pipeline_of(request, self.lake)
         return pipeline, Environment(lake=self.lake.root, landing=landing)
 
     def run(self, **options):
@@ -255,13 +256,13 @@ def test_files_of_several_kinds_are_understood(tmp_path):
     kinds = {"a.csv": f"{every}, `at` STRING", "b.jsonl": f"{every}, `tags` STRING", "e.csv.gz": every}
     kinds |= {"d.TSV.CSV": f"{every}, `a,b,c,d` STRING", "f.csv": "`text` STRING"}
     delimiters = {"d.TSV.CSV": "\t", "e.csv.gz": "|"}
-    options = {"columns": ["text"]}
+    steps = [("drop_duplicates", {"columns": ["text"]})]
     for name in (*kinds, "c.parquet"):
         if name.startswith("d"):
             with pytest.raises(UsageError, match="the column 'a,b,c,d' cannot be published"):
-                dedup.pipeline_of(str(tmp_path / name), "t", lake, [], [("drop_duplicates", options)])
+                dedup.pipeline_of(dedup.Request(str(tmp_path / name), "t", [], steps), lake)
             continue
-        pipeline, landing = dedup.pipeline_of(str(tmp_path / name), "t", lake, [], [("drop_duplicates", options)])
+        pipeline, landing = dedup.pipeline_of(dedup.Request(str(tmp_path / name), "t", [], steps), lake)
         source = pipeline.tables["t_input"].source
         found = (landing, source.path, source.columns, source.delimiter)
         assert found == (str(tmp_path), name, kinds.get(name), delimiters.get(name, ","))
@@ -331,7 +332,8 @@ def test_what_cannot_be_done_is_said(tmp_path, given, options, told):
     lake, given = Lake(str(tmp_path / "lake")), str(tmp_path / given)
     with pytest.raises((UsageError, InputMissing)) as error:
         steps = [("drop_near_duplicates", near)]
-        dedup.pipeline_of(given, into, lake, key, steps, options.get("schema", ""), options.get("delimiter"))
+        request = dedup.Request(given, into, key, steps, options.get("schema", ""), options.get("delimiter"))
+        dedup.pipeline_of(request, lake)
     assert told in str(error.value) and "\n" not in str(error.value), str(error.value)
 
 
@@ -341,7 +343,7 @@ def test_a_table_of_another_pipeline_is_not_replaced(tmp_path):
     for table in ("t", "u_input"):
         write_deltalake(lake.path(table), pa.table({"id": [1]}))
         with pytest.raises(UsageError, match=f"--into: the table '{table}' exists and is not of"):
-            dedup.pipeline_of(str(tmp_path / "a.csv"), table[0], lake, [], steps)
+            dedup.pipeline_of(dedup.Request(str(tmp_path / "a.csv"), table[0], [], steps), lake)
 
 
 @pytest.mark.parametrize(
@@ -365,11 +367,11 @@ def test_options_that_cannot_be_combined_are_refused(tmp_path, command, argument
 
 def test_nulls_are_distinct_unless_asked_and_told_to_the_step(tmp_path, monkeypatch, command):
     asked = []
-    monkeypatch.setattr(dedup, "pipeline_of", lambda *a: asked.append(a[4]) or 1 / 0)
+    monkeypatch.setattr(dedup, "pipeline_of", lambda request, lake: asked.append(request.steps) or 1 / 0)
     for arguments in (["--exact", "a"], ["--exact", "a", "--nulls", "equal"], ["--text", "a", "--ignore", "case"]):
         command("x.csv", "--into", "t", *arguments)
     (((_, one),), ((_, two),), ((_, three),)) = asked
-    assert (one["nulls"], two["nulls"], three["ignore"]) == ("distinct", "equal", ["case"])
+    assert (DropDuplicates(**one).nulls, two["nulls"], three["ignore"]) == ("distinct", "equal", ["case"])
     assert "nulls" not in three and "ignore" not in one
 
 

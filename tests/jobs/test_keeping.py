@@ -144,6 +144,10 @@ def test_trace_tells_why_a_row_is_not_there(people):
     malformed = answer(people, "select row_id from ledger where reason = 'malformed line'")[0][0]
     assert "line=44" in trace.trace(lake, landing, malformed)[0]["detail"]
     assert trace.ids_of(lake, "people", {"id": "42"}) == [id_of(people, 42)]
+    assert trace.ids_of(lake, "people", {"id": "43"}) == [id_of(people, 43)]  # rejected by a step
+    assert trace.ids_of(lake, "people", {"id": "43", "name": "n5"}) == []
+    for table, key in (("raw_people", {"id": "bad"}), ("people", {"name": "line", "id": "bad"})):
+        assert trace.ids_of(lake, table, key) == [malformed]
     with pytest.raises(InputMissing, match="no table and no ledger entry"):
         trace.trace(lake, landing, "nobody")
     with pytest.raises(UsageError, match="did you mean 'email'"):
@@ -191,6 +195,10 @@ def test_columns_may_be_named_as_what_diff_works_with(tmp_path):
         ("removed", {"kind": 1, "cells": 1}),
     ]
     assert told["examples"][1]["cells"] == ["a: {'kind': 2} -> {'kind': 9}"]
+    others = ["b", "key", "x", "pairs", "added", "c0"]
+    for example, value in ((told["examples"][0], 3), (told["examples"][2], 1)):
+        a = 9 if value == 3 else value
+        assert example["cells"] == [f"a: {{'kind': {a}}}", *(f"{name}: {value}" for name in others)]
 
 
 def test_diff_equals_a_plain_comparison_of_all_rows(people, spark, tmp_path):

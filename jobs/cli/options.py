@@ -1,0 +1,85 @@
+"""What the commands share: groups that know misspelt names, and the options, each declared once."""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from headgate.jobs.cli.places import Place
+from headgate.jobs.errors import UsageError
+from headgate.words import did_you_mean
+
+EXIT_CODES = """\b
+Exit codes: 0 done; 1 the program failed, or what was checked or compared is not
+as it should be; 2 wrong usage or configuration; 3 the gate blocked; 4 a file,
+table, version, release or row is not there or unreadable; 5 lost a race (try
+again); 130, 143 interrupted (Ctrl-C, SIGTERM)."""
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def set_debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ["HEADGATE_DEBUG"] = "1"
+
+
+DEBUG: dict[str, Any] = {
+    "is_flag": True,
+    "expose_value": False,
+    "callback": set_debug,
+    "help": "Show the whole chain of causes of an error (or HEADGATE_DEBUG=1).",
+}
+debug_option = click.Option(["--debug"], **DEBUG)
+
+
+class Command(click.Command):
+    """A command that takes --debug, as the whole does before it."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx)[:-1], debug_option, *super().get_params(ctx)[-1:]]
+
+
+class Commands(click.Group):
+    """A group whose misspelt commands and options come with a hint, in one line and with exit code 2."""
+
+    command_class = Command
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        found = super().get_command(ctx, name)
+        if found is None:
+            known = self.list_commands(ctx)
+            hint = did_you_mean(name, known)
+            raise UsageError(f"there is no command '{ctx.command_path} {name}'{hint} (commands: {', '.join(known)})")
+        return found
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write("\n" + EXIT_CODES.replace("\b\n", "") + "\n")
+
+
+env_option = click.option("--env", metavar="NAME", help="Environment: conf/env/NAME.yaml (default: local).")
+lake_option = click.option("--lake", metavar="DIR", help="Folder of the lake (default: lake).")
+landing_option = click.option("--landing", metavar="DIR", help="Folder where files land (default: landing).")
+
+
+def in_lake(command: Callable[..., None], landing: bool = True) -> Callable[..., None]:
+    """Add --env, --lake and --landing; the command gets what they say as `place`."""
+
+    @functools.wraps(command)
+    def placed(*, env: str | None, lake: str | None, landing: str | None = None, **others: Any) -> None:
+        command(place=Place(env, lake, landing), **others)
+
+    return env_option(lake_option(landing_option(placed) if landing else placed))
+
+
+as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for scripts (default: a table).")
+
+
+def listed(text: str | None) -> list[str]:
+    """Return the words of an option that takes several, separated by commas."""
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def add_all(group: click.Group, *commands: click.Command) -> None:
+    for command in commands:
+        group.add_command(command)

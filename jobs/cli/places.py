@@ -1,0 +1,74 @@
+"""Where a command works: its environment, its lake, and the Spark that it starts and ends."""
+
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from headgate.jobs.errors import InputMissing, Interrupted, Terminated
+
+if TYPE_CHECKING:
+    from headgate.jobs.config.models import Environment
+    from headgate.jobs.lake.lake import Lake
+
+
+@dataclass(frozen=True)
+class Place:
+    """What --env, --lake and --landing say."""
+
+    env: str | None
+    lake_folder: str | None
+    landing_folder: str | None
+
+    def environment(self, pipeline: Path | None = None) -> "Environment":
+        from headgate.jobs.config.environment import load_environment
+
+        return load_environment(self.env, pipeline, lake=self.lake_folder, landing=self.landing_folder)
+
+    def lake(self, pipeline: Path | None = None) -> "Lake":
+        """Return the lake, which must be there."""
+        return lake_of(self.environment(pipeline))
+
+
+def lake_of(environment: "Environment", needed: bool = True) -> "Lake":
+    """Return the lake; raise `InputMissing` where there is none though one is needed, or where a file has its name."""
+    from headgate.jobs.lake.lake import Lake
+
+    missing = f"there is no lake at {environment.lake}: `headgate run` makes one, --lake names another"
+    if "://" not in environment.lake:
+        try:
+            os.scandir(environment.lake).close()
+        except FileNotFoundError as e:
+            if needed:
+                raise InputMissing(missing) from e
+        except NotADirectoryError as e:
+            raise InputMissing(f"the lake {environment.lake} is a file, not a folder") from e
+        except OSError as e:
+            raise InputMissing(f"the lake {environment.lake} cannot be read: {e.strerror}") from e
+    lake = Lake(environment.lake)
+    if needed and not lake.has_system_tables() and not lake.tables():
+        raise InputMissing(missing)
+    return lake
+
+
+def spark_of(environment: "Environment") -> Any:
+    """Return a context with a function that starts Spark when it is first called; what was started is stopped."""
+    from headgate.jobs.spark import session
+
+    return session.on_demand(environment.spark_settings(), environment.secrets, end_on_signals)
+
+
+def end_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM end the program in order, and a second one at once."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, lambda number, frame: os._exit(128 + number))
+        logging.disable(logging.CRITICAL)  # py4j tells by pages that the JVM is gone
+        raise Interrupted if number == signal.SIGINT else Terminated
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
