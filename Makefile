@@ -24,7 +24,7 @@ export VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_PYTHON=$(CURDIR)/$(BIN)/python UV_PYTHON
 endef
 EXPORT := $(BIN)/uv export --quiet --frozen --no-header --no-emit-project --output-file
 UV := $(BIN)/uv pip install --quiet --no-build-isolation
-VERIFIED := $(UV) --require-hashes -r
+VERIFIED := $(UV) --no-deps --require-hashes -r
 EXTRAS := --extra demo --extra images --extra polars
 
 $(READY): uv.lock requirements/uv.txt pyproject.toml
