@@ -30,7 +30,8 @@ TEST_SETTINGS = {
 
 
 # Files of minutes, which a worker must not start when the others are done.
-LONG = ("test_readme.py", "test_kills_and_races.py", "test_launch.py", "test_dedup.py")
+LONG = ("test_readme.py", "test_pipeline.py", "test_kills_and_races.py", "test_launch.py", "test_keeping.py")
+LONG += ("test_dedup.py", "test_near_duplicates.py", "test_bad_input.py", "test_cases.py", "test_gate.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
