@@ -73,9 +73,9 @@ class Referee:
         if self.ask:
             said = as_recorded(stock())
             if os.environ.get("HEADGATE_RECORD"):
-                known = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
-                RECORDED.write_text(json.dumps(dict(sorted({**known, key: said}.items())), indent=0) + "\n")
                 self.recorded[key] = said
+                lines = (f'"{known}": {json.dumps(self.recorded[known])}' for known in sorted(self.recorded))
+                RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
             assert same(said, self.recorded.get(key)), f"the stock engine's verdict is not the recorded one; {RECORD}"
         assert key in self.recorded, f"no verdict of the stock engine is recorded for these rows and rules; {RECORD}"
         said = self.recorded[key]
