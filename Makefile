@@ -5,23 +5,39 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test long bench chaos audit lint build lock jars clean
+.PHONY: help setup run lint test test-all long bench chaos audit build lock jars clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 setup: $(READY) ## a virtual environment in .venv, Java if there is none, Delta's jars
 
-# --no-build-isolation: what builds the few source packages is locked as well.
-$(READY): requirements/build.lock requirements/run.lock requirements/java.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
-	  || { echo "headgate needs Python 3.10 to 3.13; name one: make PYTHON=python3.11"; exit 2; }
+# What pip is set to take packages from, uv takes as well: a mirror's address stands in no file of this repository. `uv pip`
+# asks the index for what uv.lock names and verifies its hashes; `uv sync` would fetch from the addresses in uv.lock alone.
+define FROM_PIP
+settings=$$($(BIN)/python -m pip config list); \
+of() { for section in :env: install global; do echo "$$settings" | sed -n "s/^$$section[.]$$1='\(.*\)'$$/\1/p"; done | head -n 1; }; \
+index=$$(of index-url); cert=$$(of cert); \
+if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+if [ -n "$$cert" ]; then export SSL_CERT_FILE="$${SSL_CERT_FILE:-$$cert}"; fi; \
+export VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_PYTHON=$(CURDIR)/$(BIN)/python UV_PYTHON_DOWNLOADS=never
+endef
+EXPORT := $(BIN)/uv export --quiet --frozen --no-header --no-emit-project --output-file
+UV := $(BIN)/uv pip install --quiet --no-build-isolation
+VERIFIED := $(UV) --no-deps --require-hashes -r
+EXTRAS := --extra demo --extra images --extra polars
+
+$(READY): uv.lock requirements/uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \
+	  || { echo "headgate needs Python 3.11 to 3.14; name one: make PYTHON=python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-build-isolation -r requirements/run.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -c 'from headgate.jobs.spark.java import java_home; java_home()' 2>/dev/null \
-	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/java.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@set -e; $(FROM_PIP); \
+	  $(EXPORT) $(VENV)/build.txt --only-group build; $(VERIFIED) $(VENV)/build.txt; \
+	  $(EXPORT) $(VENV)/run.txt $(EXTRAS); $(VERIFIED) $(VENV)/run.txt; \
+	  $(UV) --no-deps --editable .; \
+	  if ! $(BIN)/python -c 'from headgate.jobs.spark.java import java_home; java_home()' 2>/dev/null; then \
+	    $(EXPORT) $(VENV)/java.txt $(EXTRAS) --extra java; $(VERIFIED) $(VENV)/java.txt; fi
 	$(BIN)/headgate jars > /dev/null
 	@touch $(READY)
 
@@ -29,12 +45,20 @@ run: setup ## the main job: a real year of flights into landing/, built, gated a
 	$(BIN)/headgate sample flights --into landing
 	$(BIN)/headgate run conf/flights.yaml
 
-test: setup ## lint and tests
+lint: setup ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/mypy
 
-long: setup ## the tests of a minute or more: a class archive, executors of their own, kills at random moments
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: lint ## lint and the tests that a change is tried with
+	$(PYTEST)
+
+test-all: lint ## lint and all tests but those of `make long`, as CI runs them
+	$(PYTEST) -m "not long"
+
+long: setup ## the tests of several minutes: a class archive, executors of their own, kills at random moments
 	$(BIN)/python -m pytest -m long
 
 bench: setup ## the longer measurements of tests/benchmarks
@@ -44,15 +68,13 @@ chaos: setup ## kill hundreds of runs at phase ends and random moments (KILLS=20
 	$(BIN)/python -m tests.chaos --kills $(or $(KILLS),200) --seed $(or $(SEED),1)
 
 audit: setup ## known vulnerabilities and licences of what is locked (needs the registry's advisories)
-	test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit; \
-	  $(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/audit.in; }
-	$(VENV)-audit/bin/pip-audit --requirement requirements/run.lock --require-hashes --disable-pip
+	test -x $(VENV)-audit/bin/python || $(PYTHON) -m venv $(VENV)-audit
+	@set -e; $(FROM_PIP); export VIRTUAL_ENV=$(CURDIR)/$(VENV)-audit UV_PYTHON=$(CURDIR)/$(VENV)-audit/bin/python; \
+	  $(EXPORT) $(VENV)-audit/audit.txt --only-group audit; $(VERIFIED) $(VENV)-audit/audit.txt
+	$(EXPORT) $(VENV)-audit/locked.txt --all-extras
+	$(VENV)-audit/bin/pip-audit --requirement $(VENV)-audit/locked.txt --require-hashes --disable-pip
 	$(VENV)-audit/bin/pip-licenses --python $(BIN)/python --partial-match --fail-on "GPL;AGPL;BUSL;Business Source" \
 	  --format=plain --order=license
-
-lint: setup ## style alone
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
 
 build: setup ## dist/: the wheel, and the same bytes as headgate.zip for spark-submit
 	rm -rf dist
@@ -60,10 +82,9 @@ build: setup ## dist/: the wheel, and the same bytes as headgate.zip for spark-s
 	cp dist/headgate-*.whl dist/headgate.zip
 	@ls dist
 
-lock: ## resolve the lock files anew (needs uv)
-	uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header -o requirements/build.lock requirements/build.in
-	uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --extra demo --extra images --extra dev -o requirements/run.lock pyproject.toml
-	uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header -o requirements/java.lock requirements/java.in
+lock: setup ## resolve uv.lock anew, within the ranges of pyproject.toml (UPGRADE=--upgrade for newer versions)
+	@set -e; $(FROM_PIP); $(BIN)/uv lock $(UPGRADE)
+	$(EXPORT) requirements/uv.txt --only-group uv
 
 jars: ## the folder that HEADGATE_JARS may name on a closed network: deploy/jars/lib (needs Maven)
 	mvn --quiet --file deploy/jars/pom.xml dependency:copy-dependencies -DoutputDirectory=lib

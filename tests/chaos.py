@@ -23,8 +23,9 @@ from deltalake import DeltaTable
 
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history
+from tests.lakes import ROOT, lake_of, write_suite
+from tests.lakes import content as rows_of
 
-ROOT = Path(__file__).parent.parent
 PIPELINE = """
 pipeline: chaos
 suites: .
@@ -63,22 +64,17 @@ tables:
     publish: {mode: increment}
     quarantine_ceiling: 0.5
 """
-FLOOR = "  - {type: expect_table_row_count_to_be_between, kwargs: {min_value: 1}, meta: {dimension: completeness}}\n"
-SHAPE = (
-    "  - {type: expect_table_columns_to_match_set, kwargs: {column_set: [], exact_match: false}, "
-    "meta: {dimension: validity}}\n"
-)
 ADULT = (
-    "  - {type: expect_column_values_to_be_between, kwargs: {column: age, min_value: 3}, "
-    "meta: {dimension: validity, on_row_fail: quarantine}}\n"
+    "{type: expect_column_values_to_be_between, kwargs: {column: age, min_value: 3}, "
+    "meta: {dimension: validity, on_row_fail: quarantine}}"
 )
 
 
 def write_night(folder: Path, night: int) -> None:
     """The pipeline, and what has landed until a night: new people, a malformed line, and a city that changes."""
     (folder / "p.yaml").write_text(PIPELINE)
-    (folder / "any.yaml").write_text(f"name: any\nexpectations:\n{FLOOR}{SHAPE}")
-    (folder / "people.yaml").write_text(f"name: people\nexpectations:\n{FLOOR}{SHAPE}{ADULT}")
+    write_suite(folder, "any")
+    write_suite(folder, "people", ADULT)
     for part in ("people", "cities"):
         (folder / "landing" / part).mkdir(parents=True, exist_ok=True)
     for n in range(night + 1):
@@ -143,7 +139,7 @@ def run_and_kill(folder: Path, phases: int | None = None, seconds: float | None 
 
 def content(folder: Path) -> dict[str, list[str]]:
     """What is published: the rows of every table, of the newest release, and of the ledger for the present builds."""
-    lake = Lake(str(folder / "lake"))
+    lake = lake_of(folder)
     newest = lake.releases[-1]
     pins = {t["table"]: t["version"] for t in newest["tables"]}
     found = {"release": [newest["release"], *sorted(pins)]}
@@ -152,7 +148,7 @@ def content(folder: Path) -> dict[str, list[str]]:
         assert DeltaTable(lake.path(table)).version() == version, (
             f"{table}: the release does not hold the newest version"
         )
-        found[table] = rows_of(lake, table, version)
+        found[table] = rows_of(folder, table, version)
         builds |= {c.get("build") for c in commits_of(lake, table)}
     ledger = DeltaTable(lake.path("ledger")).to_pyarrow_table().to_pylist()
     names = ("table", "row_id", "step", "reason", "evidence")
@@ -166,19 +162,14 @@ def commits_of(lake: Lake, table: str) -> list[dict[str, str]]:
     return [json.loads(c.get("userMetadata") or "{}") for c in DeltaTable(lake.path(table)).history()]
 
 
-def rows_of(lake: Lake, table: str, version: int) -> list[str]:
-    rows = DeltaTable(lake.path(table), version=version).to_pyarrow_table().to_pylist()
-    return sorted(json.dumps(r, default=str, sort_keys=True) for r in rows)
-
-
 def first_release(folder: Path) -> dict[str, list[str]]:
     """Every row of the first night's release; a release that names what cannot be read fails here."""
-    lake = Lake(str(folder / "lake"))
+    lake = lake_of(folder)
     for release in lake.releases:
         for pin in release["tables"]:
             assert pin["version"] in history(lake.path(pin["table"])).at
-            rows_of(lake, pin["table"], pin["version"])
-    return {t["table"]: rows_of(lake, t["table"], t["version"]) for t in lake.releases[0]["tables"]}
+            rows_of(folder, pin["table"], pin["version"])
+    return {t["table"]: rows_of(folder, t["table"], t["version"]) for t in lake.releases[0]["tables"]}
 
 
 def undisturbed(folder: Path) -> None:

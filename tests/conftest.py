@@ -14,12 +14,8 @@ from typing import Any
 
 import pytest
 
-from headgate.jobs.config.models import Environment
-from headgate.jobs.config.pipeline import load_pipeline
-from headgate.jobs.lake.lake import Lake
-from headgate.jobs.progress import Progress
+from tests.lakes import ROOT, run_pipeline
 
-ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 EXIT_STATUS = pytest.StashKey[int]()
@@ -34,7 +30,8 @@ TEST_SETTINGS = {
 
 
 # Files of minutes, which a worker must not start when the others are done.
-LONG = ("test_readme.py", "test_kills_and_races.py", "test_launch.py", "test_dedup.py")
+LONG = ("test_readme.py", "test_pipeline.py", "test_kills_and_races.py", "test_launch.py", "test_keeping.py")
+LONG += ("test_dedup.py", "test_near_duplicates.py", "test_bad_input.py", "test_cases.py", "test_gate.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,18 +77,6 @@ def landing_of() -> Callable[..., Path]:
         return folder
 
     return write
-
-
-def run_pipeline(
-    spark: Any, folder: Path, file: Path | None = None, lake_at: Path | None = None, **options: Any
-) -> Any:
-    """Run a pipeline (default: the main job) with landing/ and lake/ of a folder, in the suite's session."""
-    from headgate.jobs.pipeline.run import run
-
-    environment = Environment(lake=str(lake_at or folder / "lake"), landing=str(folder / "landing"))
-    pipeline = load_pipeline(file or ROOT / "conf" / "flights.yaml")
-    lake = Lake(environment.lake)
-    return run(pipeline, environment, lake, lambda reads: spark, Progress(watched=False), **options)
 
 
 @pytest.fixture(scope="session")

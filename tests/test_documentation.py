@@ -77,3 +77,10 @@ def test_readme_names_every_command_system_table_and_folder():
         assert f"`{column}`" in readme, column
     for folder in ("conf/", "expectations/", "transforms/", "jobs/", "deploy/", "tests/"):
         assert folder in readme
+
+
+def test_the_drawing_of_the_folders_names_every_one_of_jobs():
+    drawing = (ROOT / "docs" / "contributing.md").read_text().split("```")[1]
+    for folder in (ROOT / "jobs").iterdir():
+        if (folder / "__init__.py").exists():
+            assert f"\n  {folder.name}/" in drawing, folder

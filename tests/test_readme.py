@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 
@@ -16,6 +18,7 @@ def tour() -> str:
     return "\n".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL))
 
 
+@pytest.mark.slow
 def test_the_tour_runs(tmp_path):
     for name in ("conf", "expectations", "transforms", "jobs", "headgate"):
         shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))

@@ -64,8 +64,8 @@ def read_yaml(file: Path) -> Yaml:
     except UnicodeDecodeError as e:
         raise UsageError(f"{file}: not a text file in UTF-8 (byte {e.start:,})") from e
     except yaml.reader.ReaderError as e:
-        line = text.count("\n", 0, e.position) + 1
-        raise UsageError(f"{file}:{line}: not valid YAML: it holds the character U+{e.character:04X}") from e
+        number = text.count("\n", 0, e.position) + 1
+        raise UsageError(f"{file}:{number}: not valid YAML: it holds the character U+{e.character:04X}") from e
     except yaml.MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
         raise UsageError(f"{file}{line}: not valid YAML: {e.problem}") from None  # the error quotes the file
@@ -141,7 +141,8 @@ MOST_MESSAGES = 3  # of what is wrong in a document, in one line
 
 def checked(model: Any, document: Yaml, data: Any, place: tuple[Any, ...]) -> Any:
     """`data` as `model` (a pydantic model or a step class); raises `UsageError` naming line, path and allowed names."""
-    adapter = options_of(model) if dataclasses.is_dataclass(model) else pydantic.TypeAdapter(model)
+    is_step = dataclasses.is_dataclass(model)
+    adapter = options_of(model) if is_step else pydantic.TypeAdapter(model)
     try:
         return adapter.validate_python(data if data is not None else {})
     except pydantic.ValidationError as e:
@@ -199,7 +200,7 @@ PLAIN = {
 
 def expected(error: Mapping[str, Any]) -> str:
     """What a pydantic error expects, in the words of a configuration."""
-    kind, message, ctx = error["type"], error["msg"], error.get("ctx") or {}
+    kind, message, ctx = str(error["type"]), str(error["msg"]), error.get("ctx") or {}
     for begins, told in PLAIN.items():
         if kind.startswith(begins):
             return told

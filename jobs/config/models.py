@@ -49,7 +49,7 @@ KEY = pydantic.Field(default=(), description="Columns that identify a record; wi
 
 OnMissingKey = Literal["keep", "quarantine"]
 
-ON_MISSING_KEY = pydantic.Field(
+ON_MISSING_KEY: Any = pydantic.Field(
     default="keep",
     description="A record that lacks a value of its key: keep it as one that is equal to no other, or set it aside",
 )

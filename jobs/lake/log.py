@@ -71,7 +71,8 @@ def history(table: str, wanted: Collection[int] | None = None) -> History:
 
 def paths_of(delta: DeltaTable) -> list[str]:
     """Paths of the data files of a table's open version, below the table."""
-    return pa.table(delta.get_add_actions()).column("path").to_pylist()
+    paths: list[str] = pa.table(delta.get_add_actions()).column("path").to_pylist()
+    return paths
 
 
 def stored_files(table: str) -> dict[str, fs.FileInfo]:

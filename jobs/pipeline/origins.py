@@ -40,8 +40,8 @@ def columns_of(df: DataFrame, frames: Mapping[str, DataFrame]) -> dict[str, list
     analyzed = df._jdf.queryExecution().analyzed()
     plan = json.loads(analyzed.toJSON())
     if any(node["class"].endswith(".Union") for node in plan):
-        for column, below in branches(analyzed):
-            made.setdefault(column, set()).add(below)
+        for column, branch in branches(analyzed):
+            made.setdefault(column, set()).add(branch)
     for tree in expressions(plan):
         for root, below in subtrees(tree):
             if root["class"].endswith(".Alias"):

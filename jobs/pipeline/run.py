@@ -102,7 +102,7 @@ def run(
     start_spark: called where something is to be built, with about how many bytes that reads, None where not known.
     A lost race is tried again so many times, on what the winner left; then `LostRace` is raised.
     """
-    options = {"tables": tables, "as_of": as_of, "release": release, "force": force}
+    options: dict[str, Any] = {"tables": tables, "as_of": as_of, "release": release, "force": force}
     for left in range(retries, 0, -1):
         try:
             return run_once(pipeline, environment, lake, start_spark, progress, **options)
@@ -262,7 +262,7 @@ def is_dead(started: dict[str, Any], at: datetime) -> bool:
     """Whether the process of a run that has not finished is gone; on another host, after `SILENCE`."""
     host, pid, began_at = (started.get("process") or "- 0 -").split(" ")
     if host != socket.gethostname():
-        return at - started["at"] > SILENCE
+        return bool(at - started["at"] > SILENCE)
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:

@@ -14,12 +14,9 @@ from typing import NamedTuple
 from headgate.jobs.errors import HeadgateError
 from headgate.jobs.spark.jars import COORDINATES, SHA256, jars_folder, missing_jars
 from headgate.jobs.spark.java import candidates, java_home, version_of
+from headgate.version import DELTA, GREAT_EXPECTATIONS, PYTHONS, SPARK
 
-PYTHONS = ((3, 10), (3, 13))
-# What both PyPI and Maven Central hold; a bump must find both halves.
-PINNED = {"pyspark": "4.1.1", "delta-spark": "4.4.0", "great-expectations": "1.24.1"}
-
-
+PINNED = {"pyspark": SPARK, "delta-spark": DELTA, "great-expectations": GREAT_EXPECTATIONS}
 CENTRAL = "https://repo1.maven.org/maven2/"
 
 
@@ -32,7 +29,9 @@ class Finding(NamedTuple):
 
 def examine(lake: str, landing: str) -> Iterator[Finding]:
     python = sys.version_info[:2]
-    yield Finding("python", PYTHONS[0] <= python <= PYTHONS[1], f"{platform.python_version()} (needs 3.10 to 3.13)")
+    first, last = (".".join(map(str, version)) for version in PYTHONS)
+    supported = PYTHONS[0] <= python <= PYTHONS[1]
+    yield Finding("python", supported, f"{platform.python_version()} (needs {first} to {last})")
     for package, wanted in PINNED.items():
         found = installed(package)
         yield Finding(package, found == wanted, f"{found or 'not installed'} (needs {wanted})")

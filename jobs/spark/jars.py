@@ -10,11 +10,13 @@ from pathlib import Path
 
 from headgate.jobs.errors import HeadgateError, UsageError
 from headgate.jobs.spark.java import cache_folder, java_home
+from headgate.version import DELTA, SPARK
 
+DELTA_SPARK = f"delta-spark_{SPARK.rpartition('.')[0]}_2.13"
 COORDINATES = ",".join(
     (
-        "io.delta:delta-spark_4.1_2.13:4.4.0",
-        "org.apache.spark:spark-avro_2.13:4.1.1",
+        f"io.delta:{DELTA_SPARK}:{DELTA}",
+        f"org.apache.spark:spark-avro_2.13:{SPARK}",
         "org.postgresql:postgresql:42.7.14",
     )
 )
@@ -25,16 +27,16 @@ EXCLUDED = (
     "commons-logging:*,commons-pool:*,io.airlift:*,javax.annotation:*,org.locationtech.jts:*,org.roaringbitmap:*,"
     "com.google.code.findbugs:*,org.antlr:*,org.tukaani:*,org.checkerframework:*"
 )
-JARS_OF = "delta-4.4.0-spark-4.1.1"  # the name of their folder in the cache
+JARS_OF = f"delta-{DELTA}-spark-{SPARK}"  # the name of their folder in the cache
 SHA256 = {
-    "delta-spark_4.1_2.13-4.4.0.jar": "75a9400986853c061f5109f012547de2545a5759e5e752e5ef633dabe16a4f10",
-    "delta-storage-4.4.0.jar": "c46735481fa8e326b0957be02b4420cbcab4b325bb08009b7f2045a95133f1cc",
-    "delta-kernel-api-4.4.0.jar": "ee9b5a14ac3b7efdff4d61a58478fe8eb0e5a3fbca43889dca7290795fe79a11",
-    "delta-kernel-defaults-4.4.0.jar": "225c975199e4718b38ee5b7e6da7f19e9585024262b2cec2656b32151a856b0b",
-    "delta-kernel-unitycatalog-4.4.0.jar": "cea22dfb4ac562b3cd27bf652697750e8336009d73fb06631363aaaad5345ffa",
+    f"{DELTA_SPARK}-{DELTA}.jar": "75a9400986853c061f5109f012547de2545a5759e5e752e5ef633dabe16a4f10",
+    f"delta-storage-{DELTA}.jar": "c46735481fa8e326b0957be02b4420cbcab4b325bb08009b7f2045a95133f1cc",
+    f"delta-kernel-api-{DELTA}.jar": "ee9b5a14ac3b7efdff4d61a58478fe8eb0e5a3fbca43889dca7290795fe79a11",
+    f"delta-kernel-defaults-{DELTA}.jar": "225c975199e4718b38ee5b7e6da7f19e9585024262b2cec2656b32151a856b0b",
+    f"delta-kernel-unitycatalog-{DELTA}.jar": "cea22dfb4ac562b3cd27bf652697750e8336009d73fb06631363aaaad5345ffa",
     "unitycatalog-client-0.6.0.jar": "48257499a86b801a3e2372cec55ac226ca1c1c7eabe5c118e7302f29a1fdbc19",
     "unitycatalog-hadoop-0.6.0.jar": "c47b63c961c87102b9e1d63809a0915ba4c86b7652f57c8d39ca3a05b441a150",
-    "spark-avro_2.13-4.1.1.jar": "6a19d90bc3b6e88d8db0fa36a19273aa10fea2dbd7a62bb60e4cedd73051b32d",
+    f"spark-avro_2.13-{SPARK}.jar": "6a19d90bc3b6e88d8db0fa36a19273aa10fea2dbd7a62bb60e4cedd73051b32d",
     "postgresql-42.7.14.jar": "73914527305a40cce504b0d3d90b23caf565136912d607ae8ae7c5895512332c",
 }
 

@@ -11,7 +11,7 @@ import pyspark
 import pytest
 
 from headgate.jobs.lake.lake import Lake
-from tests.conftest import ROOT
+from tests.lakes import ROOT, land, ledger, rows, write_pipeline
 from tests.transforms.test_near_duplicates import perturbed
 
 
@@ -47,6 +47,26 @@ def submitted(archive, folder, master, *arguments):
     return json.loads(next(line for line in done.stdout.splitlines() if '"release"' in line))
 
 
+SMALL = """  t:
+    source: {format: csv, path: 't/*.csv', schema: 'id INT, v STRING', key: [id]}
+    suite: any
+  clean:
+    from: t
+    steps: [{drop_duplicates: {columns: [v], keep: id}}]
+    suite: any
+"""
+
+
+def test_spark_submit_runs_a_pipeline(archive, tmp_path):
+    """Rows are read by Python workers, which find headgate in the archive alone."""
+    write_pipeline(tmp_path, SMALL)
+    land(tmp_path, "t/a.csv", "id,v\n1,x\n2,x\nbad\n")
+    outcome = submitted(archive, tmp_path, "local[2]", "run", "p.yaml")
+    assert outcome["release"] == "p-1" and outcome["built"] == 2
+    assert rows(tmp_path, "id, v", "clean") == [(1, "x")] and len(ledger(tmp_path)) == 2
+
+
+@pytest.mark.slow
 def test_spark_submit_runs_the_real_pipeline(archive, tmp_path, landing_of):
     landing_of(tmp_path / "landing", "2013-01-02")
     outcome = submitted(archive, tmp_path, "local[2]", "run", str(ROOT / "conf" / "flights.yaml"))

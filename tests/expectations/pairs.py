@@ -3,12 +3,15 @@
 A pair is made from its seed alone, so a difference is told, and made again, by a number.
 """
 
+import hashlib
 import json
+import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +24,7 @@ from headgate.expectations.catalogue import known_types
 from headgate.expectations.gate import Gate, RuleResult, Verdict
 from headgate.expectations.moments import why_unsound
 from headgate.expectations.suites import DIMENSIONS, SEVERITIES, Suite, SuiteError, build, load_suite
+from headgate.version import GREAT_EXPECTATIONS
 from tests.conftest import same
 
 FLOOR = ("expect_table_row_count_to_be_between", {"min_value": 1})
@@ -31,6 +35,10 @@ LIKE_FILES = {
     "spark.sql.optimizer.excludedRules": "org.apache.spark.sql.catalyst.optimizer.ConvertToLocalRelation,"
     "org.apache.spark.sql.catalyst.optimizer.PropagateEmptyRelation"
 }
+
+
+RECORDED = Path(__file__).parent / f"stock-{GREAT_EXPECTATIONS}.json"
+RECORD = "if that is meant, record anew: HEADGATE_RECORD=1 python -m pytest -m '' -k live tests/expectations"
 
 
 # -- judging by both engines
@@ -49,11 +57,51 @@ def gate_of(spark: SparkSession, suite: Suite, **options: Any) -> Gate:
     return Gate(spark, suite, parents=parents, parameters=PARAMETERS, **options)
 
 
-def verdicts(spark: SparkSession, suite: Suite, df: DataFrame, rows: int) -> tuple[Verdict, Verdict, Gate]:
+class Referee:
+    """What the stock engine says: as recorded for its version, or by asking it and comparing with the record.
+
+    A record is found by the suite, the columns and the rows, so none is taken for another input.
+    """
+
+    def __init__(self, ask: bool) -> None:
+        self.ask = ask
+        self.recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+
+    def __call__(self, suite: Suite, df: DataFrame, rows: int, stock: Callable[[], Verdict]) -> Verdict:
+        judged = [df.schema.jsonValue(), repr(df.toArrow().to_pylist()), suite.configurations()]
+        key = hashlib.sha256(json.dumps(judged, default=str).encode()).hexdigest()[:16]
+        if self.ask:
+            said = as_recorded(stock())
+            if os.environ.get("HEADGATE_RECORD"):
+                self.recorded[key] = said
+                lines = (f'"{known}": {json.dumps(self.recorded[known])}' for known in sorted(self.recorded))
+                RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+            assert same(said, self.recorded.get(key)), f"the stock engine's verdict is not the recorded one; {RECORD}"
+        assert key in self.recorded, f"no verdict of the stock engine is recorded for these rows and rules; {RECORD}"
+        said = self.recorded[key]
+        results = tuple(RuleResult(rule, **result) for rule, result in zip(suite.rules, said["results"], strict=True))
+        return Verdict(results, 0, rows, said["ceiling"], said["masked"], {"statistics": said["statistics"]})
+
+
+def as_recorded(verdict: Verdict) -> dict[str, Any]:
+    """All of a stock verdict that tests look at, as JSON gives it back."""
+    names = ("success", "raised", "element_count", "unexpected_count", "result")
+    results = [{n: getattr(r, n) for n in names} for r in verdict.results]
+    told = {"results": results, "ceiling": verdict.ceiling, "masked": verdict.masked}
+    return json.loads(json.dumps(told | {"statistics": verdict.document["statistics"]}))
+
+
+def verdicts(
+    spark: SparkSession, suite: Suite, df: DataFrame, rows: int, referee: Referee | None = None
+) -> tuple[Verdict, Verdict, Gate]:
     """What the stock engine says, what the gate says, and the gate."""
-    stock = gate_of(spark, suite, stock=True).judge(df, rows)
+
+    def ask() -> Verdict:
+        return gate_of(spark, suite, stock=True).judge(df, rows)
+
     gate = gate_of(spark, suite)
-    return stock, gate.judge(staged(gate, df), rows), gate
+    ours = gate.judge(staged(gate, df), rows)
+    return referee(suite, df, rows, ask) if referee else ask(), ours, gate
 
 
 def staged(gate: Gate, df: DataFrame) -> DataFrame:
@@ -87,7 +135,7 @@ def differ(theirs: RuleResult, mine: RuleResult) -> bool:
     return not same(json.loads(json.dumps(theirs.result)), json.loads(json.dumps(mine.result)))
 
 
-def differences(spark: SparkSession, table: "Table", suite: Suite) -> list[str]:
+def differences(spark: SparkSession, table: "Table", suite: Suite, referee: Referee | None = None) -> list[str]:
     """Judge a table by both engines, in a session with the settings `LIKE_FILES`; how the gate's verdict differs.
 
     The stock engine computes rules in bundles: one that raises takes its bundle with it, and one that counts distinct
@@ -95,14 +143,20 @@ def differences(spark: SparkSession, table: "Table", suite: Suite) -> list[str]:
     more by the stock engine, alone.
     """
     df, rows = table.frame(spark), len(table.rows)
-    stock, ours, _ = verdicts(spark, suite, df, rows)
-    results = []
-    for theirs, mine in zip(stock.results, ours.results, strict=True):
-        if differ(theirs, mine):
-            one = replace(suite, rules=(replace(mine.rule, index=0),))
-            (theirs,) = gate_of(spark, one, stock=True).judge(df, rows).results
-        results.append(replace(theirs, rule=mine.rule))
-    return compared(replace(stock, results=tuple(results)), ours)
+    gate = gate_of(spark, suite)
+    ours = gate.judge(staged(gate, df), rows)
+
+    def ask() -> Verdict:
+        stock = gate_of(spark, suite, stock=True).judge(df, rows)
+        results = []
+        for theirs, mine in zip(stock.results, ours.results, strict=True):
+            if differ(theirs, mine):
+                one = replace(suite, rules=(replace(mine.rule, index=0),))
+                (theirs,) = gate_of(spark, one, stock=True).judge(df, rows).results
+            results.append(replace(theirs, rule=mine.rule))
+        return replace(stock, results=tuple(results))
+
+    return compared(referee(suite, df, rows, ask) if referee else ask(), ours)
 
 
 # -- random tables

@@ -102,22 +102,22 @@ def test_every_allowed_expectation_is_used_here():
     assert set(known_types()) - {t for t, _ in USES} == set()
 
 
-def test_verdicts_equal_the_stock_engine(spark):
+def test_verdicts_equal_the_stock_engine(spark, referee):
     df = spark.createDataFrame(ROWS, SCHEMA).coalesce(1)
-    stock, ours, gate = verdicts(spark, suite_of(*USES), df, len(ROWS))
+    stock, ours, gate = verdicts(spark, suite_of(*USES), df, len(ROWS), referee)
     assert_same_verdicts(stock, ours)
     assert len(gate.compiled.bits) > 30
     outcomes = [r.success for r in ours.results]
     assert any(outcomes) and not all(outcomes)
 
 
-def test_verdicts_equal_on_a_table_of_nulls_and_on_an_empty_one(spark):
+def test_verdicts_equal_on_a_table_of_nulls_and_on_an_empty_one(spark, referee):
     # Half of the uses on each: together they are all there.
     skipped = ("z_scores", "outliers")  # they raise, and in the stock engine take others with them
     uses = [u for u in USES if not any(s in u[0] for s in skipped)]
     for rows, chosen in (([], uses[::2]), ([(None,) * 10] * 3, uses[1::2])):
         df = spark.createDataFrame(rows, SCHEMA).coalesce(1)
-        stock, ours, _ = verdicts(spark, suite_of(*chosen), df, len(rows))
+        stock, ours, _ = verdicts(spark, suite_of(*chosen), df, len(rows), referee)
         assert_same_verdicts(stock, ours)
 
 
@@ -140,10 +140,10 @@ def test_verdicts_equal_on_the_real_year(spark, night):
     assert_same_verdicts(stock, ours)
 
 
-def test_more_rules_than_one_mask_holds(spark):
+def test_more_rules_than_one_mask_holds(spark, referee):
     df = spark.createDataFrame([(i,) for i in range(100)], "i int").coalesce(1)
     uses = [("expect_column_values_to_be_between", {"column": "i", "max_value": n}) for n in range(BITS + 10)]
-    stock, ours, gate = verdicts(spark, suite_of(*uses), df, 100)
+    stock, ours, gate = verdicts(spark, suite_of(*uses), df, 100, referee)
     assert list(gate.masks(df)) == ["_hg_failed", "_hg_failed_1"]
     assert_same_verdicts(stock, ours)
     assert [r.unexpected_count for r in ours.results[2:]] == [99 - n for n in range(BITS + 10)]
@@ -184,17 +184,17 @@ def test_more_than_the_ceiling_blocks(spark):
 
 
 @pytest.mark.parametrize(("severity", "blocks", "warns"), [("critical", 1, 0), ("warning", 0, 1), ("info", 0, 0)])
-def test_severity_decides(spark, severity, blocks, warns):
+def test_severity_decides(spark, referee, severity, blocks, warns):
     df = spark.createDataFrame([(1,)], "i int")
     suite = suite_of(("expect_column_values_to_be_between", {"column": "i", "min_value": 5}), severity=severity)
-    _, verdict, _ = verdicts(spark, suite, df, 1)
+    _, verdict, _ = verdicts(spark, suite, df, 1, referee)
     assert (len(verdict.blocking), len(verdict.warnings)) == (blocks, warns)
 
 
-def test_a_rule_that_raises_blocks_whatever_its_severity(spark):
+def test_a_rule_that_raises_blocks_whatever_its_severity(spark, referee):
     df = spark.createDataFrame([("a",)], "i string")
     suite = suite_of(("expect_column_mean_to_be_between", {"column": "nope", "min_value": 5}), severity="info")
-    _, verdict, _ = verdicts(spark, suite, df, 1)
+    _, verdict, _ = verdicts(spark, suite, df, 1, referee)
     assert len(verdict.blocking) == 1 and "could not be evaluated" in verdict.blocking[0]
 
 
@@ -218,18 +218,18 @@ def test_only_row_rules_can_quarantine(spark):
         gate.is_quarantined()
 
 
-def test_dimensions_are_measured_or_said_not_to_be(spark):
+def test_dimensions_are_measured_or_said_not_to_be(spark, referee):
     df = spark.createDataFrame([(1,), (2,), (None,), (9,)], "i int").coalesce(1)
     suite = suite_of(("expect_column_values_to_be_between", {"column": "i", "max_value": 5}))
-    _, verdict, _ = verdicts(spark, suite, df, 4)
+    _, verdict, _ = verdicts(spark, suite, df, 4, referee)
     assert verdict.dimensions()["validity"] == pytest.approx((1 + 1 + 0.75) / 3)
     assert verdict.dimensions()["accuracy"] is None
 
 
-def test_a_rule_that_raises_on_a_row_blocks_and_breaks_no_staging(spark):
+def test_a_rule_that_raises_on_a_row_blocks_and_breaks_no_staging(spark, referee):
     df = spark.createDataFrame([(1, "a"), (2, "2")], "i int, s string").coalesce(1)
     uses = [("expect_rows_to_satisfy_sql", {"column_list": ["i", "s"], "predicate": "i = CAST(s AS int)"})]
-    stock, ours, gate = verdicts(spark, suite_of(*uses), df, 2)
+    stock, ours, gate = verdicts(spark, suite_of(*uses), df, 2, referee)
     assert compared(stock, ours) == []
     assert len(ours.blocking) == 1 and "CAST_INVALID_INPUT" in ours.blocking[0]
     assert not gate.masked
@@ -249,30 +249,30 @@ def test_a_rule_that_asks_for_quarantine_blocks_where_no_row_can_be_set_aside(sp
     ]
 
 
-def test_a_rule_that_does_not_fit_the_table_leaves_the_others_their_masks(spark):
+def test_a_rule_that_does_not_fit_the_table_leaves_the_others_their_masks(spark, referee):
     df = spark.createDataFrame([(1, "a"), (2, "2")], "i int, s string").coalesce(1)
     uses = [
         ("expect_rows_to_satisfy_sql", {"column_list": ["i", "s"], "predicate": "nope > 1"}),
         ("expect_column_values_to_be_between", {"column": "i", "max_value": 1}),
     ]
-    _, verdict, gate = verdicts(spark, suite_of(*uses), df, 2)
+    _, verdict, gate = verdicts(spark, suite_of(*uses), df, 2, referee)
     assert [bool(r.raised) for r in verdict.results] == [False, False, True, False]
     assert gate.masked and gate.metric_of_rule[3] in {bit.rule_metric for bit in gate.compiled.bits}
 
 
-def test_a_window_sees_only_the_rows_that_its_rule_looks_at(spark):
+def test_a_window_sees_only_the_rows_that_its_rule_looks_at(spark, referee):
     df = spark.createDataFrame([(1, 1), (1, 0), (2, 1)], "i int, j int").coalesce(1)
     use = {"column_list": ["i", "j"], "predicate": "count(*) OVER (PARTITION BY i) = 1"}
     where = {"row_condition": "j = 1", "condition_parser": "spark"}
-    stock, ours, gate = verdicts(spark, suite_of(("expect_rows_to_satisfy_sql", use | where)), df, 3)
+    stock, ours, gate = verdicts(spark, suite_of(("expect_rows_to_satisfy_sql", use | where)), df, 3, referee)
     assert compared(stock, ours) == [] and ours.blocking == []
     assert gate.compiled.bits == []
 
 
-def test_a_key_may_be_named_count(spark):
+def test_a_key_may_be_named_count(spark, referee):
     df = spark.createDataFrame([(1, 1), (1, 2)], "i int, count int").coalesce(1)
     uses = [("expect_column_values_to_be_unique", {"column": "count"})]
-    stock, ours, gate = verdicts(spark, suite_of(*uses), df, 2)
+    stock, ours, gate = verdicts(spark, suite_of(*uses), df, 2, referee)
     assert compared(stock, ours) == [] and ours.blocking == []
     assert len(gate.compiled.keys) == 1
 
@@ -289,10 +289,10 @@ def test_a_parameter_that_does_not_fit_is_refused_before_a_row_is_read(spark, pa
 @pytest.mark.parametrize(
     "values", [[1, 2, 3], [-40_000, -1, 0, 40_000], [1, 1, 2], [7, None, 7], [None, 1], [1, 2**62]]
 )
-def test_whole_numbers_repeat_as_the_stock_engine_says(spark, values):
+def test_whole_numbers_repeat_as_the_stock_engine_says(spark, referee, values):
     df = spark.createDataFrame([(v,) for v in values], "i long").coalesce(1)
     uses = [("expect_column_values_to_be_unique", {"column": "i"})]
-    stock, ours, gate = verdicts(spark, suite_of(*uses), df, len(values))
+    stock, ours, gate = verdicts(spark, suite_of(*uses), df, len(values), referee)
     assert compared(stock, ours) == []
     assert len(gate.compiled.keys) == 1
 
@@ -390,10 +390,10 @@ def test_python_takes_times_in_utc(spark):
     assert spark.sql("select timestamp'2024-07-01 10:00:00Z'").first()[0] == datetime(2024, 7, 1, 10)
 
 
-def test_foreign_keys_of_different_types_are_refused(spark):
+def test_foreign_keys_of_different_types_are_refused(spark, referee):
     df = spark.createDataFrame([("1",)], "i string")
     use = ("expect_foreign_key_to_exist", {"columns": ["i"], "parent_table": "p", "parent_columns": ["id"]})
-    stock, ours, _ = verdicts(spark, suite_of(use), df, 1)
+    stock, ours, _ = verdicts(spark, suite_of(use), df, 1, referee)
     told = "'i' is string and 'id' of table 'p' is int: keys of different types would match by chance"
     assert told in ours.blocking[0] and told in stock.blocking[0]
 

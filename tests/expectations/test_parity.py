@@ -16,13 +16,15 @@ def like_files(spark):
 
 
 @pytest.mark.parametrize("seed", [1001844])
-def test_pairs_that_once_differed_do_no_more(like_files, seed):
+def test_pairs_that_once_differed_do_no_more(like_files, referee, seed):
     pair = random_pair(seed)
-    assert differences(like_files, pair.table, pair.suite) == []
+    assert differences(like_files, pair.table, pair.suite, referee) == []
 
 
 @pytest.mark.parametrize("first", [0, 6])
-def test_random_pairs_do_not_differ(like_files, first):
+def test_random_pairs_do_not_differ(like_files, referee, first):
     for seed in range(first, first + 6):
         pair = random_pair(seed)
-        assert differences(like_files, pair.table, pair.suite) == [], f"tests.benchmarks.parity.tell({seed}) shows it"
+        assert differences(like_files, pair.table, pair.suite, referee) == [], (
+            f"tests.benchmarks.parity.tell({seed}) shows it"
+        )

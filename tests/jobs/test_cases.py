@@ -18,17 +18,15 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
-from headgate.jobs.config.models import Environment
-from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.errors import HeadgateError
 from headgate.jobs.explore import queries
 from headgate.jobs.keep.erasure import certificate as erasure
 from headgate.jobs.keep.erasure.reach import reach
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.pipeline.run import run
 from headgate.jobs.progress import Progress
 from headgate.transforms.rows import is_own
-from tests.conftest import ROOT, same
+from tests.conftest import same
+from tests.lakes import ROOT, run_pipeline
 
 UTC = dt.timezone.utc
 
@@ -166,10 +164,9 @@ def copied(case: str, folder: Path) -> Path:
 
 
 def built(spark: Any, place: Path, conf: str, **options: Any) -> Lake:
-    environment = Environment(lake=str(place / f"lake-{conf}"), landing=str(place / "landing"))
-    lake = Lake(environment.lake)
-    run(load_pipeline(place / f"{conf}.yaml"), environment, lake, lambda _: spark, Progress(watched=False), **options)
-    return lake
+    lake = place / f"lake-{conf}"
+    run_pipeline(spark, place, place / f"{conf}.yaml", lake_at=lake, **options)
+    return Lake(str(lake))
 
 
 def rows_of(lake: Lake, table: str) -> list[tuple[Any, ...]]:

@@ -17,10 +17,9 @@ import pytest
 
 from headgate.jobs.errors import SourceFailed
 from headgate.jobs.explore import queries
-from headgate.jobs.lake.lake import Lake
 from headgate.jobs.sources.inspection import inspect_file
 from headgate.jobs.sources.readers import read_part
-from tests.conftest import run_pipeline
+from tests.lakes import again, lake_of
 
 FILES = 500
 SCHEMA = "id BIGINT, name STRING, day DATE, price DECIMAL(8,2)"
@@ -132,9 +131,9 @@ def test_what_is_taken_up_is_accounted_for(spark, tmp_path, kind):
         f"max_line_bytes: {LONGEST}, on_bad_file: quarantine, on_other_columns: "
         f"{'quarantine' if schema else 'evolve'}}}\n"
     )
-    (told,) = run_pipeline(spark, tmp_path, tmp_path / "p.yaml").tables
+    (told,) = again(spark, tmp_path).tables
     assert told["rows_in"] == told["published"] + sum(told["rejected"].values())
-    lake = Lake(str(tmp_path / "lake"))
+    lake = lake_of(tmp_path)
     query = "select _file as file, count(*) as n from t group by all"
     if lake.open("ledger"):
         query += " union all select evidence['file'], count(*) from ledger group by all"

@@ -8,11 +8,10 @@ from deltalake import DeltaTable
 
 from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.errors import UsageError
-from headgate.jobs.explore import queries
 from headgate.jobs.lake.artifacts import indexes
-from headgate.jobs.lake.lake import Lake
 from headgate.jobs.pipeline import build
-from tests.conftest import run_pipeline
+from tests.lakes import answer, lake_of, run_pipeline
+from tests.lakes import land as land_file
 
 PIPELINE = """
 pipeline: growing
@@ -40,14 +39,11 @@ def growing(folder: Path, steps: str = BY_V) -> Path:
 
 
 def land(folder: Path, name: str, *rows: str) -> None:
-    file = folder / "landing" / "t" / f"{name}.csv"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("\n".join(["id,v,w", *rows]) + "\n")
+    land_file(folder, f"t/{name}.csv", "\n".join(["id,v,w", *rows]) + "\n")
 
 
 def ids(folder: Path) -> list[int]:
-    rows = queries.sql(Lake(str(folder / "lake")), "select id from clean order by id", None, None)
-    return rows["id"].to_pylist()
+    return [row[0] for row in answer(folder, "select id from clean order by id")]
 
 
 def die_after_staging(monkeypatch, spark, folder: Path, file: Path) -> None:
@@ -66,7 +62,7 @@ def die_after_staging(monkeypatch, spark, folder: Path, file: Path) -> None:
 
 
 def test_a_dead_increment_is_never_taken_for_the_whole_table(spark, tmp_path, monkeypatch):
-    file, lake = growing(tmp_path), Lake(str(tmp_path / "lake"))
+    file, lake = growing(tmp_path), lake_of(tmp_path)
     land(tmp_path, "a", *(f"{i},v{i},w" for i in range(20)))
     run_pipeline(spark, tmp_path, file)
     land(tmp_path, "b", "20,v20,w", "21,v1,w")
@@ -84,7 +80,7 @@ def test_a_dead_increment_is_never_taken_for_the_whole_table(spark, tmp_path, mo
 
 def test_a_changed_step_never_meets_what_another_one_recorded(spark, tmp_path):
     """Another column in `keep` (of another type), another step before it: each has an index of its own."""
-    lake = Lake(str(tmp_path / "lake"))
+    lake = lake_of(tmp_path)
     near = "drop_near_duplicates: {columns: [%s], keep: %s, similarity: 0.8}"
     common = "one two three four five six seven eight nine ten"
     land(tmp_path, "a", f"1,{common},b", f"2,{common},a", "3,nothing like it at all here,c")

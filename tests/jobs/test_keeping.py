@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from headgate.jobs.config.models import Environment
 from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
-from headgate.jobs.explore import diff, lineage, queries, trace
+from headgate.jobs.explore import diff, lineage, trace
 from headgate.jobs.keep import retention as keeping
 from headgate.jobs.keep.erasure import certificate as erasure
 from headgate.jobs.keep.erasure.reach import reach
@@ -25,7 +24,7 @@ from headgate.jobs.lake.system import SCHEMAS
 from headgate.jobs.pipeline import build
 from headgate.jobs.pipeline.origins import columns_of
 from headgate.jobs.progress import Progress
-from tests.conftest import run_pipeline
+from tests.lakes import again, answer, environment_of, lake_of, land, write_suite
 
 PLANTED = "Zanzibar Quux"
 PIPELINE = """
@@ -55,22 +54,11 @@ tables:
       - derive: {columns: {greeting: "concat(name, ' of ', mayor)"}}
     suite: any
 """
-FLOOR = "  - {type: expect_table_row_count_to_be_between, kwargs: {min_value: 1}, meta: {dimension: completeness}}\n"
-ANY = f"name: any\nexpectations:\n{FLOOR}" + (
-    "  - {type: expect_table_columns_to_match_set, kwargs: {column_set: [], exact_match: false}, "
-    "meta: {dimension: validity}}\n"
+PEOPLE = (
+    "{type: expect_column_distinct_values_to_contain_set, kwargs: {column: name, value_set: [nobody]}, "
+    "severity: warning, meta: {dimension: validity}}",
+    "{type: expect_column_max_to_be_between, kwargs: {column: age, max_value: 200}, meta: {dimension: validity}}",
 )
-PEOPLE = ANY.replace("name: any", "name: people") + (
-    "  - {type: expect_column_distinct_values_to_contain_set, kwargs: {column: name, value_set: [nobody]}, "
-    "severity: warning, meta: {dimension: validity}}\n"
-    "  - {type: expect_column_max_to_be_between, kwargs: {column: age, max_value: 200}, meta: {dimension: validity}}\n"
-)
-
-
-def land(folder: Path, name: str, text: str) -> None:
-    file = folder / "landing" / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +66,8 @@ def built(spark, tmp_path_factory) -> Path:
     """Two nights of people; tests read it and do not write."""
     folder = tmp_path_factory.mktemp("people")
     (folder / "p.yaml").write_text(PIPELINE)
-    (folder / "any.yaml").write_text(ANY)
-    (folder / "people.yaml").write_text(PEOPLE)
+    write_suite(folder, "any")
+    write_suite(folder, "people", *PEOPLE)
     head = "id,name,email,city,age\n"
     rows = [
         f"{i},n{i},e{i}@x.org,{'Atlantis' if i % 7 == 0 else 'Rome'},{'' if i % 5 == 0 else i}\n" for i in range(1, 41)
@@ -87,9 +75,9 @@ def built(spark, tmp_path_factory) -> Path:
     planted = [f"42,{PLANTED},shared@x.org,Rome,90\n", "43,twin,shared@x.org,Rome,33\n", "bad,line\n"]
     land(folder, "people/a.csv", head + "".join(rows + planted))
     land(folder, "cities/a.csv", "city,mayor\nRome,Ada Mayor\nAtlantis,Poseidon Deep\n")
-    run_pipeline(spark, folder, folder / "p.yaml")
+    again(spark, folder)
     land(folder, "people/b.csv", head + "50,n50,e50@x.org,Rome,199\n" + planted[0])
-    run_pipeline(spark, folder, folder / "p.yaml")
+    again(spark, folder)
     return folder
 
 
@@ -97,18 +85,6 @@ def built(spark, tmp_path_factory) -> Path:
 def people(built, tmp_path) -> Path:
     shutil.copytree(built, tmp_path / "own")
     return tmp_path / "own"
-
-
-def lake_of(folder: Path) -> Lake:
-    return Lake(str(folder / "lake"))
-
-
-def again(spark, folder: Path, **options):
-    return run_pipeline(spark, folder, folder / "p.yaml", **options)
-
-
-def answer(folder: Path, query: str, release: str | None = None) -> list[tuple]:
-    return [tuple(r.values()) for r in queries.sql(lake_of(folder), query, release, None).to_pylist()]
 
 
 def id_of(folder: Path, person: int) -> str:
@@ -276,7 +252,7 @@ def test_vacuum_keeps_what_releases_hold_and_nothing_else(spark, people):
     with pytest.raises(UsageError, match="cannot be restored: vacuum removed"):
         restore(lake, [("people", 0)], "r")
     assert DeltaTable(lake.path("people")).version() == 3  # no commit was made, so nothing is built anew
-    assert run_pipeline(None, people, people / "p.yaml").built == 0
+    assert again(None, people).built == 0
     assert all(r["files_removed"] == 0 for r in keeping.vacuum(lake, 0, 0) if r["table"] in lake.tables())
 
 
@@ -301,9 +277,8 @@ def test_a_whole_release_is_restored(spark, people):
 
 
 def verified(spark, folder: Path, release: str, rebuild: bool = False) -> dict[str, dict]:
-    environment = Environment(lake=str(folder / "lake"), landing=str(folder / "landing"))
     pipeline = load_pipeline(folder / "p.yaml") if rebuild else None
-    told = verify(spark, lake_of(folder), release, Progress(watched=False), pipeline, environment)
+    told = verify(spark, lake_of(folder), release, Progress(watched=False), pipeline, environment_of(folder))
     return {t["table"]: t for t in told}
 
 
@@ -314,7 +289,7 @@ def test_verify_rebuilds_a_release_from_its_pinned_inputs(spark, people):
         assert {(t["files"], t["content"], t["balance"], t["rebuilt"]) for t in told.values()} == {
             ("ok", "ok", "ok", "same")
         }
-    (people / "people.yaml").write_text(PEOPLE.replace("nobody", "anybody"))
+    write_suite(people, "people", *(rule.replace("nobody", "anybody") for rule in PEOPLE))
     told = verified(spark, people, "people-2", rebuild=True)
     assert "configuration, suite" in told["people"]["rebuilt"] and not told["people"]["failed"]
     (people / "landing" / "people" / "b.csv").unlink()

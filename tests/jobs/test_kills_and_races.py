@@ -9,22 +9,19 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from headgate.jobs.errors import LostRace
-from headgate.jobs.explore import queries
 from headgate.jobs.keep import retention as keeping
 from headgate.jobs.keep.restore import restore
-from headgate.jobs.lake.lake import Lake
 from tests import chaos
-from tests.conftest import run_pipeline
+from tests.lakes import again, answer, lake_of
 
 
 @pytest.fixture(scope="module")
 def nights(spark, tmp_path_factory):
     """Built in the suite's session, which has other settings than the runs that are killed: the tables do not tell."""
-    return chaos.prepare(
-        tmp_path_factory.mktemp("chaos"), lambda folder: run_pipeline(spark, folder, folder / "p.yaml")
-    )
+    return chaos.prepare(tmp_path_factory.mktemp("chaos"), lambda folder: again(spark, folder))
 
 
+@pytest.mark.slow
 def test_kills_at_phase_ends_one_after_the_other(nights, tmp_path):
     """Every run is killed a little later than the one before it; each takes up what the one before had staged."""
     night, calm = nights
@@ -58,7 +55,7 @@ def at_once(spark, folder: Path, runs: int) -> list[BaseException | None]:
         session = spark.newSession()
         barrier.wait()
         try:
-            run_pipeline(session, folder, folder / "p.yaml")
+            again(session, folder)
         except BaseException as e:
             ended[i] = e
 
@@ -70,14 +67,14 @@ def at_once(spark, folder: Path, runs: int) -> list[BaseException | None]:
     return ended
 
 
-@pytest.mark.parametrize("runs", [2, 8])
+@pytest.mark.parametrize("runs", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_of_runs_at_once_the_losers_say_so(spark, nights, place, runs):
     ended = at_once(spark, place, runs)
     lost = [e for e in ended if e is not None]
     for e in lost:
         assert isinstance(e, LostRace) and e.exit_code == 5 and "\n" not in str(e), e
-    run_pipeline(spark, place, place / "p.yaml")  # whatever the winners left to do
-    assert [r["number"] for r in Lake(str(place / "lake")).releases] == [1, 2]
+    again(spark, place)  # whatever the winners left to do
+    assert [r["number"] for r in lake_of(place).releases] == [1, 2]
     assert chaos.content(place) == nights[1]
 
 
@@ -96,25 +93,25 @@ def during(monkeypatch, what) -> None:
 
 
 def test_a_run_against_a_restore(spark, place, monkeypatch):
-    lake = Lake(str(place / "lake"))
-    run_pipeline(spark, place, place / "p.yaml")
+    lake = lake_of(place)
+    again(spark, place)
     chaos.write_night(place, 2)
     during(monkeypatch, lambda: restore(lake, [("raw_people", 0)], "r"))
     with pytest.raises(LostRace, match="table 'raw_people' was changed by another writer"):
-        run_pipeline(spark, place, place / "p.yaml")
-    run_pipeline(spark, place, place / "p.yaml")  # the files of the nights that were undone come again
-    assert queries.sql(lake, "select count(*) as n from raw_people", None, None).to_pylist() == [{"n": 180}]
+        again(spark, place)
+    again(spark, place)  # the files of the nights that were undone come again
+    assert answer(place, "select count(*) from raw_people") == [(180,)]
 
 
 def test_a_run_against_a_vacuum(spark, nights, place, monkeypatch):
-    lake = Lake(str(place / "lake"))
+    lake = lake_of(place)
     during(monkeypatch, lambda: keeping.vacuum(lake, 0, grace_hours=1))
-    run_pipeline(spark, place, place / "p.yaml")
+    again(spark, place)
     assert chaos.content(place) == nights[1]
 
 
 def test_a_run_against_a_foreign_writer(spark, place, monkeypatch):
-    lake = Lake(str(place / "lake"))
+    lake = lake_of(place)
     rows = DeltaTable(lake.path("people")).to_pyarrow_table().slice(0, 1)
 
     def append():
@@ -132,13 +129,14 @@ def test_a_run_against_a_foreign_writer(spark, place, monkeypatch):
 
     monkeypatch.setattr(build, "publish", and_append)
     with pytest.raises(LostRace, match="table 'people' was changed by another writer"):
-        run_pipeline(spark, place, place / "p.yaml")
+        again(spark, place)
     assert len(lake.releases) == 1
     monkeypatch.setattr(build, "publish", and_append)  # again, but this time the run may try once more
-    run_pipeline(spark, place, place / "p.yaml", retries=1)
+    again(spark, place, retries=1)
     assert len(lake.releases) == 2
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(nights, place):
     """On the command line: one wins, the other exits 5 with one clear line, or finds everything done."""
     processes = [chaos.start(place) for _ in range(2)]

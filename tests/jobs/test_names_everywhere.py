@@ -6,10 +6,9 @@ from pathlib import Path
 from headgate.jobs.explore import diff, trace
 from headgate.jobs.keep.erasure import certificate as erasure
 from headgate.jobs.keep.erasure.reach import reach
-from headgate.jobs.lake.lake import Lake
 from headgate.jobs.progress import Progress
 from headgate.transforms.rows import is_own
-from tests.conftest import ROOT, run_pipeline
+from tests.lakes import ROOT, again, lake_of
 
 CALLS = ("alias", "col", "withColumn", "select", "groupBy", "lit", "drop", "where", "orderBy", "partitionBy", "struct")
 MOST = 60  # Spark plans grow with columns
@@ -70,10 +69,10 @@ tables:
     suite: null
 """
     )
-    lake = Lake(str(tmp_path / "lake"))
+    lake = lake_of(tmp_path)
     for night, ids in ((1, (1, 2)), (2, (3, 4))):
         land(night, *ids)
-        run_pipeline(spark, tmp_path, tmp_path / "p.yaml")
+        again(spark, tmp_path)
     for table in ("t", "one", "near", "both"):
         rows = lake.need_table(table).to_pyarrow_table().to_pylist()
         assert sorted(r["id"] for r in rows) == [1, 2, 3, 4], table

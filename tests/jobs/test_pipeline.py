@@ -4,43 +4,25 @@ import functools
 import json
 import re
 import shutil
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
-from headgate.jobs.config.models import Environment
 from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.errors import GateBlocked, InputMissing, LostRace, UsageError
 from headgate.jobs.explore import queries
 from headgate.jobs.keep.erasure import certificate as erasure
 from headgate.jobs.keep.restore import restore
-from headgate.jobs.lake.lake import Lake
 from headgate.jobs.pipeline.fitted import load_fitted
 from headgate.jobs.pipeline.planning import plan_table
 from headgate.jobs.pipeline.prepare import zoned
 from headgate.jobs.pipeline.run import dry_run
 from headgate.jobs.sources.files import regex_of
 from headgate.transforms.rows import content_of
-from tests.conftest import ROOT, run_pipeline
-
-FLIGHTS = ROOT / "conf" / "flights.yaml"
-
-
-def content(folder: Path, table: str, version: int | None = None) -> list[str]:
-    """The rows of a published table as sorted texts."""
-    rows = DeltaTable(str(folder / "lake" / table), version=version).to_pyarrow_table().to_pylist()
-    return sorted(json.dumps(r, default=str, sort_keys=True) for r in rows)
-
-
-def lake_of(folder: Path) -> Lake:
-    return Lake(str(folder / "lake"))
-
-
-def records(outcome):
-    return {r["table"]: r for r in outcome.tables}
+from tests.lakes import FLIGHTS, ROOT, content, environment_of, lake_of, land, records, run_pipeline, write_pipeline
 
 
 def variant(folder: Path, **edits: str) -> Path:
@@ -137,6 +119,7 @@ def test_nothing_new_builds_nothing_and_starts_no_spark(night):
     assert len(lake_of(night).releases) == before
 
 
+@pytest.mark.slow
 def test_a_new_day_is_taken_up_alone_and_equals_a_full_build(spark, own_night, landing_of, tmp_path):
     landing_of(own_night / "landing", "2013-01-04")
     plans = {r["table"]: r for r in dry_run_of(own_night)}
@@ -157,11 +140,12 @@ def test_a_new_day_is_taken_up_alone_and_equals_a_full_build(spark, own_night, l
 
 
 def dry_run_of(folder, **options):
-    environment = Environment(lake=str(folder / "lake"), landing=str(folder / "landing"))
+    environment = environment_of(folder)
     given = {"tables": (), "as_of": None, "force": False} | options
     return dry_run(load_pipeline(FLIGHTS), environment, lake_of(folder), **given)
 
 
+@pytest.mark.slow
 def test_as_of_builds_what_stood_that_night(spark, own_night, landing_of, tmp_path):
     then = records(run_pipeline(spark, own_night, tables=("flights",), as_of=date(2013, 1, 2)))
     assert then["raw_flights"]["status"] == "up to date" and then["flights"]["rows_in"] == 842 + 943
@@ -175,6 +159,7 @@ def test_as_of_builds_what_stood_that_night(spark, own_night, landing_of, tmp_pa
     assert content(own_night, "flights") == content(own_night, "flights", 0)
 
 
+@pytest.mark.slow
 def test_partitioning_does_not_change_a_table(spark, night, landing_of, tmp_path):
     other = tmp_path / "other"
     landing_of(other / "landing", "2013-01-03")
@@ -208,29 +193,16 @@ def test_a_blocked_gate_leaves_the_table_as_it_was(spark, own_night, tmp_path):
     assert "GateBlocked" in statuses
 
 
-def small(folder: Path, tables: str) -> Path:
-    """A pipeline of a few tables, with a suite that holds for any of them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "any.yaml").write_text(
-        "name: any\nexpectations:\n"
-        "  - {type: expect_table_row_count_to_be_between, kwargs: {min_value: 1}, meta: {dimension: completeness}}\n"
-        "  - {type: expect_column_to_exist, kwargs: {column: id}, meta: {dimension: consistency}}\n"
-    )
-    (folder / "small.yaml").write_text(f"pipeline: small\nsuites: .\ntables:\n{tables}")
-    return folder / "small.yaml"
-
-
+HAS_ID = "{type: expect_column_to_exist, kwargs: {column: id}, meta: {dimension: consistency}}"
 CSV = "  t:\n    source: {format: csv, path: 't/*.csv', schema: 'id INT, v STRING', key: [id]%s}\n    suite: any\n"
 
 
-def land(folder: Path, name: str, text: str) -> None:
-    file = folder / "landing" / "t" / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+def small(folder: Path, tables: str) -> Path:
+    return write_pipeline(folder, tables, HAS_ID)
 
 
 def test_malformed_lines_go_to_the_ledger_with_file_and_line(spark, tmp_path):
-    land(tmp_path, "a.csv", "id,v\n1,x\n2,y,z\nthree,q\n4,w\n2,y,z\n")
+    land(tmp_path, "t/a.csv", "id,v\n1,x\n2,y,z\nthree,q\n4,w\n2,y,z\n")
     outcome = run_pipeline(spark, tmp_path, small(tmp_path, CSV % ""))
     assert records(outcome)["t"]["published"] == 2 and records(outcome)["t"]["rejected"] == {
         "ingest: malformed line": 2,
@@ -246,10 +218,10 @@ def test_a_raw_table_may_quarantine_rows(spark, tmp_path):
     rule = "{type: expect_column_values_to_be_between, kwargs: {column: id, max_value: 5}"
     with (tmp_path / "any.yaml").open("a") as suite:
         suite.write(f"  - {rule}, meta: {{dimension: validity, on_row_fail: quarantine}}}}\n")
-    land(tmp_path, "a.csv", "id,v\n1,x\n2,y\n9,z\n")
+    land(tmp_path, "t/a.csv", "id,v\n1,x\n2,y\n9,z\n")
     outcome = run_pipeline(spark, tmp_path, file)
     assert records(outcome)["t"]["rejected"] == {"gate: fails a row rule": 1} and records(outcome)["t"]["rows"] == 2
-    land(tmp_path, "b.csv", "id,v\n3,x\nbad\n8,z\n4,z\n")
+    land(tmp_path, "t/b.csv", "id,v\n3,x\nbad\n8,z\n4,z\n")
     run_pipeline(spark, tmp_path, file)
     answer = queries.sql(
         lake_of(tmp_path), "select step, count(*) as n from ledger group by all order by 1", None, None
@@ -265,7 +237,7 @@ def test_a_rule_that_raises_on_some_row_blocks_by_its_name(spark, tmp_path):
             "  - {type: expect_rows_to_satisfy_sql, kwargs: {column_list: [id, v], predicate: 'cast(v as int) > 0'}, "
             "meta: {dimension: validity}}\n"
         )
-    land(tmp_path, "a.csv", "id,v\n1,5\n2,six\n")
+    land(tmp_path, "t/a.csv", "id,v\n1,5\n2,six\n")
     with pytest.raises(GateBlocked, match=r"expect_rows_to_satisfy_sql .* could not be evaluated"):
         run_pipeline(spark, tmp_path, file)
     assert lake_of(tmp_path).published("t") is None
@@ -288,10 +260,10 @@ def test_patterns_find_files_and_their_day(path, name, day):
 
 def test_a_changed_file_is_refused_or_replaced(spark, tmp_path):
     file = small(tmp_path, CSV % "")
-    land(tmp_path, "a.csv", "id,v\n1,x\n2,y\n")
-    land(tmp_path, "b.csv", "id,v\n3,z\n")
+    land(tmp_path, "t/a.csv", "id,v\n1,x\n2,y\n")
+    land(tmp_path, "t/b.csv", "id,v\n3,z\n")
     run_pipeline(spark, tmp_path, file)
-    land(tmp_path, "a.csv", "id,v\n1,x\n")
+    land(tmp_path, "t/a.csv", "id,v\n1,x\n")
     with pytest.raises(InputMissing, match=r"t/a\.csv: the file shrank since it was taken up"):
         run_pipeline(spark, tmp_path, file)
     file = small(tmp_path, CSV % ", on_changed_file: replace")
@@ -305,7 +277,7 @@ def test_a_touched_file_is_known_again_by_its_checksum(spark, tmp_path):
     import os
 
     file = small(tmp_path, CSV % "")
-    land(tmp_path, "a.csv", "id,v\n1,x\n")
+    land(tmp_path, "t/a.csv", "id,v\n1,x\n")
     run_pipeline(spark, tmp_path, file)
     os.utime(tmp_path / "landing" / "t" / "a.csv", (1, 1))
     assert run_pipeline(spark, tmp_path, file).built == 0
@@ -313,7 +285,7 @@ def test_a_touched_file_is_known_again_by_its_checksum(spark, tmp_path):
 
 
 def test_a_wrong_header_is_refused_by_file_and_column(spark, tmp_path):
-    land(tmp_path, "a.csv", "v,id\nx,1\n")
+    land(tmp_path, "t/a.csv", "v,id\nx,1\n")
     with pytest.raises(
         InputMissing, match=r"t/a\.csv: its columns are in another order .* 'v' stands where 'id' should"
     ):
@@ -327,7 +299,7 @@ def test_no_files_are_named_with_pattern_and_folder(tmp_path):
 
 
 def test_an_empty_table_is_blocked_by_its_floor(spark, tmp_path):
-    land(tmp_path, "a.csv", "id,v\n")
+    land(tmp_path, "t/a.csv", "id,v\n")
     with pytest.raises(GateBlocked, match="nothing was published"):
         run_pipeline(spark, tmp_path, small(tmp_path, CSV % ""))
     assert lake_of(tmp_path).published("t") is None
@@ -338,7 +310,7 @@ def test_other_formats_are_taken_up_once(spark, tmp_path, kind):
     rows = spark.createDataFrame([(1, "x"), (2, None)], "id INT, v STRING").coalesce(1)
     target = tmp_path / "landing" / "t"
     if kind == "jsonl":
-        land(tmp_path, "a.jsonl", '{"id": 1, "v": "x"}\n{"id": 2}\n{"id": \n')
+        land(tmp_path, "t/a.jsonl", '{"id": 1, "v": "x"}\n{"id": 2}\n{"id": \n')
         source = "{format: jsonl, path: 't/*.jsonl', schema: 'id INT, v STRING', key: [id]}"
     elif kind == "parquet":
         rows.write.parquet(str(target))
@@ -366,9 +338,9 @@ def test_merge_updates_inserts_and_keeps(spark, tmp_path):
     steps = "\n      - drop_duplicates: {columns: [key], keep: _file desc}"
     file = small(tmp_path, tables % steps)
     one, two, three = ('{"key": %s, "t": "%s", "s": "%s", "build": {"%s": 1}}\n' for _ in range(3))
-    land(tmp_path, "a.jsonl", one % (1, "x", "x", "x") + two % (2, "y", "y", "y") + three % ("null", "z", "z", "z"))
+    land(tmp_path, "t/a.jsonl", one % (1, "x", "x", "x") + two % (2, "y", "y", "y") + three % ("null", "z", "z", "z"))
     run_pipeline(spark, tmp_path, file)
-    land(tmp_path, "b.jsonl", one % (2, "y", "y", "Y") + two % (3, "w", "w", "w") + three % ("null", "z", "z", "Z"))
+    land(tmp_path, "t/b.jsonl", one % (2, "y", "y", "Y") + two % (3, "w", "w", "w") + three % ("null", "z", "z", "Z"))
     run_pipeline(spark, tmp_path, file)
     lake = lake_of(tmp_path)
     answer = queries.sql(lake, "select key, t, s, map_keys(build)[1] as b from m order by key", None, None).to_pylist()
@@ -396,7 +368,7 @@ def test_times_without_a_zone_are_published_as_timestamps(spark, tmp_path):
     found = DeltaTable(path)
     assert found.protocol().min_reader_version == 1
     (row,) = found.to_pyarrow_table().to_pylist()
-    at = datetime(2024, 7, 1, 12, tzinfo=timezone.utc)
+    at = datetime(2024, 7, 1, 12, tzinfo=UTC)
     assert row == {"id": 1, "at": at, "deep": [{"at": at}], "m": [(at, at)]}
 
 
@@ -404,7 +376,7 @@ def test_a_run_that_died_before_publishing_is_taken_up(spark, tmp_path, monkeypa
     from headgate.jobs.pipeline import build
 
     file = small(tmp_path, CSV % "" + "  m:\n    from: t\n    suite: any\n")
-    land(tmp_path, "a.csv", "id,v\n1,x\n2,y\nbad\n")
+    land(tmp_path, "t/a.csv", "id,v\n1,x\n2,y\nbad\n")
 
     class Killed(BaseException):
         pass
@@ -435,9 +407,9 @@ def test_a_table_changed_meanwhile_loses_the_race(spark, tmp_path, monkeypatch):
     from headgate.jobs.pipeline import build
 
     file = small(tmp_path, CSV % "")
-    land(tmp_path, "a.csv", "id,v\n1,x\n")
+    land(tmp_path, "t/a.csv", "id,v\n1,x\n")
     run_pipeline(spark, tmp_path, file)
-    land(tmp_path, "b.csv", "id,v\n2,y\n")
+    land(tmp_path, "t/b.csv", "id,v\n2,y\n")
     stage = build.stage
 
     def another_writer(df, path):
@@ -476,10 +448,10 @@ def test_files_of_a_run_that_lost_are_taken_up_by_the_next(spark, tmp_path, monk
     from headgate.jobs.pipeline import build
 
     file = small(tmp_path, CSV % "")
-    land(tmp_path, "a.csv", "id,v\n1,x\n")
+    land(tmp_path, "t/a.csv", "id,v\n1,x\n")
     run_pipeline(spark, tmp_path, file)
-    land(tmp_path, "b.csv", "id,v\n2,y\n")
-    land(tmp_path, "c.csv", "id,v\n3,z\n")
+    land(tmp_path, "t/b.csv", "id,v\n2,y\n")
+    land(tmp_path, "t/c.csv", "id,v\n3,z\n")
     publish = build.publish
 
     def other_wins(*args, **kwargs):
@@ -500,9 +472,9 @@ def test_files_of_a_run_that_lost_are_taken_up_by_the_next(spark, tmp_path, monk
 
 def test_restore_brings_back_content_and_later_files_come_again(spark, tmp_path):
     file = small(tmp_path, CSV % "")
-    land(tmp_path, "a.csv", "id,v\n1,x\n")
+    land(tmp_path, "t/a.csv", "id,v\n1,x\n")
     run_pipeline(spark, tmp_path, file)
-    land(tmp_path, "b.csv", "id,v\n2,y\n")
+    land(tmp_path, "t/b.csv", "id,v\n2,y\n")
     run_pipeline(spark, tmp_path, file)
     lake = lake_of(tmp_path)
     assert restore(lake, [("t", 0)], "r") == [{"table": "t", "version": 2, "content_of": 0, "rows": 1}]
@@ -515,7 +487,7 @@ def test_restore_brings_back_content_and_later_files_come_again(spark, tmp_path)
 
 def test_a_field_that_only_spark_can_miss_is_a_usage_error(spark, tmp_path):
     tables = CSV % "" + "  m:\n    from: t\n    steps:\n      - derive: {columns: {w: id.nosuch + 1}}\n    suite: any\n"
-    land(tmp_path, "a.csv", "id,v\n1,x\n")
+    land(tmp_path, "t/a.csv", "id,v\n1,x\n")
     with pytest.raises(UsageError, match=r"tables\.m\.steps\[0\]\.derive: .*extract a value from .id"):
         run_pipeline(spark, tmp_path, small(tmp_path, tables))
 
@@ -561,6 +533,6 @@ def test_a_table_alone_makes_no_release(spark, tmp_path, landing_of):
 
 
 def test_plans_say_why(night):
-    environment = Environment(lake=str(night / "lake"), landing=str(night / "landing"))
+    environment = environment_of(night)
     plan = plan_table(load_pipeline(FLIGHTS), environment, lake_of(night), "flights", None, force=True)
     assert plan.why == "a rebuild was asked for" and plan.pins["raw_flights"].version == 0

@@ -14,28 +14,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from headgate.jobs.errors import GateBlocked, InputMissing, UsageError
-from headgate.jobs.explore import queries
-from headgate.jobs.lake.lake import Lake
-from tests.conftest import run_pipeline
+from tests.lakes import lake_of, ledger, rows, run_pipeline, write_pipeline
 
-SUITE = """name: any
-expectations:
-  - {type: expect_table_row_count_to_be_between, kwargs: {min_value: 1}, meta: {dimension: completeness}}
-  - {type: expect_column_to_exist, kwargs: {column: id}, meta: {dimension: consistency}}
-"""
+HAS_ID = "{type: expect_column_to_exist, kwargs: {column: id}, meta: {dimension: consistency}}"
 
 
 def pipeline(folder: Path, source: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "any.yaml").write_text(SUITE)
-    text = f"pipeline: p\nsuites: .\ntables:\n  t:\n    source: {{{source}}}\n    suite: any\n"
-    (folder / "p.yaml").write_text(text)
-    return folder / "p.yaml"
-
-
-def rows(folder: Path, columns: str = "id, v") -> list[tuple]:
-    found = queries.sql(Lake(str(folder / "lake")), f"select {columns} from t order by all", None, None)
-    return [tuple(r.values()) for r in found.to_pylist()]
+    return write_pipeline(folder, f"  t:\n    source: {{{source}}}\n    suite: any\n", HAS_ID)
 
 
 # -- PostgreSQL
@@ -134,7 +119,7 @@ def test_a_table_is_read_in_parts_and_then_only_what_is_new(spark, postgres, ord
     assert rows(tmp_path, "id, v")[6] == (7, "changed")
     assert [r[0] for r in rows(tmp_path, "id")][-2:] == [1001, 1002]
     assert run_pipeline(spark, tmp_path, file).built == 0
-    files = Lake(str(tmp_path / "lake")).files_of("t")
+    files = lake_of(tmp_path).files_of("t")
     assert files["jdbc:Shop.Orders"]["watermark"] == "2024-02-12 01:00:00"
 
 
@@ -145,7 +130,7 @@ def test_numbers_of_a_database_are_exact_and_times_of_day_refused(spark, postgre
     )
     file = pipeline(tmp_path, f'{orders}query: "{query}", key: [id]')
     (told,) = run_pipeline(spark, tmp_path, file).tables
-    assert [(i, str(v)) for i, v in rows(tmp_path)] == [(1, "1.000000000000000001"), (3, "None")]
+    assert [(i, str(v)) for i, v in rows(tmp_path, "id, v")] == [(1, "1.000000000000000001"), (3, "None")]
     assert told["rejected"] == {"ingest: v is not decimal(38,18)": 1}
     file = pipeline(tmp_path, f"""{orders}query: "select 1 as id, '12:30'::time as v", key: [id]""")
     with pytest.raises(InputMissing, match="'v' is a time of day"):
@@ -157,7 +142,7 @@ def test_rows_without_a_key_are_appended_once(spark, postgres, orders, tmp_path)
     run_pipeline(spark, tmp_path, file)
     postgres.sql("""insert into "Shop"."Orders" values (2000, 'x', '2024-02-12 00:00Z')""")
     assert run_pipeline(spark, tmp_path, file).tables[0]["rows_in"] == 1
-    assert len(rows(tmp_path)) == 1001
+    assert len(rows(tmp_path, "id, v")) == 1001
 
 
 def test_without_a_watermark_the_whole_replaces_where_it_differs(spark, postgres, orders, tmp_path):
@@ -166,7 +151,7 @@ def test_without_a_watermark_the_whole_replaces_where_it_differs(spark, postgres
     assert run_pipeline(spark, tmp_path, file).built == 0
     postgres.sql("""delete from "Shop"."Orders" where id = 2""")
     run_pipeline(spark, tmp_path, file)
-    assert rows(tmp_path) == [(1, "v1"), (3, "v3")]
+    assert rows(tmp_path, "id, v") == [(1, "v1"), (3, "v3")]
 
 
 def test_a_run_that_died_before_publishing_takes_the_rows_up_once(spark, postgres, orders, tmp_path, monkeypatch):
@@ -295,7 +280,7 @@ def test_pages_are_read_to_the_end_through_failures(spark, api, tmp_path, path, 
     incremental = ", watermark: at, key: [id], params: {since: '{watermark}'}"
     file = pipeline(tmp_path, HTTP.format(url=api["url"] + path) + options + incremental)
     run_pipeline(spark, tmp_path, file)
-    assert rows(tmp_path) == [(r["id"], r["v"]) for r in ALL]
+    assert rows(tmp_path, "id, v") == [(r["id"], r["v"]) for r in ALL]
     assert api["state"]["fails"] == []
     assert run_pipeline(spark, tmp_path, file).built == 0
     api["state"]["records"].append({"id": 3, "v": "changed", "at": 26})
@@ -303,7 +288,7 @@ def test_pages_are_read_to_the_end_through_failures(spark, api, tmp_path, path, 
     api["state"]["asked"].clear()
     assert run_pipeline(spark, tmp_path, file).tables[0]["rows_in"] == 2
     assert len(api["state"]["asked"]) == 1 and "since=25" in api["state"]["asked"][0]
-    assert rows(tmp_path)[2] == (3, "changed") and len(rows(tmp_path)) == 26
+    assert rows(tmp_path, "id, v")[2] == (3, "changed") and len(rows(tmp_path, "id, v")) == 26
 
 
 @pytest.mark.parametrize(
@@ -333,8 +318,7 @@ def test_a_refused_token_and_malformed_records(spark, api, tmp_path, monkeypatch
     monkeypatch.setenv("API_TOKEN", "Bearer s3cret-of-api")
     api["state"]["records"].append({"id": "none", "v": "x", "at": 1})
     assert run_pipeline(spark, tmp_path, file).tables[0]["rejected"] == {"ingest: id is not int": 1}
-    ledger = queries.sql(Lake(str(tmp_path / "lake")), "select evidence from ledger", None, None).to_pylist()
-    assert dict(ledger[0]["evidence"])["file"] == api["url"] + "/link page 3"
+    assert ledger(tmp_path)[0]["evidence"]["file"] == api["url"] + "/link page 3"
 
 
 # -- a function
@@ -354,9 +338,9 @@ def test_a_function_of_the_users_own_is_a_source(spark, tmp_path):
     options = "schema: 'id INT, v STRING, at INT, `when` TIMESTAMP', key: [id], watermark: at"
     file = pipeline(tmp_path, f"format: python, function: 'own.py:records', {options}")
     run_pipeline(spark, tmp_path, file)
-    assert rows(tmp_path) == [(5, "v5")]
+    assert rows(tmp_path, "id, v") == [(5, "v5")]
     run_pipeline(spark, tmp_path, file)
-    assert [r[0] for r in rows(tmp_path)] == [5, 6, 7]
+    assert [r[0] for r in rows(tmp_path, "id, v")] == [5, 6, 7]
     with pytest.raises(InputMissing, match=r"python:own\.py:broken: broken raised ValueError: no more"):
         run_pipeline(spark, tmp_path, pipeline(tmp_path, f"format: python, function: 'own.py:broken', {options}"))
     with pytest.raises(UsageError, match="has no function 'record' — did you mean 'records'"):

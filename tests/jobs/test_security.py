@@ -10,16 +10,11 @@ from deltalake import DeltaTable
 from headgate.jobs.errors import HeadgateError, UsageError
 from headgate.jobs.explore import queries
 from headgate.jobs.lake.lake import Lake
-from tests.conftest import run_pipeline
-from tests.jobs.test_cli import headgate
+from tests.jobs.test_cli import headgate, here  # noqa: F401  (a fixture)
 from tests.jobs.test_keeping import everything
 from tests.jobs.test_pulled import Api, api, postgres  # noqa: F401  (fixtures)
+from tests.lakes import again, lake_of, write_suite
 
-SUITE = """name: any
-expectations:
-  - {type: expect_table_row_count_to_be_between, kwargs: {min_value: 1}, meta: {dimension: completeness}}
-  - {type: expect_table_columns_to_match_set, kwargs: {column_set: [], exact_match: false}, meta: {dimension: validity}}
-"""
 NAMES = ["it's", 'say"x"', "a`b", "drop--table", "x/*y*/", "$PATH", "名'前"]
 
 
@@ -27,7 +22,7 @@ def test_hostile_names_and_values_are_data(spark, tmp_path):
     """Columns, files and cells that would be SQL if they were pasted into it, through every way of publishing."""
     columns = ", ".join("`" + n.replace("`", "``") + "` STRING" for n in NAMES)
     key = "['" + "', '".join(n.replace("'", "''") for n in NAMES[:3]) + "']"
-    (tmp_path / "any.yaml").write_text(SUITE)
+    write_suite(tmp_path, "any")
     (tmp_path / "p.yaml").write_text(
         "pipeline: p\nsuites: .\ntables:\n  raw:\n    suite: any\n    source:\n      format: csv\n"
         "      path: 'in/*.csv'\n"
@@ -47,8 +42,8 @@ def test_hostile_names_and_values_are_data(spark, tmp_path):
 
     for last in ("first", "second"):
         land(last)
-        run_pipeline(spark, tmp_path, tmp_path / "p.yaml")
-    lake = Lake(str(tmp_path / "lake"))
+        again(spark, tmp_path)
+    lake = lake_of(tmp_path)
     for table in ("raw", "merged", "kept"):
         rows = DeltaTable(lake.path(table)).to_pyarrow_table().to_pylist()
         assert [(r["it's"], r["名'前"]) for r in rows] == [(hostile, "second")], table
@@ -76,13 +71,13 @@ def test_tables_are_only_names(tmp_path, name):
         (["run", "p.yaml"], "may not leave the landing folder"),
     ],
 )
-def test_nothing_leaves_its_root(tmp_path, arguments, told):
+def test_nothing_leaves_its_root(tmp_path, here, arguments, told):  # noqa: F811
     (tmp_path / "p.yaml").write_text(
         "pipeline: p\ntables:\n  t: {source: {format: csv, path: '../x/*.csv', schema: 'a INT'}, suite: null}\n"
     )
     (tmp_path / "lake").mkdir()
-    done = headgate(*arguments, cwd=tmp_path)
-    assert done.returncode == 2 and told in done.stderr, done.stderr
+    code, _, error = here(*arguments)
+    assert code == 2 and told in error, error
     assert not list((tmp_path / "lake").iterdir())
 
 
@@ -98,7 +93,7 @@ def secrets_place(postgres, api, tmp_path, monkeypatch) -> Path:  # noqa: F811
     (tmp_path / "env").mkdir()
     (tmp_path / "events").mkdir()
     (tmp_path / "token").write_text("s3cret-of-file\n")
-    (tmp_path / "any.yaml").write_text(SUITE)
+    write_suite(tmp_path, "any")
     (tmp_path / "env" / "local.yaml").write_text(
         "spark:\n  spark.master: 'local[2]'\n  spark.eventLog.enabled: 'true'\n"
         f"  spark.eventLog.dir: {tmp_path}/events\n"
@@ -154,5 +149,5 @@ def test_a_secret_written_in_the_configuration_is_refused_and_not_repeated(tmp_p
     ):
         (tmp_path / "p.yaml").write_text(f"pipeline: p\ntables:\n  t: {{suite: null, source: {source}}}\n")
         with pytest.raises(HeadgateError) as e:
-            run_pipeline(None, tmp_path, tmp_path / "p.yaml")
+            again(None, tmp_path)
         assert "s3cret" not in str(e.value) and e.value.exit_code == 2

@@ -11,31 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from headgate.jobs.errors import InputMissing, UsageError
-from headgate.jobs.explore import queries
-from headgate.jobs.lake.lake import Lake
 from headgate.jobs.pipeline.planning import plan_table
 from headgate.jobs.sources import dialect, inspection
 from headgate.jobs.sources.documents import DEEPEST, Malformed, as_written, loaded, written
 from headgate.jobs.sources.readers import read_part
-from tests.conftest import run_pipeline
+from tests.lakes import again, lake_of, ledger, rows, write_pipeline
 
 PLAIN = "id INT, v STRING"
 
 
-def built(spark: Any, folder: Path, source: str, **options: Any) -> Lake:
-    (folder / "p.yaml").write_text(f"pipeline: p\ntables:\n  t:\n    source: {{{source}}}\n    suite: null\n")
-    run_pipeline(spark, folder, folder / "p.yaml", **options)
-    return Lake(str(folder / "lake"))
-
-
-USERS = "* exclude (_row_id, _file, _file_date, _changed, _parents)"
-
-
-def rows(lake: Lake, columns: str = USERS, table: str = "t") -> list[tuple]:
-    return [
-        tuple(r.values())
-        for r in queries.sql(lake, f"select {columns} from {table} order by all", None, None).to_pylist()
-    ]
+def build(spark: Any, folder: Path, source: str, **options: Any) -> None:
+    write_pipeline(folder, f"  t:\n    source: {{{source}}}\n    suite: null\n")
+    again(spark, folder, **options)
 
 
 WRITTEN = {
@@ -67,7 +54,7 @@ WRITTEN = {
         "date_format: dd/MM/yyyy, timestamp_format: dd.MM.yyyy HH:mm",
         "id INT, d DATE, t TIMESTAMP",
         b"id,d,t\n1,25/12/1990,31.12.2024 23:59\n",
-        [(1, dt.date(1990, 12, 25), dt.datetime(2024, 12, 31, 23, 59, tzinfo=dt.timezone.utc))],
+        [(1, dt.date(1990, 12, 25), dt.datetime(2024, 12, 31, 23, 59, tzinfo=dt.UTC))],
     ),
     "quoted nothing": ("", "id INT, n INT, v STRING", b'id,n,v\n1,"",""\n', [(1, None, "")]),
 }
@@ -80,12 +67,11 @@ def test_text_is_read_as_it_was_written(spark, tmp_path):
         (tmp_path / "landing" / f"{i}.csv").write_bytes(content)
         source = ", ".join(filter(None, ["format: csv", f"path: '{i}.csv'", f"schema: '{schema}'", options]))
         tables += f"  t{i}:\n    source: {{{source}}}\n    suite: null\n"
-    (tmp_path / "p.yaml").write_text(f"pipeline: p\ntables:\n{tables}")
-    run_pipeline(spark, tmp_path, tmp_path / "p.yaml")
-    lake = Lake(str(tmp_path / "lake"))
+    write_pipeline(tmp_path, tables)
+    again(spark, tmp_path)
     for i, (name, (*_, wanted)) in enumerate(WRITTEN.items()):
-        assert rows(lake, table=f"t{i}") == wanted, name
-    assert lake.open("ledger") is None
+        assert rows(tmp_path, table=f"t{i}") == wanted, name
+    assert lake_of(tmp_path).open("ledger") is None
 
 
 @pytest.mark.parametrize(
@@ -120,29 +106,27 @@ def test_a_record_that_lacks_its_key_is_equal_to_no_other(spark, tmp_path):
     (tmp_path / "landing").mkdir()
     (tmp_path / "landing" / "a.csv").write_text("id,v\n,x\n,x\n1,y\n1,y\n")
     source = f"format: csv, path: '*.csv', schema: '{PLAIN}', key: [id]"
-    lake = built(spark, tmp_path, source)
-    ids = [r[0] for r in rows(lake, "_row_id")]
+    build(spark, tmp_path, source)
+    ids = [r[0] for r in rows(tmp_path, "_row_id")]
     assert len(ids) == 4 and len(set(ids)) == 3, "two without a key, and one delivered twice"
 
 
 def test_records_without_a_key_can_be_set_aside(spark, tmp_path):
     (tmp_path / "landing").mkdir()
     (tmp_path / "landing" / "a.csv").write_text("id,v\n,x\n1,y\n")
-    lake = built(
-        spark, tmp_path, f"format: csv, path: '*.csv', schema: '{PLAIN}', key: [id], on_missing_key: quarantine"
-    )
-    assert rows(lake) == [(1, "y")]
-    (entry,) = queries.sql(lake, "select reason, evidence from ledger", None, None).to_pylist()
-    assert entry["reason"] == "no key" and dict(entry["evidence"])["line"] == "2"
+    build(spark, tmp_path, f"format: csv, path: '*.csv', schema: '{PLAIN}', key: [id], on_missing_key: quarantine")
+    assert rows(tmp_path) == [(1, "y")]
+    (entry,) = ledger(tmp_path)
+    assert entry["reason"] == "no key" and entry["evidence"]["line"] == "2"
 
 
 def test_a_column_that_is_not_null_holds_no_null(spark, tmp_path):
     (tmp_path / "landing").mkdir()
     (tmp_path / "landing" / "a.csv").write_text("id,v\n1,x\n,y\n")
     schema = "id INT NOT NULL COMMENT 'a, b', v STRING"
-    lake = built(spark, tmp_path, f'format: csv, path: "*.csv", schema: "{schema}"')
-    assert rows(lake) == [(1, "x")]
-    (entry,) = queries.sql(lake, "select reason from ledger", None, None).to_pylist()
+    build(spark, tmp_path, f'format: csv, path: "*.csv", schema: "{schema}"')
+    assert rows(tmp_path) == [(1, "x")]
+    (entry,) = ledger(tmp_path)
     assert entry["reason"] == "id is null"
 
 
@@ -156,8 +140,8 @@ def test_large_files_are_read_in_parts_as_in_one(spark, tmp_path, monkeypatch):
     assert found["records"] == 41
     table = pa.table({"id": pa.array(range(9), pa.int32()), "v": pa.array([str(i) for i in range(9)])})
     pq.write_table(table, landing / "b.parquet", row_group_size=2)
-    lake = built(spark, tmp_path, f"format: parquet, path: '*.parquet', schema: '{PLAIN}', key: [id]")
-    assert rows(lake) == [(i, str(i)) for i in range(9)]
+    build(spark, tmp_path, f"format: parquet, path: '*.parquet', schema: '{PLAIN}', key: [id]")
+    assert rows(tmp_path) == [(i, str(i)) for i in range(9)]
 
 
 def test_what_nearly_matches_a_pattern_is_told(tmp_path):
@@ -171,14 +155,14 @@ def test_what_nearly_matches_a_pattern_is_told(tmp_path):
     text = f"pipeline: p\ntables:\n  t:\n    source: {{format: csv, path: 'x_{{date}}.csv', schema: '{PLAIN}'}}\n"
     (tmp_path / "p.yaml").write_text(text + "    suite: null\n")
     pipeline, environment = load_pipeline(tmp_path / "p.yaml"), Environment(landing=str(landing))
-    plan = plan_table(pipeline, environment, Lake(str(tmp_path / "lake")), "t", None)
+    plan = plan_table(pipeline, environment, lake_of(tmp_path), "t", None)
     assert [f.path for f in plan.fresh] == ["x_2024-01-01.csv"]
     assert [n.split()[0] for n in plan.notes] == ["X_2024-01-02.CSV", "x_latest.csv"]
     (landing / "x_2024-01-01.csv").unlink()
     with pytest.raises(InputMissing, match=r"no file matches .* in .*nowhere: there is no such folder"):
-        plan_table(pipeline, Environment(landing=str(tmp_path / "nowhere")), Lake(str(tmp_path / "lake")), "t", None)
+        plan_table(pipeline, Environment(landing=str(tmp_path / "nowhere")), lake_of(tmp_path), "t", None)
     with pytest.raises(InputMissing, match=r"no file matches .*x_latest\.csv is not taken up"):
-        plan_table(pipeline, environment, Lake(str(tmp_path / "lake")), "t", None)
+        plan_table(pipeline, environment, lake_of(tmp_path), "t", None)
 
 
 def parts_of(folder: Path, name: str, kind: str, fields: dict[str, str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -266,7 +250,8 @@ def test_new_files_may_come_with_a_changed_one(spark, tmp_path):
     landing.mkdir()
     (landing / "a.csv").write_text("id,v\n1,x\n2,y\n")
     source = f"format: csv, path: '*.csv', schema: '{PLAIN}', key: [id], on_changed_file: replace"
-    built(spark, tmp_path, source)
+    build(spark, tmp_path, source)
     (landing / "a.csv").write_text("id,v\n1,xx\n")
     (landing / "b.csv").write_text("id,v\n3,z\n")
-    assert rows(built(spark, tmp_path, source)) == [(1, "xx"), (3, "z")]
+    build(spark, tmp_path, source)
+    assert rows(tmp_path) == [(1, "xx"), (3, "z")]
