@@ -145,7 +145,7 @@ def content(folder: Path) -> dict[str, list[str]]:
     """What is published: the rows of every table, of the newest release, and of the ledger for the present builds."""
     lake = Lake(str(folder / "lake"))
     newest = lake.releases[-1]
-    pins = {t["table"]: t["version"] for t in newest["tables"]}
+    pins = {t["table_name"]: t["version"] for t in newest["tables"]}
     found = {"release": [newest["release"], *sorted(pins)]}
     builds = set()
     for table, version in pins.items():
@@ -155,10 +155,10 @@ def content(folder: Path) -> dict[str, list[str]]:
         found[table] = rows_of(lake, table, version)
         builds |= {c.get("build") for c in commits_of(lake, table)}
     ledger = DeltaTable(lake.path("ledger")).to_pyarrow_table().to_pylist()
-    names = ("table", "row_id", "step", "reason", "evidence")
+    names = ("table_name", "row_id", "step", "reason", "evidence")
     found["ledger"] = sorted(str([r[n] for n in names]) for r in ledger if r["build"] in builds)
     files = lake.system("files").to_pylist()
-    found["files"] = sorted(f"{f['table']} {f['path']} {f['sha256']}" for f in files if f["build"] in builds)
+    found["files"] = sorted(f"{f['table_name']} {f['path']} {f['sha256']}" for f in files if f["build"] in builds)
     return found
 
 
@@ -176,9 +176,9 @@ def first_release(folder: Path) -> dict[str, list[str]]:
     lake = Lake(str(folder / "lake"))
     for release in lake.releases:
         for pin in release["tables"]:
-            assert pin["version"] in history(lake.path(pin["table"])).at
-            rows_of(lake, pin["table"], pin["version"])
-    return {t["table"]: rows_of(lake, t["table"], t["version"]) for t in lake.releases[0]["tables"]}
+            assert pin["version"] in history(lake.path(pin["table_name"])).at
+            rows_of(lake, pin["table_name"], pin["version"])
+    return {t["table_name"]: rows_of(lake, t["table_name"], t["version"]) for t in lake.releases[0]["tables"]}
 
 
 def undisturbed(folder: Path) -> None:
