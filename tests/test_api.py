@@ -12,7 +12,7 @@ import pytest
 from deltalake import write_deltalake
 
 import headgate
-from headgate.jobs.lake.commits import Lake as LakeFolder
+from headgate.jobs.lake.lake import Lake as LakeFolder
 from tests.conftest import ROOT
 
 HEAVY = ["pyspark", "pyarrow", "deltalake", "great_expectations", "pandas", "pydantic", "duckdb", "numpy"]
