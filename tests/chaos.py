@@ -141,7 +141,7 @@ def content(folder: Path) -> dict[str, list[str]]:
     """What is published: the rows of every table, of the newest release, and of the ledger for the present builds."""
     lake = lake_of(folder)
     newest = lake.releases[-1]
-    pins = {t["table"]: t["version"] for t in newest["tables"]}
+    pins = {t["table_name"]: t["version"] for t in newest["tables"]}
     found = {"release": [newest["release"], *sorted(pins)]}
     builds = set()
     for table, version in pins.items():
@@ -151,10 +151,10 @@ def content(folder: Path) -> dict[str, list[str]]:
         found[table] = rows_of(folder, table, version)
         builds |= {c.get("build") for c in commits_of(lake, table)}
     ledger = DeltaTable(lake.path("ledger")).to_pyarrow_table().to_pylist()
-    names = ("table", "row_id", "step", "reason", "evidence")
+    names = ("table_name", "row_id", "step", "reason", "evidence")
     found["ledger"] = sorted(str([r[n] for n in names]) for r in ledger if r["build"] in builds)
     files = lake.system("files").to_pylist()
-    found["files"] = sorted(f"{f['table']} {f['path']} {f['sha256']}" for f in files if f["build"] in builds)
+    found["files"] = sorted(f"{f['table_name']} {f['path']} {f['sha256']}" for f in files if f["build"] in builds)
     return found
 
 
@@ -167,9 +167,9 @@ def first_release(folder: Path) -> dict[str, list[str]]:
     lake = lake_of(folder)
     for release in lake.releases:
         for pin in release["tables"]:
-            assert pin["version"] in history(lake.path(pin["table"])).at
-            rows_of(folder, pin["table"], pin["version"])
-    return {t["table"]: rows_of(folder, t["table"], t["version"]) for t in lake.releases[0]["tables"]}
+            assert pin["version"] in history(lake.path(pin["table_name"])).at
+            rows_of(folder, pin["table_name"], pin["version"])
+    return {t["table_name"]: rows_of(folder, t["table_name"], t["version"]) for t in lake.releases[0]["tables"]}
 
 
 def undisturbed(folder: Path) -> None:

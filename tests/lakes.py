@@ -79,7 +79,7 @@ def again(spark: Any, folder: Path, **options: Any) -> Outcome:
 
 def records(outcome: Outcome) -> dict[str, dict[str, Any]]:
     """What a run says of each table, by its name."""
-    return {r["table"]: r for r in outcome.tables}
+    return {r.table: r.asdict() for r in outcome.tables}
 
 
 # -- what is there

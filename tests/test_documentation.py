@@ -71,7 +71,7 @@ def test_configuration_is_documented(model: type[Model]):
 
 def test_readme_names_every_command_system_table_and_folder():
     readme = (ROOT / "README.md").read_text()
-    for name in (*headgate.commands, *SCHEMAS, "ledger"):
+    for name in (*headgate.commands, *SCHEMAS):
         assert f"`{name}`" in readme or f"headgate {name}" in readme, name
     for column in {f.name for schema in SCHEMAS.values() for f in schema}:
         assert f"`{column}`" in readme, column

@@ -1,7 +1,5 @@
 """Commands that build a pipeline, or check it before it is built."""
 
-import dataclasses
-import re
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +54,7 @@ def run(
     from headgate.jobs.pipeline import run as runs
     from headgate.jobs.progress import Progress
 
-    check_names(release, tables)
+    runs.check_release(release, tables)
     checked = load_pipeline(pipeline, thorough=False)
     environment = place.environment(pipeline)
     lake = places.lake_of(environment, needed=False)
@@ -68,16 +66,9 @@ def run(
     with places.spark_of(environment) as start:
         outcome = runs.run(checked, environment, lake, start, Progress(), **choice)
     if json_:
-        click.echo(json_text(dataclasses.asdict(outcome)))
+        click.echo(json_text(outcome.asdict()))
     else:
         summary(outcome)
-
-
-def check_names(release: str | None, tables: tuple[str, ...]) -> None:
-    if release and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", release):
-        raise UsageError(f"--release: invalid name '{release}': use letters, digits, '_', '-' and '.'")
-    if release and tables:
-        raise UsageError("--release names all tables together; it cannot be combined with --table")
 
 
 def day_of(text: str | None) -> date | None:

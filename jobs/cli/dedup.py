@@ -1,6 +1,5 @@
 """`headgate dedup`: one table without its duplicates."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +89,7 @@ def report(lake: Any, request: "Request", outcome: Any, begins: str, json_: bool
     found = lake.published(request.into)
     biggest = one_table.clusters(lake, request.into, found.facts["build"], options.get("cluster")) if found else []
     if json_:
-        click.echo(json_text({**dataclasses.asdict(outcome), "biggest": biggest, "without_value": without}))
+        click.echo(json_text({**outcome.asdict(), "biggest": biggest, "without_value": without}))
         return
     summary(outcome)
     if without:

@@ -47,7 +47,7 @@ def restore(table: str | None, place: Place, version: int | None, release: str |
 
 def pinned_by(lake: "Lake", release: str, table: str | None) -> list[tuple[str, int]]:
     """Return the tables of a release, or one of them, with the versions that it pins."""
-    pinned = {t["table"]: t["version"] for t in lake.release(release)["tables"]}
+    pinned = {t["table_name"]: t["version"] for t in lake.release(release)["tables"]}
     if table is not None and table not in pinned:
         raise InputMissing(f"release '{release}' has no table '{table}'{did_you_mean(table, pinned)}")
     return [(t, v) for t, v in pinned.items() if table in (None, t)]

@@ -1,7 +1,5 @@
 """The command line: its commands, and how errors become exit codes."""
 
-import atexit
-import contextlib
 import os
 import re
 import sys
@@ -51,13 +49,11 @@ def main() -> None:
     """Run the command line, as the console script does."""
     end_on_signals()
     code = exit_code()
-    with contextlib.suppress(BrokenPipeError):
+    try:
         sys.stdout.flush()
-    sys.stderr.flush()
-    # Python's own exit functions run; the destructors of native libraries do not: the thread pools of pyarrow abort
-    # the process now and then when they are torn down on a busy machine.
-    atexit._run_exitfuncs()
-    os._exit(code)
+    except BrokenPipeError:  # nobody reads on; Python would flush again, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def exit_code() -> int:

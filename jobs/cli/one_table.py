@@ -22,7 +22,7 @@ from headgate.jobs.config.source_checks import ddl_columns
 from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import TABLE_NAME
-from headgate.jobs.pipeline.run import Outcome
+from headgate.jobs.pipeline.outcome import Outcome
 from headgate.jobs.sources.documents import Malformed, loaded
 from headgate.jobs.sources.files import list_files
 from headgate.jobs.sources.inspection import inspect_file
@@ -338,13 +338,13 @@ def passed_over(folder: str, source: FileSource) -> str:
 
 def need_some_rows(lake: Lake, outcome: Outcome, given: str, table: str) -> None:
     """Raise `InputMissing` with the reasons in the ledger, where records came in and none could be published."""
-    record = next((r for r in outcome.tables if r["table"] == table), None)
+    record = next((r for r in outcome.tables if r.table == table), None)
     if record is None:
         return
-    if record["status"] == "built":
-        reasons = {} if record["published"] else record["rejected"]
+    if record.built:
+        reasons = {} if record.published else record.rejected
     else:
-        facts = (lake.last_build(table) or {}) if record["rows"] == 0 else {}
+        facts = (lake.last_build(table) or {}) if record.rows == 0 else {}
         reasons = facts.get("rows", {}).get("rejected", {})
     if reasons:
         told = ", ".join(f"{n:,} {why}" for why, n in sorted(reasons.items(), key=lambda r: -r[1]))
@@ -355,7 +355,7 @@ def need_some_rows(lake: Lake, outcome: Outcome, given: str, table: str) -> None
 
 def without_value(lake: Lake, table: str, columns: Sequence[str], every: bool) -> int:
     """How many rows of a table are null or empty in one of the columns; `every`: in all of them."""
-    rows = lake.need_table(table).to_pyarrow_dataset()
+    rows = lake.dataset(table)
     texts = [c for c in columns if pa.types.is_string(rows.schema.field(c).type)]
     none = [pc.field(c).is_null() | (pc.field(c) == "") if c in texts else pc.field(c).is_null() for c in columns]
     found = none[0]
@@ -371,13 +371,13 @@ def clusters(lake: Lake, table: str, build: str, column: str | None = None) -> l
     giant: whether the others are more than `GIANT` and more than a hundredth of the table; then the threshold is
     perhaps too low, or the texts share a frame that `drop_repeated_lines` takes out.
     """
-    rows = lake.need_table(table).to_pyarrow_dataset()
+    rows = lake.dataset(table)
     total = rows.count_rows()
     if column is None:
         if lake.open("ledger") is None:
             return []
-        wanted = (pc.field("table") == table) & (pc.field("build") == build)
-        entries = lake.need_table("ledger").to_pyarrow_dataset().to_table(columns=["evidence"], filter=wanted)
+        wanted = (pc.field("table_name") == table) & (pc.field("build") == build)
+        entries = lake.dataset("ledger").to_table(columns=["evidence"], filter=wanted)
         query = """SELECT evidence['kept_row_id'] AS kept, count(*) AS others,
                      min(try_cast(evidence['score'] AS DOUBLE)) AS weakest FROM entries"""
     else:

@@ -176,7 +176,7 @@ def summary(outcome: Any) -> None:
     for name in ("table", "version", "rows", "in", "made", "rejected", "expectations", "seconds"):
         table.add_column(name, justify="left" if name == "table" else "right")
     reasons: list[str] = []
-    for r in outcome.tables:
+    for r in outcome.asdict()["tables"]:
         rejected = r.get("rejected", {})
         rows = f"{r['rows']:,}" if r["rows"] is not None else ""
         table.add_row(r["table"], str(r["version"]), rows, *cells_of(r))

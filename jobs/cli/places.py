@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from headgate.jobs.errors import InputMissing, Interrupted, Terminated
+from headgate.jobs.errors import Interrupted, Terminated
 
 if TYPE_CHECKING:
     from headgate.jobs.config.models import Environment
@@ -37,20 +37,8 @@ def lake_of(environment: "Environment", needed: bool = True) -> "Lake":
     """Return the lake; raise `InputMissing` where there is none though one is needed, or where a file has its name."""
     from headgate.jobs.lake.lake import Lake
 
-    missing = f"there is no lake at {environment.lake}: `headgate run` makes one, --lake names another"
-    if "://" not in environment.lake:
-        try:
-            os.scandir(environment.lake).close()
-        except FileNotFoundError as e:
-            if needed:
-                raise InputMissing(missing) from e
-        except NotADirectoryError as e:
-            raise InputMissing(f"the lake {environment.lake} is a file, not a folder") from e
-        except OSError as e:
-            raise InputMissing(f"the lake {environment.lake} cannot be read: {e.strerror}") from e
     lake = Lake(environment.lake)
-    if needed and not lake.has_system_tables() and not lake.tables():
-        raise InputMissing(missing)
+    lake.need_folder(needed)
     return lake
 
 

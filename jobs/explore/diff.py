@@ -10,12 +10,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import paths_of
 from headgate.jobs.lake.storage import file_system, parquet_format, quoted
 from headgate.transforms.rows import ROW_ID, is_own
-from headgate.words import did_you_mean
 
 EXAMPLES = 5
 
@@ -27,7 +26,7 @@ def diff(lake: Lake, a: str, b: str, key: Sequence[str] = ()) -> list[dict[str, 
         if one != other:
             raise UsageError(f"diff compares two versions of one table, not of '{one}' and '{other}'")
         return [diff_table(lake, one, before, after, key)]
-    pins = [{t["table"]: t["version"] for t in lake.release(name)["tables"]} for name in (a, b)]
+    pins = [{t["table_name"]: t["version"] for t in lake.release(name)["tables"]} for name in (a, b)]
     return [diff_table(lake, t, pins[0].get(t), pins[1].get(t), key) for t in sorted({*pins[0], *pins[1]})]
 
 
@@ -42,10 +41,7 @@ def version_of(lake: Lake, text: str) -> tuple[str, int]:
         return table, int(version)
     if version == "latest":
         return table, delta.version()
-    pins = {t["table"]: t["version"] for t in lake.release(version)["tables"]}
-    if table not in pins:
-        raise InputMissing(f"release '{version}' has no table '{table}'{did_you_mean(table, pins)}")
-    return table, pins[table]
+    return table, lake.pinned_version(table, version)
 
 
 def diff_table(

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow.compute as pc
+
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.lake import Lake
 from headgate.words import did_you_mean
@@ -26,7 +28,7 @@ def lineage(lake: Lake, place: str) -> dict[str, Any]:
         build = (lake.last_build(name) or {}).get("build")
         recorded[name] = []
         if build is not None:
-            entries = lake.need_table("lineage").to_pyarrow_table(filters=[("build", "=", build)]).to_pylist()
+            entries = lake.dataset("lineage").to_table(filter=pc.field("build") == build).to_pylist()
             recorded[name] = sorted(entries, key=lambda e: e["input"])
     return column_tree(recorded, table, column) if column else table_tree(recorded, table)
 

@@ -7,20 +7,22 @@ import duckdb
 import pyarrow as pa
 
 from headgate.jobs.errors import InputMissing, UsageError
-from headgate.jobs.lake.lake import Lake, describe
+from headgate.jobs.lake.commits import describe
+from headgate.jobs.lake.dataset import dataset
+from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import SYSTEM_TABLES
 
 
 def tables(lake: Lake, release: str | None) -> list[dict[str, Any]]:
     """Every table at its newest version, or at the one that a release pins, with the newest release pinning it."""
-    pinned = {t["table"]: t["version"] for t in lake.release(release)["tables"]} if release else None
+    pinned = {t["table_name"]: t["version"] for t in lake.release(release)["tables"]} if release else None
     releases = lake.releases
     rows = []
     for name in lake.tables() if pinned is None else sorted(pinned):
         found = lake.published(name, None if pinned is None else pinned[name])
         if found is None:
             raise InputMissing(f"release '{release}' names table '{name}', which the lake {lake.root} has not")
-        holding = [r["release"] for r in releases if {"table": name, "version": found.version} in r["tables"]]
+        holding = [r["release"] for r in releases if {"table_name": name, "version": found.version} in r["tables"]]
         rows.append(
             {
                 "table": name,
@@ -39,7 +41,7 @@ def versions(lake: Lake, table: str) -> list[dict[str, Any]]:
     pins: dict[int, list[str]] = {}
     for release in lake.releases:
         for pinned in release["tables"]:
-            if pinned["table"] == table:
+            if pinned["table_name"] == table:
                 pins.setdefault(pinned["version"], []).append(release["release"])
     rows = []
     newest = delta.version()
@@ -67,12 +69,12 @@ def releases(lake: Lake) -> list[dict[str, Any]]:
     return [
         {
             "release": r["release"],
-            "at": r["at"].isoformat(timespec="seconds"),
+            "at": r["recorded_at"].isoformat(timespec="seconds"),
             "pipeline": r["pipeline"],
             "as_of": r["as_of"].isoformat() if r["as_of"] else None,
             "run_id": r["run_id"],
             "note": r["note"],
-            "tables": {t["table"]: t["version"] for t in r["tables"]},
+            "tables": {t["table_name"]: t["version"] for t in r["tables"]},
         }
         for r in reversed(lake.releases)
     ]
@@ -83,8 +85,16 @@ def readable(lake: Lake, release: str | None) -> dict[str, int | None]:
     if release is None:
         chosen: dict[str, int | None] = dict.fromkeys(lake.tables())
     else:
-        chosen = {t["table"]: t["version"] for t in lake.release(release)["tables"]}
+        chosen = {t["table_name"]: t["version"] for t in lake.release(release)["tables"]}
     return chosen | {name: None for name in SYSTEM_TABLES if name not in chosen}
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """Return an empty DuckDB whose times are in UTC and which fetches nothing."""
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+    with contextlib.suppress(duckdb.Error):  # without its ICU extension, DuckDB knows no other zone than UTC
+        connection.execute("SET TimeZone = 'UTC'")
+    return connection
 
 
 def sql(lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Table:
@@ -93,15 +103,13 @@ def sql(lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Ta
     System tables are there under their names (runs, releases, ledger, metrics, lineage, files). At most `limit`
     rows come back.
     """
-    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
-    with contextlib.suppress(duckdb.Error):  # without its ICU extension, DuckDB knows no other zone than UTC
-        connection.execute("SET TimeZone = 'UTC'")
+    connection = connect()
     # A query reads the tables named here and nothing else of the machine.
     connection.execute("SET enable_external_access = false")
     for name, version in readable(lake, release).items():
         delta = lake.open(name, version)
         if delta is not None:
-            connection.register(name, delta.to_pyarrow_dataset())
+            connection.register(name, dataset(delta))
     try:
         relation = connection.sql(query)
         if relation is None:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.sources.landing import open_landing
 from headgate.transforms.rows import CHANGED, FILE, JOINED, PARENTS, ROW_ID, is_own
@@ -33,8 +34,7 @@ def ids_of(lake: Lake, table: str, key: Mapping[str, str]) -> list[str]:
     A row that is not in the table is found as well, in this order: among the rows of the tables that it was built from
     and that it rejected; among the ledger's malformed records of the table and of those, by their text.
     """
-    delta = lake.need_table(table)
-    rows = delta.to_pyarrow_dataset()
+    rows = lake.dataset(table)
     for column in key:
         if column not in rows.schema.names:
             raise UsageError(
@@ -48,7 +48,7 @@ def ids_of(lake: Lake, table: str, key: Mapping[str, str]) -> list[str]:
         no_value = e
     above = inputs_of(lake, table)
     for name in above:
-        source = lake.need_table(name).to_pyarrow_dataset()
+        source = lake.dataset(name)
         if {*key, ROW_ID} <= set(source.schema.names):
             with contextlib.suppress(UsageError):  # a raw column may have a type that the value is none of
                 found |= matching(source, key) & rejected_from(lake, {table, *above})
@@ -73,11 +73,11 @@ def matching(rows: ds.Dataset, key: Mapping[str, str]) -> set[str]:
 
 def inputs_of(lake: Lake, table: str) -> list[str]:
     """Return the tables that a table was built from, and those that these were built from."""
-    entries = lake.system("lineage").select(["table", "input"]).to_pylist()
+    entries = lake.system("lineage").select(["table_name", "input"]).to_pylist()
     there, found, queue = set(lake.tables()), [], [table]
     while queue:
         below = queue.pop()
-        for name in sorted({e["input"] for e in entries if e["table"] == below} & there - {table, *found}):
+        for name in sorted({e["input"] for e in entries if e["table_name"] == below} & there - {table, *found}):
             found.append(name)
             queue.append(name)
     return found
@@ -87,7 +87,7 @@ def rejected_from(lake: Lake, tables: set[str]) -> set[str]:
     ledger = lake.open("ledger")
     if ledger is None:
         return set()
-    entries = ledger.to_pyarrow_dataset().to_table(["row_id"], filter=pc.field("table").isin(sorted(tables)))
+    entries = dataset(ledger).to_table(["row_id"], filter=pc.field("table_name").isin(sorted(tables)))
     return set(entries["row_id"].to_pylist())
 
 
@@ -96,10 +96,10 @@ def malformed(lake: Lake, tables: set[str], key: Mapping[str, str]) -> set[str]:
     ledger = lake.open("ledger")
     if ledger is None:
         return set()
-    wanted = pc.field("table").isin(sorted(tables)) & (pc.field("step") == "ingest")
+    wanted = pc.field("table_name").isin(sorted(tables)) & (pc.field("step") == "ingest")
     words = [re.compile(rf"(?<!\w){re.escape(value)}(?!\w)") for value in key.values()]
     found = set()
-    for batch in ledger.to_pyarrow_dataset().to_batches(columns=["row_id", "evidence"], filter=wanted):
+    for batch in dataset(ledger).to_batches(columns=["row_id", "evidence"], filter=wanted):
         for entry in batch.to_pylist():
             evidence = dict(entry["evidence"] or ())
             text = str(evidence.get("text") or evidence.get("value") or "")
@@ -117,7 +117,7 @@ def trace(lake: Lake, landing: str, row_id: str) -> list[dict[str, Any]]:
     order = building_order(lake)
     for table in order:
         delta = lake.need_table(table)
-        rows = delta.to_pyarrow_dataset()
+        rows = dataset(delta)
         if ROW_ID not in rows.schema.names:
             continue
         for row in rows.to_table(filter=pc.field(ROW_ID) == row_id).to_pylist():
@@ -144,7 +144,7 @@ def of_row(lake: Lake, landing: str, table: str, version: int, row: dict[str, An
     if row.get(PARENTS):
         told.append({"table": table, "event": "made", "detail": f"from {', '.join(row[PARENTS])}"})
     cells = {k: v for k, v in row.items() if not is_own(k)}
-    releases = [r["release"] for r in lake.releases if {"table": table, "version": version} in r["tables"]]
+    releases = [r["release"] for r in lake.releases if {"table_name": table, "version": version} in r["tables"]]
     held = f" ({', '.join(releases[-3:])})" if releases else ""
     shown = ", ".join(f"{k}={v}" for k, v in cells.items() if v is not None)
     told.append({"table": table, "event": "published", "detail": f"version {version}{held}: {shown}", "row": cells})
@@ -168,8 +168,8 @@ def rejections(lake: Lake, table: str, row_id: str) -> list[dict[str, Any]]:
     ledger = lake.open("ledger")
     if ledger is None:
         return []
-    wanted = (pc.field("table") == table) & (pc.field("row_id") == row_id)
-    found = ledger.to_pyarrow_dataset().to_table(filter=wanted).to_pylist()
+    wanted = (pc.field("table_name") == table) & (pc.field("row_id") == row_id)
+    found = dataset(ledger).to_table(filter=wanted).to_pylist()
     present = lake.present_builds(table)
     told = []
     for entry in sorted(found, key=lambda r: r["build"] in present):
@@ -186,9 +186,9 @@ def beside(lake: Lake, row_id: str, entry: Mapping[str, Any]) -> list[dict[str, 
     kept = entry["evidence"].get("kept_row_id")
     if kept in (None, row_id):
         return []
-    lineage = lake.system("lineage").select(["table", "input"]).to_pylist()
-    for table in sorted({r["input"] for r in lineage if r["table"] == entry["table"]} & set(lake.tables())):
-        rows = lake.need_table(table).to_pyarrow_dataset()
+    lineage = lake.system("lineage").select(["table_name", "input"]).to_pylist()
+    for table in sorted({r["input"] for r in lineage if r["table_name"] == entry["table"]} & set(lake.tables())):
+        rows = lake.dataset(table)
         if ROW_ID in rows.schema.names:
             pair = rows.to_table(filter=pc.field(ROW_ID).isin([row_id, kept])).to_pylist()
             cells = {r[ROW_ID]: {k: v for k, v in r.items() if not is_own(k)} for r in pair}
@@ -223,9 +223,9 @@ def building_order(lake: Lake) -> list[str]:
     """The lake's tables, each after those that it was built from."""
     tables = lake.tables()
     inputs: dict[str, set[str]] = {t: set() for t in tables}
-    for entry in lake.system("lineage").select(["table", "input"]).to_pylist():
-        if entry["table"] in inputs and entry["input"] in inputs:
-            inputs[entry["table"]].add(entry["input"])
+    for entry in lake.system("lineage").select(["table_name", "input"]).to_pylist():
+        if entry["table_name"] in inputs and entry["input"] in inputs:
+            inputs[entry["table_name"]].add(entry["input"])
     try:
         return list(graphlib.TopologicalSorter(inputs).static_order())
     except graphlib.CycleError:  # a table that changed sides over the years

@@ -11,7 +11,8 @@ from pyarrow import fs
 
 from headgate.jobs.errors import InputMissing, LostRace, UsageError
 from headgate.jobs.lake.artifacts import indexes
-from headgate.jobs.lake.lake import Lake, facts_of
+from headgate.jobs.lake.commits import facts_of
+from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history, stored_files
 from headgate.jobs.lake.storage import file_system
 from headgate.jobs.lake.system import SYSTEM_TABLES, compact, is_conflict
@@ -35,7 +36,7 @@ def vacuum(
     pinned: dict[str, set[int]] = {}
     for release in lake.releases:
         for entry in release["tables"]:
-            pinned.setdefault(entry["table"], set()).add(entry["version"])
+            pinned.setdefault(entry["table_name"], set()).add(entry["version"])
     now = datetime.now(timezone.utc)
     young = now - timedelta(hours=grace_hours)
     rows, builds = [], set()
@@ -141,7 +142,7 @@ def drop_releases(
         for name in newest:
             if pipeline in (None, name):
                 mine = [r for r in known if r["pipeline"] == name]
-                chosen += [r for r in mine[: len(mine) - max(keep or 1, 1)] if r["at"] <= since]
+                chosen += [r for r in mine[: len(mine) - max(keep or 1, 1)] if r["recorded_at"] <= since]
     if chosen and not dry_run and delta is not None:
         numbers = ", ".join(str(r["number"]) for r in chosen)
         try:
@@ -150,5 +151,5 @@ def drop_releases(
             if is_conflict(e):
                 raise LostRace("the releases changed while some were being dropped; run again") from e
             raise
-    at = [r["at"].isoformat(timespec="seconds") for r in chosen]
+    at = [r["recorded_at"].isoformat(timespec="seconds") for r in chosen]
     return [{"release": r["release"], "pipeline": r["pipeline"], "at": a} for r, a in zip(chosen, at, strict=True)]

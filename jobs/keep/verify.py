@@ -13,7 +13,9 @@ from pyspark.sql import functions as F
 from headgate.jobs.config.models import Environment, FileSource, Publish
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import HeadgateError
-from headgate.jobs.lake.lake import Lake, Published
+from headgate.jobs.lake.commits import Published
+from headgate.jobs.lake.dataset import dataset
+from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import missing_files
 from headgate.jobs.lake.storage import remove
 from headgate.jobs.pipeline.arrivals import landed_rows
@@ -46,7 +48,7 @@ def verify(
     """
     told = []
     for pin in lake.release(release)["tables"]:
-        table, version = pin["table"], pin["version"]
+        table, version = pin["table_name"], pin["version"]
         found: dict[str, Any] = {"table": table, "version": version, "rows": None}
         missing = missing_files(lake, table, version)
         found["files"] = OK if not missing else f"{len(missing)} are gone, such as {missing[0]}"
@@ -81,8 +83,8 @@ def balance(lake: Lake, published: Published) -> str:
         return NOT_RECORDED
     build, table = published.facts["build"], published.table
     ledger = lake.open("ledger")
-    wanted = (pc.field("table") == table) & (pc.field("build") == build)
-    rejected = ledger.to_pyarrow_dataset().count_rows(filter=wanted) if ledger else 0
+    wanted = (pc.field("table_name") == table) & (pc.field("build") == build)
+    rejected = dataset(ledger).count_rows(filter=wanted) if ledger else 0
     told = sum(rows["rejected"].values()) - lake.erased_entries(build)
     if rejected != told:
         return f"differs: the ledger holds {rejected:,} rejected rows, {told:,} were recorded"

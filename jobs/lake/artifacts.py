@@ -7,6 +7,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from pyarrow import fs
 
+from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.storage import file_system
 from headgate.jobs.lake.system import is_conflict
@@ -42,4 +43,4 @@ def write_small(path: str, value: dict[str, Any]) -> None:
 
 def read_small(path: str) -> dict[str, Any]:
     """Return a JSON value that `write_small` wrote."""
-    return json.loads(DeltaTable(path).to_pyarrow_table()["value"][0].as_py())
+    return json.loads(dataset(DeltaTable(path)).to_table()["value"][0].as_py())

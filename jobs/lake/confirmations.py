@@ -20,7 +20,7 @@ def confirm(
     inputs: Mapping[str, Any] | None = None,
 ) -> None:
     """Record that the rows which a build published are good by a suite, and, with a key, what a later build gave."""
-    row = {"table": table, "build": build, "run_id": run_id, "at": now(), "judge_key": judge_key}
+    row = {"table_name": table, "build": build, "run_id": run_id, "recorded_at": now(), "judge_key": judge_key}
     row |= {"build_key": build_key, "inputs": None if inputs is None else json.dumps(inputs)}
     lake.record("confirmations", [row])
 
@@ -31,6 +31,6 @@ def confirmations(lake: Lake, table: str, build: str) -> list[dict[str, Any]]:
     if delta is None:
         return []
     rows = lake.system("confirmations")
-    mine = rows.filter((pc.field("table") == table) & (pc.field("build") == build)).to_pylist()
-    ordered = sorted(mine, key=lambda r: r["at"])
+    mine = rows.filter((pc.field("table_name") == table) & (pc.field("build") == build)).to_pylist()
+    ordered = sorted(mine, key=lambda r: r["recorded_at"])
     return [r | {"inputs": json.loads(r["inputs"]) if r["inputs"] else None} for r in ordered]

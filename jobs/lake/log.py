@@ -65,14 +65,13 @@ def history(table: str, wanted: Collection[int] | None = None) -> History:
     if not whole:  # the start of the log is gone: a checkpoint stands for it
         for version in at if wanted is None else wanted:
             if version not in files and version in at:
-                files[version] = frozenset(map(unquote, paths_of(DeltaTable(table, version=version))))
+                files[version] = frozenset(paths_of(DeltaTable(table, version=version)))
     return History(at, files)
 
 
 def paths_of(delta: DeltaTable) -> list[str]:
     """Paths of the data files of a table's open version, below the table."""
-    paths: list[str] = pa.table(delta.get_add_actions()).column("path").to_pylist()
-    return paths
+    return [unquote(str(p)) for p in pa.table(delta.get_add_actions()).column("path").to_pylist()]
 
 
 def stored_files(table: str) -> dict[str, fs.FileInfo]:

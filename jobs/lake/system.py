@@ -1,133 +1,155 @@
 """The system tables: their schemas, and what all small tables share."""
 
 from datetime import datetime, timezone
+from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
+TEXT, TEXTS, WHOLE, DAY = pa.string(), pa.list_(pa.string()), pa.int64(), pa.date32()
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+PINNED = pa.list_(pa.struct([("table_name", TEXT), ("version", WHOLE)]))
 
-PINNED = pa.list_(pa.struct([("table", pa.string()), ("version", pa.int64())]))
+DESCRIPTIONS = {
+    "runs": "The starts and the ends of runs",
+    "releases": "The versions of all tables of a pipeline that belong together",
+    "metrics": "What the gate found: a row for each expectation, dimension and validation of a build",
+    "lineage": "What builds were made of: a row for each input of a build",
+    "files": "The files and pulls that raw tables took up",
+    "confirmations": "Rows that were found good without being published again",
+    "erasures": "The starts and the ends of erasures; an end is its certificate",
+    "ledger": "The rows that were rejected, each with its reason and evidence",
+}
+
+
+def columns(*described: tuple[str, pa.DataType, str]) -> pa.Schema:
+    """Return a schema whose columns carry comments, as Delta keeps them."""
+    return pa.schema([pa.field(name, kind, metadata={"comment": comment}) for name, kind, comment in described])
 
 
 SCHEMAS = {
-    "runs": pa.schema(
-        [
-            ("run_id", pa.string()),
-            ("pipeline", pa.string()),
-            ("event", pa.string()),  # started | finished
-            ("status", pa.string()),  # running | succeeded | interrupted | terminated | abandoned | class of the error
-            ("at", TIMESTAMP),
-            ("user", pa.string()),
-            ("as_of", pa.date32()),
-            ("release", pa.string()),
-            ("seconds", pa.float64()),
-            ("message", pa.string()),
-            ("process", pa.string()),  # of a start: host, process and when that began, by which a dead run is known
-            ("tables", pa.string()),  # JSON: per table rows in, made, published, rejected, seconds of each phase
-        ]
+    "runs": columns(
+        ("run_id", TEXT, "The run"),
+        ("pipeline", TEXT, "The pipeline's name"),
+        ("event", TEXT, "started or finished"),
+        ("status", TEXT, "running, succeeded, interrupted, terminated, abandoned, or the class of the error"),
+        ("recorded_at", TIMESTAMP, "When it started or finished"),
+        ("run_by", TEXT, "The user of the operating system"),
+        ("as_of", DAY, "The day that the run was told to build as of"),
+        ("release", TEXT, "The release that stands after the run"),
+        ("seconds", pa.float64(), "How long the run took"),
+        ("message", TEXT, "Of a run that failed: the error"),
+        ("process", TEXT, "Of a start: host, process and when that began, by which a dead run is known"),
+        ("tables", TEXT, "JSON: for each table rows in, made, published and rejected, and seconds of each phase"),
     ),
-    "releases": pa.schema(
-        [
-            ("number", pa.int64()),
-            ("release", pa.string()),
-            ("pipeline", pa.string()),
-            ("run_id", pa.string()),
-            ("at", TIMESTAMP),
-            ("as_of", pa.date32()),
-            ("note", pa.string()),
-            ("tables", PINNED),
-        ]
+    "releases": columns(
+        ("number", WHOLE, "Rises with every release of the lake"),
+        ("release", TEXT, "The release's name"),
+        ("pipeline", TEXT, "The pipeline's name"),
+        ("run_id", TEXT, "The run that published it"),
+        ("recorded_at", TIMESTAMP, "When it was published"),
+        ("as_of", DAY, "The day that the run was told to build as of"),
+        ("note", TEXT, "What made it, where that was no run"),
+        ("tables", PINNED, "The version of each table"),
     ),
-    "metrics": pa.schema(
-        [
-            ("run_id", pa.string()),
-            ("table", pa.string()),
-            ("build", pa.string()),
-            ("at", TIMESTAMP),
-            ("kind", pa.string()),  # expectation | dimension
-            ("name", pa.string()),
-            ("columns", pa.list_(pa.string())),
-            ("dimension", pa.string()),
-            ("severity", pa.string()),
-            ("success", pa.bool_()),
-            ("element_count", pa.int64()),
-            ("unexpected_count", pa.int64()),
-            ("value", pa.float64()),  # observed value, or the share of a dimension's rules or cells that hold
-            ("result", pa.string()),  # JSON: Great Expectations' own result
-        ]
+    "metrics": columns(
+        ("run_id", TEXT, "The run"),
+        ("table_name", TEXT, "The table that was judged"),
+        ("build", TEXT, "The build that was judged"),
+        ("recorded_at", TIMESTAMP, "When it was judged"),
+        ("kind", TEXT, "expectation, dimension or validation"),
+        ("name", TEXT, "The type of the expectation, the dimension, or the suite"),
+        ("columns", TEXTS, "The columns of the expectation"),
+        ("dimension", TEXT, "The dimension of quality"),
+        ("severity", TEXT, "critical, warning or info"),
+        ("success", pa.bool_(), "Whether it held"),
+        ("element_count", WHOLE, "How many rows or cells were looked at"),
+        ("unexpected_count", WHOLE, "How many of them failed"),
+        ("value", pa.float64(), "The observed value, or the share of a dimension's rules or cells that hold"),
+        ("result", TEXT, "JSON: Great Expectations' own result"),
     ),
-    "lineage": pa.schema(
-        [
-            ("run_id", pa.string()),
-            ("table", pa.string()),
-            ("build", pa.string()),
-            ("input", pa.string()),
-            ("input_version", pa.int64()),
-            ("as_of", pa.date32()),
-            ("steps", pa.string()),  # JSON: the steps with their options
-            ("columns", pa.string()),  # JSON: column -> the columns of the inputs whose values are in it
-            ("joined", pa.string()),  # JSON: of those, the ones that a join brought
-        ]
+    "lineage": columns(
+        ("run_id", TEXT, "The run"),
+        ("table_name", TEXT, "The table that was built"),
+        ("build", TEXT, "The build"),
+        ("input", TEXT, "A table or a source that it was made of"),
+        ("input_version", WHOLE, "The pinned version of that table; null for a source"),
+        ("as_of", DAY, "Rows of files of later days were left out"),
+        ("steps", TEXT, "JSON: the steps with their options"),
+        ("columns", TEXT, "JSON: column -> the columns of the inputs whose values are in it"),
+        ("joined", TEXT, "JSON: of those, the ones that a join brought"),
     ),
-    "files": pa.schema(
-        [
-            ("table", pa.string()),
-            ("path", pa.string()),
-            ("date", pa.date32()),
-            ("size", pa.int64()),
-            ("modified", TIMESTAMP),
-            ("sha256", pa.string()),
-            ("columns", pa.string()),  # JSON: the file's columns -> types
-            ("watermark", pa.string()),  # of a source that is asked for its rows: the highest so far
-            ("records", pa.int64()),  # how many
-            ("problem", pa.string()),  # why the file was set aside
-            ("at", TIMESTAMP),
-            ("base", pa.int64()),  # the table's version before the build that took the file up
-            ("build", pa.string()),
-            ("run_id", pa.string()),
-        ]
+    "files": columns(
+        ("table_name", TEXT, "The table that took it up"),
+        ("path", TEXT, "The file below the landing folder, or the source"),
+        ("date", DAY, "The day in its name"),
+        ("size", WHOLE, "Its bytes"),
+        ("modified", TIMESTAMP, "When it was last changed"),
+        ("sha256", TEXT, "The SHA-256 of its content"),
+        ("columns", TEXT, "JSON: the file's columns -> types"),
+        ("watermark", TEXT, "Of a source that is asked for its rows: the highest so far"),
+        ("records", WHOLE, "How many records it has"),
+        ("problem", TEXT, "Why it was set aside"),
+        ("recorded_at", TIMESTAMP, "When it was taken up"),
+        ("base", WHOLE, "The table's version before the build that took it up"),
+        ("build", TEXT, "The build that took it up"),
+        ("run_id", TEXT, "The run"),
+    ),
+    "confirmations": columns(
+        ("table_name", TEXT, "The table"),
+        ("build", TEXT, "The build that published the rows"),
+        ("run_id", TEXT, "The run"),
+        ("recorded_at", TIMESTAMP, "When the rows were found good"),
+        ("judge_key", TEXT, "A key of the suite, and of the tables that it reads, by which the rows are good"),
+        ("build_key", TEXT, "The key of a later build that gave the same rows; null where none was made"),
+        ("inputs", TEXT, "JSON: of that build, table -> version and as_of"),
+    ),
+    "erasures": columns(
+        ("erasure", TEXT, "The erasure"),
+        ("event", TEXT, "started or finished"),
+        ("recorded_at", TIMESTAMP, "When it started or finished"),
+        ("run_by", TEXT, "The user of the operating system"),
+        ("signed_by", TEXT, "Who answers for it"),
+        ("reason", TEXT, "Why"),
+        ("table_name", TEXT, "The table in which the rows were looked for"),
+        ("asked_sha256", TEXT, "The SHA-256 of the condition or the keys, which may be personal"),
+        ("row_ids", TEXTS, "The rows that were erased"),
+        ("tables", TEXT, "JSON: table -> rows, cells and files; per version rows and content afterwards"),
+        ("entries", TEXT, "JSON: build -> ledger entries that went"),
+        ("landing", TEXTS, "The files that brought the rows, and may still hold them"),
+        ("searched", WHOLE, "How many files were searched at the end for rows left over; none was found"),
+        ("certificate", TEXT, "The SHA-256 of all of the above but the time"),
+    ),
+    "ledger": columns(
+        ("run_id", TEXT, "The run"),
+        ("build", TEXT, "The build that rejected the row"),
+        ("table_name", TEXT, "The table that was built"),
+        ("row_id", TEXT, "The _row_id of the row"),
+        ("step", TEXT, "The step that rejected it, or gate"),
+        ("reason", TEXT, "Why"),
+        ("evidence", pa.map_(TEXT, TEXT), "What proves it: scores, thresholds, the row kept instead, failed rules"),
     ),
 }
 
-SCHEMAS["confirmations"] = pa.schema(
-    [
-        ("table", pa.string()),
-        ("build", pa.string()),  # that published the rows
-        ("run_id", pa.string()),
-        ("at", TIMESTAMP),
-        ("judge_key", pa.string()),  # of the suite, and the tables that it reads, by which the rows are good
-        ("build_key", pa.string()),  # of a later build that gave the same rows; null where none was made
-        ("inputs", pa.string()),  # JSON: of that build, table -> version and as_of
-    ]
-)
-TABLE_NAME = r"^[a-z][a-z0-9_]*$"
+OPTIONS: dict[str, dict[str, Any]] = {  # of tables that are made otherwise than the others
+    "ledger": {
+        "partition_by": ["table_name"],
+        "configuration": {  # nothing but `headgate vacuum` removes what entries are in
+            "delta.logRetentionDuration": "interval 36500 days",
+            "delta.deletedFileRetentionDuration": "interval 36500 days",
+            "delta.enableExpiredLogCleanup": "false",
+        },
+    },
+}
 
-SCHEMAS["erasures"] = pa.schema(
-    [
-        ("erasure", pa.string()),
-        ("event", pa.string()),  # started | finished
-        ("at", TIMESTAMP),
-        ("user", pa.string()),
-        ("signed_by", pa.string()),
-        ("reason", pa.string()),
-        ("table", pa.string()),
-        ("asked_sha256", pa.string()),  # of what was asked for: the condition or the keys, which may be personal
-        ("row_ids", pa.list_(pa.string())),
-        ("tables", pa.string()),  # JSON: table -> rows, cells and files; per version rows and content afterwards
-        ("entries", pa.string()),  # JSON: build -> ledger entries that went
-        ("landing", pa.list_(pa.string())),  # files that brought the rows, and may still hold them
-        ("searched", pa.int64()),  # files that were searched at the end for rows left over; none was found
-        ("certificate", pa.string()),  # SHA-256 of all of the above
-    ]
-)
+TABLE_NAME = r"^[a-z][a-z0-9_]*$"
 
 SAME_CONTENT = "same content"  # the build of a file that was only touched
 
 REARRANGING = ("OPTIMIZE", "VACUUM START", "VACUUM END")  # commits that change no row
 
-SYSTEM_TABLES = (*SCHEMAS, "ledger")
+SYSTEM_TABLES = tuple(SCHEMAS)
 
 COMPACT_EVERY = 50  # commits to a system table
 

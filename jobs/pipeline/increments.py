@@ -8,7 +8,8 @@ from pyspark.sql import functions as F
 
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.lake.artifacts import index_of, indexes
-from headgate.jobs.lake.lake import Lake, facts_of
+from headgate.jobs.lake.commits import facts_of
+from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history
 from headgate.jobs.lake.storage import remove
 from headgate.jobs.lake.system import compact_now_and_then

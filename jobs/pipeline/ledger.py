@@ -7,19 +7,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headgate.jobs.errors import HeadgateError
+from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.system import SCHEMAS
 from headgate.jobs.pipeline.writing import append, few_files
 from headgate.transforms.rows import REJECTED, ROW_ID
-
-LEDGER_COLUMNS = {
-    "run_id": "string",
-    "build": "string",
-    "table": "string",
-    "row_id": "string",
-    "step": "string",
-    "reason": "string",
-    "evidence": "map<string,string>",
-}
 
 
 def write_ledger(lake: Lake, entries: DataFrame, *, run_id: str, build: str, table: str, expected: int) -> None:
@@ -27,27 +19,23 @@ def write_ledger(lake: Lake, entries: DataFrame, *, run_id: str, build: str, tab
 
     entries: row_id, step, reason, evidence. Raises `HeadgateError` if other than `expected` rows were written.
     """
-    path = lake.path("ledger")
-    constants = {"run_id": run_id, "build": build, "table": table}
+    delta = lake.open_or_create("ledger")
+    constants = {"run_id": run_id, "build": build, "table_name": table}
     rows = entries.withColumns({name: F.lit(value) for name, value in constants.items()}).select(
-        *(F.col(name).cast(kind) for name, kind in LEDGER_COLUMNS.items())
+        *(F.col(n).cast("map<string,string>" if n == "evidence" else "string") for n in SCHEMAS["ledger"].names)
     )
     writer = (
         few_files(rows, expected * 200)
         .write.format("delta")
         .mode("append")
-        .partitionBy("table")
+        .partitionBy("table_name")
         .option("txnAppId", f"headgate:{table}:{build}")
         .option("txnVersion", 1)
         .option("userMetadata", json.dumps({"run_id": run_id, "build": build}))
     )
-    append(writer, path)
-    delta = lake.open("ledger")
-    written = (
-        delta.to_pyarrow_dataset().count_rows(filter=(pc.field("table") == table) & (pc.field("build") == build))
-        if delta
-        else 0
-    )
+    append(writer, lake.path("ledger"))
+    delta.update_incremental()
+    written = dataset(delta).count_rows(filter=(pc.field("table_name") == table) & (pc.field("build") == build))
     if written != expected:
         raise HeadgateError(
             f"table '{table}': {expected:,} rows were rejected but the ledger holds {written:,} of them"

@@ -9,8 +9,9 @@ from typing import Any
 from headgate.jobs.config.models import Environment, FileSource
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import InputMissing
+from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.confirmations import confirmations
-from headgate.jobs.lake.lake import Lake, Published
+from headgate.jobs.lake.lake import Lake
 from headgate.jobs.pipeline.work import Pin, build_key, digest
 from headgate.jobs.sources.base import source_name
 from headgate.jobs.sources.files import list_files, new_files

@@ -7,8 +7,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.expectations.gate import Verdict
+from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.confirmations import confirm
-from headgate.jobs.lake.lake import Published
 from headgate.jobs.lake.storage import remove, size_of
 from headgate.jobs.pipeline.commit import commit
 from headgate.jobs.pipeline.increments import config_key, drop_indexes, save_index

@@ -17,7 +17,7 @@ def record_verdict(
     run: Run, table: str, build: str, judge_key: str, verdict: Verdict, coverage: float | None = None
 ) -> None:
     """Record a row for each rule and quality dimension, and one for the whole; once for each build and suite."""
-    common = {"run_id": run.run_id, "table": table, "build": build, "at": now()}
+    common = {"run_id": run.run_id, "table_name": table, "build": build, "recorded_at": now()}
     rows: list[dict[str, Any]] = [
         {
             **common,
@@ -56,7 +56,7 @@ def record_lineage(run: Run, work: Work, staged: Staged) -> None:
     """Record what a build read, its steps, and the columns that its columns were made from."""
     steps = json.dumps([{s.name: dataclasses.asdict(s)} for s in run.pipeline.steps[work.table]], default=str)
     source = run.pipeline.tables[work.table].source
-    common = {"run_id": run.run_id, "table": work.table, "build": work.build, "steps": steps}
+    common = {"run_id": run.run_id, "table_name": work.table, "build": work.build, "steps": steps}
     common |= {name: json.dumps(value) for name, value in (staged.lineage or {}).items()}
     rows: list[dict[str, Any]] = [
         {**common, "input": name, "input_version": pin.version, "as_of": pin.as_of} for name, pin in work.inputs.items()
@@ -71,7 +71,7 @@ def record_files(run: Run, table: str, files: Sequence[LandedFile], base: int, b
     """Record the files that a build takes up, on top of version `base` of its table."""
     rows = [
         {
-            "table": table,
+            "table_name": table,
             "path": f.path,
             "date": f.date,
             "size": f.size,
@@ -81,7 +81,7 @@ def record_files(run: Run, table: str, files: Sequence[LandedFile], base: int, b
             "watermark": f.watermark,
             "records": f.records,
             "problem": f.problem,
-            "at": now(),
+            "recorded_at": now(),
             "base": base,
             "build": build,
             "run_id": run.run_id,

@@ -4,11 +4,12 @@ import contextlib
 import getpass
 import json
 import os
+import re
 import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import HeadgateError, Interrupted, LostRace, UsageError, storage_failure
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import now
+from headgate.jobs.pipeline.outcome import BUILT, JUDGED, SAME_ROWS, UP_TO_DATE, Outcome, TableOutcome
 from headgate.jobs.pipeline.planning import SUITE_CHANGED, TablePlan, bytes_to_read, plan_table
 from headgate.jobs.pipeline.work import Run
 from headgate.jobs.progress import Progress
@@ -29,15 +31,12 @@ from headgate.words import did_you_mean
 SILENCE = timedelta(days=7)  # after which a run on another machine that has not finished is taken for dead
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run did: per table a plain record, and the release that now stands."""
-
-    run_id: str
-    release: str | None
-    tables: list[dict[str, Any]]
-    seconds: float
-    built: int
+def check_release(release: str | None, tables: Sequence[str]) -> None:
+    """Raise `UsageError` for a name that no release can have, or one beside a choice of tables."""
+    if release and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", release):
+        raise UsageError(f"--release: invalid name '{release}': use letters, digits, '_', '-' and '.'")
+    if release and tables:
+        raise UsageError("--release names all tables together; it cannot be combined with --table")
 
 
 def chosen_tables(pipeline: Pipeline, tables: Sequence[str]) -> list[str]:
@@ -133,9 +132,9 @@ def run_once(
     latest = lake.latest_release(pipeline.name)
     wanted = chosen_tables(pipeline, tables)
     progress.expect(len(wanted))
-    records: list[dict[str, Any]] = []
+    records: list[TableOutcome] = []
     building, recorded = None, False
-    common = {"run_id": run_id, "pipeline": pipeline.name, "user": user(), "as_of": as_of}
+    common = {"run_id": run_id, "pipeline": pipeline.name, "run_by": user(), "as_of": as_of}
     error: BaseException | None = None
     name = latest["release"] if latest else None
     with storage_failures(environment, lake):
@@ -147,7 +146,7 @@ def run_once(
                 progress.tell("warning", table=table, message=note)
             if plan.told is None:
                 records.append(skipped(plan))
-                progress.finished(records[-1])
+                progress.finished(records[-1].asdict())
                 continue
             if building is None:
                 from headgate.jobs.pipeline.build import build_planned
@@ -156,7 +155,7 @@ def run_once(
                 lake.need_writable()
                 for erasure in lake.unfinished_erasures:
                     raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
-                begins = {"event": "started", "status": "running", "at": now(), "process": this_process()}
+                begins = {"event": "started", "status": "running", "recorded_at": now(), "process": this_process()}
                 recorded = True  # first: an interruption may come in the midst of it
                 lake.record("runs", [{**common, **begins}])
                 with progress.phase("spark", "start"):
@@ -169,7 +168,7 @@ def run_once(
                 built = build_planned(building, plan) if plan.why else None
                 if built is None and not plan.judged:
                     records.append(judged_again(building, plan, begun))
-                    progress.finished(records[-1])
+                    progress.finished(records[-1].asdict())
                     continue
             except Exception as e:
                 if isinstance(e, LostRace) or not is_lost(e, lake, plan):
@@ -177,36 +176,36 @@ def run_once(
                 raise LostRace(f"another run published table '{table}' first; run again to build on it") from e
             if built is None:
                 records.append(skipped(plan))
-                progress.finished(records[-1])
+                progress.finished(records[-1].asdict())
                 continue
             phases = {p: round(s - before.get((t, p), 0.0), 2) for (t, p), s in progress.seconds.items() if t == table}
             verdict = built.verdict
             records.append(
-                {
-                    "table": table,
-                    "status": "same rows" if built.same else "built",
-                    "why": plan.why,
-                    "version": built.published.version,
-                    "rows": built.published.rows,
-                    "seconds": round(time.monotonic() - begun, 2),
-                    "phases": phases,
-                    "rows_in": built.counts.rows_in,
-                    "made": built.counts.made,
-                    "published": built.counts.published,
-                    "rejected": built.counts.rejected,
-                    "expectations": len(verdict.results) if verdict else 0,
-                    "passed": verdict.passed if verdict else 0,
-                    "warnings": built.warnings,
-                }
+                TableOutcome(
+                    table=table,
+                    status=SAME_ROWS if built.same else BUILT,
+                    why=plan.why,
+                    version=built.published.version,
+                    rows=built.published.rows,
+                    seconds=round(time.monotonic() - begun, 2),
+                    phases=phases,
+                    rows_in=built.counts.rows_in,
+                    made=built.counts.made,
+                    published=built.counts.published,
+                    rejected=built.counts.rejected,
+                    expectations=len(verdict.results) if verdict else 0,
+                    passed=verdict.passed if verdict else 0,
+                    warnings=built.warnings,
+                )
             )
-            progress.finished(records[-1])
+            progress.finished(records[-1].asdict())
         if not tables:
-            versions = {r["table"]: r["version"] for r in records}
-            pinned = {t["table"]: t["version"] for t in latest["tables"]} if latest else None
+            versions = {r.table: r.version for r in records}
+            pinned = {t["table_name"]: t["version"] for t in latest["tables"]} if latest else None
             if pinned != versions or release:
                 seen = latest["number"] if latest else None
                 name = lake.publish_release(pipeline.name, run_id, versions, as_of, seen, release)
-        done = sum(r["status"] in ("built", "same rows") for r in records)
+        done = sum(r.built for r in records)
         return Outcome(run_id, name, records, time.monotonic() - started, done)
     except BaseException as e:
         error = e
@@ -221,8 +220,9 @@ def run_once(
         if recorded:
             status = error.status if isinstance(error, Interrupted) else type(error).__name__ if error else "succeeded"
             message = str(error)[:2000] if isinstance(error, HeadgateError) else ""
-            finished = {"event": "finished", "status": status, "at": now(), "message": message}
-            details = {"release": name if error is None else None, "tables": json.dumps(records, default=str)}
+            finished = {"event": "finished", "status": status, "recorded_at": now(), "message": message}
+            told = json.dumps([r.asdict() for r in records], default=str)
+            details = {"release": name if error is None else None, "tables": told}
             row = {**common, **finished, **details, "seconds": time.monotonic() - started}
             try:
                 lake.record("runs", [row])
@@ -262,7 +262,7 @@ def is_dead(started: dict[str, Any], at: datetime) -> bool:
     """Whether the process of a run that has not finished is gone; on another host, after `SILENCE`."""
     host, pid, began_at = (started.get("process") or "- 0 -").split(" ")
     if host != socket.gethostname():
-        return bool(at - started["at"] > SILENCE)
+        return bool(at - started["recorded_at"] > SILENCE)
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
@@ -278,31 +278,34 @@ def record_the_dead(lake: Lake, pipeline: str) -> None:
     finished = {r["run_id"] for r in runs if r["event"] == "finished"}
     open_runs = [r for r in runs if r["event"] == "started" and r["run_id"] not in finished]
     at = now()
-    same = ("run_id", "pipeline", "user", "as_of")
+    same = ("run_id", "pipeline", "run_by", "as_of")
     message = "its process was gone when the next run began"
-    abandoned = {"event": "finished", "status": "abandoned", "at": at, "message": message}
+    abandoned = {"event": "finished", "status": "abandoned", "recorded_at": at, "message": message}
     lake.record("runs", [{**{k: r[k] for k in same}, **abandoned} for r in open_runs if is_dead(r, at)])
 
 
-def skipped(plan: TablePlan) -> dict[str, Any]:
+def skipped(plan: TablePlan) -> TableOutcome:
     current = plan.current
-    return {
-        "table": plan.table,
-        "status": "up to date",
-        "version": current.version if current else None,
-        "rows": current.rows if current else None,
-    }
+    version, rows = (current.version, current.rows) if current else (None, None)
+    return TableOutcome(table=plan.table, status=UP_TO_DATE, version=version, rows=rows)
 
 
-def judged_again(run: Run, plan: TablePlan, begun: float) -> dict[str, Any]:
+def judged_again(run: Run, plan: TablePlan, begun: float) -> TableOutcome:
     """Judge a table's published rows by its changed suite; return what is told of it."""
     from headgate.jobs.pipeline.judging import judge_again
 
     verdict = judge_again(run, plan)
     for warning in verdict.warnings:
         run.progress.tell("warning", table=plan.table, message=f"table '{plan.table}': {warning}")
-    told = {"why": SUITE_CHANGED, "seconds": round(time.monotonic() - begun, 2), "warnings": verdict.warnings}
-    return skipped(plan) | told | {"status": "judged", "expectations": len(verdict.results), "passed": verdict.passed}
+    return replace(
+        skipped(plan),
+        status=JUDGED,
+        why=SUITE_CHANGED,
+        seconds=round(time.monotonic() - begun, 2),
+        warnings=verdict.warnings,
+        expectations=len(verdict.results),
+        passed=verdict.passed,
+    )
 
 
 def user() -> str:

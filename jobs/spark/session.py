@@ -33,6 +33,15 @@ BASE_CONF = {
     # Generated classes are kept for the next table of the same shape; 100, the default, are those of a few tables.
     "spark.sql.codegen.cache.maxEntries": "2000",
 }
+LASTING = {
+    # A version lives as long as a release holds it: `headgate vacuum` alone removes files, and nothing the log.
+    "spark.databricks.delta.properties.defaults.logRetentionDuration": RETENTION,
+    "spark.databricks.delta.properties.defaults.deletedFileRetentionDuration": RETENTION,
+    "spark.databricks.delta.properties.defaults.enableExpiredLogCleanup": "false",
+    # Published tables stay at reader version 1, so that every reader of Delta opens them.
+    "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
+    "spark.databricks.delta.properties.defaults.checkpointPolicy": "classic",
+}
 LOCAL_CONF = {
     "spark.ui.enabled": "false",
     "spark.driver.memory": "4g",
@@ -87,13 +96,7 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = (), reads: int | 
     merged |= {
         "spark.redaction.regex": names,
         "spark.hadoop.fs.permissions.umask-mode": f"{current_umask():03o}",
-        # A version lives as long as a release holds it: `headgate vacuum` alone removes files, and nothing the log.
-        "spark.databricks.delta.properties.defaults.logRetentionDuration": RETENTION,
-        "spark.databricks.delta.properties.defaults.deletedFileRetentionDuration": RETENTION,
-        "spark.databricks.delta.properties.defaults.enableExpiredLogCleanup": "false",
-        # Published tables stay at reader version 1, so that every reader of Delta opens them.
-        "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
-        "spark.databricks.delta.properties.defaults.checkpointPolicy": "classic",
+        **LASTING,
     }
     # One generated method holds a stage's whole row, the masks of the gate included; past 8,000 bytes of bytecode Java
     # would never compile it, and interpret it row by row.

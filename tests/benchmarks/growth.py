@@ -133,7 +133,7 @@ def with_tables(tables: int = 100) -> None:
         jobs, began = session.jobs(), time.monotonic()
         outcome = session.run(text)
         wall, jobs = time.monotonic() - began, session.jobs() - jobs
-        seconds = [r["seconds"] for r in outcome.tables]
+        seconds = [r.seconds for r in outcome.tables]
         print(f"{tables} tables of 100 rows: {wall:.1f} s, {jobs / tables:.1f} Spark jobs a table")
         print(f"  the first ten {sum(seconds[:10]) / 10:.2f} s each, the last ten {sum(seconds[-10:]) / 10:.2f} s each")
         for i in range(tables):

@@ -178,7 +178,7 @@ def rows_of(lake: Lake, table: str) -> list[tuple[Any, ...]]:
 def reasons(lake: Lake, table: str) -> list[str]:
     found = lake.open("ledger")
     entries = found.to_pyarrow_table().to_pylist() if found else []
-    return sorted(e["reason"] for e in entries if e["table"] == table)
+    return sorted(e["reason"] for e in entries if e["table_name"] == table)
 
 
 REFUSED = [name for name, case in CASES.items() if case.refused is not None]

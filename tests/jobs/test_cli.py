@@ -327,7 +327,7 @@ def ended_by(number, folder, *command):
 
 
 def ends(folder):
-    rows = Lake(str(folder / "lake")).system("runs").sort_by("at").to_pylist()
+    rows = Lake(str(folder / "lake")).system("runs").sort_by("recorded_at").to_pylist()
     return [r["status"] for r in rows if r["event"] == "finished"]
 
 
@@ -369,7 +369,7 @@ def test_a_run_is_dead_when_its_process_is_gone():
         (f"another-host {pid} {began}", 8, True),
         (None, 8, True),
     ):
-        assert is_dead({"process": process, "at": at - timedelta(days=age)}, at) is dead, process
+        assert is_dead({"process": process, "recorded_at": at - timedelta(days=age)}, at) is dead, process
 
 
 def test_doctor_says_what_it_found_and_fails_where_anything_needed_is_missing(tmp_path, here, monkeypatch):

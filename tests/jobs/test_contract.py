@@ -49,7 +49,7 @@ def rows(folder, table, *columns):
 
 
 def statuses(outcome):
-    return {t["table"]: t["status"] for t in outcome.tables}
+    return {t.table: t.status for t in outcome.tables}
 
 
 ORDERS = """
@@ -77,8 +77,8 @@ def test_a_table_with_a_source_and_steps_is_two_tables_made_right(spark, tmp_pat
     assert [r[:2] for r in rows(tmp_path, "orders", "id", "item", "split", "n")] == [(1, "a"), (2, "b"), (3, "d")]
     assert len(rows(tmp_path, "orders_raw", "id")) == 5
     lake = Lake(str(tmp_path / "lake"))
-    assert {t["table"] for t in lake.latest_release()["tables"]} == {"orders", "orders_raw"}
-    reasons = {(e["table"], e["step"]) for e in lake.open("ledger").to_pyarrow_table().to_pylist()}
+    assert {t["table_name"] for t in lake.latest_release()["tables"]} == {"orders", "orders_raw"}
+    reasons = {(e["table_name"], e["step"]) for e in lake.open("ledger").to_pyarrow_table().to_pylist()}
     assert reasons == {("orders", "orders/0-cast"), ("orders", "orders/1-drop_duplicates")}
     # A changed step makes the rows of every day anew.
     pipeline(tmp_path, ORDERS.replace("keep: _file}", "keep: _file desc}"))
@@ -212,7 +212,7 @@ def test_a_table_starts_from_several_and_another_has_rows_of_another_grain(spark
         (2, "Bonn", None, False, "shops"),
         (7, None, "example.org", True, "web"),
     ]
-    told = {t["table"]: t for t in outcome.tables}
+    told = {t.table: t.asdict() for t in outcome.tables}
     assert told["places"]["rows_in"] == 3 and told["totals"]["made"] == 2 and told["totals"]["rows_in"] == 4
     lake = Lake(str(tmp_path / "lake"))
     totals = lake.open("totals").to_pyarrow_table().sort_by("shop").to_pylist()

@@ -52,7 +52,7 @@ class Deduped:
     def run(self, **options):
         pipeline, environment = self.plan()
         outcome = run(pipeline, environment, self.lake, lambda reads: self.spark, Progress(watched=False), **options)
-        return {r["table"]: r for r in outcome.tables}
+        return {r.table: r.asdict() for r in outcome.tables}
 
     def ids(self):
         delta = self.lake.open("clean")
@@ -79,7 +79,7 @@ def test_a_table_that_grew_is_the_one_in_order_of_arrival(spark, tmp_path):
     assert table.ids() == [i for i in range(len(texts)) if i not in gone]
     # Evidence in the ledger: the score with the most similar row that stays.
     number = {r["_row_id"]: r["id"] for r in table.lake.open("clean_input").to_pyarrow_table().to_pylist()}
-    found = {number[e["row_id"]]: dict(e["evidence"]) for e in table.ledger() if e["table"] == "clean"}
+    found = {number[e["row_id"]]: dict(e["evidence"]) for e in table.ledger() if e["table_name"] == "clean"}
     assert {i: pytest.approx(float(e["score"]), abs=1e-6) for i, e in found.items()} == gone
     assert all(number[e["kept_row_id"]] not in gone and e["threshold"] == "0.8" for e in found.values())
     # The story of one that went in the first night shows both texts.
@@ -104,7 +104,7 @@ def test_a_record_that_comes_again_is_not_published_twice(spark, tmp_path):
     table.land(["the third text is new"])
     assert table.run()["clean"]["rejected"] == {"drop_near_duplicates: has the id of another row": 1}
     assert table.ids() == [0, 1, 2]
-    (entry,) = (e for e in table.ledger() if e["table"] == "clean")
+    (entry,) = (e for e in table.ledger() if e["table_name"] == "clean")
     assert dict(entry["evidence"])["kept_row_id"] == entry["row_id"]
 
 
@@ -170,7 +170,7 @@ def test_exact_duplicates_over_nights_whatever_their_form(spark, tmp_path, monke
     assert table.run()["clean"]["rejected"] == {"drop_duplicates: repeats another row in text": 2}
     assert table.ids() == [0, 1, 3]
     number = {r["_row_id"]: r["id"] for r in table.lake.open("clean_input").to_pyarrow_table().to_pylist()}
-    entries = [e for e in table.ledger() if e["table"] == "clean"]
+    entries = [e for e in table.ledger() if e["table_name"] == "clean"]
     kept = {number[e["row_id"]]: number[dict(e["evidence"])["kept_row_id"]] for e in entries}
     assert kept == {2: 0, 4: 3}
     # The index was compacted; what it no longer needs goes with the next vacuum.

@@ -225,7 +225,7 @@ def readable(spark, folder: Path) -> dict[str, int]:
     lake, rows = lake_of(folder), {}
     for release in lake.releases:
         for pin in release["tables"]:
-            path = lake.path(pin["table"])
+            path = lake.path(pin["table_name"])
             by_rust = DeltaTable(path, version=pin["version"]).to_pyarrow_table().num_rows
             by_spark = spark.read.format("delta").option("versionAsOf", pin["version"]).load(path)
             assert len(by_spark.collect()) == by_rust
@@ -268,7 +268,7 @@ def test_releases_that_may_not_be_dropped(people):
 
 def test_a_whole_release_is_restored(spark, people):
     lake = lake_of(people)
-    targets = [(t["table"], t["version"]) for t in lake.release("people-1")["tables"]]
+    targets = [(t["table_name"], t["version"]) for t in lake.release("people-1")["tables"]]
     restore(lake, targets, "r")
     told = diff.diff(lake, "people@people-1", "people@latest")[0]
     assert not diff.is_different(told | {"from": 0, "to": 0})
@@ -320,7 +320,7 @@ def test_verify_sees_what_was_tampered_with(spark, people):
 def test_verify_sees_a_row_too_many(spark, people):
     lake = lake_of(people)
     delta = DeltaTable(lake.path("ledger"))
-    delta.delete("\"table\" = 'people'")
+    delta.delete("table_name = 'people'")
     assert verified(spark, people, "people-2")["people"]["balance"].startswith("differs: the ledger holds 0")
 
 
@@ -361,7 +361,7 @@ def test_a_person_is_erased_from_every_version_with_proof(spark, people):
     lake = lake_of(people)
     placed = {name.split("/")[0] for name in holding(people, PLANTED)}
     assert placed >= {"raw_people", "people", "placed"}  # the search finds what is there
-    observed = "select count(*) from metrics where value = 90 and \"table\" = 'people'"
+    observed = "select count(*) from metrics where value = 90 and table_name = 'people'"
     assert answer(people, observed)[0][0] > 0
     before, releases = readable(spark, people), lake.releases
     found = reach(lake, "people", "id = 42")
@@ -424,7 +424,7 @@ def test_cells_of_a_build_that_took_up_a_dead_runs_staging_are_erased_too(spark,
     again(spark, people)
     lake = lake_of(people)
     recorded = lake.system("lineage").to_pylist()
-    assert all(r["columns"] and r["joined"] for r in recorded if r["table"] == "placed")
+    assert all(r["columns"] and r["joined"] for r in recorded if r["table_name"] == "placed")
     lost = [r | {"columns": None, "joined": None} for r in recorded]
     write_deltalake(lake.path("lineage"), pa.Table.from_pylist(lost, SCHEMAS["lineage"]), mode="overwrite")
     with pytest.raises(UsageError, match=r"rows of table 'placed' .* has no lineage of columns"):
@@ -440,7 +440,7 @@ def test_an_erasure_whose_texts_are_still_found_fails_and_is_finished_later(spar
     lake = lake_of(people)
     told = pa.array([[("value", PLANTED)], [("value", "kept")]], pa.map_(pa.string(), pa.string()))
     entries = {n: [f"{n} 0", f"{n} 1"] for n in ("run_id", "build", "row_id", "step", "reason")}
-    entries = pa.table(entries | {"table": ["other", "other"], "evidence": told})
+    entries = pa.table(entries | {"table_name": ["other", "other"], "evidence": told})
     write_deltalake(lake.path("ledger"), entries, mode="append")
     city = DeltaTable(lake.path("raw_cities")).to_pyarrow_table().slice(0, 1)
     planted = city.set_column(1, "mayor", pa.array([PLANTED]))
@@ -461,7 +461,7 @@ def test_an_erasure_whose_texts_are_still_found_fails_and_is_finished_later(spar
     assert not [f for f in holding(people, PLANTED) if f.endswith(".parquet")] and not lake.unfinished_erasures
     assert '"hashes"' not in str(lake.system("erasures").to_pylist())  # nothing is left to guess the texts by
     assert json.loads(done["tables"])["raw_people"]["elsewhere"] == {"email": 1}  # the twin's
-    assert answer(people, "select step, evidence['value'] from ledger where \"table\" = 'other' order by all") == [
+    assert answer(people, "select step, evidence['value'] from ledger where table_name = 'other' order by all") == [
         ("step 0", None),
         ("step 1", "kept"),
     ]

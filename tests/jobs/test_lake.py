@@ -3,6 +3,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 
+import duckdb
 import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
@@ -10,7 +11,8 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
 from headgate.jobs.keep.restore import restore
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.system import COMPACT_EVERY, SCHEMAS, now
+from headgate.jobs.lake.log import commits
+from headgate.jobs.lake.system import COMPACT_EVERY, DESCRIPTIONS, PINNED, SCHEMAS, now
 
 
 def test_an_empty_lake_says_so(tmp_path):
@@ -61,6 +63,16 @@ def test_of_eight_releases_at_once_one_wins(tmp_path):
     assert sorted(outcomes, key=str) == [None] * 7 + ["p-2"] and len(lake.releases) == 2
 
 
+def test_eight_pipelines_that_publish_the_first_release_at_once_all_do(tmp_path):
+    def publish(i):
+        return Lake(str(tmp_path)).publish_release(f"p{i}", "r", {"a": i}, None, None, None)
+
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(publish, range(8)))
+    assert sorted(int(n.split("-")[1]) for n in names) == list(range(1, 9))
+    assert sorted(r["release"] for r in Lake(str(tmp_path)).releases) == sorted(names)
+
+
 def test_other_pipelines_releases_do_not_compete(tmp_path):
     lake = Lake(str(tmp_path))
     lake.publish_release("p", "r1", {"a": 1}, None, None, None)
@@ -71,9 +83,9 @@ def test_other_pipelines_releases_do_not_compete(tmp_path):
 def test_system_tables_keep_their_schema(tmp_path):
     lake = Lake(str(tmp_path))
     at = datetime(2013, 1, 1, tzinfo=timezone.utc)
-    lake.record("runs", [{"run_id": "r", "at": at, "status": "running"}])
+    lake.record("runs", [{"run_id": "r", "recorded_at": at, "status": "running"}])
     assert lake.system("runs").schema.names == SCHEMAS["runs"].names
-    assert lake.system("runs").to_pylist()[0]["at"] == at
+    assert lake.system("runs").to_pylist()[0]["recorded_at"] == at
     with pytest.raises(InputMissing, match="no version 9"):
         lake.open("runs", 9)
 
@@ -98,7 +110,7 @@ def test_eight_writers_that_create_a_system_table_all_write(tmp_path):
 def test_system_tables_stay_in_few_files(tmp_path):
     lake, at = Lake(str(tmp_path)), datetime.now(timezone.utc)
     for i in range(COMPACT_EVERY + 5):
-        lake.record("runs", [{"run_id": f"r{i}", "event": "started", "at": at}])
+        lake.record("runs", [{"run_id": f"r{i}", "event": "started", "recorded_at": at}])
         lake.publish_release("p", f"r{i}", {"a": i}, None, i or None, None)
     assert lake.system("runs").num_rows == len(lake.releases) == COMPACT_EVERY + 5
     for table in ("runs", "releases"):
@@ -108,12 +120,12 @@ def test_system_tables_stay_in_few_files(tmp_path):
 
 def test_what_eight_runs_record_of_one_build_is_there_once(tmp_path):
     lake = Lake(str(tmp_path))
-    rows = [{"table": "t", "build": "b", "input": f"i{i}"} for i in range(3)]
+    rows = [{"table_name": "t", "build": "b", "input": f"i{i}"} for i in range(3)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: Lake(str(tmp_path)).record("lineage", rows, "b"), range(8)))
     lake.record("lineage", rows, "b")
     lake.record("lineage", rows[:1], "c")
-    lake.record("lineage", [{**rows[0], "table": "other"}], "b")
+    lake.record("lineage", [{**rows[0], "table_name": "other"}], "b")
     assert sorted(r["input"] for r in lake.system("lineage").to_pylist()) == ["i0", "i0", "i0", "i1", "i2"]
 
 
@@ -123,11 +135,11 @@ def test_a_lake_tells_its_format_and_another_one_is_refused(tmp_path):
     with ThreadPoolExecutor(8) as pool:  # of runs that make it at once, each writes the same
         list(pool.map(lambda i: Lake(str(tmp_path)).record("runs", [{"run_id": f"r{i}"}]), range(8)))
     file = tmp_path / "_system" / "format.json"
-    assert file.read_text() == '{"format": 2}' and list(file.parent.glob("format.json*")) == [file]
+    assert file.read_text() == '{"format": 3}' and list(file.parent.glob("format.json*")) == [file]
     assert Lake(str(tmp_path)).system("runs").num_rows == 8
-    file.write_text('{"format": 3}')
+    file.write_text('{"format": 4}')
     for use in (lambda lake: lake.tables(), lambda lake: lake.releases, lambda lake: lake.record("runs", [{}])):
-        with pytest.raises(UsageError, match=r"has format 3, and this version of headgate reads format 2: use a newer"):
+        with pytest.raises(UsageError, match=r"has format 4, and this version of headgate reads format 3: use a newer"):
             use(Lake(str(tmp_path)))
     file.unlink()
     with pytest.raises(UsageError, match=r"has format 1, .* build it again from its landing files in a new folder"):
@@ -149,7 +161,13 @@ def test_what_a_restore_undid_is_no_part_of_a_table(tmp_path):
         data = pa.table({"n": [1]})
         write_deltalake(lake.path("t"), data, mode="append", commit_properties=told if build else None)
         if build:
-            file = {"table": "t", "path": f"{build}.csv", "build": build, "base": facts["base"], "at": now()}
+            file = {
+                "table_name": "t",
+                "path": f"{build}.csv",
+                "build": build,
+                "base": facts["base"],
+                "recorded_at": now(),
+            }
             lake.record("files", [file])
 
     def known():
@@ -161,7 +179,7 @@ def test_what_a_restore_undid_is_no_part_of_a_table(tmp_path):
     assert lake.present_builds("t") == ["b", "a"] and known() == ["a.csv", "b.csv"]
     restore(lake, [("t", 1)], "r")  # version 3
     assert lake.last_build("t")["build"] == "a" and known() == ["a.csv"]
-    lake.record("files", [{"table": "t", "path": "dead.csv", "build": "dead", "base": 0, "at": now()}])
+    lake.record("files", [{"table_name": "t", "path": "dead.csv", "build": "dead", "base": 0, "recorded_at": now()}])
     commit("c", base=3, increment=True)
     assert lake.present_builds("t") == ["c", "a"] and known() == ["a.csv", "c.csv"]
     lake.forget_unpublished_files("t")
@@ -175,5 +193,60 @@ def test_what_a_restore_undid_is_no_part_of_a_table(tmp_path):
     DeltaTable(lake.path("t")).optimize.compact()
     assert lake.content_total("t", DeltaTable(lake.path("t")).version()) == "c0"
     # What an erasure wrote anew without counting it is not known, nor what is restored from it.
-    lake.record("erasures", [{"erasure": "e", "event": "finished", "at": now(), "tables": ERASED}])
+    lake.record("erasures", [{"erasure": "e", "event": "finished", "recorded_at": now(), "tables": ERASED}])
     assert [lake.content_total("t", v) for v in (0, 6, 8)] == [None, None, "c8"]
+
+
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_system_tables_and_their_columns_are_described(tmp_path, table):
+    lake = Lake(str(tmp_path))
+    delta = lake.open_or_create(table)
+    metadata = delta.metadata()
+    assert metadata.description == DESCRIPTIONS[table] and metadata.description
+    comments = {f.name: f.metadata.get("comment") for f in delta.schema().fields}
+    assert list(comments) == SCHEMAS[table].names and all(comments.values())
+    assert metadata.partition_columns == (["table_name"] if table == "ledger" else [])
+
+
+def test_recording_changes_no_schema(tmp_path):
+    lake = Lake(str(tmp_path))
+    for i in range(3):
+        lake.record("runs", [{"run_id": f"r{i}"}])
+        lake.publish_release("p", f"r{i}", {"a": i}, None, i or None, None)
+    for table in ("runs", "releases"):
+        actions = [a for _, commit in commits(lake.path(table)) for a in commit]
+        assert sum("metaData" in a for a in actions) == 1 and sum("add" in a for a in actions) == 3
+        assert all(f.metadata.get("comment") for f in lake.open(table).schema().fields)
+
+
+QUERIES = (
+    "select {n} from t",
+    "select {n} from t where {n} = 'x' order by {n}",
+    "select max({n}) from t group by {n}",
+    "select a.{n} from t a join t b using ({n})",
+    "select {n} as y from t",
+    "with q as (select {n} from t) select q.{n} from q",
+)
+
+
+def column_names():
+    names = {n for schema in SCHEMAS.values() for n in schema.names}
+    return sorted(names | {f.name for f in PINNED.value_type})
+
+
+@pytest.mark.parametrize("name", column_names())
+def test_names_of_system_columns_need_no_quotes(name):
+    connection = duckdb.connect()
+    connection.execute(f"create table t as select 'x' as \"{name}\"")
+    for query in QUERIES:
+        assert connection.execute(query.format(n=name)).fetchall() == [("x",)], query
+
+
+def test_names_of_system_columns_need_no_quotes_in_spark(spark):
+    """Where the reserved words of ANSI are enforced as well."""
+    own = spark.newSession()
+    own.conf.set("spark.sql.ansi.enforceReservedKeywords", "true")
+    names = column_names()
+    own.sql(f"select {', '.join(f'{n!r} as `{n}`' for n in names)}").createOrReplaceTempView("t")
+    told = own.sql(f"select {', '.join(names)} from t where {' and '.join(f'{n} is not null' for n in names)}")
+    assert list(told.first()) == names

@@ -94,19 +94,19 @@ def test_tables_are_open_to_every_reader_and_their_history_stays(night):
 def test_system_tables_tell_the_run(night):
     lake = lake_of(night)
     runs = lake.system("runs").to_pylist()
-    assert [r["event"] for r in sorted(runs, key=lambda r: r["at"])] == ["started", "finished"]
+    assert [r["event"] for r in sorted(runs, key=lambda r: r["recorded_at"])] == ["started", "finished"]
     assert {r["status"] for r in runs} == {"running", "succeeded"}
     release = lake.release("latest")
-    assert {t["table"] for t in release["tables"]} == set(load_pipeline(FLIGHTS).tables)
+    assert {t["table_name"] for t in release["tables"]} == set(load_pipeline(FLIGHTS).tables)
     lineage = lake.system("lineage").to_pylist()
-    fused = {r["input"] for r in lineage if r["table"] == "flights_fused"}
+    fused = {r["input"] for r in lineage if r["table_name"] == "flights_fused"}
     assert fused == {"flights", "weather", "planes", "airports", "airlines"}
     metrics = lake.system("metrics").to_pylist()
-    rules = [m for m in metrics if m["table"] == "flights" and m["kind"] == "expectation"]
+    rules = [m for m in metrics if m["table_name"] == "flights" and m["kind"] == "expectation"]
     assert len(rules) == 19 and all(r["success"] for r in rules if r["severity"] == "critical")
-    dimensions = {m["name"]: m["value"] for m in metrics if m["table"] == "flights" and m["kind"] == "dimension"}
+    dimensions = {m["name"]: m["value"] for m in metrics if m["table_name"] == "flights" and m["kind"] == "dimension"}
     assert dimensions["accuracy"] is None and dimensions["uniqueness"] == 1.0
-    validation = next(m for m in metrics if m["table"] == "flights" and m["kind"] == "validation")
+    validation = next(m for m in metrics if m["table_name"] == "flights" and m["kind"] == "validation")
     assert json.loads(validation["result"])["statistics"]["evaluated_expectations"] == 19
     files = lake.system("files").to_pylist()
     assert all(len(f["sha256"]) == 64 and f["size"] > 0 for f in files) and len(files) == 3 + 3 + 3
@@ -527,7 +527,7 @@ def test_spark_answers_the_same(spark, night):
 def test_a_table_alone_makes_no_release(spark, tmp_path, landing_of):
     landing_of(tmp_path / "landing", "2013-01-01")
     outcome = run_pipeline(spark, tmp_path, tables=("airlines",))
-    assert {r["table"] for r in outcome.tables} == {"raw_airlines", "airlines"} and outcome.release is None
+    assert {r.table for r in outcome.tables} == {"raw_airlines", "airlines"} and outcome.release is None
     with pytest.raises(UsageError, match="did you mean 'airlines'"):
         run_pipeline(spark, tmp_path, tables=("airlnes",))
 

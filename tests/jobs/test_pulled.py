@@ -107,7 +107,7 @@ def test_a_table_is_read_in_parts_and_then_only_what_is_new(spark, postgres, ord
     table = "table: Shop.Orders, watermark: at, look_back: 2 hours, key: [id], partition_by: id, partitions: 4"
     file = pipeline(tmp_path, orders + table)
     first = run_pipeline(spark, tmp_path, file)
-    assert first.tables[0]["rows"] == 1000
+    assert first.tables[0].rows == 1000
     assert run_pipeline(spark, tmp_path, file).built == 0  # asked again, nothing new
     postgres.sql(
         """insert into "Shop"."Orders" values (1001, 'new', '2024-02-12 00:00Z'), (1002, 'late', '2024-02-11 15:00Z'),
@@ -115,7 +115,7 @@ def test_a_table_is_read_in_parts_and_then_only_what_is_new(spark, postgres, ord
         update "Shop"."Orders" set v = 'changed', at = '2024-02-12 01:00Z' where id = 7"""
     )
     second = run_pipeline(spark, tmp_path, file)
-    assert second.tables[0]["rows_in"] == 3 and second.tables[0]["rows"] == 1002
+    assert second.tables[0].rows_in == 3 and second.tables[0].rows == 1002
     assert rows(tmp_path, "id, v")[6] == (7, "changed")
     assert [r[0] for r in rows(tmp_path, "id")][-2:] == [1001, 1002]
     assert run_pipeline(spark, tmp_path, file).built == 0
@@ -141,7 +141,7 @@ def test_rows_without_a_key_are_appended_once(spark, postgres, orders, tmp_path)
     file = pipeline(tmp_path, orders + "table: Shop.Orders, watermark: at, look_back: 1 day")
     run_pipeline(spark, tmp_path, file)
     postgres.sql("""insert into "Shop"."Orders" values (2000, 'x', '2024-02-12 00:00Z')""")
-    assert run_pipeline(spark, tmp_path, file).tables[0]["rows_in"] == 1
+    assert run_pipeline(spark, tmp_path, file).tables[0].rows_in == 1
     assert len(rows(tmp_path, "id, v")) == 1001
 
 
@@ -171,7 +171,7 @@ def test_a_run_that_died_before_publishing_takes_the_rows_up_once(spark, postgre
         run_pipeline(spark, tmp_path, file)
     postgres.sql("""insert into "Shop"."Orders" values (2000, 'x', '2024-02-12 00:00Z')""")
     monkeypatch.setattr(build, "publish", publish)
-    assert run_pipeline(spark, tmp_path, file).tables[0]["rows"] == 1001
+    assert run_pipeline(spark, tmp_path, file).tables[0].rows == 1001
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_pages_are_read_to_the_end_through_failures(spark, api, tmp_path, path, 
     api["state"]["records"].append({"id": 3, "v": "changed", "at": 26})
     api["state"]["records"].append({"id": 26, "v": "new", "at": 27})
     api["state"]["asked"].clear()
-    assert run_pipeline(spark, tmp_path, file).tables[0]["rows_in"] == 2
+    assert run_pipeline(spark, tmp_path, file).tables[0].rows_in == 2
     assert len(api["state"]["asked"]) == 1 and "since=25" in api["state"]["asked"][0]
     assert rows(tmp_path, "id, v")[2] == (3, "changed") and len(rows(tmp_path, "id, v")) == 26
 
@@ -317,7 +317,7 @@ def test_a_refused_token_and_malformed_records(spark, api, tmp_path, monkeypatch
     assert "wr0ng" not in str(e.value)
     monkeypatch.setenv("API_TOKEN", "Bearer s3cret-of-api")
     api["state"]["records"].append({"id": "none", "v": "x", "at": 1})
-    assert run_pipeline(spark, tmp_path, file).tables[0]["rejected"] == {"ingest: id is not int": 1}
+    assert run_pipeline(spark, tmp_path, file).tables[0].rejected == {"ingest: id is not int": 1}
     assert ledger(tmp_path)[0]["evidence"]["file"] == api["url"] + "/link page 3"
 
 

@@ -61,11 +61,11 @@ def erase(
     started = {
         "erasure": uuid.uuid4().hex[:12],
         "event": "started",
-        "at": now(),
-        "user": user,
+        "recorded_at": now(),
+        "run_by": user,
         "signed_by": signed_by,
         "reason": reason,
-        "table": found.table,
+        "table_name": found.table,
         "asked_sha256": hashlib.sha256(asked.encode()).hexdigest(),
         "row_ids": sorted(found.row_ids),
         "tables": json.dumps(plan),
@@ -110,7 +110,7 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
     remove_folders(f"{lake.root}/_staging")
     erase_entries(lake, name, wanted, texts)
     scrub(lake, tables)
-    pinned = {(t["table"], t["version"]) for r in lake.releases for t in r["tables"]}
+    pinned = {(t["table_name"], t["version"]) for r in lake.releases for t in r["tables"]}
     for table in tables:
         versions = {v for t, v in pinned if t == table} | {lake.need_table(table).version()}
         with progress.phase(table, "content"):
@@ -122,7 +122,7 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
     for place, number in plan["elsewhere"].items():
         table, _, column = place.partition(".")
         told.setdefault(table, {}).setdefault("elsewhere", {})[column] = number
-    finished = {**started, "event": "finished", "at": now(), "tables": json.dumps(told)}
+    finished = {**started, "event": "finished", "recorded_at": now(), "tables": json.dumps(told)}
     finished["searched"] = searched
     finished["certificate"] = certificate(finished)
     record_finished(lake, finished)
@@ -145,7 +145,7 @@ def record_finished(lake: Lake, finished: Mapping[str, Any]) -> None:
 
 def certificate(row: Mapping[str, Any]) -> str:
     """The SHA-256 of a certificate's fields, by which a change of it shows."""
-    facts = {k: str(v) for k, v in sorted(row.items()) if k not in ("certificate", "at")}
+    facts = {k: str(v) for k, v in sorted(row.items()) if k not in ("certificate", "recorded_at")}
     return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()
 
 

@@ -63,7 +63,7 @@ def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = 
     for a condition that cannot be read. Cost: one pass over the ids of all files of all tables.
     """
     found = Reach(table, matching(lake, table, where, keys))
-    tables = [t for t in lake.tables() if ROW_ID in lake.need_table(t).to_pyarrow_dataset().schema.names]
+    tables = [t for t in lake.tables() if ROW_ID in lake.dataset(t).schema.names]
     coarser = {t for t in tables if any(facts.get("grain") == "new" for facts in lake.builds(t))}
     while True:  # rows made from erased rows go too, and what was made from those; not what sums up others as well
         before = len(found.row_ids)
@@ -84,15 +84,14 @@ def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = 
     for name, ids in found.summed.items():
         found.joined[name] = found.joined.get(name, set()) | ids
         found.cells[name] = {c for c in columns_of(lake, name) if not is_own(c)}
-    ledger = lake.open("ledger")
-    if ledger is not None:
+    if lake.open("ledger") is not None:
         wanted = pa.array(sorted(found.row_ids), pa.string())
-        dataset = ledger.to_pyarrow_dataset()
-        builds = dataset.to_table(columns=["build"], filter=pc.field("row_id").isin(wanted))["build"]
+        entries = lake.dataset("ledger")
+        builds = entries.to_table(columns=["build"], filter=pc.field("row_id").isin(wanted))["build"]
         found.entries = {r["values"]: r["counts"] for r in pc.value_counts(builds).to_pylist()}
         duplicates: set[str] = set()
         others = ~pc.field("row_id").isin(wanted)
-        for batch in dataset.to_batches(columns=["row_id", "evidence"], filter=others):  # never the whole ledger
+        for batch in entries.to_batches(columns=["row_id", "evidence"], filter=others):  # never the whole ledger
             kept = pc.map_lookup(batch["evidence"], pa.scalar("kept_row_id"), "first")
             duplicates |= set(batch["row_id"].filter(pc.is_in(kept, wanted)).to_pylist())
         found.duplicates = len(duplicates)
@@ -210,10 +209,10 @@ def tainted(lake: Lake, found: Reach) -> dict[str, set[str]]:
     build of the table by the same steps: then which cells to erase is not known.
     """
     entries = lake.system("lineage").to_pylist()
-    known = {(e["table"], e["steps"]) for e in entries if e["columns"]}
-    recorded = {e["table"] for e in entries}
+    known = {(e["table_name"], e["steps"]) for e in entries if e["columns"]}
+    recorded = {e["table_name"] for e in entries}
     for table in found.joined:
-        lost = [e["build"] for e in entries if e["table"] == table and (table, e["steps"]) not in known]
+        lost = [e["build"] for e in entries if e["table_name"] == table and (table, e["steps"]) not in known]
         if lost or table not in recorded:
             named = f"build {lost[0]} of table '{table}'" if lost else f"table '{table}'"
             raise UsageError(
@@ -227,7 +226,7 @@ def tainted(lake: Lake, found: Reach) -> dict[str, set[str]]:
     def grow(reached: dict[str, set[str]], part: str, comes: Callable[[str, str], bool]) -> bool:
         grown = False
         for entry in entries:
-            mine = reached.setdefault(entry["table"], set())
+            mine = reached.setdefault(entry["table_name"], set())
             for column, origins in json.loads(entry.get(part) or "{}").items():
                 if not is_own(column) and column not in mine and any(comes(*o.split(".", 1)) for o in origins):
                     mine.add(column)
@@ -290,7 +289,7 @@ def landing_files(lake: Lake, found: Reach) -> set[str]:
     """The files that brought the erased rows."""
     brought: set[str] = set()
     for table, ids in found.rows.items():
-        rows = lake.need_table(table).to_pyarrow_dataset()
+        rows = lake.dataset(table)
         if FILE in rows.schema.names:
             wanted = pc.field(ROW_ID).isin(pa.array(sorted(ids), pa.string()))
             brought |= set(rows.to_table(columns=[FILE], filter=wanted)[FILE].to_pylist())

@@ -17,6 +17,7 @@ from headgate.jobs.errors import HeadgateError
 from headgate.jobs.keep.erasure.files import put, read_file, remove_file
 from headgate.jobs.keep.erasure.texts import Fingerprints
 from headgate.jobs.lake.artifacts import index_of
+from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import LOG, commits, history, paths_of, stored_files
 from headgate.jobs.lake.storage import file_system
@@ -65,7 +66,7 @@ def scrub(lake: Lake, tables: Iterable[str]) -> None:
     touched = pa.array(sorted(tables), pa.string())
 
     def metrics(rows: pa.Table) -> pa.Table | None:
-        hit = pc.is_in(rows["table"], touched)
+        hit = pc.is_in(rows["table_name"], touched)
         told = pc.and_(hit, pc.or_(pc.is_valid(rows["result"]), pc.equal(rows["kind"], "expectation")))
         if not pc.any(pc.and_(told, pc.is_valid(rows["result"]))).as_py():
             return None
@@ -90,7 +91,7 @@ def replace_whole(lake: Lake, table: str, change: Callable[[pa.Table], pa.Table 
     named: frozenset[str] = frozenset()
     for _ in range(20):
         delta = lake.open(table)
-        changed = change(delta.to_pyarrow_table()) if delta else None
+        changed = change(dataset(delta).to_table()) if delta else None
         if delta is None or changed is None:
             return
         named = frozenset().union(*history(lake.path(table)).files.values())
@@ -112,7 +113,7 @@ def replace_whole(lake: Lake, table: str, change: Callable[[pa.Table], pa.Table 
         number = info.base_name.split(".")[0]
         if number.isdigit() and int(number) < delta.version():
             files.delete_file(info.path)
-    needed = set(map(unquote, paths_of(delta)))
+    needed = set(paths_of(delta))
     settled = now() - timedelta(hours=1)  # a younger file that no version names may be of a run about to commit it
     for path, info in stored_files(lake.path(table)).items():
         if path not in needed and (path in named or (info.mtime and info.mtime.astimezone(timezone.utc) < settled)):

@@ -1,0 +1,117 @@
+"""What the commits of a table say: when, by whom, of what, and how many rows."""
+
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from headgate.jobs.lake.dataset import dataset
+from headgate.jobs.lake.folder import Folder
+
+
+@dataclass(frozen=True)
+class Published:
+    """One version of a table, as its commit describes it."""
+
+    table: str
+    path: str
+    version: int
+    rows: int
+    at: datetime
+    operation: str
+    facts: dict[str, Any]  # what headgate wrote into the commit: run_id, build, build_key, base, inputs, ...
+
+
+class Commits(Folder):
+    """The commits of the tables of a lake."""
+
+    def published(self, table: str, version: int | None = None) -> Published | None:
+        delta = self.open(table, version)
+        if delta is None:
+            return None
+        newest = delta if version is None else self.need_table(table)
+        age = newest.version() - delta.version()
+        commits = newest.history(age + 1)  # a table opened at an older version numbers its history wrongly
+        found = describe(table, self.path(table), delta, commits[age] if age < len(commits) else {})
+        if "restored_version" in found.facts:  # the content, and so the build, is that of the version restored
+            origin = self.published(table, found.facts["restored_version"])
+            found = replace(found, facts=origin.facts if origin else {})
+        return found
+
+    def last_output_rows(self, table: str) -> int | None:
+        """How many rows the newest commit says that it wrote."""
+        delta = self.open(table)
+        told = delta.history(1)[0].get("operationMetrics", {}) if delta else {}
+        return int(told["numOutputRows"]) if "numOutputRows" in told else None
+
+    def last_build(self, table: str) -> dict[str, Any] | None:
+        """The facts of the newest build in a table's content, past other writers and restores; None without one."""
+        for limit in (1, 20, None):
+            found = self.builds(table, limit)
+            if found:
+                return found[0]
+        return None
+
+    def builds(self, table: str, limit: int | None = None) -> list[dict[str, Any]]:
+        """The facts of the builds that led to a table's present content, the newest first, among so many commits.
+
+        What a restore undid is not among them; commits of other writers have no facts.
+        """
+        delta = self.open(table)
+        found, undone_after = [], None
+        for commit in delta.history(limit) if delta else ():
+            if undone_after is not None and commit["version"] > undone_after:
+                continue
+            facts = facts_of(commit)
+            if "restored_version" in facts:
+                undone_after = facts["restored_version"]
+            elif "build" in facts:
+                found.append(facts)
+        return found
+
+    def present_builds(self, table: str) -> list[str]:
+        """The builds that a table's present rows come from, the newest first: the last full one, increments since."""
+        names = []
+        for facts in self.builds(table):
+            names.append(facts["build"])
+            if not facts.get("increment"):
+                break
+        return names
+
+
+def describe(table: str, path: str, delta: DeltaTable, commit: dict[str, Any], version: int | None = None) -> Published:
+    """What a commit says; the rows are those of `delta`, and not counted for another `version` of it."""
+    return Published(
+        table=table,
+        path=path,
+        version=delta.version() if version is None else version,
+        rows=count_rows(delta) if version is None else -1,
+        at=datetime.fromtimestamp(commit.get("timestamp", 0) / 1000, tz=timezone.utc),
+        operation=commit.get("operation", ""),
+        facts=facts_of(commit),
+    )
+
+
+def facts_of(commit: dict[str, Any]) -> dict[str, Any]:
+    """What headgate wrote into a commit; of another writer's, only which version it restored, where it did."""
+    try:
+        facts = json.loads(commit.get("userMetadata") or "{}")
+    except ValueError:
+        facts = {}
+    version = str((commit.get("operationParameters") or {}).get("version", ""))
+    if commit.get("operation") == "RESTORE" and version.isdigit():
+        return {"restored_version": int(version)} | (facts if isinstance(facts, dict) else {})
+    return facts if isinstance(facts, dict) else {}
+
+
+def count_rows(delta: DeltaTable) -> int:
+    """Rows of a table from the statistics of its log; files without statistics are counted."""
+    files = pa.table(delta.get_add_actions(flatten=True))
+    if not files.num_rows:
+        return 0
+    rows = files["num_records"]
+    return dataset(delta).count_rows() if rows.null_count else pc.sum(rows).as_py()
