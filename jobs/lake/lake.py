@@ -21,6 +21,7 @@ from deltalake.exceptions import TableNotFoundError
 from pyarrow import fs
 
 from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
+from headgate.jobs.lake.conflicts import TRIES, retrying
 from headgate.jobs.lake.storage import file_system
 from headgate.jobs.lake.system import (
     REARRANGING,
@@ -29,7 +30,6 @@ from headgate.jobs.lake.system import (
     SYSTEM_TABLES,
     TABLE_NAME,
     compact_now_and_then,
-    is_conflict,
     now,
 )
 from headgate.words import did_you_mean
@@ -189,18 +189,14 @@ class Lake:
         once = CommitProperties(app_transactions=[Transaction(application, 1)]) if application else None
         data = pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
         self.write_format()
-        for last in (*[False] * 9, True):
-            try:
+        for attempt in retrying():  # of two runs that create the table at once, the slower appends to it
+            with attempt:
                 # Created first: of two that create it with their rows, the second would not see the first's build.
                 delta = self.open(table) or DeltaTable.create(self.path(table), data.schema, mode="ignore")
                 if application and delta.transaction_version(application) is not None:
                     return
                 write_deltalake(delta, data, mode="append", schema_mode="merge", commit_properties=once)
                 compact_now_and_then(delta)
-                return
-            except Exception as e:  # two runs that create the table at once: the slower appends to it
-                if last or not is_conflict(e):
-                    raise
 
     def last_output_rows(self, table: str) -> int | None:
         """How many rows the newest commit says that it wrote."""
@@ -266,23 +262,18 @@ class Lake:
             return
         base = (self.last_build(table) or {}).get("base", -2)
         known: set[str] | None = None
-        for _ in range(20):
-            files = self.need_table("files")
-            filters = [("table", "=", table), ("base", "<=", base), ("build", "!=", SAME_CONTENT)]
-            builds = set(files.to_pyarrow_table(columns=["build"], filters=filters)["build"].to_pylist())
-            if builds and known is None:
-                known = {facts_of(c).get("build") for c in delta.history()}
-            dead = sorted(builds - (known or set()))
-            if not dead:
-                return
-            names = ", ".join(f"'{b}'" for b in dead)
-            try:
-                files.delete(f"\"table\" = '{table}' AND base <= {base} AND build IN ({names})")
-                return
-            except Exception as e:  # another run records its files, or deletes these
-                if not is_conflict(e):
-                    raise
-        raise LostRace(f"the table of files changed 20 times while '{table}' was being planned; run again")
+        lost = LostRace(f"the table of files changed {TRIES} times while '{table}' was being planned; run again")
+        for attempt in retrying(otherwise=lost):  # another run may record its files, or delete these
+            with attempt:
+                files = self.need_table("files")
+                filters = [("table", "=", table), ("base", "<=", base), ("build", "!=", SAME_CONTENT)]
+                builds = set(files.to_pyarrow_table(columns=["build"], filters=filters)["build"].to_pylist())
+                if builds and known is None:
+                    known = {facts_of(c).get("build") for c in delta.history()}
+                dead = sorted(builds - (known or set()))
+                if dead:
+                    names = ", ".join(f"'{b}'" for b in dead)
+                    files.delete(f"\"table\" = '{table}' AND base <= {base} AND build IN ({names})")
 
     def files_of_build(self, table: str, build: str) -> list[dict[str, Any]]:
         """The files that a build took up, in the order of their paths."""
@@ -376,28 +367,33 @@ class Lake:
         since, this run lost and raises `LostRace`.
         """
         self.write_format()
-        for _ in range(20):
-            delta = self.open("releases")
-            known = delta.to_pyarrow_table().to_pylist() if delta else []
-            mine = [r["number"] for r in known if r["pipeline"] == pipeline]
-            if (max(mine) if mine else None) != seen:
-                raise LostRace(f"another run of '{pipeline}' published a release meanwhile; run again to build on it")
-            number = max((r["number"] for r in known), default=0) + 1
-            release = name or f"{pipeline}-{number}"
-            if any(r["release"] == release for r in known):
-                raise UsageError(f"there is a release '{release}' already; a release never changes")
-            row = {
-                "number": number,
-                "release": release,
-                "pipeline": pipeline,
-                "run_id": run_id,
-                "at": now(),
-                "as_of": as_of,
-                "note": note,
-                "tables": [{"table": t, "version": v} for t, v in sorted(tables.items())],
-            }
-            data = pa.Table.from_pylist([row], schema=SCHEMAS["releases"])
-            try:
+        lost = LostRace(
+            f"the releases of {self.root} changed {TRIES} times while this one was being written; run again"
+        )
+        for attempt in retrying(otherwise=lost):
+            with attempt:
+                delta = self.open("releases")
+                known = delta.to_pyarrow_table().to_pylist() if delta else []
+                mine = [r["number"] for r in known if r["pipeline"] == pipeline]
+                if (max(mine) if mine else None) != seen:
+                    raise LostRace(
+                        f"another run of '{pipeline}' published a release meanwhile; run again to build on it"
+                    )
+                number = max((r["number"] for r in known), default=0) + 1
+                release = name or f"{pipeline}-{number}"
+                if any(r["release"] == release for r in known):
+                    raise UsageError(f"there is a release '{release}' already; a release never changes")
+                row = {
+                    "number": number,
+                    "release": release,
+                    "pipeline": pipeline,
+                    "run_id": run_id,
+                    "at": now(),
+                    "as_of": as_of,
+                    "note": note,
+                    "tables": [{"table": t, "version": v} for t, v in sorted(tables.items())],
+                }
+                data = pa.Table.from_pylist([row], schema=SCHEMAS["releases"])
                 if delta is None:
                     write_deltalake(self.path("releases"), data, mode="error")
                 else:
@@ -405,11 +401,7 @@ class Lake:
                         delta, data, mode="append", commit_properties=CommitProperties(max_commit_retries=0)
                     )
                     compact_now_and_then(delta)
-                return release
-            except Exception as e:
-                if not is_conflict(e):
-                    raise
-        raise LostRace(f"the releases of {self.root} changed 20 times while this one was being written; run again")
+        return release
 
 
 def describe(table: str, path: str, delta: DeltaTable, commit: dict[str, Any], version: int | None = None) -> Published:
