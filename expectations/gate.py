@@ -114,6 +114,7 @@ class Compiled:
     keys: dict[Any, tuple[list[str], Column | None]] = field(default_factory=dict)  # of uniqueness: key, rows
     # What each of these evaluates: a condition on each of some rows.
     conditions: dict[Any, tuple[Column | None, Column]] = field(default_factory=dict)
+    not_compiled: dict[Any, str] = field(default_factory=dict)  # metric -> why it is left to the stock engine
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,9 @@ class RuleResult:
         return float(value)
 
     def told(self) -> str:
-        """One line on how the rule came out: what it allows, how many rows fail, examples."""
-        name = ", ".join(self.rule.columns) or "table"
+        """Return one line about the outcome: what the rule allows, how many rows fail, examples."""
         if self.raised:
-            return f"{self.rule.type} ({name}) could not be evaluated: {self.raised}"
+            return f"{self.rule.name} could not be evaluated: {self.raised}"
         failing, rows = self.unexpected_count, self.element_count
         if failing is not None and rows:
             counts = f"{failing:,} of {rows:,} rows fail, {100 * failing / rows:.3g} %"
@@ -145,7 +145,7 @@ class RuleResult:
             counts = f"observed {as_written(self.result.get('observed_value'))}"
         named = ("column", "column_A", "column_B", "column_list", "columns", "condition_parser")
         allowed = ", ".join(f"{k}: {as_written(v)}" for k, v in self.rule.kwargs.items() if k not in named)
-        told = f"{self.rule.type} ({name}): {counts}" + (f"; allowed is {allowed}" if allowed else "")
+        told = f"{self.rule.name}: {counts}" + (f"; allowed is {allowed}" if allowed else "")
         return told + (f"; for example {'; '.join(self.examples)}" if self.examples else "")
 
 
@@ -159,6 +159,7 @@ class Verdict:
     ceiling: float
     masked: bool  # whether rows could be quarantined
     document: dict[str, Any]  # the ValidationDefinition's own result
+    fallbacks: tuple[str, ...] = ()  # which rules the stock engine evaluated instead of the one pass, and why
 
     @property
     def blocking(self) -> list[str]:
@@ -231,6 +232,7 @@ class Gate:
         self.ceiling = ceiling
         self.compiled, self.masked = Compiled(), True
         self.bits: dict[str, Column] = {}  # as `masks` compiled them
+        self.fallbacks: list[str] = []
         self.metric_of_rule: dict[int, Any] = {}  # rule -> id of the metric that counts its failures
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = {"globally": False}
@@ -251,14 +253,19 @@ class Gate:
         )
 
     def masks(self, df: DataFrame) -> dict[str, Column]:
-        """Compile the row rules on a table about to be staged; returns the bit mask columns to write beside it."""
+        """Compile the row rules on a table about to be staged; return the bit mask columns to write beside it."""
         check_regexes(df.sparkSession, self.suite)
         kinds = dict(df.dtypes)
         for rule in self.suite.rules:
             told = why_unsound(rule.type, rule.kwargs, kinds)
             if told:
                 raise SuiteError(f"{rule.where}: {rule.type}: {told}")
-        self.compiled, self.metric_of_rule = compile_suite(self, df)
+        self.compiled, self.metric_of_rule, rules_of = compile_suite(self, df)
+        whys: dict[int, str] = {}  # the first of each rule's metrics is the one that its others need
+        for metric, why in self.compiled.not_compiled.items():
+            for index in rules_of[metric]:
+                whys.setdefault(index, why)
+        self.fallbacks = [fallback(self.suite.rules[index].name, why) for index, why in sorted(whys.items())]
         masks = {}
         for word in range(0, max(len(self.compiled.bits), 1), BITS):
             bits = [
@@ -270,12 +277,14 @@ class Gate:
         self.bits = masks
         return masks
 
-    def without_masks(self) -> None:
+    def without_masks(self, why: str = "a row rule raised while the rows were staged") -> None:
         """Go on without the masks, as a row condition raises on some row and so breaks the staging write.
 
-        The stock engine then judges everything. No row can be quarantined, so a rule that asks for it blocks.
+        The stock engine then evaluates every rule. No row can be quarantined, so a failing rule that asks for it
+        blocks. `why`: the error, for `Verdict.fallbacks`.
         """
         self.compiled, self.masked, self.bits = Compiled(), False, {}
+        self.fallbacks = [fallback("all rules", f"{first_line(why)}; no row can be quarantined")]
 
     def is_quarantined(self) -> Column:
         """Whether a staged row fails a rule that asks for quarantine."""
@@ -305,10 +314,12 @@ class Gate:
     def judge(self, staged: DataFrame, rows: int, quarantined: int = 0) -> Verdict:
         """Judge the `rows` staged rows (the kept ones, with the masks), of which `quarantined` are to be set aside."""
         masks = [c for c in staged.columns if c == MASK or re.fullmatch(MASK + r"_\d+", c)]
+        fallbacks = list(self.fallbacks)
         try:
             self.engine.known = self.measured(staged, masks) if masks else {}
-        except Exception:  # a rule raises on some row: the stock engine says which, and computes the others
+        except Exception as e:  # a rule raises on some row: the stock engine says which, and computes the others
             self.engine.known = {}
+            fallbacks.append(fallback("all rules", str(e)))
         outcome = self.definition.run(
             batch_parameters={"dataframe": staged.drop(*masks)},
             result_format=RESULT_FORMAT,
@@ -340,6 +351,7 @@ class Gate:
             ceiling=self.ceiling,
             masked=self.masked,
             document=outcome.to_json_dict(),
+            fallbacks=tuple(fallbacks),
         )
         return replace(verdict, results=self.with_examples(verdict, staged)) if masks else verdict
 
@@ -446,10 +458,11 @@ def repeated(keys: DataFrame) -> int:
     return int(often.agg(F.coalesce(F.sum("count"), F.lit(0))).first()[0])
 
 
-def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any]]:
+def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any], dict[Any, set[int]]]:
     """Walk Great Expectations' own metric graph of the suite, resolving only what needs no data.
 
-    Returns what was compiled, and for each row rule the id of the metric that counts its failures.
+    Returns what was compiled, for each row rule the id of the metric that counts its failures, and for each metric the
+    rules that need it.
     """
     validator = Validator(
         batch_definition=gate.batch, result_format=RESULT_FORMAT, batch_parameters={"dataframe": df}
@@ -467,16 +480,19 @@ def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any]]:
     )
     waiting: dict[Any, Any] = {}
     metric_of_rule: dict[int, Any] = {}
+    rules_of: dict[Any, set[int]] = {}
     for graph in graphs:
         map_metric = getattr(get_expectation_impl(graph.configuration.type), "map_metric", None)
+        index = graph.configuration.meta["rule"]
         for edge in graph.graph.edges:
             for metric in (edge.left, edge.right):
                 if metric is None:
                     continue
+                rules_of.setdefault(metric.id, set()).add(index)
                 if metric.id not in waiting or not waiting[metric.id].metric_dependencies:
                     waiting[metric.id] = metric
                 if metric.metric_name == f"{map_metric}.unexpected_count":
-                    metric_of_rule[graph.configuration.meta["rule"]] = metric.id
+                    metric_of_rule[index] = metric.id
     compiled = Compiled()
     lazy: dict[Any, Any] = {}  # resolved without data
     needs_data: set[Any] = set()
@@ -488,7 +504,7 @@ def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any]]:
             if all(d.id in lazy or d.id in needs_data for d in m.metric_dependencies.values())
         ]
         if not ready:
-            raise RuntimeError("Great Expectations' metrics depend on each other in a circle")
+            raise RuntimeError("Great Expectations' metrics have a circular dependency")
         for metric in ready:
             order.append(waiting.pop(metric.id))
             if not all(d.id in lazy for d in metric.metric_dependencies.values()):
@@ -500,8 +516,9 @@ def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any]]:
                 else:
                     needs_data.add(metric.id)
                     compile_metric(compiled, engine, metric, lazy)
-            except Exception:  # whatever it is, the stock engine says it again in the verdict, which then blocks
+            except Exception as e:  # if it is an error, the stock engine raises it too, and the verdict blocks
                 needs_data.add(metric.id)
+                compiled.not_compiled[metric.id] = str(e)
     keep_what_spark_takes(compiled, df)
     # What only known metrics are made from, nobody asks for.
     known = {*compiled.aggregates, *compiled.constants, *compiled.keys, *(bit.rule_metric for bit in compiled.bits)}
@@ -511,11 +528,11 @@ def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any]]:
             asked |= {d.id for d in metric.metric_dependencies.values()}
         elif metric.metric_name.endswith(LAZY):
             compiled.constants[metric.id] = None
-    return compiled, metric_of_rule
+    return compiled, metric_of_rule, rules_of
 
 
 def keep_what_spark_takes(compiled: Compiled, df: DataFrame) -> None:
-    """Leave to the stock engine what Spark cannot analyse on this table, so that it says what is wrong."""
+    """Leave to the stock engine what Spark cannot analyse on this table, so that it reports the error."""
 
     def conditions(metrics: Iterable[Any]) -> DataFrame:
         # A window of a rule's own would see rows that the rule does not look at: Spark allows none in a filter.
@@ -533,6 +550,9 @@ def keep_what_spark_takes(compiled: Compiled, df: DataFrame) -> None:
     compiled.bits = [bit for bit in compiled.bits if bit.rule_metric in good]
     compiled.keys = {m: key for m, key in compiled.keys.items() if m in good}
     good |= analysed(aggregates, [m for m in compiled.aggregates if m in good or m not in compiled.conditions])
+    # Windows are no fallback: the stock engine evaluates them by design.
+    candidates = {m for m in (*compiled.conditions, *compiled.aggregates) if not m[0].startswith(WINDOWED)}
+    compiled.not_compiled |= {m: "Spark cannot analyse it on this table" for m in candidates if m not in good}
     compiled.aggregates = {m: column for m, column in compiled.aggregates.items() if m in good}
 
 
@@ -641,6 +661,15 @@ def check_regexes(spark: SparkSession, suite: Suite) -> None:
             except Exception as e:
                 told = str(e).strip().splitlines()[0]
                 raise SuiteError(f"{rule.where}: not a regular expression of Java: {told}") from e
+
+
+def fallback(rules: str, why: str) -> str:
+    """Return the line about rules that the stock engine evaluates instead of the one pass."""
+    return f"{rules}: evaluated by Great Expectations' own engine: {first_line(why)}"
+
+
+def first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "an error without a message")
 
 
 def as_text(value: Column) -> Column:

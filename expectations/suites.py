@@ -5,14 +5,16 @@ every entry is built on its own and anything that is not exactly understood is r
 """
 
 import copy
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from headgate.expectations.catalogue import NOT_KWARGS, REFUSED, known_types
 from headgate.expectations.moments import in_utc
+from headgate.words import did_you_mean
 
+SUITE_KEYS = ("name", "expectations", "meta", "notes")
+RULE_KEYS = ("type", "kwargs", "severity", "meta", "notes", "description")
 SEVERITIES = ("critical", "warning", "info")
 # ISO/IEC 25012:2008; DAMA UK 2013.
 DIMENSIONS = ("completeness", "validity", "uniqueness", "consistency", "timeliness", "accuracy")
@@ -45,8 +47,13 @@ class Rule:
     where: str
 
     @property
+    def name(self) -> str:
+        """Return the type with its columns, as messages name the rule."""
+        return f"{self.type} ({', '.join(self.columns) or 'table'})"
+
+    @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the judged table that the rule names."""
+        """Return the columns of the judged table that the rule names."""
         kwargs = self.kwargs
         named = [kwargs.get(k) for k in ("column", "column_A", "column_B")]
         named += [c for k in ("column_list", "columns") if isinstance(kwargs.get(k), list) for c in kwargs[k]]
@@ -56,14 +63,14 @@ class Rule:
 
     @property
     def expressions(self) -> dict[str, str]:
-        """The Spark SQL over the columns of a row that the rule holds, by option."""
+        """Return the Spark SQL over the columns of a row that the rule holds, by option."""
         written = {"predicate": self.kwargs.get("predicate")}
         if self.kwargs.get("condition_parser") != "great_expectations":
             written["row_condition"] = self.kwargs.get("row_condition")
         return {option: sql for option, sql in written.items() if isinstance(sql, str)}
 
     def configuration(self) -> dict[str, Any]:
-        """The entry in Great Expectations' form, marked so that its result can be found again."""
+        """Return the entry in Great Expectations' form, marked so that its result can be found again."""
         return {
             "type": self.type,
             "kwargs": {k: in_utc(v) if k in ("min_value", "max_value") else v for k, v in self.kwargs.items()},
@@ -83,37 +90,40 @@ class Suite:
 
 
 def load_suite(data: Any, at: Callable[..., str], thorough: bool = True) -> Suite:
-    """Check a suite read from YAML; `at(*place)` names a place in the file.
+    """Return a suite read from YAML; `at(*place)` names a place in the file.
 
-    Raises `SuiteError` with all that is wrong with its rules, a line each. Not thorough: values of arguments are left
-    to `check_values`, so that Great Expectations is imported only where there is something to complain about.
+    Raises `SuiteError` with all of its problems, a line each. Not thorough: values of arguments are left to
+    `check_values`, so that Great Expectations is imported only where there is something to complain about.
     """
     if not isinstance(data, dict):
-        raise SuiteError(f"{at()}: a suite has a name and a list of expectations")
-    for key in data:
-        if key not in ("name", "expectations", "meta", "notes"):
-            raise SuiteError(f"{at(key)}: unknown key '{key}'{hint(key, ('name', 'expectations', 'meta', 'notes'))}")
+        raise SuiteError(f"{at()}: expected a mapping with name and expectations")
+    wrong = [
+        f"{at(key)}: unknown key '{key}'{did_you_mean(str(key), SUITE_KEYS)}" for key in data if key not in SUITE_KEYS
+    ]
     entries = data.get("expectations")
-    if not isinstance(data.get("name"), str) or not isinstance(entries, list) or not entries:
-        raise SuiteError(f"{at()}: a suite needs a name and at least one expectation")
+    if not isinstance(data.get("name"), str):
+        wrong.append(f"{at('name')}: a suite needs a name, as text")
+    if not isinstance(entries, list) or not entries:
+        raise SuiteError(
+            "\n".join([*wrong, f"{at('expectations')}: a suite needs at least one expectation, in a list"])
+        )
     if len(entries) > MAX_RULES:
-        raise SuiteError(f"{at('expectations')}: {len(entries)} expectations; at most {MAX_RULES}")
-    rules, wrong = [], []
+        wrong.append(f"{at('expectations')}: {len(entries)} expectations; at most {MAX_RULES} are allowed")
+    rules = []
     for i, entry in enumerate(entries):
         try:
             rules.append(load_rule(i, entry, at, thorough))
         except SuiteError as e:
             wrong.append(str(e))
     types = [e.get("type") for e in entries if isinstance(e, dict)]
-    if not any(r.type in ROW_FLOORS and (r.kwargs.get("min_value") or r.kwargs.get("value")) for r in rules) and not (
-        wrong and any(t in ROW_FLOORS for t in types)
-    ):
+    floor = any(r.type in ROW_FLOORS and (r.kwargs.get("min_value") or r.kwargs.get("value")) for r in rules)
+    if not floor and not (len(rules) < len(entries) and any(t in ROW_FLOORS for t in types)):
         wrong.append(
             f"{at('expectations')}: an empty table passes most rules, so a suite needs a floor: "
             "expect_table_row_count_to_be_between with a min_value of at least 1"
         )
     if not any(t in PRESENCE for t in types):
-        wrong.append(f"{at('expectations')}: a suite says which columns must be there, by one of {', '.join(PRESENCE)}")
+        wrong.append(f"{at('expectations')}: a suite must require columns, by one of {', '.join(PRESENCE)}")
     if wrong:
         raise SuiteError("\n".join(wrong))
     parents = {r.kwargs["parent_table"] for r in rules if r.type == "expect_foreign_key_to_exist"}
@@ -121,47 +131,48 @@ def load_suite(data: Any, at: Callable[..., str], thorough: bool = True) -> Suit
 
 
 def load_rule(index: int, entry: Any, at: Callable[..., str], thorough: bool) -> Rule:
+    """Return an entry of a suite as a rule; raises `SuiteError` with all of its problems, a line each."""
     here = ("expectations", index)
     if not isinstance(entry, dict):
-        raise SuiteError(f"{at(*here)}: an expectation is a mapping with type and kwargs")
-    wrong = []
-    allowed = ("type", "kwargs", "severity", "meta", "notes", "description")
-    for key in entry:
-        if key not in allowed:
-            wrong.append(f"{at(*here, key)}: unknown key '{key}'{hint(key, allowed)}")
+        raise SuiteError(f"{at(*here)}: expected a mapping with type, kwargs and meta")
+    wrong = [
+        f"{at(*here, key)}: unknown key '{key}'{did_you_mean(str(key), RULE_KEYS)} (allowed: {', '.join(RULE_KEYS)})"
+        for key in entry
+        if key not in RULE_KEYS
+    ]
     kind, kwargs, meta = entry.get("type"), entry.get("kwargs") or {}, entry.get("meta") or {}
     known = known_types()
-    if kind in REFUSED:
-        wrong.append(f"{at(*here, 'type')}: '{kind}' is not allowed: {REFUSED[kind]}")
-    elif kind is None:
+    if not isinstance(kind, str):
         wrong.append(f"{at(*here)}: the type of the expectation is required")
+    elif kind in REFUSED:
+        wrong.append(f"{at(*here, 'type')}: '{kind}' is not allowed: {REFUSED[kind]}")
     elif kind not in known:
-        wrong.append(f"{at(*here, 'type')}: there is no expectation '{kind}'{hint(kind, known)}")
-    severity = entry.get("severity", "critical")
+        wrong.append(f"{at(*here, 'type')}: there is no expectation '{kind}'{did_you_mean(kind, known)}")
+    severity = entry.get("severity", SEVERITIES[0])
     if severity not in SEVERITIES:
-        wrong.append(f"{at(*here, 'severity')}: '{severity}' is none of {', '.join(SEVERITIES)}")
+        wrong.append(f"{at(*here, 'severity')}: {unknown('severity', severity, SEVERITIES)}")
     if not isinstance(kwargs, dict) or not isinstance(meta, dict):
-        raise SuiteError("\n".join([*wrong, f"{at(*here)}: kwargs and meta are mappings"]))
+        raise SuiteError("\n".join([*wrong, f"{at(*here)}: kwargs and meta must be mappings"]))
     for key in kwargs:
+        place = f"{at(*here, 'kwargs', key)}: {kind}"
         if key in NOT_KWARGS:
-            wrong.append(f"{at(*here, 'kwargs')}: {kind}: kwargs.{key}: no option of a rule")
+            wrong.append(f"{place}: not an option of a rule")
         if holds_nan(kwargs[key]):
-            wrong.append(f"{at(*here, 'kwargs')}: {kind}: kwargs.{key}: NaN cannot be compared with")
+            wrong.append(f"{place}: NaN cannot be compared with")
     dimension = meta.get("dimension")
-    if dimension not in DIMENSIONS:
-        given = "" if dimension is None else f", not {dimension!r}{hint(dimension, DIMENSIONS)}"
-        wrong.append(f"{at(*here, 'meta')}: meta.dimension is one of {', '.join(DIMENSIONS)}{given}")
+    if dimension is None:
+        wrong.append(f"{at(*here, 'meta')}: meta.dimension is required: one of {', '.join(DIMENSIONS)}")
+    elif dimension not in DIMENSIONS:
+        wrong.append(f"{at(*here, 'meta', 'dimension')}: {unknown('dimension', dimension, DIMENSIONS)}")
     action = meta.get("on_row_fail", "publish")
     if action not in ON_ROW_FAIL:
-        wrong.append(
-            f"{at(*here, 'meta')}: meta.on_row_fail is one of {', '.join(ON_ROW_FAIL)}{hint(action, ON_ROW_FAIL)}"
-        )
+        wrong.append(f"{at(*here, 'meta', 'on_row_fail')}: {unknown('action', action, ON_ROW_FAIL)}")
     rule = Rule(
         index=index,
-        type=kind,
+        type=str(kind),
         kwargs=kwargs,
         severity=severity if severity in SEVERITIES else SEVERITIES[0],
-        dimension=dimension,
+        dimension=str(dimension),
         quarantine=action == "quarantine",
         meta=meta,
         where=at(*here),
@@ -195,10 +206,14 @@ def check_values(suite: Suite) -> None:
         raise SuiteError("\n".join(wrong))
 
 
-def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
-    """The rule as Great Expectations' own object, with the parameters of a run filled in if they are known.
+def unknown(what: str, given: Any, allowed: tuple[str, ...]) -> str:
+    return f"unknown {what} '{given}'{did_you_mean(str(given), allowed)}; expected one of {', '.join(allowed)}"
 
-    Raises `SuiteError` with what it says is wrong.
+
+def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
+    """Return the rule as Great Expectations' own object, with the parameters of a run filled in if they are known.
+
+    Raises `SuiteError` with its complaints, a line for each option.
     """
     from great_expectations.compatibility.pydantic import ValidationError
     from great_expectations.exceptions import SuiteParameterError
@@ -216,22 +231,22 @@ def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
         said: dict[str, list[str]] = {}
         for error in e.errors():
             name = str(error["loc"][0])
-            unknown = error["type"] == "value_error.extra"
-            told = "unknown" + hint(name, fields) if unknown else plainly(error["msg"])
-            said.setdefault("" if name == "__root__" else f"kwargs.{name}: ", []).append(told)  # of several options
+            extra = error["type"] == "value_error.extra"
+            message = f"unknown{did_you_mean(name, fields)}" if extra else plainly(error["msg"])
+            said.setdefault("" if name == "__root__" else f"kwargs.{name}: ", []).append(message)
         for place, messages in said.items():
             given = rule.kwargs.get(place[len("kwargs.") : -2])
-            # Great Expectations tells each type that it tried.
+            # Great Expectations has a message for each type that it tried.
             if isinstance(given, str) and any("datetime" in m for m in messages):
                 said[place] = [f"{given!r} is neither a number nor a day or moment such as 2013-01-31T12:00:00Z"]
-        reasons = "; ".join(place + " or ".join(dict.fromkeys(messages)) for place, messages in said.items())
-        raise SuiteError(f"{rule.where}: {rule.type}: {reasons}") from e
+        lines = [place + " or ".join(dict.fromkeys(messages)) for place, messages in said.items()]
+        raise SuiteError("\n".join(f"{rule.where}: {rule.type}: {line}" for line in lines)) from e
     except (SuiteParameterError, TypeError, ValueError, KeyError, AttributeError) as e:
         raise SuiteError(f"{rule.where}: {rule.type}: {e}") from e
 
 
 def plainly(message: str) -> str:
-    """Great Expectations' message without Python's words."""
+    """Return a message of Great Expectations without Python's words."""
     for theirs, ours in (
         ("none is not an allowed value", "a value is required"),
         ("value is not a valid dict", "a mapping is expected"),
@@ -243,12 +258,7 @@ def plainly(message: str) -> str:
 
 
 def holds_nan(value: Any) -> bool:
-    """Whether a NaN is in it; Great Expectations would read it as no value at all."""
+    """Return whether a NaN is in a value; Great Expectations would read it as no value at all."""
     if isinstance(value, Mapping):
         return any(map(holds_nan, value.values()))
     return any(map(holds_nan, value)) if isinstance(value, list | tuple) else value != value
-
-
-def hint(word: Any, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
-    return f" — did you mean '{match[0]}'?" if match else ""

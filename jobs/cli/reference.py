@@ -96,12 +96,14 @@ def shown(arguments: dict[str, dict[str, Any]]) -> list[str]:
 
 
 @click.command(cls=Command)
-def schema() -> None:
+@click.option("--suite", is_flag=True, help="The schema of a suite instead.")
+def schema(suite: bool) -> None:
     """Print the JSON Schema of a pipeline file, for editors that complete and check YAML.
 
     \b
     headgate schema > pipeline.schema.json
+    headgate schema --suite > suite.schema.json
     """
-    from headgate.jobs.config.schema import json_schema
+    from headgate.jobs.config.schema import json_schema, suite_schema
 
-    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(suite_schema() if suite else json_schema(), indent=2, ensure_ascii=False))

@@ -1,12 +1,14 @@
 """YAML read with line numbers, and its values checked against a model."""
 
+import contextlib
 import dataclasses
 import difflib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pydantic
@@ -27,7 +29,7 @@ class Yaml:
     lines: Mapping[tuple[Any, ...], int]
 
     def at(self, *place: Any) -> str:
-        """`file:line: path.of[0].keys` of a place, as error messages name it."""
+        """Return `file:line: path.of[0].keys` of a place, as error messages name it."""
         known = place
         while known and known not in self.lines:
             known = known[:-1]
@@ -36,25 +38,98 @@ class Yaml:
         return f"{self.file}{line}: {path}" if path else f"{self.file}{line}"
 
 
+MANY = 20  # problems, beyond which a last line counts them
+
+
+class Complaints:
+    """Collect the problems of some files, so that one run reports them all.
+
+    `with Complaints() as complaints:` raises one `UsageError` at its end, a line for each problem, by file and line;
+    inside it, `with complaints.collecting():` goes on after a check that fails.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.problems)
+
+    def __enter__(self) -> "Complaints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, UsageError):
+            self.add(error)
+        if self.problems and (error is None or isinstance(error, UsageError)):
+            raise UsageError(self.text()) from (error and error.__cause__)
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Note the `UsageError` of a block, and go on after it."""
+        try:
+            yield
+        except UsageError as e:
+            self.add(e)
+
+    def add(self, error: Exception) -> None:
+        self.problems.extend(str(error).splitlines())
+
+    def text(self) -> str:
+        """Return the problems, each once, by file in the order of appearance and by line."""
+        once = list(dict.fromkeys(self.problems))
+        places = {problem: place_of(problem) for problem in once}
+        files = list(dict.fromkeys(file for file, _ in places.values()))
+        once.sort(key=lambda problem: (files.index(places[problem][0]), places[problem][1]))
+        return "\n".join([*once, *([f"{len(once):,} problems"] if len(once) > MANY else [])])
+
+
+def place_of(problem: str) -> tuple[str, int]:
+    """Return file and line of a message that starts with `file:line: `, the line 0 where it has none."""
+    found = re.match(r"(.*?):(?:(\d+):)? ", problem)
+    return (found[1], int(found[2] or 0)) if found else ("", 0)
+
+
 class Yaml12(yaml.SafeLoader):
-    """YAML whose only booleans are true and false (YAML 1.2): a key named `on` stays a word."""
+    """YAML with the core schema of YAML 1.2: `on` and 12:30 are texts, 010 is ten, 1e3 is a number."""
 
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    yaml_implicit_resolvers: dict[str, Any] = {}
 
 
+for tag, pattern, first in (
+    ("null", r"(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"(?:[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+)$", list("-+0123456789")),
+    (
+        "float",
+        r"(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+        list("-+.0123456789"),
+    ),
+    ("merge", r"<<$", ["<"]),  # refused by name
+):
+    Yaml12.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), first)
+
+
+def whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    text = node.value.replace("_", "")
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+Yaml12.add_constructor("tag:yaml.org,2002:int", whole_number)
 Yaml12.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: node.value)
 
 
 def read_yaml(file: Path) -> Yaml:
-    """Read a YAML file that holds a mapping, putting environment variables for `${NAME}` and `${NAME:-default}`."""
+    """Read a YAML file that holds a mapping, with environment variables for `${NAME}` and `${NAME:-default}`.
+
+    Raises `UsageError`: for the first error of syntax, or for all repeated keys and missing variables.
+    """
     lines: dict[tuple[Any, ...], int] = {}
     try:
         text = file.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=Yaml12)
-        data = Reading(file, lines).plain(root, ()) if root is not None else None
+        with Complaints() as complaints:
+            data = Reading(file, lines, complaints).plain(root, ()) if root is not None else None
     except FileNotFoundError as e:
         folder = file.parent if file.parent.is_dir() else Path()
         hint = did_you_mean(file.name, [p.name for p in folder.glob("*.y*ml")])
@@ -65,15 +140,17 @@ def read_yaml(file: Path) -> Yaml:
         raise UsageError(f"{file}: not a text file in UTF-8 (byte {e.start:,})") from e
     except yaml.reader.ReaderError as e:
         number = text.count("\n", 0, e.position) + 1
-        raise UsageError(f"{file}:{number}: not valid YAML: it holds the character U+{e.character:04X}") from e
+        raise UsageError(f"{file}:{number}: not valid YAML: invalid character U+{e.character:04X}") from e
     except yaml.MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
         raise UsageError(f"{file}{line}: not valid YAML: {e.problem}") from None  # the error quotes the file
-    except (RecursionError, ValueError, LookupError) as e:
-        raise UsageError(f"{file}: not valid YAML: nested too deeply, or a value that cannot be read") from e
+    except RecursionError as e:
+        raise UsageError(f"{file}: not valid YAML: nested too deeply") from e
+    except (ValueError, LookupError, OverflowError) as e:  # an escaped character that does not exist
+        raise UsageError(f"{file}: not valid YAML: it holds a value that cannot be read") from e
     if not isinstance(data, dict | None):
         kind = "list" if isinstance(data, list) else "single value"
-        raise UsageError(f"{file}: must hold options as 'name: value', not a {kind}")
+        raise UsageError(f"{file}: expected options as 'name: value', not a {kind}")
     return Yaml(file, data, lines)
 
 
@@ -82,21 +159,22 @@ MOST_NODES = 100_000  # of a document, each alias counted as what it stands for
 
 @dataclasses.dataclass
 class Reading:
-    """One pass over a YAML document, noting the line of every place."""
+    """Make plain values of a YAML document, noting the line of every place."""
 
     file: Path
     lines: dict[tuple[Any, ...], int]
+    complaints: Complaints
     nodes: int = 0
     above: list[yaml.Node] = dataclasses.field(default_factory=list)
 
     def plain(self, node: yaml.Node, place: tuple[Any, ...] | None) -> Any:
-        """The value of a node; `place`: where it stands, None inside a key."""
+        """Return the value of a node; `place`: its path in the document, None inside a key."""
         line = node.start_mark.line + 1
         self.nodes += 1
         if self.nodes > MOST_NODES:
-            raise UsageError(f"{self.file}:{line}: more than {MOST_NODES:,} values: aliases stand for too much")
+            raise UsageError(f"{self.file}:{line}: more than {MOST_NODES:,} values, each alias (*) counted in full")
         if any(node is other for other in self.above):
-            raise UsageError(f"{self.file}:{line}: an alias (*) stands inside what it stands for")
+            raise UsageError(f"{self.file}:{line}: circular alias: an alias (*) inside the value that it refers to")
         if place is not None:
             self.lines.setdefault(place, line)
         self.above.append(node)
@@ -109,20 +187,28 @@ class Reading:
             mapping: dict[Any, Any] = {}
             for key_node, value_node in node.value:
                 at = key_node.start_mark.line + 1
+                if key_node.tag == "tag:yaml.org,2002:merge":
+                    raise UsageError(f"{self.file}:{at}: YAML 1.2 has no merge key '<<'; write the keys out")
                 key = self.plain(key_node, None)
                 if isinstance(key, dict | list):
                     raise UsageError(f"{self.file}:{line}: a key must be a plain word")
                 if key in mapping:
-                    raise UsageError(f"{self.file}:{at}: duplicate key '{key}'")
+                    self.complaints.add(UsageError(f"{self.file}:{at}: duplicate key '{key}'"))
+                    continue
                 if place is not None:
                     self.lines[(*place, key)] = at
                 mapping[key] = self.plain(value_node, None if place is None else (*place, key))
             return mapping
         if isinstance(node, yaml.SequenceNode):
             return [self.plain(n, None if place is None else (*place, i)) for i, n in enumerate(node.value)]
-        value = Yaml12("").construct_object(node, deep=True)
+        try:
+            value = Yaml12("").construct_object(node, deep=True)
+        except (ValueError, LookupError) as e:
+            kind = node.tag.rsplit(":", 1)[-1]
+            raise UsageError(f"{self.file}:{line}: not valid YAML: a value that cannot be read as {kind}") from e
         if isinstance(value, str):
-            return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", lambda m: variable(m, f"{self.file}:{line}"), value)
+            with self.complaints.collecting():
+                return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", lambda m: variable(m, f"{self.file}:{line}"), value)
         return value
 
 
@@ -131,29 +217,29 @@ def variable(match: re.Match[str], where: str) -> str:
     value = os.environ.get(name, default)
     if value is None:
         raise UsageError(
-            f"{where}: the environment variable {name} is not set (write ${{{name}:-default}} for a default)"
+            f"{where}: the environment variable {name} is not set (write ${{{name}:-default}} to give it a default)"
         )
     return value
 
 
-MOST_MESSAGES = 3  # of what is wrong in a document, in one line
-
-
 def checked(model: Any, document: Yaml, data: Any, place: tuple[Any, ...]) -> Any:
-    """`data` as `model` (a pydantic model or a step class); raises `UsageError` naming line, path and allowed names."""
+    """Return `data` as `model` (a pydantic model or a step class).
+
+    Raises `UsageError` with a line for each problem, which names line, path and allowed names.
+    """
     is_step = dataclasses.is_dataclass(model)
     adapter = options_of(model) if is_step else pydantic.TypeAdapter(model)
     try:
         return adapter.validate_python(data if data is not None else {})
     except pydantic.ValidationError as e:
-        messages = [f"{document.at(*place, *located(err))}: {explained(err, adapter)}" for err in e.errors()]
-        more = [f"and {len(messages) - MOST_MESSAGES} more"] if len(messages) > MOST_MESSAGES else []
-        # Of a step the error's text would quote what was written.
-        raise UsageError("; ".join([*messages[:MOST_MESSAGES], *more])) from None
+        complaints = Complaints()
+        for err in e.errors():
+            complaints.add(UsageError(f"{document.at(*place, *located(err))}: {explained(err, adapter)}"))
+    raise UsageError(complaints.text())  # without its cause, which quotes what was written
 
 
 def located(error: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The location of a pydantic error without the parts that are not keys of the document."""
+    """Return the location of a pydantic error without the parts that are not keys of the document."""
     parts = [part for part in error["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
     if "source" in parts:  # pydantic names the choice, the document does not
         tag = parts.index("source") + 1
@@ -162,6 +248,7 @@ def located(error: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def explained(error: Mapping[str, Any], adapter: pydantic.TypeAdapter[Any]) -> str:
+    """Return a pydantic error in the words of a configuration: what is wrong, what is allowed, the nearest name."""
     kind, message = error["type"], error["msg"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         wrong = str(error["loc"][-1])
@@ -171,18 +258,18 @@ def explained(error: Mapping[str, Any], adapter: pydantic.TypeAdapter[Any]) -> s
         return "this option is required" if isinstance(error["loc"][-1], str) else "an entry is missing here"
     if kind == "union_tag_not_found":
         written = difflib.get_close_matches("format", [str(k) for k in error["input"]], n=1)
-        hint = f"; '{written[0]}' is no option — did you mean 'format'?" if written else ""
+        hint = f"; unknown option '{written[0]}' — did you mean 'format'?" if written else ""
         return f"the option 'format' is required (one of {', '.join(SOURCE_KINDS)}){hint}"
     if kind == "union_tag_invalid":
         tag = str(error["ctx"]["tag"])
-        return f"format '{tag}' is none of {', '.join(SOURCE_KINDS)}{did_you_mean(tag, SOURCE_KINDS)}"
-    told, given = expected(error), error.get("input")
+        return f"unknown format '{tag}'{did_you_mean(tag, SOURCE_KINDS)}; expected one of {', '.join(SOURCE_KINDS)}"
+    wanted, given = expected(error), error.get("input")
     if SECRET_PLACES & set(map(str, error["loc"])):  # a value written here by mistake may be a secret
-        return told
+        return wanted
     if given is None and "'null'" in message:
-        return f'{told}; YAML reads a bare null as no value: write "null" in quotes'
+        return f'{wanted}; YAML reads a bare null as no value: write "null" in quotes'
     hint = did_you_mean(str(given), re.findall(r"'(\w+)'", message)) if kind == "literal_error" else ""
-    return f"{told}, not {json.dumps(given, ensure_ascii=False, default=str)}{hint}"
+    return f"{wanted}, not {json.dumps(given, ensure_ascii=False, default=str)}{hint}"
 
 
 # What pydantic says in Python's words, by the beginning of an error's type.
@@ -199,11 +286,11 @@ PLAIN = {
 
 
 def expected(error: Mapping[str, Any]) -> str:
-    """What a pydantic error expects, in the words of a configuration."""
+    """Return what a pydantic error expects, in the words of a configuration."""
     kind, message, ctx = str(error["type"]), str(error["msg"]), error.get("ctx") or {}
-    for begins, told in PLAIN.items():
+    for begins, plain in PLAIN.items():
         if kind.startswith(begins):
-            return told
+            return plain
     if kind == "literal_error":
         return f"expected one of {ctx['expected']}"
     if kind in ("too_short", "too_long"):
@@ -214,7 +301,7 @@ def expected(error: Mapping[str, Any]) -> str:
 
 
 def allowed_names(schema: Mapping[str, Any], place: Sequence[Any]) -> list[str]:
-    """The option names that a JSON Schema allows at a place."""
+    """Return the option names that a JSON Schema allows at a place."""
     definitions = schema.get("$defs", {})
 
     def resolve(node: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""The environment that a command works in."""
+"""The environment of a command: its lake, its landing folder, its Spark settings."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from headgate.words import did_you_mean
 
 
 def load_environment(name: str | None, pipeline: Path | None = None, **given: str | None) -> Environment:
-    """Return the environment: `given` (options) before environment variables, the file, and the defaults.
+    """Return the environment: `given` (options) before environment variables, the file and the defaults.
 
     `HEADGATE_LAKE` and `HEADGATE_LANDING` are the variables. The file is `env/<name>.yaml` beside the pipeline, or else
     in the nearest `conf/env` of the working folder and those above it; without a name it is `local.yaml`, which may be
@@ -20,15 +20,15 @@ def load_environment(name: str | None, pipeline: Path | None = None, **given: st
     folder.
     """
     if name is not None and not re.fullmatch(r"[\w-][\w.-]*", name):
-        raise UsageError(f"--env: '{name}' is not a valid name; it stands for conf/env/NAME.yaml")
+        raise UsageError(f"--env: '{name}' is not a valid name of an environment (a file conf/env/NAME.yaml)")
     folders = list(dict.fromkeys([*([pipeline.parent / "env"] if pipeline else []), nearest_folder()]))
     files = [folder / f"{name or 'local'}.yaml" for folder in folders]
     file = next((f for f in files if f.is_file()), None)
     if file is None and name is not None:
         known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
-        there = f" (environments: {', '.join(known)})" if known else ""
+        listed = f" (environments: {', '.join(known)})" if known else ""
         places = " or ".join(map(str, files))
-        raise UsageError(f"--env: there is no environment '{name}', no {places}{did_you_mean(name, known)}{there}")
+        raise UsageError(f"--env: there is no environment '{name}', no {places}{did_you_mean(name, known)}{listed}")
     environment = Environment()
     if file is not None:
         document = read_yaml(file)
@@ -62,6 +62,7 @@ def beneath(start: Path, place: str) -> str:
 
 
 def parse_date(text: str, option: str = "--as-of") -> date:
+    """Return the date of an option; raises `UsageError` for other text than an ISO date."""
     try:
         return date.fromisoformat(text)
     except ValueError as e:

@@ -1,4 +1,4 @@
-"""What a pipeline and an environment may say: the models of their files."""
+"""Models of the files of a pipeline and of an environment."""
 
 import os
 from pathlib import Path
@@ -11,11 +11,11 @@ from headgate.jobs.errors import UsageError
 DATE_PLACE = "{date}"
 
 
-SECRETS_READ: set[str] = set()  # what this process has read by reference, so that no output repeats it
+SECRETS_READ: set[str] = set()  # secrets read by this process, which no output may show
 
 
 class Model(pydantic.BaseModel):
-    # An input may be a secret that was written where its reference belongs.
+    # An input may be a secret, written by mistake where its reference belongs.
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
 
@@ -26,6 +26,7 @@ class SecretReference(Model):
     file: str | None = None
 
     def read(self, name: str) -> str:
+        """Return the secret, which no output of this process shows from then on; `name`: its option, for errors."""
         value = self.value(name)
         SECRETS_READ.add(value)
         return value
@@ -51,12 +52,12 @@ OnMissingKey = Literal["keep", "quarantine"]
 
 ON_MISSING_KEY: Any = pydantic.Field(
     default="keep",
-    description="A record that lacks a value of its key: keep it as one that is equal to no other, or set it aside",
+    description="A record with a null in its key: keep it as a record that equals no other, or quarantine it",
 )
 
 
 class FileSource(Model):
-    """Files that land for a table: each is taken up exactly once."""
+    """Files that land for a table; each is ingested exactly once."""
 
     format: Literal["csv", "jsonl", "parquet", "avro", "delta"]
     path: str = pydantic.Field(
@@ -72,7 +73,9 @@ class FileSource(Model):
     delimiter: str = pydantic.Field(default=",", min_length=1, max_length=1, description="Of csv")
     quote: str = pydantic.Field(default='"', max_length=1, description="Of csv; '' where no character quotes")
     escape: str = pydantic.Field(
-        default="", max_length=1, description="Of csv: what stands before a quote in a value; '' where it is doubled"
+        default="",
+        max_length=1,
+        description="Of csv: the character before a quote in a value; '' where it is doubled",
     )
     line_end: str = pydantic.Field(
         default="auto", min_length=1, description="Of csv and jsonl: auto is LF or CR LF, mixed as well; else a text"
@@ -93,32 +96,33 @@ class FileSource(Model):
         default=16 << 20, ge=1, description="Of csv and jsonl: a file with a longer line is a bad file"
     )
     on_changed_file: Literal["refuse", "replace"] = pydantic.Field(
-        default="refuse", description="When a file taken up before has other content now: stop, or replace its rows"
+        default="refuse", description="When an ingested file has changed: stop, or replace its rows"
     )
     on_bad_file: Literal["refuse", "quarantine"] = pydantic.Field(
         default="refuse",
-        description="When a file is damaged, not text of its encoding, or has other columns or types: stop, or set "
-        "the whole file aside in the ledger and go on",
+        description="When a file is corrupt, not text of its encoding, or has other columns or types: stop, or "
+        "quarantine the whole file in the ledger and go on",
     )
     on_other_columns: Literal["refuse", "quarantine", "evolve"] = pydantic.Field(
         default="refuse",
-        description="When a file lacks columns or has more: stop, set it aside, or take it up with nulls for what it "
-        "lacks and new columns for what it adds (text, in csv and jsonl)",
+        description="When a file has missing or unexpected columns: stop, quarantine it, or ingest it with nulls for "
+        "the missing and new columns for the unexpected ones (text, in csv and jsonl)",
     )
 
 
 class PullSource(Model):
-    """What all sources that are asked for their rows share."""
+    """Options of all pull-based sources."""
 
     key: tuple[str, ...] = KEY
     on_missing_key: OnMissingKey = ON_MISSING_KEY
     watermark: str | None = pydantic.Field(
         default=None,
-        description="Column that grows with every change (a time or a number): only rows at or beyond its highest "
-        "value so far are asked for. Without it, every night takes the whole and replaces the table where it differs",
+        description="Monotonically increasing column (a time or a number), the high-water mark: a run reads only rows "
+        "at or above its highest value so far. Without it, every run reads all and replaces the table if it differs",
     )
     look_back: str = pydantic.Field(
-        default="0", description="How far below the highest watermark to ask again, for rows that came late: '2 days'"
+        default="0",
+        description="Overlap for late rows: how far below the watermark to read again, as '2 days'",
     )
 
 
@@ -131,22 +135,24 @@ class JdbcSource(PullSource):
     query: str | None = pydantic.Field(default=None, description="A SELECT, instead of a table")
     user: SecretReference | None = pydantic.Field(default=None, description="Where the user's name is found")
     password: SecretReference | None = pydantic.Field(default=None, description="Where the password is found")
-    driver: str | None = pydantic.Field(default=None, description="Class of the driver, where the URL does not tell")
-    partition_by: str | None = pydantic.Field(
-        default=None, description="Numeric, date or time column whose range is read in `partitions` parts at once"
+    driver: str | None = pydantic.Field(
+        default=None, description="Class of the driver, where the URL does not imply it"
     )
-    partitions: int = pydantic.Field(default=8, ge=1, description="How many parts are read at once")
-    fetch_size: int = pydantic.Field(default=10_000, ge=1, description="Rows that the database sends at a time")
+    partition_by: str | None = pydantic.Field(
+        default=None, description="Numeric, date or time column by whose range `partitions` parts are read in parallel"
+    )
+    partitions: int = pydantic.Field(default=8, ge=1, description="Number of parts read in parallel")
+    fetch_size: int = pydantic.Field(default=10_000, ge=1, description="Rows that the driver fetches at a time")
 
 
 class Paging(Model):
-    """How a page of an HTTP API names the next one."""
+    """Pagination of an HTTP API."""
 
     by: Literal["link", "cursor", "offset"]
     next: str | None = pydantic.Field(
         default=None,
-        description="Where in a page the next URL (link) or cursor stands, such as meta.next; for link, the Link "
-        "header (RFC 8288) is used without it",
+        description="Path in a page of the next URL (link) or cursor, such as meta.next; for link, the Link header "
+        "(RFC 8288) is the default",
     )
     param: str | None = pydantic.Field(default=None, description="The query parameter that takes cursor or offset")
     size_param: str | None = pydantic.Field(default=None, description="The query parameter that takes `size`")
@@ -158,17 +164,17 @@ class HttpSource(PullSource):
 
     format: Literal["http"]
     url: str = pydantic.Field(pattern=r"^https?://", description="URL of the first page")
-    columns: str = pydantic.Field(alias="schema", description="Columns as Spark DDL; other members are left out")
-    records: str = pydantic.Field(default="", description="Where in a page its records stand: data.items; '' for all")
+    columns: str = pydantic.Field(alias="schema", description="Columns as Spark DDL; other members are ignored")
+    records: str = pydantic.Field(default="", description="Path of a page's records, as data.items; '' for the page")
     params: dict[str, str | SecretReference] = pydantic.Field(
-        default_factory=dict, description="Query parameters; '{watermark}' stands for where the last night ended"
+        default_factory=dict, description="Query parameters; '{watermark}' is replaced by the watermark of the last run"
     )
     headers: dict[str, str | SecretReference] = pydantic.Field(
         default_factory=dict, description="Headers; secrets by reference"
     )
     paging: Paging | None = pydantic.Field(default=None, description="Without it, there is one page")
     retries: int = pydantic.Field(
-        default=5, ge=0, description="Tries again, with growing pauses, after 429, 5xx and lost connections"
+        default=5, ge=0, description="Retries, with exponential backoff, after 429, 5xx and lost connections"
     )
     timeout: float = pydantic.Field(default=30.0, gt=0, description="Seconds to wait for an answer")
     max_pages: int = pydantic.Field(default=100_000, ge=1, description="More pages than this are an error")
@@ -180,8 +186,8 @@ class PythonSource(PullSource):
     format: Literal["python"]
     function: str = pydantic.Field(
         pattern=r"^[^:]+\.py:[A-Za-z_]\w*$",
-        description="file.py:name, relative to the pipeline's file. It is called with the highest watermark so far "
-        "(text, or None) and yields one dict for each record; it runs on one executor",
+        description="file.py:name, relative to the pipeline's file. It is called with the watermark of the last run "
+        "(text, or None) and yields one dict per record; it runs on one executor",
     )
     columns: str = pydantic.Field(alias="schema", description="Columns as Spark DDL")
 
@@ -194,23 +200,23 @@ Source = Annotated[FileSource | JdbcSource | HttpSource | PythonSource, pydantic
 
 
 class Publish(Model):
-    """How the gated rows reach the table."""
+    """How the rows that passed the gate enter the table."""
 
     mode: Literal["replace", "increment", "append", "merge"] = pydantic.Field(
         default="replace",
         json_schema_extra={"enum": ["replace", "increment", "merge"]},  # sources alone append
-        description="increment: where the table that it starts from only gained rows, these alone are built and added",
+        description="increment: where its input only gained rows, only these are built and appended",
     )
     key: tuple[str, ...] = pydantic.Field(
         default=(),
-        description="Of merge: columns that are unique in the table; null is one value of them, so drop_duplicates "
-        "over just these columns takes nulls as equal unless it says otherwise",
+        description="Of merge: columns that are unique in the table. A null in them is a value like others, so "
+        "drop_duplicates over just these columns treats nulls as equal unless it says otherwise",
     )
-    sort_by: tuple[str, ...] = pydantic.Field(default=(), description="Rows that are close in these lie close in files")
+    sort_by: tuple[str, ...] = pydantic.Field(default=(), description="Columns by which files are clustered")
 
 
 class Table(Model):
-    """A table: where its rows come from, what happens to them, what must hold, how they are published."""
+    """A table: its source or input, its steps, its suite, and how it is published."""
 
     description: str = ""
     source: Source | None = None
@@ -228,16 +234,16 @@ class Table(Model):
         description="new: its rows are others than those that came, because a step sums up or merges them",
     )
     suite: str | None = pydantic.Field(
-        description="Name of the suite that judges it (a file in `suites`), or null for a table without a gate"
+        description="Name of its suite (a file in `suites`), or null for a table without a gate"
     )
     quarantine_ceiling: float = pydantic.Field(
-        default=0.05, ge=0, le=1, description="Largest share of rows that row rules may quarantine before they block"
+        default=0.05, ge=0, le=1, description="Largest share of rows that may be quarantined; beyond it the gate blocks"
     )
     publish: Publish = Publish()
 
 
 class PipelineFile(Model):
-    """A pipeline: the list of its tables."""
+    """A pipeline: its tables."""
 
     pipeline: str = pydantic.Field(pattern=r"^[a-z][a-z0-9_-]*$")
     description: str = ""
@@ -251,17 +257,19 @@ class PipelineFile(Model):
 
 
 class Environment(Model):
-    """Where a pipeline runs."""
+    """An environment: the places and the Spark settings of a run."""
 
     lake: str = "lake"
     landing: str = "landing"
     retention_days: int = pydantic.Field(
-        default=365, ge=0, description="Days for which `headgate vacuum` keeps versions that no release holds"
+        default=365, ge=0, description="Days for which `headgate vacuum` keeps versions that are in no release"
     )
     spark: dict[str, str] = pydantic.Field(default_factory=dict, description="Spark settings")
     secrets: dict[str, SecretReference] = pydantic.Field(
-        default_factory=dict, description="Spark setting -> where its secret value is found at start; never the value"
+        default_factory=dict,
+        description="Spark setting -> reference to its secret value, read at start",
     )
 
     def spark_settings(self) -> dict[str, str]:
+        """Return the Spark settings with the secrets that they refer to; raises `UsageError` for a missing one."""
         return dict(self.spark) | {name: reference.read(f"secrets.{name}") for name, reference in self.secrets.items()}

@@ -6,10 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import pydantic
 
 from headgate.expectations.suites import Suite, SuiteError, check_values, load_suite
 from headgate.jobs.config.columns import follow_table
-from headgate.jobs.config.document import Yaml, checked, read_yaml
+from headgate.jobs.config.document import Complaints, Yaml, checked, read_yaml
 from headgate.jobs.config.models import PipelineFile, Publish, PythonSource, Table
 from headgate.jobs.config.own_steps import code_of_step, steps_of
 from headgate.jobs.config.source_checks import check_source, code_of
@@ -84,7 +87,7 @@ def load_pipeline(
     tables: Iterable[str] = (),
     thorough: bool = True,
 ) -> Pipeline:
-    """Read and check a pipeline in full; raises `UsageError` for the first thing that is wrong.
+    """Read and check a pipeline in full; raises `UsageError` with all of its problems, a line each.
 
     seen: the columns that a table of a source without a schema had when it was last read. tables: those that are
     wanted, of which alone, and of what they are made from, the columns are followed; none: of all. Not thorough: values
@@ -103,52 +106,112 @@ def check_pipeline(
     tables: Iterable[str] = (),
     thorough: bool = True,
 ) -> Pipeline:
-    """Check a pipeline in full; raises `UsageError` for the first thing that is wrong.
+    """Check a pipeline in full; raises `UsageError` with all of its problems, a line each.
 
     there: columns that the document does not tell, by table: of tables that are in the lake, which may be read besides,
     and of the document's own whose files tell them. seen, tables: as in `load_pipeline`.
     """
     there = there or {}
-    read: PipelineFile = checked(PipelineFile, document, document.data, ())
+    with Complaints() as complaints:
+        return check_models(document, *models_of(document, complaints), complaints, there, seen, tables, thorough)
+
+
+def check_models(
+    document: Yaml,
+    read: PipelineFile,
+    repaired: set[str],
+    complaints: Complaints,
+    there: Mapping[str, Columns],
+    seen: Callable[[str], Columns | None],
+    tables: Iterable[str],
+    thorough: bool,
+) -> Pipeline:
+    """Return the pipeline of these models, with its problems noted in `complaints`; `repaired`: as of `models_of`."""
     folder = document.file.parent
     known_steps = steps_of({folder / p: document.at("steps_from", i) for i, p in enumerate(read.steps_from)})
     readable = list(dict.fromkeys([*read.tables, *there]))
+    unclear = set(repaired)  # tables of which the columns are unknown, because something is wrong
+    written: dict[str, tuple[Step, ...]] = {}
     for name, table in read.tables.items():
-        check_table(document, name, table, readable)
-    written = {name: build_steps(document, name, table, known_steps) for name, table in read.tables.items()}
+        before = len(complaints.problems)
+        if name not in repaired:
+            with complaints.collecting():
+                check_table(document, name, table, readable)
+        if table.source is not None:
+            with complaints.collecting():
+                check_source(document, ("tables", name, "source"), table.source)
+        written[name] = build_steps(document, name, table, known_steps, complaints, name in repaired)
+        if len(complaints.problems) > before:
+            unclear.add(name)
     whole, raw_of = expanded(document, read.tables)
     suites_in = (folder / read.suites).resolve()
-    suites = {n: suite_of(document, n, t, suites_in, thorough) for n, t in whole.items() if n not in raw_of}
+    suites: dict[str, Suite | None] = {}
+    code: dict[str, str | None] = {}
+    for n, table in whole.items():
+        with complaints.collecting():
+            suites[n] = None if n in raw_of else suite_of(document, n, table, suites_in, thorough)
+        with complaints.collecting():
+            code[n] = code_behind(document, raw_of.get(n, n), table, () if n in raw_of else written[n])
     pipeline = Pipeline(
         name=read.pipeline,
         tables=whole,
         steps={name: () if name in raw_of else written[name] for name in whole},
         suites={name: suites.get(name) for name in whole},
-        code={
-            n: code_behind(document, raw_of.get(n, n), t, () if n in raw_of else written[n]) for n, t in whole.items()
-        },
+        code=code,
     )
     for name in read.tables:
-        for joined in sorted(pipeline.inputs(name)):
-            if joined not in whole and joined not in there:
-                hint = did_you_mean(joined, [*whole, *there])
-                raise UsageError(f"{document.at('tables', name)}: there is no table '{joined}'{hint}")
+        for joined in sorted(pipeline.inputs(name) - {*whole, *there, *read.tables[name].starts}):
+            hint = did_you_mean(joined, [*whole, *there])
+            complaints.add(UsageError(f"{document.at('tables', name)}: there is no table '{joined}'{hint}"))
+            unclear.add(name)
     try:
         order = pipeline.order
     except graphlib.CycleError as e:
         raise UsageError(f"{document.at('tables')}: circular dependency: {' → '.join(e.args[1])}") from e
-    known: dict[str, Columns | None] = dict(there)
+    known: dict[str, Columns | None] = dict.fromkeys(order) | dict(there)
     wanted = [name for name in pipeline.upstream(list(tables)) if name] if tables else order
     for name in wanted:
         table = whole[name]
-        if table.source is not None and getattr(table.source, "columns", None) is None and name not in known:
+        if raw_of.get(name, name) in unclear:
+            continue
+        if table.source is not None and getattr(table.source, "columns", None) is None and name not in there:
             known[name] = seen(name)
         splits = [pipeline.splits(name, i) for i in range(len(pipeline.steps[name]))]
-        found = follow_table(
-            document, raw_of.get(name, name), name, table, pipeline.steps[name], suites.get(name), splits, known
-        )
-        known[name] = found if found is not None else known.get(name)
+        with complaints.collecting():
+            found = follow_table(
+                document, raw_of.get(name, name), name, table, pipeline.steps[name], suites.get(name), splits, known
+            )
+            known[name] = found if found is not None else known.get(name)
     return pipeline
+
+
+def models_of(document: Yaml, complaints: Complaints) -> tuple[PipelineFile, set[str]]:
+    """Return the models of a pipeline, and the tables that have only those of their options that are valid.
+
+    What is invalid is noted in `complaints`.
+    """
+    with complaints.collecting():
+        return checked(PipelineFile, document, document.data, ()), set()
+    data, tables, repaired = document.data, {}, set()
+    written = data.get("tables")
+    for name, options in written.items() if isinstance(written, dict) else ():
+        options = options if isinstance(options, dict) else {}
+        valid = {k: v for k, v in options.items() if is_valid(Table, {"suite": None, k: v})}
+        tables[str(name)] = Table.model_validate({"suite": None, **valid})
+        if not is_valid(Table, options) or not isinstance(name, str):
+            repaired.add(str(name))
+    others = {k: data[k] for k in ("suites", "steps_from") if k in data}
+    head = {"pipeline": "p", "tables": {"t": {"suite": None}}, **others}
+    head = head if is_valid(PipelineFile, head) else {**head, "suites": ".", "steps_from": ()}
+    return PipelineFile.model_validate(head).model_copy(update={"tables": tables}), repaired
+
+
+def is_valid(model: type[pydantic.BaseModel], data: Mapping[str, Any]) -> bool:
+    try:
+        model.model_validate(data)
+    except pydantic.ValidationError:
+        return False
+    return True
 
 
 def expanded(document: Yaml, tables: Mapping[str, Table]) -> tuple[dict[str, Table], dict[str, str]]:
@@ -200,30 +263,49 @@ def check_table(document: Yaml, name: str, table: Table, names: Sequence[str]) -
             f"{document.at(*here, 'publish', 'mode')}: append would add the whole result again at every build; use "
             "increment, which adds what the new rows of its input give, or merge with a key"
         )
-    if table.source is not None:
-        check_source(document, (*here, "source"), table.source)
-        if not derived and table.publish != Publish():
-            raise UsageError(f"{document.at(*here, 'publish')}: a table with a source appends; leave publish out")
+    if table.source is not None and not derived and table.publish != Publish():
+        raise UsageError(f"{document.at(*here, 'publish')}: a table with a source appends; leave publish out")
 
 
-def build_steps(document: Yaml, name: str, table: Table, known: Mapping[str, type[Step]]) -> tuple[Step, ...]:
-    """Return the table's steps, each at its place; raise `UsageError` for one that is not known or does not fit."""
+def build_steps(
+    document: Yaml, name: str, table: Table, known: Mapping[str, type[Step]], complaints: Complaints, repaired: bool
+) -> tuple[Step, ...]:
+    """Return the table's steps, each at its place, without those that are wrong, which are noted in `complaints`.
+
+    repaired: the table's other options are not all known.
+    """
     steps: list[Step] = []
+    before = len(complaints.problems)
     for i, entry in enumerate(table.steps):
-        here = ("tables", name, "steps", i)
-        if len(entry) != 1:
-            raise UsageError(f"{document.at(*here)}: a step is written as one name and its options")
-        (step, options), *_ = entry.items()
-        if step not in known:
-            raise UsageError(f"{document.at(*here, step)}: there is no step '{step}'{did_you_mean(str(step), known)}")
-        made = checked(known[step], document, options, (*here, step))
-        if isinstance(made, DropDuplicates) and "nulls" not in options and set(made.columns) == set(table.publish.key):
-            made = dataclasses.replace(made, nulls="equal")  # a merge takes the null of its key for one value
-        if made.scope == "table" and not made.state and table.publish.mode == "increment":
-            raise UsageError(
-                f"{document.at(*here)}: '{step}' looks at all rows, so the table cannot grow by publish.mode increment"
-            )
-        steps.append(made.at(f"{name}/{i}-{made.name}"))
+        with complaints.collecting():
+            steps.append(build_step(document, ("tables", name, "steps", i), table, entry, known))
+    if not repaired and len(complaints.problems) == before:
+        with complaints.collecting():
+            check_grain(document, name, table, steps)
+    return tuple(steps)
+
+
+def build_step(
+    document: Yaml, here: tuple[Any, ...], table: Table, entry: Mapping[str, Any], known: Mapping[str, type[Step]]
+) -> Step:
+    """Return a step at its place; raises `UsageError` for one that is not known or does not fit."""
+    if len(entry) != 1:
+        raise UsageError(f"{document.at(*here)}: a step is written as one name and its options")
+    (step, options), *_ = entry.items()
+    if step not in known:
+        raise UsageError(f"{document.at(*here, step)}: there is no step '{step}'{did_you_mean(str(step), known)}")
+    made = checked(known[step], document, options, (*here, step))
+    if isinstance(made, DropDuplicates) and "nulls" not in options and set(made.columns) == set(table.publish.key):
+        made = dataclasses.replace(made, nulls="equal")  # a merge takes the null of its key for one value
+    if made.scope == "table" and not made.state and table.publish.mode == "increment":
+        raise UsageError(
+            f"{document.at(*here)}: '{step}' looks at all rows, so the table cannot grow by publish.mode increment"
+        )
+    return made.at(f"{here[1]}/{here[3]}-{made.name}")
+
+
+def check_grain(document: Yaml, name: str, table: Table, steps: Sequence[Step]) -> None:
+    """Raise `UsageError` unless the table says so where, and only where, a step makes rows of another grain."""
     makes = next((i for i, step in enumerate(steps) if step.grain == "new"), None)
     if (makes is not None) != (table.grain == "new"):
         place = ("tables", name, "grain") if makes is None else ("tables", name, "steps", makes)
@@ -235,7 +317,6 @@ def build_steps(document: Yaml, name: str, table: Table, known: Mapping[str, typ
         raise UsageError(f"{document.at(*place)}: {why}")
     if makes is not None and table.publish.mode == "increment":
         raise UsageError(f"{document.at('tables', name, 'publish')}: a table of grain new cannot grow by increments")
-    return tuple(steps)
 
 
 def code_behind(document: Yaml, written: str, table: Table, steps: Sequence[Step]) -> str | None:
@@ -253,8 +334,9 @@ def suite_of(document: Yaml, name: str, table: Table, folder: Path, thorough: bo
         file = folder / f"{table.suite}.yaml"
         if not file.is_file():
             hint = did_you_mean(table.suite, [p.stem for p in folder.glob("*.yaml")])
-            raise SuiteError(f"{folder.name}/{table.suite}.yaml: there is no such suite{hint}")
+            where = document.at("tables", name, "suite")
+            raise SuiteError(f"{where}: {folder.name}/{table.suite}.yaml: there is no such suite{hint}")
         suite_document = read_yaml(file)
         return load_suite(suite_document.data, lambda *place: suite_document.at(*place), thorough)
     except SuiteError as e:
-        raise UsageError(f"{e} (suite of table '{name}', {document.at('tables', name, 'suite')})") from e
+        raise UsageError(str(e)) from e

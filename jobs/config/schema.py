@@ -1,4 +1,4 @@
-"""The JSON Schema of a pipeline file."""
+"""JSON Schemas, of a pipeline file and of a suite, for editors."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from headgate.transforms.steps import STEPS, options_of
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a pipeline file, with the options of every step."""
+    """Return the JSON Schema of a pipeline file, with the options of every step."""
     schema = PipelineFile.model_json_schema(by_alias=True)
     definitions = schema.setdefault("$defs", {})
     choices = []
@@ -25,3 +25,10 @@ def json_schema() -> dict[str, Any]:
         )
     definitions["Table"]["properties"]["steps"]["items"] = {"oneOf": choices}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def suite_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a suite, with the options of every expectation."""
+    from headgate.expectations import schema  # Great Expectations takes seconds to import
+
+    return schema.suite_schema()

@@ -1,13 +1,13 @@
-"""Refuse what the options of a source say together but not each alone."""
+"""Checks of the options of a source against each other, and of its columns."""
 
 import ast
 import codecs
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from headgate.jobs.config.document import Yaml
+from headgate.jobs.config.document import Complaints, Yaml
 from headgate.jobs.config.models import FileSource, JdbcSource, PythonSource, Source, Table
 from headgate.jobs.errors import UsageError
 from headgate.transforms.parsing import check_pattern
@@ -21,62 +21,79 @@ TYPES = (  # the words with which a type begins in Spark's DDL
     *("TIMESTAMP", "TIMESTAMP_NTZ", "TIMESTAMP_LTZ", "INTERVAL", "ARRAY", "MAP", "STRUCT", "VARIANT", "VOID"),
 )
 
+TEXT = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""  # a literal of Spark SQL
 
 CHARSETS = ("utf-8", "utf-16", "latin-1", "cp1252", "iso-8859-15", "gb18030", "big5", "shift_jis", "euc-kr", "koi8-r")
 
 
+Problem = Callable[[str, str], None]  # notes what is wrong with an option
+
+
 def check_source(document: Yaml, place: tuple[Any, ...], source: Source) -> None:
-    """Refuse what the options of a source say together but not each alone."""
+    """Raise `UsageError` with all problems of options that are valid each alone but not together."""
+    with Complaints() as complaints:
 
-    def wrong(option: str, why: str) -> UsageError:
-        return UsageError(f"{document.at(*place, option)}: {why}")
+        def wrong(option: str, why: str) -> None:
+            complaints.add(UsageError(f"{document.at(*place, option)}: {why}"))
 
-    columns = getattr(source, "columns", None)
-    typed = ddl_columns(columns, document.at(*place, "schema")) if columns else []
-    present = [n for n, _ in typed] if columns else None
-    own = next(filter(is_own, present or ()), None)
-    if own is not None:
-        raise wrong("schema", f"the name '{own}' is headgate's own; names that start with '{OWN}' are, too")
-    for column, kind in typed:
-        word = re.split(r"[^A-Za-z_]", kind.upper())[0]
-        if word not in TYPES:
-            raise wrong("schema", f"column '{column}': there is no type '{kind}'{did_you_mean(word, TYPES)}")
-    named = [("key", column) for column in source.key]
-    if isinstance(source, FileSource):
-        if source.format in ("csv", "jsonl") and not columns:
-            raise wrong("schema", f"schema is required for {source.format}")
-        if ".." in Path(source.path).parts or source.path.startswith("/"):
-            raise wrong("path", "a path may not leave the landing folder: no '..' in it, no '/' before it")
-        try:
-            if not codecs.lookup(source.encoding)._is_text_encoding:
-                raise LookupError
-        except LookupError as e:
-            hint = did_you_mean(source.encoding, CHARSETS)
-            raise wrong("encoding", f"there is no encoding '{source.encoding}'{hint}") from e
-        check_marks(source, wrong)
-    else:
-        if source.watermark:
+        columns, present = getattr(source, "columns", None), None
+        if columns:
+            with complaints.collecting():
+                typed = ddl_columns(columns, document.at(*place, "schema"))
+                present = [name for name, _ in typed]
+                check_types(typed, wrong)
+        named = [("key", column) for column in source.key]
+        if isinstance(source, FileSource):
+            check_files(source, wrong)
+            check_marks(source, wrong)
+        elif source.watermark:
             named.append(("watermark", source.watermark))
         elif source.look_back != "0":
-            raise wrong("look_back", "look_back goes with a watermark")
-        if not re.fullmatch(r"\d+(\.\d+)?|\d+ (second|minute|hour|day|week)s?", source.look_back):
-            raise wrong("look_back", f"'{source.look_back}' is neither a number nor a time such as '2 days'")
-    if isinstance(source, JdbcSource):
-        if (source.table is None) == (source.query is None):
-            raise wrong("table", "give exactly one of table and query")
-        if re.search(r"(?i)password=|//[^/@]*:[^/@]*@", source.url):
-            raise wrong("url", "a URL may not hold a password; name where it is found by password")
-    for option, column in named:
-        if present is not None and column not in present:
-            raise wrong(option, f"there is no column '{column}'{did_you_mean(column, present)}")
+            wrong("look_back", "look_back requires a watermark")
+        if not isinstance(source, FileSource) and not re.fullmatch(
+            r"\d+(\.\d+)?|\d+ (second|minute|hour|day|week)s?", source.look_back
+        ):
+            wrong("look_back", f"'{source.look_back}' is neither a number nor a duration such as '2 days'")
+        if isinstance(source, JdbcSource):
+            if (source.table is None) == (source.query is None):
+                wrong("table", "give exactly one of table and query")
+            if re.search(r"(?i)password=|//[^/@]*:[^/@]*@", source.url):
+                wrong("url", "a URL may not hold a password; give its place by the option password")
+        for option, column in named:
+            if present is not None and column not in present:
+                wrong(option, f"there is no column '{column}'{did_you_mean(column, present)}")
 
 
-def check_marks(source: FileSource, wrong: Callable[[str, str], UsageError]) -> None:
-    """Refuse characters of a text format that cannot be told from each other."""
+def check_types(typed: Sequence[tuple[str, str]], wrong: Problem) -> None:
+    """Note reserved names, and types that Spark does not have."""
+    for column, kind in typed:
+        if is_own(column):
+            wrong("schema", f"column '{column}': this name is reserved, as are all that start with '{OWN}'")
+        word = re.split(r"[^A-Za-z_]", kind.upper())[0]
+        if word not in TYPES:
+            wrong("schema", f"column '{column}': there is no type '{kind}'{did_you_mean(word, TYPES)}")
+
+
+def check_files(source: FileSource, wrong: Problem) -> None:
+    """Note a missing schema, a path outside the landing folder, and an unknown encoding."""
+    if source.format in ("csv", "jsonl") and not source.columns:
+        wrong("schema", f"schema is required for {source.format}")
+    if ".." in Path(source.path).parts or source.path.startswith("/"):
+        wrong("path", "a path may not leave the landing folder: no '..' in it, no '/' before it")
+    try:
+        known = codecs.lookup(source.encoding)._is_text_encoding
+    except LookupError:
+        known = False
+    if not known:
+        wrong("encoding", f"unknown encoding '{source.encoding}'{did_you_mean(source.encoding, CHARSETS)}")
+
+
+def check_marks(source: FileSource, wrong: Problem) -> None:
+    """Note characters of a text format that cannot be distinguished from each other, and unknown date patterns."""
     marks = {"delimiter": source.delimiter, "quote": source.quote, "escape": source.escape}
     for option, mark in marks.items():
         if mark and (not mark.isascii() or mark in "\r\n\0"):
-            raise wrong(option, f"{mark!r} is not one ASCII character other than a line end")
+            wrong(option, f"{mark!r} is not one ASCII character other than a line end")
     for option, pattern, time in (
         ("date_format", source.date_format, False),
         ("timestamp_format", source.timestamp_format, True),
@@ -84,20 +101,20 @@ def check_marks(source: FileSource, wrong: Callable[[str, str], UsageError]) -> 
         try:
             check_pattern(option, pattern, time)
         except StepError as e:
-            raise wrong(option, str(e)) from e
+            wrong(option, str(e))
     if source.quote == source.delimiter:
-        raise wrong("quote", "quote and delimiter are the same character")
+        wrong("quote", "quote and delimiter are the same character")
     if source.escape and source.escape == source.delimiter:
-        raise wrong("escape", "escape and delimiter are the same character")
+        wrong("escape", "escape and delimiter are the same character")
     if source.thousands and source.thousands == source.decimal:
-        raise wrong("thousands", "thousands and decimal are the same mark")
+        wrong("thousands", "thousands and decimal are the same mark")
     for option, mark in (("decimal", source.decimal), ("thousands", source.thousands)):
         if mark and (mark.isalnum() or mark in "+-"):
-            raise wrong(option, f"{mark!r} cannot be told from a number")
+            wrong(option, f"{mark!r} cannot be distinguished from a number")
 
 
 def code_of(document: Yaml, name: str, table: Table) -> str | None:
-    """The text of the file of a source's Python function."""
+    """Return the text of the file of a source's Python function; None for other sources."""
     if not isinstance(table.source, PythonSource):
         return None
     where = document.at("tables", name, "source", "function")
@@ -114,27 +131,30 @@ def code_of(document: Yaml, name: str, table: Table) -> str | None:
 
 
 def ddl_columns(ddl: str, where: str) -> list[tuple[str, str]]:
-    """(name, type) of each column of a Spark DDL text such as 'id BIGINT, tags ARRAY<STRING>'."""
-    parts, depth, start, inside = [], 0, 0, ""  # inside: the quote of a name or a comment that is open
-    for i, char in enumerate(ddl):
-        if char in "`'" and inside in ("", char):
-            inside = "" if inside else char
-        if inside:
-            continue
-        depth += (char in "<(") - (char in ">)")
-        if char == "," and depth == 0:
-            parts.append(ddl[start:i])
-            start = i + 1
+    """Return (name, type) of each column of a Spark DDL text such as 'id BIGINT, tags ARRAY<STRING>'.
+
+    Raises `UsageError` for a part that is not a column, and for a name that is there twice in any case.
+    """
+    parts, depth, start = [], 0, 0
+    for token in re.finditer(rf"`(?:[^`]|``)*`|{TEXT}|[<>(),`'\"]", ddl, re.DOTALL):
+        depth += (token[0] in "<(") - (token[0] in ">)")
+        if depth < 0 or token[0] in ("`", "'", '"'):
+            raise UsageError(f"{where}: unbalanced {token[0]} in '{ddl.strip()}'")
+        if token[0] == "," and depth == 0:
+            parts.append(ddl[start : token.start()])
+            start = token.end()
+    if depth:
+        raise UsageError(f"{where}: unbalanced brackets in '{ddl.strip()}'")
     columns = []
     for part in (*parts, ddl[start:]):
         match = re.match(r"\s*(`(?:[^`]|``)+`|\w+)\s*:?\s+(\S.*?)\s*$", part, re.DOTALL)
         if not match:
             raise UsageError(f"{where}: '{part.strip()}' is not 'name TYPE'")
         name = match[1]
-        kind = re.sub(r"(?is)(\s+NOT\s+NULL|\s+COMMENT\s+'(?:[^'\\]|\\.)*')+$", "", match[2])
+        kind = re.sub(rf"(?is)(\s+NOT\s+NULL|\s+COMMENT\s+(?:{TEXT})+)+$", "", match[2])
         columns.append((name[1:-1].replace("``", "`") if name.startswith("`") else name, kind))
     names = [n.lower() for n, _ in columns]
-    repeated = [n for n in names if names.count(n) > 1]
+    repeated = dict.fromkeys(n for n in names if names.count(n) > 1)
     if repeated:
-        raise UsageError(f"{where}: the column '{repeated[0]}' stands twice")
+        raise UsageError(f"{where}: duplicate column {', '.join(map(repr, repeated))}")
     return columns

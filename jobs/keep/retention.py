@@ -12,10 +12,11 @@ from pyarrow import fs
 from headgate.jobs.errors import InputMissing, LostRace, UsageError
 from headgate.jobs.lake.artifacts import indexes
 from headgate.jobs.lake.commits import facts_of
+from headgate.jobs.lake.conflicts import is_conflict
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history, stored_files
 from headgate.jobs.lake.storage import file_system
-from headgate.jobs.lake.system import SYSTEM_TABLES, compact, is_conflict
+from headgate.jobs.lake.system import SYSTEM_TABLES, compact
 from headgate.words import did_you_mean
 
 

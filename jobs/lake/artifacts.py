@@ -7,10 +7,10 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from pyarrow import fs
 
+from headgate.jobs.lake.conflicts import is_conflict
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.storage import file_system
-from headgate.jobs.lake.system import is_conflict
 
 
 def index_of(lake: Lake, table: str) -> str:

@@ -6,8 +6,9 @@ import pyarrow.compute as pc
 
 from headgate.jobs.errors import LostRace
 from headgate.jobs.lake.commits import Commits, facts_of
+from headgate.jobs.lake.conflicts import TRIES, retrying
 from headgate.jobs.lake.dataset import dataset
-from headgate.jobs.lake.system import SAME_CONTENT, is_conflict
+from headgate.jobs.lake.system import SAME_CONTENT
 
 
 class Files(Commits):
@@ -44,20 +45,17 @@ class Files(Commits):
             return
         base = (self.last_build(table) or {}).get("base", -2)
         known: set[str] | None = None
-        for _ in range(20):
-            files = self.need_table("files")
-            mine = (pc.field("table_name") == table) & (pc.field("base") <= base) & (pc.field("build") != SAME_CONTENT)
-            builds = set(dataset(files).to_table(columns=["build"], filter=mine)["build"].to_pylist())
-            if builds and known is None:
-                known = {facts_of(c).get("build") for c in delta.history()}
-            dead = sorted(builds - (known or set()))
-            if not dead:
-                return
-            names = ", ".join(f"'{b}'" for b in dead)
-            try:
+        lost = LostRace(f"the table of files changed {TRIES} times while '{table}' was being planned; run again")
+        for attempt in retrying(otherwise=lost):  # another run records its files, or deletes these
+            with attempt:
+                files = self.need_table("files")
+                old = (pc.field("table_name") == table) & (pc.field("base") <= base)
+                mine = old & (pc.field("build") != SAME_CONTENT)
+                builds = set(dataset(files).to_table(columns=["build"], filter=mine)["build"].to_pylist())
+                if builds and known is None:
+                    known = {facts_of(c).get("build") for c in delta.history()}
+                dead = sorted(builds - (known or set()))
+                if not dead:
+                    return
+                names = ", ".join(f"'{b}'" for b in dead)
                 files.delete(f"table_name = '{table}' AND base <= {base} AND build IN ({names})")
-                return
-            except Exception as e:  # another run records its files, or deletes these
-                if not is_conflict(e):
-                    raise
-        raise LostRace(f"the table of files changed 20 times while '{table}' was being planned; run again")

@@ -6,9 +6,10 @@ from typing import Any
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
+from headgate.jobs.lake.conflicts import is_conflict, retrying
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.folder import Folder
-from headgate.jobs.lake.system import DESCRIPTIONS, OPTIONS, SCHEMAS, compact_now_and_then, is_conflict
+from headgate.jobs.lake.system import DESCRIPTIONS, OPTIONS, SCHEMAS, compact_now_and_then
 
 
 class Records(Folder):
@@ -29,18 +30,14 @@ class Records(Folder):
         application = f"headgate:{rows[0]['table_name']}:{build}" if build else ""
         once = CommitProperties(app_transactions=[Transaction(application, 1)]) if application else None
         data = pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
-        for last in (*[False] * 9, True):
-            try:
+        for attempt in retrying():
+            with attempt:
                 # Created first: of two that create it with their rows, the second would not see the first's build.
                 delta = self.open_or_create(table)
                 if application and delta.transaction_version(application) is not None:
                     return
                 write_deltalake(delta, data, mode="append", schema_mode="merge", commit_properties=once)
                 compact_now_and_then(delta)
-                return
-            except Exception as e:
-                if last or not is_conflict(e):
-                    raise
 
     def open_or_create(self, table: str) -> DeltaTable:
         """Return a system table, made empty where there is none yet; of runs that do so at once, one makes it."""

@@ -8,9 +8,10 @@ import pyarrow as pa
 from deltalake import CommitProperties, write_deltalake
 
 from headgate.jobs.errors import InputMissing, LostRace, UsageError
+from headgate.jobs.lake.conflicts import TRIES, retrying
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.records import Records
-from headgate.jobs.lake.system import SCHEMAS, TABLE_NAME, compact_now_and_then, is_conflict, now
+from headgate.jobs.lake.system import SCHEMAS, TABLE_NAME, compact_now_and_then, now
 from headgate.words import did_you_mean
 
 
@@ -63,32 +64,34 @@ class Releases(Records):
         `seen` is the number of the pipeline's newest release when the run pinned its inputs: if another has appeared
         since, this run lost and raises `LostRace`.
         """
-        for _ in range(20):
-            delta = self.open_or_create("releases")
-            known = dataset(delta).to_table().to_pylist()
-            mine = [r["number"] for r in known if r["pipeline"] == pipeline]
-            if (max(mine) if mine else None) != seen:
-                raise LostRace(f"another run of '{pipeline}' published a release meanwhile; run again to build on it")
-            number = max((r["number"] for r in known), default=0) + 1
-            release = name or f"{pipeline}-{number}"
-            if any(r["release"] == release for r in known):
-                raise UsageError(f"there is a release '{release}' already; a release never changes")
-            row = {
-                "number": number,
-                "release": release,
-                "pipeline": pipeline,
-                "run_id": run_id,
-                "recorded_at": now(),
-                "as_of": as_of,
-                "note": note,
-                "tables": [{"table_name": t, "version": v} for t, v in sorted(tables.items())],
-            }
-            data = pa.Table.from_pylist([row], schema=SCHEMAS["releases"])
-            try:
+        lost = LostRace(
+            f"the releases of {self.root} changed {TRIES} times while this one was being written; run again"
+        )
+        release = ""
+        for attempt in retrying(otherwise=lost):
+            with attempt:
+                delta = self.open_or_create("releases")
+                known = dataset(delta).to_table().to_pylist()
+                mine = [r["number"] for r in known if r["pipeline"] == pipeline]
+                if (max(mine) if mine else None) != seen:
+                    raise LostRace(
+                        f"another run of '{pipeline}' published a release meanwhile; run again to build on it"
+                    )
+                number = max((r["number"] for r in known), default=0) + 1
+                release = name or f"{pipeline}-{number}"
+                if any(r["release"] == release for r in known):
+                    raise UsageError(f"there is a release '{release}' already; a release never changes")
+                row = {
+                    "number": number,
+                    "release": release,
+                    "pipeline": pipeline,
+                    "run_id": run_id,
+                    "recorded_at": now(),
+                    "as_of": as_of,
+                    "note": note,
+                    "tables": [{"table_name": t, "version": v} for t, v in sorted(tables.items())],
+                }
+                data = pa.Table.from_pylist([row], schema=SCHEMAS["releases"])
                 write_deltalake(delta, data, mode="append", commit_properties=CommitProperties(max_commit_retries=0))
                 compact_now_and_then(delta)
-                return release
-            except Exception as e:
-                if not is_conflict(e):
-                    raise
-        raise LostRace(f"the releases of {self.root} changed 20 times while this one was being written; run again")
+        return release

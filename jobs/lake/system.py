@@ -5,7 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError
+
+from headgate.jobs.lake.conflicts import is_conflict
 
 TEXT, TEXTS, WHOLE, DAY = pa.string(), pa.list_(pa.string()), pa.int64(), pa.date32()
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -167,11 +168,6 @@ def compact(delta: DeltaTable) -> None:
     except Exception as e:  # a run that writes meanwhile wins; the next time will do
         if not is_conflict(e):
             raise
-
-
-def is_conflict(error: Exception) -> bool:
-    """Whether another writer was first."""
-    return isinstance(error, CommitFailedError) or "already exists" in str(error).lower()
 
 
 def now() -> datetime:

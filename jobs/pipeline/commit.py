@@ -13,9 +13,10 @@ from pyspark.sql import functions as F
 from headgate.jobs.config.models import Publish
 from headgate.jobs.errors import HeadgateError, LostRace, UsageError
 from headgate.jobs.lake.commits import Published
+from headgate.jobs.lake.conflicts import is_conflict
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.pipeline.work import Run, Work
-from headgate.jobs.pipeline.writing import few_files, is_conflict
+from headgate.jobs.pipeline.writing import few_files
 from headgate.transforms.rows import FILE, canonical, content_of, quoted
 
 

@@ -40,7 +40,8 @@ def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
     nothing is built anew downstream. Raises `LostRace` if another run published the table meanwhile.
     """
     table, lake, counts = work.table, run.lake, judged.counts
-    warnings = [*staged.warnings, *(judged.verdict.warnings if judged.verdict else ())]
+    verdict = judged.verdict
+    warnings = [*staged.warnings, *((*verdict.warnings, *verdict.fallbacks) if verdict else ())]
     for warning in warnings:
         run.progress.tell("warning", table=table, message=f"table '{table}': {warning}")
     with run.progress.phase(table, "publish"):
@@ -72,7 +73,7 @@ def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
     if work.arrival and work.arrival.scratch:
         remove(work.arrival.scratch)
     remove_abandoned(lake.staging(table))
-    return Built(published, counts, judged.verdict, warnings, same)
+    return Built(published, counts, verdict, warnings, same)
 
 
 def facts_of(run: Run, work: Work, staged: Staged, counts: Counts) -> dict[str, Any]:

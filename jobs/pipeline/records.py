@@ -40,6 +40,9 @@ def record_verdict(
     ]
     if coverage is not None:
         rows.append({**common, "kind": "coverage", "name": "rows that came in and are parents", "value": coverage})
+    if verdict.fallbacks:
+        told = {"name": "rules left to the stock engine", "value": len(verdict.fallbacks)}
+        rows.append({**common, "kind": "fallback", **told, "result": json.dumps(verdict.fallbacks)})
     rows.append(
         {
             **common,

@@ -59,7 +59,7 @@ def stage(run: Run, work: Work, gate: Gate | None, rules: str) -> Staged:
             # Perhaps a row rule raises on some row. If a step does, it does so again.
             if gate is None or source_failure(e) is not None:
                 raise
-            gate.without_masks()
+            gate.without_masks(str(e).splitlines()[0])
             rules, rows = BROKEN, made.rows.withColumns(content)
             rows.write.mode("overwrite").parquet(path)
         if isinstance(run.pipeline.tables[table].source, FileSource):

@@ -36,7 +36,7 @@ class Request:
 
 
 def request_of(source: HttpSource, after: str | None) -> Request:
-    """The request of a night; parameters that ask for '{watermark}' are left out in the first."""
+    """Return the request of a run; parameters with '{watermark}' are left out of the first run."""
 
     def read(place: str, values: dict[str, str | SecretReference]) -> dict[str, str]:
         return {n: v if isinstance(v, str) else v.read(f"source.{place}.{n}") for n, v in values.items()}
@@ -64,9 +64,9 @@ def pages_reader(request: Request) -> type[DataSource]:
 
 
 def pages(request: Request) -> Iterator[tuple[str, str]]:
-    """The records of all pages, each with the number of its page; raises `SourceFailed`."""
+    """Yield the records of all pages, each with the number of its page; raises `SourceFailed`."""
     session = requests.Session()
-    # Retry-After is obeyed; otherwise the pauses double from half a second.
+    # Retry-After is obeyed; otherwise exponential backoff from half a second.
     patient = Retry(
         total=request.retries,
         status_forcelist=(429, 500, 502, 503, 504),
@@ -90,7 +90,7 @@ def pages(request: Request) -> Iterator[tuple[str, str]]:
         body, link = get(session, request, url, params, place)
         records = at(body, request.records, place)
         if not isinstance(records, list):
-            raise SourceFailed(f"{place.strip()}: '{request.records}' is no list of records")
+            raise SourceFailed(f"{place.strip()}: '{request.records}' is not a list of records")
         for record in records:
             yield written(record), place
         if paging is None:
@@ -104,7 +104,7 @@ def pages(request: Request) -> Iterator[tuple[str, str]]:
         if following in (None, ""):
             return
         if str(following) in asked:
-            raise SourceFailed(f"{place.strip()}: it names a page that was read already as the next one")
+            raise SourceFailed(f"{place.strip()}: pagination loop: the next page was read before")
         asked.add(str(following))
         if paging.by == "cursor":
             params[paging.param or "cursor"] = str(following)
@@ -116,7 +116,7 @@ def pages(request: Request) -> Iterator[tuple[str, str]]:
 
 
 def get(session: requests.Session, request: Request, url: str, params: dict[str, str], place: str) -> tuple[Any, Any]:
-    """The JSON of a page and the next URL of its Link header; no error tells the query, which may hold a secret."""
+    """Return the JSON of a page and the next URL of its Link header; no error shows the query, which may be secret."""
     try:
         answer = session.get(url, params=params, timeout=request.timeout)
     except requests.RequestException as e:
@@ -133,7 +133,7 @@ def get(session: requests.Session, request: Request, url: str, params: dict[str,
 
 
 def at(body: Any, path: str | None, place: str, missing: bool = False) -> Any:
-    """What stands at a dotted path of a page."""
+    """Return the value at a dotted path of a page; None where it is `missing` and may be."""
     for name in filter(None, (path or "").split(".")):
         if not isinstance(body, dict) or name not in body:
             if missing:

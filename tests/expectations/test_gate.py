@@ -107,6 +107,7 @@ def test_verdicts_equal_the_stock_engine(spark, referee):
     stock, ours, gate = verdicts(spark, suite_of(*USES), df, len(ROWS), referee)
     assert_same_verdicts(stock, ours)
     assert len(gate.compiled.bits) > 30
+    assert stock.fallbacks == ours.fallbacks == ()
     outcomes = [r.success for r in ours.results]
     assert any(outcomes) and not all(outcomes)
 
@@ -233,6 +234,44 @@ def test_a_rule_that_raises_on_a_row_blocks_and_breaks_no_staging(spark, referee
     assert compared(stock, ours) == []
     assert len(ours.blocking) == 1 and "CAST_INVALID_INPUT" in ours.blocking[0]
     assert not gate.masked
+    assert ours.fallbacks == (
+        "all rules: evaluated by Great Expectations' own engine: a row rule raised while the rows were staged; no row "
+        "can be quarantined",
+    )
+
+
+def test_the_reason_why_the_masks_were_left_out_is_reported(spark):
+    df = spark.createDataFrame([(1,)], "i int")
+    gate = Gate(spark, suite_of())
+    gate.masks(df)
+    assert gate.judge(df, 1).fallbacks == ()
+    gate.without_masks("[CAST_INVALID_INPUT] 'a' is no number\nat line 7")
+    (told,) = gate.judge(df, 1).fallbacks
+    assert told.endswith("engine: [CAST_INVALID_INPUT] 'a' is no number; no row can be quarantined")
+
+
+def test_a_row_condition_of_great_expectations_is_compiled(spark):
+    df = spark.createDataFrame([(1, "a"), (9, "b")], "i int, s string").coalesce(1)
+    uses = [("expect_column_values_to_be_between", {"column": "i", "max_value": n}) for n in (5, 7)]
+    limit = {"row_condition": 'col("s") == "a"', "condition_parser": "great_expectations"}
+    uses[0][1].update(limit)
+    stock, ours, _ = verdicts(spark, suite_of(*uses), df, 2)
+    assert_same_verdicts(stock, ours)
+    assert ours.fallbacks == ()
+
+
+def test_an_aggregate_that_raises_leaves_all_rules_to_the_stock_engine(spark, monkeypatch):
+    df = spark.createDataFrame([(1,), (9,)], "i int").coalesce(1)
+    gate = Gate(spark, suite_of(("expect_column_values_to_be_between", {"column": "i", "max_value": 5})))
+    table = df.withColumns(gate.masks(df))
+
+    def raises(*_):
+        raise ArithmeticError("an overflow\nin some row")
+
+    monkeypatch.setattr(gate, "measured", raises)
+    verdict = gate.judge(table, 2)
+    assert verdict.fallbacks == ("all rules: evaluated by Great Expectations' own engine: an overflow",)
+    assert [r.unexpected_count for r in verdict.results] == [None, None, 1]
 
 
 def test_a_rule_that_asks_for_quarantine_blocks_where_no_row_can_be_set_aside(spark):
@@ -257,6 +296,10 @@ def test_a_rule_that_does_not_fit_the_table_leaves_the_others_their_masks(spark,
     ]
     _, verdict, gate = verdicts(spark, suite_of(*uses), df, 2, referee)
     assert [bool(r.raised) for r in verdict.results] == [False, False, True, False]
+    assert verdict.fallbacks == (
+        "expect_rows_to_satisfy_sql (i, s): evaluated by Great Expectations' own engine: Spark cannot analyse it on "
+        "this table",
+    )
     assert gate.masked and gate.metric_of_rule[3] in {bit.rule_metric for bit in gate.compiled.bits}
 
 

@@ -47,15 +47,27 @@ def test_a_good_suite_loads_in_full():
     ("data", "told"),
     [
         (changed(type="expect_column_values_to_be_betwen"), "did you mean 'expect_column_values_to_be_between'?"),
-        (changed(severity="critcal"), "none of critical, warning, info"),
-        (changed(severity="CRITICAL"), "none of critical, warning, info"),
+        (
+            changed(severity="critcal"),
+            "'critcal' — did you mean 'critical'?; expected one of critical, warning, info",
+        ),
+        (changed(severity="CRITICAL"), "unknown severity 'CRITICAL'; expected one of critical, warning, info"),
         (changed(kwargs={"column": "a", "min_vlue": 0}), "kwargs.min_vlue: unknown — did you mean 'min_value'?"),
         (changed(kwargs={"min_value": 0}), "kwargs.column: field required"),
         (changed(kwargs={"column": "a", "min_value": 0, "mostly": 2}), "mostly"),
-        (changed(kwargs={"column": "a", "min_value": 0, "severity": "info"}), "kwargs.severity: no option of a rule"),
-        (changed(kwargs={"column": "a", "min_value": 0, "meta": {}}), "kwargs.meta: no option of a rule"),
-        (changed(kwargs={"column": "a", "min_value": float("nan")}), "kwargs.min_value: NaN cannot be compared with"),
-        (changed(meta={}), "meta.dimension is one of"),
+        (
+            changed(kwargs={"column": "a", "min_value": 0, "severity": "info"}),
+            "kwargs.severity: expect_column_values_to_be_between: not an option",
+        ),
+        (
+            changed(kwargs={"column": "a", "min_value": 0, "meta": {}}),
+            "kwargs.meta: expect_column_values_to_be_between: not an option",
+        ),
+        (
+            changed(kwargs={"column": "a", "min_value": float("nan")}),
+            "kwargs.min_value: expect_column_values_to_be_between: NaN cannot be compared with",
+        ),
+        (changed(meta={}), "meta.dimension is required: one of"),
         (changed(meta={"dimension": "validty"}), "did you mean 'validity'?"),
         (changed(meta={"dimension": "validity", "on_row_fail": "quarantaine"}), "did you mean 'quarantine'?"),
         (changed(sevrity="info"), "unknown key 'sevrity' — did you mean 'severity'?"),
@@ -63,9 +75,9 @@ def test_a_good_suite_loads_in_full():
         ({"name": "x", "expectations": GOOD["expectations"][1:]}, "needs a floor"),
         (
             {"name": "x", "expectations": [GOOD["expectations"][0], GOOD["expectations"][2]]},
-            "which columns must be there",
+            "a suite must require columns",
         ),
-        ([], "a name and a list"),
+        ([], "a mapping with name and expectations"),
     ],
 )
 def test_what_is_not_understood_is_refused(data, told):
@@ -126,9 +138,10 @@ def test_all_problems_of_a_suite_are_told_together():
     with pytest.raises(SuiteError) as e:
         load_suite(wrong, at)
     told = str(e.value).splitlines()
-    assert len(told) == 6
-    for part in ("did you mean 'expect_column_values_to_be_between'", "'bad' is none of", "did you mean 'validity'?",
-                 "which columns must be there", "kwargs.mostly"):  # fmt: skip
+    assert len(told) == 7
+    for part in ("did you mean 'expect_column_values_to_be_between'", "unknown severity 'bad'",
+                 "did you mean 'validity'?", "a suite must require columns", "kwargs.mostly",
+                 "kwargs.column"):  # fmt: skip
         assert sum(part in line for line in told) == 1, part
 
 
@@ -162,3 +175,16 @@ def test_what_is_no_moment_is_refused_when_the_suite_is_loaded(text):
     rule = {"type": "expect_newest_timestamp_to_be_at_least", "kwargs": {"column": "a", "not_before": text}}
     with pytest.raises(SuiteError, match="neither a day such as"):
         load_suite(changed(**rule), at)
+
+
+def test_problems_of_the_suite_itself_are_told_with_those_of_its_rules():
+    data = changed(severity="bad", kwargs={"min_vlue": 0, "mostly": 2}) | {"naem": "x"}
+    del data["name"]
+    with pytest.raises(SuiteError) as e:
+        load_suite(data, at)
+    lines = str(e.value).splitlines()
+    for part in ("unknown key 'naem'", "a suite needs a name", "unknown severity 'bad'",
+                 "kwargs.column: field required", "kwargs.min_vlue: unknown", "kwargs.mostly: ",
+                 "cannot both be"):  # fmt: skip
+        assert sum(part in line for line in lines) == 1, part
+    assert len(lines) == 7 and all(line.startswith("suite.yaml: ") for line in lines)

@@ -329,7 +329,7 @@ CASES = {
     ),
     "column named twice": Case(lands("a.csv", "id,v,v\n1,x,y\n"), "names the column 'v' twice"),
     "column named twice in the schema": Case(
-        lands("a.csv", GOOD, of("csv", "id INT, v STRING, V STRING")), "'v' stands twice"
+        lands("a.csv", GOOD, of("csv", "id INT, v STRING, V STRING")), "duplicate column 'v'"
     ),
     "names with dots, backquotes and Chinese": Case(
         lands(

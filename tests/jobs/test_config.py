@@ -5,6 +5,7 @@ import jsonschema
 import pytest
 import yaml
 
+from headgate.jobs.config.document import Complaints, read_yaml
 from headgate.jobs.config.environment import load_environment, parse_date
 from headgate.jobs.config.models import Environment
 from headgate.jobs.config.pipeline import load_pipeline
@@ -74,7 +75,7 @@ def test_a_good_pipeline_loads_in_building_order(write):
         ("columns: {a: int}", "columns: {aa: int}", "there is no column 'aa' here — did you mean 'a'?"),
         ("columns: [a]", "columns: a", "tables.a.steps[1].drop_duplicates.columns"),
         ("suite: one", "suite: two", "there is no such suite"),
-        ("schema: a STRING, b STRING", "schema: a STRING, a STRING", "the column 'a' stands twice"),
+        ("schema: a STRING, b STRING", "schema: a STRING, a STRING", "duplicate column 'a'"),
         ("schema: a STRING, b STRING", "schema: a", "is not 'name TYPE'"),
         (
             "a STRING, b STRING",
@@ -179,23 +180,24 @@ NINE = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 9)}]" for i in 
         (b"\x89PNG\r\n\x1a\n\0\0", "not a text file in UTF-8 (byte 0)"),
         ("pipeline: caf\xe9\n".encode("latin-1"), "not a text file in UTF-8 (byte 13)"),
         ("pipeline: p\n".encode("utf-16"), "not a text file in UTF-8"),
-        (b"pipeline: p\na: \0\n", ":2: not valid YAML: it holds the character U+0000"),
-        (b"a: \x1b[0m\n", ":1: not valid YAML: it holds the character U+001B"),
+        (b"pipeline: p\na: \0\n", ":2: not valid YAML: invalid character U+0000"),
+        (b"a: \x1b[0m\n", ":1: not valid YAML: invalid character U+001B"),
         (b"", "the file is empty"),
         (b"# nothing\n", "the file is empty"),
-        (b"- a\n- b\n", "must hold options as 'name: value', not a list"),
+        (b"- a\n- b\n", "expected options as 'name: value', not a list"),
         (b"word\n", "not a single value"),
-        (b"a: &a [*a]\n", ":1: an alias (*) stands inside what it stands for"),
-        (b"a: &a {b: [*a]}\n", "stands inside"),
-        ("\n".join(NINE).encode(), "aliases stand for too much"),
+        (b"a: &a [*a]\n", ":1: circular alias: an alias (*) inside the value that it refers to"),
+        (b"a: &a {b: [*a]}\n", "circular alias"),
+        ("\n".join(NINE).encode(), ": more than 100,000 values, each alias (*) counted in full"),
         (b"a: " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
-        (b"a: !!bool x\n", "a value that cannot be read"),
-        (b"a: " + b"9" * 5000, "a value that cannot be read"),
+        (b"a: !!bool x\n", ":1: not valid YAML: a value that cannot be read as bool"),
+        (b"a: " + b"9" * 5000, ":1: not valid YAML: a value that cannot be read as int"),
+        (b'a: "\\UFFFFFFFF"\n', "a value that cannot be read"),
+        (b"a: &a {b: 1}\nc: {<<: *a}\n", ":2: YAML 1.2 has no merge key '<<'; write the keys out"),
         (b"a: !!python/object:os.system x\n", "could not determine a constructor"),
         (b"a: *nowhere\n", "undefined alias"),
         (b"{a: 1}: 2\n", "a key must be a plain word"),
         (b"a: 1\n---\nb: 2\n", "but found another document"),
-        (b"pipelin: x\ntable: {}\nc: 1\nd: 2\n", "; and 3 more"),
     ],
 )
 def test_a_file_that_is_no_pipeline_is_told_in_one_line(tmp_path, content, told):
@@ -204,6 +206,59 @@ def test_a_file_that_is_no_pipeline_is_told_in_one_line(tmp_path, content, told)
     with pytest.raises(UsageError) as e:
         load_pipeline(file)
     assert told in str(e.value) and "\n" not in str(e.value), str(e.value)
+
+
+def test_values_are_those_of_yaml_1_2(tmp_path):
+    values = {
+        "12:30": "12:30", "190:20:30.15": "190:20:30.15", "010": 10, "0o17": 15, "0x1F": 31, "1_000": 1000, "+5": 5,
+        "1e3": 1000.0, "1.5E-3": 0.0015, ".5": 0.5, "1.": 1.0, "-.inf": float("-inf"), "yes": "yes", "on": "on",
+        "True": True, "~": None, "": None, "Null": None, "2013-01-31": "2013-01-31", "1.2.3": "1.2.3", "=": "=",
+        "0b11": "0b11", "1e": "1e", "-": "-", "'1'": "1", "!!str 1": "1", "!!int '7'": 7,
+    }  # fmt: skip
+    for text, value in values.items():
+        (tmp_path / "v.yaml").write_text(f"a: {text}\n" if text != "-" else 'a: "-"\n')
+        found = read_yaml(tmp_path / "v.yaml").data["a"]
+        assert found == value and type(found) is type(value), text
+
+
+def test_repeated_keys_and_missing_variables_are_all_reported(tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text("a: ${NOT_1}\nb: {c: 1, c: 2}\na: x\nd: [x, '${NOT_2}', '${NOT_3:-y}']\n")
+    with pytest.raises(UsageError) as e:
+        read_yaml(file)
+    assert [line.split(": ")[0] for line in str(e.value).splitlines()] == [f"{file}:{n}" for n in (1, 2, 3, 4)]
+    for part in ("NOT_1 is not set", "duplicate key 'c'", "duplicate key 'a'", "NOT_2 is not set"):
+        assert part in str(e.value)
+
+
+def test_problems_are_sorted_by_file_and_line_each_once_and_counted_where_they_are_many():
+    with pytest.raises(UsageError) as e, Complaints() as complaints:
+        for problem in ("p.yaml:12: a: x", "s.yaml:3: b: y", "p.yaml:2: c: z", "s.yaml:3: b: y", "p.yaml: d"):
+            with complaints.collecting():
+                raise UsageError(problem)
+        raise UsageError("p.yaml:7: the last")
+    assert str(e.value).splitlines() == [
+        "p.yaml: d", "p.yaml:2: c: z", "p.yaml:7: the last", "p.yaml:12: a: x", "s.yaml:3: b: y"
+    ]  # fmt: skip
+    with pytest.raises(UsageError) as e, Complaints() as complaints:
+        complaints.add(UsageError("\n".join(f"p.yaml:{n}: x" for n in range(21, 0, -1))))
+    lines = str(e.value).splitlines()
+    assert len(lines) == 22 and lines[0] == "p.yaml:1: x" and lines[-1] == "21 problems"
+    with Complaints():
+        pass
+    with pytest.raises(KeyError), Complaints() as complaints:
+        complaints.add(UsageError("p.yaml: lost where the program fails"))
+        raise KeyError
+
+
+def test_all_problems_of_an_environment_are_reported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("conf/env").mkdir(parents=True)
+    Path("conf/env/local.yaml").write_text("lak: x\nretention_days: -1\nspark:\n  a: [1]\nlanding: 3\n")
+    with pytest.raises(UsageError) as e:
+        load_environment(None)
+    lines = str(e.value).splitlines()
+    assert [line.split(":")[1] for line in lines] == ["1", "2", "4", "5"] and "did you mean 'lake'" in lines[0]
 
 
 def test_what_is_not_a_file_is_no_pipeline(tmp_path):
@@ -229,6 +284,42 @@ def test_ddl_is_read_without_spark():
     ddl = "a INT, `b ,c` STRING, d DECIMAL(10,2), e ARRAY<STRUCT<x: INT, y: STRING>>"
     names = [n for n, _ in ddl_columns(ddl, "here")]
     assert names == ["a", "b ,c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    ("ddl", "columns"),
+    [
+        ("a: INT, b: STRING", [("a", "INT"), ("b", "STRING")]),
+        ("a VOID, c INTERVAL DAY TO SECOND, t TIME", [("a", "VOID"), ("c", "INTERVAL DAY TO SECOND"), ("t", "TIME")]),
+        ("select INT, `a``b` INT", [("select", "INT"), ("a`b", "INT")]),
+        ("a INT COMMENT 'x, y' NOT NULL, b INT", [("a", "INT"), ("b", "INT")]),
+        (r"a INT COMMENT 'it\'s, x)', b INT", [("a", "INT"), ("b", "INT")]),
+        ("a INT NOT NULL COMMENT 'it''s, x', b INT", [("a", "INT"), ("b", "INT")]),
+        ('a INT COMMENT "x, (y", b INT', [("a", "INT"), ("b", "INT")]),
+        ("a STRUCT<`b, c`: INT COMMENT 'x>', d: INT>", [("a", "STRUCT<`b, c`: INT COMMENT 'x>', d: INT>")]),
+    ],
+)
+def test_columns_of_ddl_with_comments_and_quotes(ddl, columns):
+    assert ddl_columns(ddl, "here") == columns
+
+
+@pytest.mark.parametrize(
+    ("ddl", "told"),
+    [
+        ("a ARRAY<INT", "here: unbalanced brackets in 'a ARRAY<INT'"),
+        ("a INT) ; (b INT", "here: unbalanced ) in"),
+        ("`a INT", "here: unbalanced ` in"),
+        ("a INT COMMENT 'x", "here: unbalanced ' in"),
+        ("a INT,", "here: '' is not 'name TYPE'"),
+        ("a.b INT", "'a.b INT' is not 'name TYPE'"),
+        ('"a" INT', "is not 'name TYPE'"),
+        ("a INT, A INT, b INT, B INT", "here: duplicate column 'a', 'b'"),
+    ],
+)
+def test_what_is_no_ddl_is_refused(ddl, told):
+    with pytest.raises(UsageError) as e:
+        ddl_columns(ddl, "here")
+    assert told in str(e.value)
 
 
 def test_a_wrong_day_is_refused():
@@ -302,3 +393,68 @@ def test_the_sql_of_a_suite_is_checked_before_spark(write, tmp_path):
     told = str(e.value).splitlines()
     assert len(told) == 3 and "'uper', which is no function allowed here — did you mean 'upper'?" in told[0]
     assert "has no column 'nope'" in told[1] and "kwargs.row_condition: 'b < now()'" in told[2]
+
+
+def test_all_problems_of_a_pipeline_are_reported_in_one_run(write, tmp_path):
+    text = """
+pipeline: Small
+suites: .
+tables:
+  raw_a:
+    source:
+      format: csv
+      path: ../a.csv
+      schema: a STRNG, b STRING
+      key: [c]
+      thousands: '.'
+    suite: null
+  raw_b:
+    source: {format: csv, path: b.csv, schema: 'a STRING, b STRING', delimiter: '"', encoding: utf9}
+    suit: one
+    suite: two
+    steps:
+      - csat: {columns: {a: int}}
+      - cast: {colums: {a: int}}
+  c:
+    from: raw_d
+    suite: null
+  d:
+    from: c
+    steps:
+      - derive: {columns: {x: uper(a)}}
+    suite: one
+  e:
+    from: raw_b
+    suite: null
+"""
+    (tmp_path / "one.yaml").write_text(SUITE.replace("{column: a}", "{colum: a}"))
+    with pytest.raises(UsageError) as e:
+        load_pipeline(write(text))
+    lines = str(e.value).splitlines()
+    expected = [
+        (2, "pipeline"), (8, "a path may not leave"), (9, "there is no type 'STRNG'"), (10, "there is no column 'c'"),
+        (11, "thousands and decimal"), (14, "unknown encoding"), (14, "quote and delimiter"),
+        (15, "unknown option 'suit'"), (16, "there is no such suite"), (18, "there is no step 'csat'"),
+        (19, "unknown option 'colums'"), (19, "this option is required"), (21, "there is no table 'raw_d'"),
+    ]  # fmt: skip
+    found = [(line.split(":")[1], line) for line in lines if "pipeline.yaml:" in line]
+    assert len(found) == len(expected), str(e.value)
+    assert [int(at) for at, _ in found] == [number for number, _ in expected]
+    for number, part in expected:
+        assert sum(at == str(number) and part in line for at, line in found) == 1, (number, part)
+    assert [line for line in lines if "one.yaml:" in line and "did you mean 'column'" in line]
+    assert "there is no table 'raw_b'" not in str(e.value)
+
+
+def test_problems_of_columns_are_reported_for_each_table(write):
+    text = GOOD.replace("columns: [a]", "columns: [aa]") + "  b:\n    from: raw_a\n    suite: null\n    steps:\n"
+    text += "      - drop_columns: {columns: [c]}\n  d:\n    from: a\n    suite: null\n"
+    with pytest.raises(UsageError) as e:
+        load_pipeline(write(text))
+    assert len(str(e.value).splitlines()) == 2 and "'aa'" in str(e.value) and "'c'" in str(e.value)
+
+
+@pytest.mark.parametrize("tables", ["[]", "x", "{}", "{a: 1}", "{1: {suite: null}}", "{a: {steps: [1]}}"])
+def test_a_file_whose_tables_are_no_tables_is_refused(write, tables):
+    with pytest.raises(UsageError, match="tables"):
+        load_pipeline(write(f"pipeline: p\ntables: {tables}\n"))

@@ -296,7 +296,7 @@ def test_pages_are_read_to_the_end_through_failures(spark, api, tmp_path, path, 
     [
         ("/link", "retries: 0, paging: {by: link}", "page 1: answered 503 Service Unavailable after 1 tries"),
         ("/elsewhere", "records: data, paging: {by: link, next: next}", "page 1: the next page is at another host"),
-        ("/circle", "records: data, paging: {by: link, next: next}", "a page that was read already"),
+        ("/circle", "records: data, paging: {by: link, next: next}", "pagination loop: the next page was read before"),
         ("/text", "", "page 1: the answer is not JSON"),
         ("/cursor", "records: data.itmes", "there is no 'data.itmes' in it"),
         ("/link", "max_pages: 2, paging: {by: link}", "more than 2 pages"),

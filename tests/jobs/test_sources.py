@@ -77,19 +77,19 @@ def test_text_is_read_as_it_was_written(spark, tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("encoding: utf8x", "there is no encoding 'utf8x' — did you mean 'utf-8'"),
+        ("encoding: utf8x", "unknown encoding 'utf8x' — did you mean 'utf-8'"),
         ("encoding: base64", "no encoding 'base64'"),
         ("quote: ','", "quote and delimiter are the same"),
         ("thousands: '.'", "thousands and decimal are the same"),
         ("delimiter: 'é'", "not one ASCII character"),
-        ("decimal: '1'", "cannot be told from a number"),
+        ("decimal: '1'", "cannot be distinguished from a number"),
         ("date_format: dd/mm/yyyy", "the letter 'm' is none of y M L d D"),
         ("date_format: dd/MM", "tells no whole day"),
         ("date_format: dd/MM/YYYY", "the letter 'Y'"),
         ("timestamp_format: 'dd/MM/yyyy hh:mm'", "needs 'a'"),
         ("timestamp_format: 'yyyy-MM-dd HH:mm:ss.SSSSSSSSS'", "six S"),
-        ("schema: '_row_id INT'", "'_row_id' is headgate's own"),
-        ("schema: '_HG_x INT'", "'_HG_x' is headgate's own"),
+        ("schema: '_row_id INT'", "column '_row_id': this name is reserved"),
+        ("schema: '_HG_x INT'", "column '_HG_x': this name is reserved"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(tmp_path, options, told):

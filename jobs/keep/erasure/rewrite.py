@@ -17,11 +17,12 @@ from headgate.jobs.errors import HeadgateError
 from headgate.jobs.keep.erasure.files import put, read_file, remove_file
 from headgate.jobs.keep.erasure.texts import Fingerprints
 from headgate.jobs.lake.artifacts import index_of
+from headgate.jobs.lake.conflicts import TRIES, retrying
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import LOG, commits, history, paths_of, stored_files
 from headgate.jobs.lake.storage import file_system
-from headgate.jobs.lake.system import is_conflict, now
+from headgate.jobs.lake.system import now
 from headgate.transforms.rows import PARENTS
 
 
@@ -89,23 +90,18 @@ def scrub(lake: Lake, tables: Iterable[str]) -> None:
 def replace_whole(lake: Lake, table: str, change: Callable[[pa.Table], pa.Table | None]) -> None:
     """Change the rows of a small system table, which keeps no history: nothing of the versions before is left."""
     named: frozenset[str] = frozenset()
-    for _ in range(20):
-        delta = lake.open(table)
-        changed = change(dataset(delta).to_table()) if delta else None
-        if delta is None or changed is None:
-            return
-        named = frozenset().union(*history(lake.path(table)).files.values())
-        try:
+    lost = HeadgateError(
+        f"the table {table} changed {TRIES} times while it was being scrubbed; run headgate erase --resume"
+    )
+    for attempt in retrying(otherwise=lost):  # a run may record something meanwhile: read again
+        with attempt:
+            delta = lake.open(table)
+            changed = change(dataset(delta).to_table()) if delta else None
+            if delta is None or changed is None:
+                return
+            named = frozenset().union(*history(lake.path(table)).files.values())
             properties = CommitProperties(max_commit_retries=0)
             write_deltalake(delta, changed, mode="overwrite", commit_properties=properties)
-            break
-        except Exception as e:  # a run that records something meanwhile: read again
-            if not is_conflict(e):
-                raise
-    else:
-        raise HeadgateError(
-            f"the table {table} changed 20 times while it was being scrubbed; run headgate erase --resume"
-        )
     delta = DeltaTable(lake.path(table))
     delta.create_checkpoint()
     files, base = file_system(lake.path(table))
