@@ -3,7 +3,9 @@
 A lake lives in a folder of its own: `p.yaml` and its suites, `landing/`, `lake/`.
 """
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +64,55 @@ def lake_of(folder: Path) -> Lake:
     return Lake(str(folder / "lake"))
 
 
+class Killed(BaseException):
+    """What a run dies of in a test: no error that anything mends."""
+
+
+class Faults(Progress):
+    """The progress of a run in which something happens before or after a phase of a table, the first time it comes.
+
+    before, after: (table, phase) -> what happens; the phases are those that a run reports: ingest, steps, stage,
+    balance, gate, publish.
+    """
+
+    def __init__(
+        self,
+        before: Mapping[tuple[str, str], Callable[[], object]] | None = None,
+        after: Mapping[tuple[str, str], Callable[[], object]] | None = None,
+    ) -> None:
+        super().__init__(watched=False)
+        self.before, self.after = dict(before or {}), dict(after or {})
+
+    @contextlib.contextmanager
+    def phase(self, table: str, phase: str) -> Iterator[None]:
+        self.before.pop((table, phase), lambda: None)()
+        with super().phase(table, phase):
+            yield
+        self.after.pop((table, phase), lambda: None)()
+
+
+def die() -> None:
+    raise Killed
+
+
+def dies(table: str, phase: str) -> Faults:
+    """The progress of a run that dies before a phase of a table."""
+    return Faults(before={(table, phase): die})
+
+
 def run_pipeline(
-    spark: Any, folder: Path, file: Path | None = None, lake_at: Path | None = None, **options: Any
+    spark: Any,
+    folder: Path,
+    file: Path | None = None,
+    lake_at: Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Outcome:
     """Run a pipeline (default: the main job) with landing/ and lake/ of a folder, in the suite's session."""
     environment = environment_of(folder, lake_at)
     lake = Lake(environment.lake)
     pipeline = load_pipeline(file or FLIGHTS)
-    return run(pipeline, environment, lake, lambda reads: spark, Progress(watched=False), **options)
+    return run(pipeline, environment, lake, lambda reads: spark, progress or Progress(watched=False), **options)
 
 
 def again(spark: Any, folder: Path, **options: Any) -> Outcome:

@@ -11,7 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from headgate.jobs.cli import one_table as dedup
 from headgate.jobs.config.models import Environment
-from headgate.jobs.errors import HeadgateError, InputMissing, UsageError
+from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.explore import trace
 from headgate.jobs.keep.erasure import certificate as erasure
 from headgate.jobs.keep.erasure.reach import reach
@@ -19,10 +19,10 @@ from headgate.jobs.keep.retention import vacuum
 from headgate.jobs.lake import system
 from headgate.jobs.lake.artifacts import indexes
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.pipeline import build
 from headgate.jobs.pipeline.run import dry_run, run
 from headgate.jobs.progress import Progress
 from headgate.transforms.deduplication.exact import DropDuplicates
+from tests.lakes import Killed, dies
 from tests.transforms.test_near_duplicates import excerpts, greedy, perturbed
 
 NEAR = {"columns": ["text"], "recall": 0.9999999}
@@ -49,9 +49,10 @@ class Deduped:
         pipeline, landing = dedup.pipeline_of(request, self.lake)
         return pipeline, Environment(lake=self.lake.root, landing=landing)
 
-    def run(self, **options):
+    def run(self, progress=None, **options):
         pipeline, environment = self.plan()
-        outcome = run(pipeline, environment, self.lake, lambda reads: self.spark, Progress(watched=False), **options)
+        progress = progress or Progress(watched=False)
+        outcome = run(pipeline, environment, self.lake, lambda reads: self.spark, progress, **options)
         return {r.table: r.asdict() for r in outcome.tables}
 
     def ids(self):
@@ -102,7 +103,7 @@ def test_a_record_that_comes_again_is_not_published_twice(spark, tmp_path):
     table.run()
     (table.landing / "again.jsonl").write_text('{"id": 0, "text": "now it says something else"}\n')
     table.land(["the third text is new"])
-    assert table.run()["clean"]["rejected"] == {"drop_near_duplicates: has the id of another row": 1}
+    assert table.run()["clean"]["rejected"] == {"clean/0-drop_near_duplicates: has the id of another row": 1}
     assert table.ids() == [0, 1, 2]
     (entry,) = (e for e in table.ledger() if e["table_name"] == "clean")
     assert dict(entry["evidence"])["kept_row_id"] == entry["row_id"]
@@ -119,26 +120,15 @@ def test_parts_of_what_is_published_go_as_in_order_of_arrival(spark, tmp_path):
     assert table.ids() == [i for i in range(len(texts)) if i not in gone]
 
 
-def test_a_build_that_dies_before_it_publishes_is_taken_up(spark, tmp_path, monkeypatch):
+def test_a_build_that_dies_before_it_publishes_is_taken_up(spark, tmp_path):
     table = Deduped(spark, tmp_path)
     texts = perturbed(8, families=6)
     for n, part in enumerate((texts[:15], texts[15:])):
         table.land(part)
-        with monkeypatch.context() as m:
-            m.setattr(build, "publish", dying_once(build.publish, "clean"))
-            with pytest.raises(HeadgateError, match="killed"):
-                table.run()
+        with pytest.raises(Killed):
+            table.run(progress=dies("clean", "publish"))
         assert table.run()["clean"]["version"] == n
     assert table.ids() == [i for i in range(len(texts)) if i not in table.gone_in_order_of_arrival()]
-
-
-def dying_once(publish, table):
-    def die(spark, lake, name, *rest, **options):
-        if name == table:
-            raise HeadgateError("killed")
-        return publish(spark, lake, name, *rest, **options)
-
-    return die
 
 
 def test_what_repeated_an_erased_row_comes_back(spark, tmp_path):

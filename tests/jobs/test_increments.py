@@ -9,8 +9,7 @@ from deltalake import DeltaTable
 from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.artifacts import indexes
-from headgate.jobs.pipeline import build
-from tests.lakes import answer, lake_of, run_pipeline
+from tests.lakes import Killed, answer, dies, lake_of, run_pipeline
 from tests.lakes import land as land_file
 
 PIPELINE = """
@@ -29,10 +28,6 @@ tables:
 BY_V = "[{drop_duplicates: {columns: [v], keep: id}}]"
 
 
-class Killed(BaseException):
-    pass
-
-
 def growing(folder: Path, steps: str = BY_V) -> Path:
     (folder / "p.yaml").write_text(PIPELINE.format(steps=steps))
     return folder / "p.yaml"
@@ -46,19 +41,10 @@ def ids(folder: Path) -> list[int]:
     return [row[0] for row in answer(folder, "select id from clean order by id")]
 
 
-def die_after_staging(monkeypatch, spark, folder: Path, file: Path) -> None:
+def die_after_staging(spark, folder: Path, file: Path) -> None:
     """A run that ends when it has staged the table `clean`."""
-    balance = build.count_staged
-
-    def die(staged, *more):
-        if "/_staging/clean/" in staged.inputFiles()[0]:
-            raise Killed
-        return balance(staged, *more)
-
-    monkeypatch.setattr(build, "count_staged", die)
     with pytest.raises(Killed):
-        run_pipeline(spark, folder, file)
-    monkeypatch.setattr(build, "count_staged", balance)
+        run_pipeline(spark, folder, file, progress=dies("clean", "balance"))
 
 
 def test_a_dead_increment_is_never_taken_for_the_whole_table(spark, tmp_path, monkeypatch):
@@ -66,11 +52,11 @@ def test_a_dead_increment_is_never_taken_for_the_whole_table(spark, tmp_path, mo
     land(tmp_path, "a", *(f"{i},v{i},w" for i in range(20)))
     run_pipeline(spark, tmp_path, file)
     land(tmp_path, "b", "20,v20,w", "21,v1,w")
-    die_after_staging(monkeypatch, spark, tmp_path, file)
+    die_after_staging(spark, tmp_path, file)
     run_pipeline(spark, tmp_path, file, force=True)
     assert ids(tmp_path) == list(range(21))
     land(tmp_path, "c", "30,v30,w", "31,v20,w")
-    die_after_staging(monkeypatch, spark, tmp_path, file)
+    die_after_staging(spark, tmp_path, file)
     DeltaTable(lake.path("clean")).optimize.compact()
     DeltaTable(lake.path("clean")).delete("id = 0")  # a commit in any case
     run_pipeline(spark, tmp_path, file)

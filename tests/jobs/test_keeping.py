@@ -21,10 +21,9 @@ from headgate.jobs.keep.restore import restore
 from headgate.jobs.keep.verify import verify
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import SCHEMAS
-from headgate.jobs.pipeline import build
 from headgate.jobs.pipeline.origins import columns_of
 from headgate.jobs.progress import Progress
-from tests.lakes import again, answer, environment_of, lake_of, land, write_suite
+from tests.lakes import Killed, again, answer, dies, environment_of, lake_of, land, write_suite
 
 PLANTED = "Zanzibar Quux"
 PIPELINE = """
@@ -108,7 +107,7 @@ def test_trace_tells_where_a_row_came_from_and_where_it_is(people):
         ("placed", "published"),
     ]
     assert story[0]["detail"] == "people/a.csv, line 6"
-    assert story[2]["detail"] == "age by impute_mean" and "version 1 (people-2)" in story[3]["detail"]
+    assert story[2]["detail"] == "age by people/1-impute_mean" and "version 1 (people-2)" in story[3]["detail"]
 
 
 def test_trace_tells_why_a_row_is_not_there(people):
@@ -229,7 +228,7 @@ def readable(spark, folder: Path) -> dict[str, int]:
             by_rust = DeltaTable(path, version=pin["version"]).to_pyarrow_table().num_rows
             by_spark = spark.read.format("delta").option("versionAsOf", pin["version"]).load(path)
             assert len(by_spark.collect()) == by_rust
-            rows[f"{release['release']} {pin['table']}"] = by_rust
+            rows[f"{release['release']} {pin['table_name']}"] = by_rust
     return rows
 
 
@@ -404,24 +403,13 @@ def test_cells_that_a_join_took_from_an_erased_row_become_null(spark, people):
     assert not any(t["failed"] for t in verified(spark, people, "people-2").values())
 
 
-def test_cells_of_a_build_that_took_up_a_dead_runs_staging_are_erased_too(spark, people, monkeypatch):
+def test_cells_of_a_build_that_took_up_a_dead_runs_staging_are_erased_too(spark, people):
     land(people, "people/c.csv", "id,name,email,city,age\n61,n61,e61@x.org,Atlantis,1\n")
-    balance = build.count_staged
-
-    class Killed(BaseException):
-        pass
-
-    def die(staged, *more):
-        if "/_staging/placed/" in staged.inputFiles()[0]:
-            raise Killed
-        return balance(staged, *more)
-
-    monkeypatch.setattr(build, "count_staged", die)
     with pytest.raises(Killed):
-        again(spark, people)
-    monkeypatch.setattr(build, "count_staged", balance)
-    monkeypatch.setattr(build, "stage", None)
-    again(spark, people)
+        again(spark, people, progress=dies("placed", "balance"))
+    faults = dies("placed", "stage")  # it is not staged again
+    again(spark, people, progress=faults)
+    assert faults.before
     lake = lake_of(people)
     recorded = lake.system("lineage").to_pylist()
     assert all(r["columns"] and r["joined"] for r in recorded if r["table_name"] == "placed")

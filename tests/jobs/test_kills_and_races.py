@@ -12,7 +12,7 @@ from headgate.jobs.errors import LostRace
 from headgate.jobs.keep import retention as keeping
 from headgate.jobs.keep.restore import restore
 from tests import chaos
-from tests.lakes import again, answer, lake_of
+from tests.lakes import Faults, again, answer, lake_of
 
 
 @pytest.fixture(scope="module")
@@ -78,61 +78,39 @@ def test_of_runs_at_once_the_losers_say_so(spark, nights, place, runs):
     assert chaos.content(place) == nights[1]
 
 
-def during(monkeypatch, what) -> None:
-    """Do something while the next run has staged its first table."""
-    from headgate.jobs.pipeline import build
-
-    stage = build.stage
-
-    def and_then(df, path):
-        stage(df, path)
-        monkeypatch.setattr(build, "stage", stage)
-        what()
-
-    monkeypatch.setattr(build, "stage", and_then)
-
-
-def test_a_run_against_a_restore(spark, place, monkeypatch):
+def test_a_run_against_a_restore(spark, place):
     lake = lake_of(place)
     again(spark, place)
     chaos.write_night(place, 2)
-    during(monkeypatch, lambda: restore(lake, [("raw_people", 0)], "r"))
+    other = Faults(after={("raw_people", "stage"): lambda: restore(lake, [("raw_people", 0)], "r")})
     with pytest.raises(LostRace, match="table 'raw_people' was changed by another writer"):
-        again(spark, place)
+        again(spark, place, progress=other)
     again(spark, place)  # the files of the nights that were undone come again
     assert answer(place, "select count(*) from raw_people") == [(180,)]
 
 
-def test_a_run_against_a_vacuum(spark, nights, place, monkeypatch):
+def test_a_run_against_a_vacuum(spark, nights, place):
     lake = lake_of(place)
-    during(monkeypatch, lambda: keeping.vacuum(lake, 0, grace_hours=1))
-    again(spark, place)
+    again(
+        spark, place, progress=Faults(after={("raw_people", "stage"): lambda: keeping.vacuum(lake, 0, grace_hours=1)})
+    )
     assert chaos.content(place) == nights[1]
 
 
-def test_a_run_against_a_foreign_writer(spark, place, monkeypatch):
+def test_a_run_against_a_foreign_writer(spark, place):
     lake = lake_of(place)
     rows = DeltaTable(lake.path("people")).to_pyarrow_table().slice(0, 1)
 
     def append():
         write_deltalake(lake.path("people"), rows, mode="append")
 
-    from headgate.jobs.pipeline import build
+    def disturbed():
+        return Faults(before={("people", "publish"): append})
 
-    publish = build.publish
-
-    def and_append(*arguments, **options):
-        if arguments[2] == "people":
-            monkeypatch.setattr(build, "publish", publish)
-            append()
-        return publish(*arguments, **options)
-
-    monkeypatch.setattr(build, "publish", and_append)
     with pytest.raises(LostRace, match="table 'people' was changed by another writer"):
-        again(spark, place)
+        again(spark, place, progress=disturbed())
     assert len(lake.releases) == 1
-    monkeypatch.setattr(build, "publish", and_append)  # again, but this time the run may try once more
-    again(spark, place, retries=1)
+    again(spark, place, progress=disturbed(), retries=1)  # again, but this time the run may try once more
     assert len(lake.releases) == 2
 
 

@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import shutil
+import uuid
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -22,7 +23,21 @@ from headgate.jobs.pipeline.prepare import zoned
 from headgate.jobs.pipeline.run import dry_run
 from headgate.jobs.sources.files import regex_of
 from headgate.transforms.rows import content_of
-from tests.lakes import FLIGHTS, ROOT, content, environment_of, lake_of, land, records, run_pipeline, write_pipeline
+from tests.lakes import (
+    FLIGHTS,
+    ROOT,
+    Faults,
+    Killed,
+    content,
+    die,
+    dies,
+    environment_of,
+    lake_of,
+    land,
+    records,
+    run_pipeline,
+    write_pipeline,
+)
 
 
 def variant(folder: Path, **edits: str) -> Path:
@@ -372,29 +387,17 @@ def test_times_without_a_zone_are_published_as_timestamps(spark, tmp_path):
     assert row == {"id": 1, "at": at, "deep": [{"at": at}], "m": [(at, at)]}
 
 
-def test_a_run_that_died_before_publishing_is_taken_up(spark, tmp_path, monkeypatch):
-    from headgate.jobs.pipeline import build
-
+def test_a_run_that_died_before_publishing_is_taken_up(spark, tmp_path):
     file = small(tmp_path, CSV % "" + "  m:\n    from: t\n    suite: any\n")
     land(tmp_path, "t/a.csv", "id,v\n1,x\n2,y\nbad\n")
-
-    class Killed(BaseException):
-        pass
-
-    def die(*args, **kwargs):
-        raise Killed
-
-    real, stage = build.publish, build.stage
-    monkeypatch.setattr(build, "publish", die)
     with pytest.raises(Killed):
-        run_pipeline(spark, tmp_path, file)
+        run_pipeline(spark, tmp_path, file, progress=dies("t", "publish"))
     assert lake_of(tmp_path).published("t") is None
-    monkeypatch.setattr(build, "publish", real)
-    monkeypatch.setattr(build, "stage", die)  # what was staged is taken up, not staged again
+    # What was staged is taken up, not staged again; table m, which had not been staged, is.
+    faults = Faults(before={(table, "stage"): die for table in ("t", "m")})
     with pytest.raises(Killed):
-        run_pipeline(spark, tmp_path, file)  # only table m, which had not been staged, asks for staging
-    assert lake_of(tmp_path).published("t").rows == 2
-    monkeypatch.setattr(build, "stage", stage)
+        run_pipeline(spark, tmp_path, file, progress=faults)
+    assert list(faults.before) == [("t", "stage")] and lake_of(tmp_path).published("t").rows == 2
     outcome = run_pipeline(spark, tmp_path, file)
     assert records(outcome)["m"]["rows"] == 2
     counted = "select count(*) as n, count(distinct build) as builds from ledger"
@@ -403,67 +406,57 @@ def test_a_run_that_died_before_publishing_is_taken_up(spark, tmp_path, monkeypa
     assert not list((tmp_path / "lake" / "_staging" / "t").iterdir())
 
 
-def test_a_table_changed_meanwhile_loses_the_race(spark, tmp_path, monkeypatch):
-    from headgate.jobs.pipeline import build
-
+def test_a_table_changed_meanwhile_loses_the_race(spark, tmp_path):
     file = small(tmp_path, CSV % "")
     land(tmp_path, "t/a.csv", "id,v\n1,x\n")
     run_pipeline(spark, tmp_path, file)
     land(tmp_path, "t/b.csv", "id,v\n2,y\n")
-    stage = build.stage
 
-    def another_writer(df, path):
-        stage(df, path)
+    def another_writer():
         DeltaTable(lake_of(tmp_path).path("t")).delete("id = 1")
-        erasure.write_marker_commit(lake_of(tmp_path), "t", path)  # a commit each time
+        erasure.write_marker_commit(lake_of(tmp_path), "t", uuid.uuid4().hex)  # a commit each time
 
-    monkeypatch.setattr(build, "stage", another_writer)
+    def losing(what):
+        return Faults(after={("t", "stage"): what})
+
     with pytest.raises(LostRace, match="changed by another writer"):
-        run_pipeline(spark, tmp_path, file)
+        run_pipeline(spark, tmp_path, file, progress=losing(another_writer))
 
-    def and_removes(df, path):
-        another_writer(df, path)
-        shutil.rmtree(path)
+    def and_removes():  # as a run that won does with what it took up
+        another_writer()
+        for staged in (tmp_path / "lake" / "_staging" / "t").glob("*-*"):
+            shutil.rmtree(staged)
 
-    monkeypatch.setattr(build, "stage", and_removes)  # as a run that won does with what it took up
     with pytest.raises(LostRace, match="another run published table 't' first") as lost:
-        run_pipeline(spark, tmp_path, file)
+        run_pipeline(spark, tmp_path, file, progress=losing(and_removes))
     assert lost.value.__cause__ is not None
 
-    def and_breaks(df, path):
-        another_writer(df, path)
+    def and_breaks():
+        another_writer()
         raise ValueError("the disk burns")
 
-    monkeypatch.setattr(build, "stage", and_breaks)
     with pytest.raises(ValueError, match="the disk burns"):  # a fault of its own is no lost race
-        run_pipeline(spark, tmp_path, file)
-    monkeypatch.setattr(build, "stage", stage)
+        run_pipeline(spark, tmp_path, file, progress=losing(and_breaks))
     run_pipeline(spark, tmp_path, file)
     answer = queries.sql(lake_of(tmp_path), "select id from t order by id", None, None).to_pylist()
     assert answer == [{"id": 2}]  # what the other writer did stands
 
 
-def test_files_of_a_run_that_lost_are_taken_up_by_the_next(spark, tmp_path, monkeypatch):
+def test_files_of_a_run_that_lost_are_taken_up_by_the_next(spark, tmp_path):
     """Another run publishes first, without a file that this one had seen and recorded."""
-    from headgate.jobs.pipeline import build
-
     file = small(tmp_path, CSV % "")
     land(tmp_path, "t/a.csv", "id,v\n1,x\n")
     run_pipeline(spark, tmp_path, file)
     land(tmp_path, "t/b.csv", "id,v\n2,y\n")
     land(tmp_path, "t/c.csv", "id,v\n3,z\n")
-    publish = build.publish
 
-    def other_wins(*args, **kwargs):
-        monkeypatch.setattr(build, "publish", publish)
+    def other_wins():
         (tmp_path / "landing" / "t" / "c.csv").rename(tmp_path / "c.csv")
         run_pipeline(spark, tmp_path, file)
         (tmp_path / "c.csv").rename(tmp_path / "landing" / "t" / "c.csv")
-        return publish(*args, **kwargs)
 
-    monkeypatch.setattr(build, "publish", other_wins)
     with pytest.raises(LostRace):
-        run_pipeline(spark, tmp_path, file)
+        run_pipeline(spark, tmp_path, file, progress=Faults(before={("t", "publish"): other_wins}))
     run_pipeline(spark, tmp_path, file)
     answer = queries.sql(lake_of(tmp_path), "select id from t order by id", None, None).to_pylist()
     assert answer == [{"id": 1}, {"id": 2}, {"id": 3}]

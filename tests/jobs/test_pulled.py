@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from headgate.jobs.errors import GateBlocked, InputMissing, UsageError
-from tests.lakes import lake_of, ledger, rows, run_pipeline, write_pipeline
+from tests.lakes import Killed, dies, lake_of, ledger, rows, run_pipeline, write_pipeline
 
 HAS_ID = "{type: expect_column_to_exist, kwargs: {column: id}, meta: {dimension: consistency}}"
 
@@ -154,23 +154,11 @@ def test_without_a_watermark_the_whole_replaces_where_it_differs(spark, postgres
     assert rows(tmp_path, "id, v") == [(1, "v1"), (3, "v3")]
 
 
-def test_a_run_that_died_before_publishing_takes_the_rows_up_once(spark, postgres, orders, tmp_path, monkeypatch):
-    from headgate.jobs.pipeline import build
-
+def test_a_run_that_died_before_publishing_takes_the_rows_up_once(spark, postgres, orders, tmp_path):
     file = pipeline(tmp_path, orders + "table: Shop.Orders, watermark: at, key: [id]")
-
-    class Killed(BaseException):
-        pass
-
-    def die(*args, **kwargs):
-        raise Killed
-
-    publish = build.publish
-    monkeypatch.setattr(build, "publish", die)
     with pytest.raises(Killed):
-        run_pipeline(spark, tmp_path, file)
+        run_pipeline(spark, tmp_path, file, progress=dies("t", "publish"))
     postgres.sql("""insert into "Shop"."Orders" values (2000, 'x', '2024-02-12 00:00Z')""")
-    monkeypatch.setattr(build, "publish", publish)
     assert run_pipeline(spark, tmp_path, file).tables[0].rows == 1001
 
 
