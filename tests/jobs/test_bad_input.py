@@ -19,6 +19,7 @@ from deltalake import DeltaTable, write_deltalake
 from headgate.jobs.errors import HeadgateError
 from headgate.jobs.explore import queries
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.progress import Progress
 from tests.conftest import same
 from tests.lakes import ROOT, Faults, land, run_pipeline, write_pipeline
 
@@ -40,6 +41,7 @@ class Place:
     more: str = ""
     suite_of_t: str = "null"  # where the suite is what a row is about: any
     lake_at: Path | None = None
+    progress: Progress | None = None
 
     def land(self, name: str, content: str | bytes) -> Path:
         return land(self.folder, f"t/{name}", content)
@@ -51,7 +53,7 @@ class Place:
     def run(self, **options: Any) -> Any:
         more = f"    suite: {self.suite_of_t}\n    quarantine_ceiling: 1\n{self.more}"
         file = write_pipeline(self.folder, f"  t:\n    source: {{{self.source}}}\n{more}")
-        return run_pipeline(self.spark, self.folder, file, lake_at=self.lake_at, **options)
+        return run_pipeline(self.spark, self.folder, file, self.lake_at, self.progress, **options)
 
     def rows(self, columns: str = "*", table: str = "t") -> list[dict[str, Any]]:
         return queries.sql(self.lake, f"select {columns} from {table} order by all", None, None).to_pylist()

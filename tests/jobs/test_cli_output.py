@@ -89,7 +89,7 @@ def test_an_empty_folder_is_no_lake(tmp_path, here):  # noqa: F811
     (tmp_path / "lake").mkdir()
     for command in (["tables"], ["releases"], ["sql", "select 1"], ["vacuum"]):
         code, out, error = here(*command)
-        assert (code, out) == (4, "") and error.startswith("headgate: there is no lake at lake"), error
+        assert (code, out) == (4, "") and "headgate: there is no lake at " in error, error
 
 
 def test_expectations_are_listed_and_shown(here):  # noqa: F811
@@ -151,7 +151,7 @@ def test_the_project_runs_as_it_is(spark, tmp_path, here, monkeypatch):  # noqa:
         {"order_id": 1, "amount": "12.50"}, {"order_id": 2, "amount": "9.00"}, {"order_id": 4, "amount": "31.20"},
     ]  # fmt: skip
     reasons = json.loads(here("sql", "select step from ledger order by 1", "--json")[1])
-    assert [r["step"] for r in reasons] == ["cast", "drop_duplicates"]
+    assert [r["step"] for r in reasons] == ["orders/1-cast", "orders/2-drop_duplicates"]
     for key in ("order_id=3", "customer=Edsger"):  # a row that a step rejected
         code, story, _ = here("trace", "--table", "orders", "--key", key)
         assert code == 0 and "rejected" in story and "not known" in story, story
