@@ -52,7 +52,7 @@ def known_types() -> dict[str, dict[str, Any]]:
     written = json.loads(pkgutil.get_data("headgate.expectations", FILE) or b"{}")
     if written.get("great_expectations") == importlib.metadata.version("great_expectations"):
         return dict(written["expectations"])
-    return read_from_great_expectations()["expectations"]
+    return dict(read_from_great_expectations()["expectations"])
 
 
 def read_from_great_expectations() -> dict[str, Any]:

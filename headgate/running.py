@@ -8,6 +8,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headgate.jobs.config.columns import seen_in
 from headgate.jobs.config.environment import load_environment, parse_date
 from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.lake.lake import Lake as LakeFolder
@@ -67,10 +68,10 @@ def run(
 
     path = Path(pipeline)
     runs.check_release(release, tables)
-    checked = load_pipeline(path, thorough=False)
     environment = load_environment(env, path, lake=text_of(lake), landing=text_of(landing))
     folder = LakeFolder(environment.lake)
     folder.need_folder(exists=False)
+    checked = load_pipeline(path, seen_in(folder), tables, thorough=False)
     sessions: Any
     if spark is None:
         given.need_none()

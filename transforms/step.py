@@ -68,8 +68,15 @@ def user_columns(df: DataFrame) -> dict[str, str]:
 class Context(Protocol):
     """What a step may use beside its rows."""
 
-    id: str  # the step's own: "table/position-name"
-    lasting: bool  # whether later builds will ask for what is recorded
+    @property
+    def id(self) -> str:
+        """The step's own: "table/position-name"."""
+        ...
+
+    @property
+    def lasting(self) -> bool:
+        """Whether later builds will ask for what is recorded."""
+        ...
 
     def table(self, name: str) -> DataFrame:
         """Return another table that the step reads (`Step.tables`), at its pinned version."""

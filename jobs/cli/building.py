@@ -50,14 +50,15 @@ def run(
     A run that was killed is taken up where it stopped by running again. Spark starts only if there is something to
     build. Finished tables are reported on standard error; HEADGATE_LOG=json gives one JSON line for each phase instead.
     """
+    from headgate.jobs.config.columns import seen_in
     from headgate.jobs.config.pipeline import load_pipeline
     from headgate.jobs.pipeline import run as runs
     from headgate.jobs.progress import Progress
 
     runs.check_release(release, tables)
-    checked = load_pipeline(pipeline, thorough=False)
     environment = place.environment(pipeline)
     lake = places.lake_of(environment, needed=False)
+    checked = load_pipeline(pipeline, seen_in(lake), tables, thorough=False)
     day = day_of(as_of)
     if dry_run:
         show(runs.dry_run(checked, environment, lake, tables, day, rebuild), json_, ["table", "build", "why"])

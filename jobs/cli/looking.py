@@ -234,7 +234,7 @@ def lineage(target: str, place: Place, json_: bool) -> None:
             drawn(below, into.add(told(below)))
 
     def told(node: dict[str, Any]) -> str:
-        return node["name"] + (f"  ({node['detail']})" if node["detail"] else "")
+        return f"{node['name']}  ({node['detail']})" if node["detail"] else str(node["name"])
 
     root = Tree(told(tree))
     drawn(tree, root)

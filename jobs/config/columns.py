@@ -1,12 +1,14 @@
 """The columns of each table and their types, followed through its steps before Spark starts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from headgate.expectations.suites import Suite
 from headgate.jobs.config.document import Yaml
 from headgate.jobs.config.models import Table
 from headgate.jobs.config.source_checks import ddl_columns
 from headgate.jobs.errors import UsageError
+from headgate.jobs.lake.columns import columns_in
+from headgate.jobs.lake.lake import Lake
 from headgate.transforms.balancing.split import check_split
 from headgate.transforms.cleaning.expressions import checked as checked_expression
 from headgate.transforms.kinds import simple
@@ -25,6 +27,20 @@ ARRIVES = {FILE: "string", FILE_DATE: "date"}  # what steps see of where a row c
 def source_columns(ddl: str, where: str) -> Columns:
     """Return the columns of a source with a schema, with those of where a row came from."""
     return {**{name: simple(kind) for name, kind in ddl_columns(ddl, where)}, **ARRIVES}
+
+
+def seen_in(lake: Lake) -> Callable[[str], Columns | None]:
+    """Return what gives the columns that a table has in a lake, as steps see them; None for one that is not there.
+
+    So the steps behind a source without a schema of its own are checked before Spark starts, too. Columns that a source
+    brings for the first time are known once it was read: `headgate run --table` of its raw table reads it alone.
+    """
+
+    def seen(table: str) -> Columns | None:
+        found = columns_in(lake, table)
+        return None if found is None else {c: kind for c, kind in found.items() if not is_own(c) or c in ARRIVES}
+
+    return seen
 
 
 def starting_columns(starts: Sequence[str], known: Mapping[str, Columns | None]) -> Columns | None:

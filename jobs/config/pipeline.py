@@ -294,7 +294,7 @@ def build_step(
     (step, options), *_ = entry.items()
     if step not in known:
         raise UsageError(f"{document.at(*here, step)}: there is no step '{step}'{did_you_mean(str(step), known)}")
-    made = checked(known[step], document, options, (*here, step))
+    made: Step = checked(known[step], document, options, (*here, step))
     if isinstance(made, DropDuplicates) and "nulls" not in options and set(made.columns) == set(table.publish.key):
         made = dataclasses.replace(made, nulls="equal")  # a merge takes the null of its key for one value
     if made.scope == "table" and not made.state and table.publish.mode == "increment":

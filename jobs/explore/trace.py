@@ -74,7 +74,8 @@ def matching(rows: ds.Dataset, key: Mapping[str, str]) -> set[str]:
 def inputs_of(lake: Lake, table: str) -> list[str]:
     """Return the tables that a table was built from, and those that these were built from."""
     entries = lake.system("lineage").select(["table_name", "input"]).to_pylist()
-    there, found, queue = set(lake.tables()), [], [table]
+    found: list[str] = []
+    there, queue = set(lake.tables()), [table]
     while queue:
         below = queue.pop()
         for name in sorted({e["input"] for e in entries if e["table_name"] == below} & there - {table, *found}):

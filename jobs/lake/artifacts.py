@@ -43,4 +43,5 @@ def write_small(path: str, value: dict[str, Any]) -> None:
 
 def read_small(path: str) -> dict[str, Any]:
     """Return a JSON value that `write_small` wrote."""
-    return json.loads(dataset(DeltaTable(path)).to_table()["value"][0].as_py())
+    value: dict[str, Any] = json.loads(dataset(DeltaTable(path)).to_table()["value"][0].as_py())
+    return value

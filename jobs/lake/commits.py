@@ -114,4 +114,4 @@ def count_rows(delta: DeltaTable) -> int:
     if not files.num_rows:
         return 0
     rows = files["num_records"]
-    return dataset(delta).count_rows() if rows.null_count else pc.sum(rows).as_py()
+    return dataset(delta).count_rows() if rows.null_count else int(pc.sum(rows).as_py())

@@ -39,7 +39,7 @@ class Erasures(Commits, Records):
         """The recorded sum of the hashes of a version's rows, as an erasure left it; None where none is recorded."""
         erased = self.erased_versions(table)
         if version in erased:
-            return erased[version]["content"]
+            return str(erased[version]["content"])
         if erased and version < max(erased):
             return None  # perhaps written anew by an erasure, which counted only what releases hold
         delta = self.need_table(table)

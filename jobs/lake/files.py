@@ -44,7 +44,7 @@ class Files(Commits):
         if delta is None or self.open("files") is None:
             return
         base = (self.last_build(table) or {}).get("base", -2)
-        known: set[str] | None = None
+        known: set[Any] | None = None
         lost = LostRace(f"the table of files changed {TRIES} times while '{table}' was being planned; run again")
         for attempt in retrying(otherwise=lost):  # another run records its files, or deletes these
             with attempt:

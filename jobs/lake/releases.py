@@ -47,7 +47,7 @@ class Releases(Records):
         if table not in pins:
             self.need_table(table)
             raise InputMissing(f"release '{name}' has no table '{table}'{did_you_mean(table, pins)}")
-        return pins[table]
+        return int(pins[table])
 
     def publish_release(
         self,

@@ -51,12 +51,13 @@ def new_files_of(run: Run, plan: TablePlan, source: FileSource) -> Arrival | Non
     landing, spark, table = run.environment.landing, run.spark, plan.table
     taken: list[LandedFile] = []
     changed, touched = [], []
-    before_all: dict[str, str] | None = None
+    before_all: Mapping[str, str] | None = None
     if source.format == "delta":
         taken = [apply_file_policy(source, with_delta_facts(spark, landing, f), None) for f in plan.fresh]
         changed = [f.path for f in plan.fresh]
     else:
-        reference = before_all = columns_before(plan.known.values())
+        before_all = columns_before(plan.known.values())
+        reference: Mapping[str, str] | None = before_all
         for file in fingerprint(spark, landing, source, plan.fresh):
             before = plan.known.get(file.path)
             if before is not None and before["sha256"] == file.sha256:

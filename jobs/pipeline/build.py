@@ -1,6 +1,7 @@
 """Building one table: take up or prepare and stage, judge, publish."""
 
 from datetime import datetime, timezone
+from typing import Any
 
 from pyspark.errors import PySparkException
 
@@ -40,7 +41,7 @@ def build_planned(run: Run, plan: TablePlan) -> Built | None:
 def work_of(run: Run, plan: TablePlan) -> Work | None:
     """Return the work of a plan, whose key covers all that decides what it stages; None if nothing is new."""
     table = plan.table
-    common = {
+    common: dict[str, Any] = {
         "table": table,
         "base": plan.base,
         "parents": plan.parents,

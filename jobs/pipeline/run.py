@@ -65,7 +65,7 @@ def dry_run(
                     continue
             plans[table] = why
             told.append({"table": table, "build": why is not None, "why": why or "up to date"})
-    pipeline.check_suites(t["table"] for t in told if t["why"] != "up to date")
+    pipeline.check_suites(str(t["table"]) for t in told if t["why"] != "up to date")
     return told
 
 
@@ -184,7 +184,7 @@ def run_once(
                 TableOutcome(
                     table=table,
                     status=SAME_ROWS if built.same else BUILT,
-                    why=plan.why,
+                    why=plan.why or "",
                     version=built.published.version,
                     rows=built.published.rows,
                     seconds=round(time.monotonic() - begun, 2),
@@ -200,7 +200,7 @@ def run_once(
             )
             progress.finished(records[-1].asdict())
         if not tables:
-            versions = {r.table: r.version for r in records}
+            versions = {r.table: r.version for r in records if r.version is not None}
             pinned = {t["table_name"]: t["version"] for t in latest["tables"]} if latest else None
             if pinned != versions or release:
                 seen = latest["number"] if latest else None

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from headgate.jobs.config.columns import seen_in
 from headgate.jobs.config.models import Environment
 from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.errors import GateBlocked, UsageError
@@ -416,3 +419,38 @@ def test_packages_of_a_user_that_are_named_as_headgates_folders_are_in_nobodys_w
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout)["built"] == 2
+
+
+def test_steps_behind_parquet_are_checked_before_spark_once_it_was_read(spark, tmp_path):
+    text = """
+tables:
+  raw: {source: {format: parquet, path: "*.parquet", key: [id]}, suite: null}
+  clean:
+    from: raw
+    steps:
+      - derive: {columns: {more: "n + 1", day: "to_date(at)"}}
+      - join_table: {table: raw, on: {id: id}, columns: {n2: n}, matched: found}
+    suite: null
+"""
+    file = pipeline(tmp_path, text)
+    nested = pa.array([[{"a": 1}]], pa.list_(pa.struct([("a", pa.int64())])))
+    columns = {
+        "id": pa.array([1], pa.int32()),
+        "n": pa.array([2.5]),
+        "at": pa.array([0], pa.timestamp("us")),
+        "l": nested,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "landing" / "a.parquet")
+    run_pipeline(spark, tmp_path, file)
+    seen = seen_in(Lake(str(tmp_path / "lake")))
+    kinds = {"id": "int", "n": "double", "at": "timestamp", "l": "array<struct<a:bigint>>"}
+    assert seen("raw") == {**kinds, "_file": "string", "_file_date": "date"} and seen("other") is None
+    assert load_pipeline(file, seen) and load_pipeline(pipeline(tmp_path, text.replace("n + 1", "m + 1")))
+    for wrong, told in (
+        (("n + 1", "m + 1"), "no column 'm'"),
+        (("on: {id: id}", "on: {n: id}"), "'n' is double and 'id'"),
+    ):
+        file = pipeline(tmp_path, text.replace(*wrong))
+        with pytest.raises(UsageError, match=told):
+            load_pipeline(file, seen)
+        assert load_pipeline(file, seen, ["raw"]), "what is not wanted is not followed"
