@@ -3,7 +3,7 @@
 import dataclasses
 import graphlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Pipeline:
     steps: Mapping[str, Sequence[Step]]
     suites: Mapping[str, Suite | None]
     code: Mapping[str, str | None]  # what a table is made by beside headgate: a source's Python file, hashes of steps'
+    unchecked: Callable[[], None] = dataclasses.field(default=lambda: None, compare=False)  # checks left for later
 
     @cached_property
     def order(self) -> list[str]:
@@ -60,8 +61,9 @@ class Pipeline:
             found = splits_after(step, found, {name: self.splits(name) for name in step.tables()})
         return found
 
-    def check_suites(self, tables: Iterable[str]) -> None:
-        """Raise `UsageError` with what Great Expectations refuses of the tables' suites; imports it."""
+    def check_thoroughly(self, tables: Iterable[str]) -> None:
+        """Raise `UsageError` for what `load_pipeline` left unchecked: columns, and arguments of the tables' suites."""
+        self.unchecked()
         for name in tables:
             suite = self.suites[name]
             try:
@@ -90,8 +92,9 @@ def load_pipeline(
     """Read and check a pipeline in full; raises `UsageError` with all of its problems, a line each.
 
     seen: the columns that a table of a source without a schema had when it was last read. tables: those that are
-    wanted, of which alone, and of what they are made from, the columns are followed; none: of all. Not thorough: values
-    of arguments in suites are left to `Pipeline.check_suites`, which imports Great Expectations.
+    wanted, of which alone, and of what they are made from, the columns are followed; none: of all. Not thorough: what
+    costs much (columns behind steps and expressions, values of arguments in suites) is left to
+    `Pipeline.check_thoroughly`, to be called before anything is built.
     """
     document = read_yaml(file)
     if document.data is None:
@@ -168,10 +171,40 @@ def check_models(
         order = pipeline.order
     except graphlib.CycleError as e:
         raise UsageError(f"{document.at('tables')}: circular dependency: {' → '.join(e.args[1])}") from e
+
+    def follow(problems: Complaints) -> None:
+        follow_columns(document, pipeline, order, raw_of, unclear, there, seen, tables, problems)
+
+    if thorough:
+        follow(complaints)
+        return pipeline
+
+    def later() -> None:
+        with Complaints() as problems:
+            follow(problems)
+
+    return dataclasses.replace(pipeline, unchecked=later)
+
+
+def follow_columns(
+    document: Yaml,
+    pipeline: Pipeline,
+    order: Sequence[str],
+    raw_of: Mapping[str, str],
+    unclear: Collection[str],
+    there: Mapping[str, Columns],
+    seen: Callable[[str], Columns | None],
+    tables: Iterable[str],
+    complaints: Complaints,
+) -> None:
+    """Follow the columns of the wanted tables, noting in `complaints` what names one that is not there.
+
+    unclear: tables of which the columns are unknown, because something is wrong.
+    """
     known: dict[str, Columns | None] = dict.fromkeys(order) | dict(there)
     wanted = [name for name in pipeline.upstream(list(tables)) if name] if tables else order
     for name in wanted:
-        table = whole[name]
+        table = pipeline.tables[name]
         if raw_of.get(name, name) in unclear:
             continue
         if table.source is not None and getattr(table.source, "columns", None) is None and name not in there:
@@ -179,10 +212,16 @@ def check_models(
         splits = [pipeline.splits(name, i) for i in range(len(pipeline.steps[name]))]
         with complaints.collecting():
             found = follow_table(
-                document, raw_of.get(name, name), name, table, pipeline.steps[name], suites.get(name), splits, known
+                document,
+                raw_of.get(name, name),
+                name,
+                table,
+                pipeline.steps[name],
+                pipeline.suites[name],
+                splits,
+                known,
             )
             known[name] = found if found is not None else known.get(name)
-    return pipeline
 
 
 def models_of(document: Yaml, complaints: Complaints) -> tuple[PipelineFile, set[str]]:

@@ -65,7 +65,9 @@ def dry_run(
                     continue
             plans[table] = why
             told.append({"table": table, "build": why is not None, "why": why or "up to date"})
-    pipeline.check_suites(str(t["table"]) for t in told if t["why"] != "up to date")
+    stale = [str(t["table"]) for t in told if t["why"] != "up to date"]
+    if stale:
+        pipeline.check_thoroughly(stale)
     return told
 
 
@@ -151,7 +153,7 @@ def run_once(
             if building is None:
                 from headgate.jobs.pipeline.build import build_planned
 
-                pipeline.check_suites(wanted)
+                pipeline.check_thoroughly(wanted)
                 lake.need_writable()
                 for erasure in lake.unfinished_erasures:
                     raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
