@@ -79,7 +79,7 @@ def test_the_training_table_is_what_a_model_needs(night):
     weights = [r["weight"] for r in rows if r["split"] == "train"]
     assert sum(weights) / len(weights) == pytest.approx(1)
     filled = [c["step"] for r in rows for c in r["_changed"] if c["column"] == "plane_age"]
-    assert filled and set(filled) == {"impute_median"}
+    assert filled and set(filled) == {"flights_training/3-impute_median"}
     made = [r for r in rows if r["_parents"]]
     assert all(r["split"] == "train" for r in made)
     ids = {r["_row_id"] for r in rows}
