@@ -27,7 +27,7 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True) -> Prepared:
     scratch: the folder for what steps need more than once. save: keep what they learned beside the lake's tables.
     """
     if work.arrival is not None:
-        return Prepared(zoned(run, work, arrived(run, work.arrival.rows())), work.arrival.count)
+        return Prepared(zoned(work.table, arrived(run, work.arrival.rows())), work.arrival.count)
     table = run.pipeline.tables[work.table]
     frames = {name: pinned(run, name, pin) for name, pin in work.inputs.items()}
     looked_up = {t: frames[t] for step in run.pipeline.steps[work.table] for t in step.tables()}
@@ -50,7 +50,7 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True) -> Prepared:
     if save:
         save_fitted(run.lake, work.table, work.made_by, frozen)
     lineage = Origins.of(df, starts, looked_up)
-    return Prepared(zoned(run, work, df), rows_in, context.all_recorded, lineage, context.warnings)
+    return Prepared(zoned(work.table, df), rows_in, context.all_recorded, lineage, context.warnings)
 
 
 def scratch_of(run: Run, work: Work) -> str:
@@ -124,14 +124,14 @@ def with_steps(run: Run, table: str, df: DataFrame, context: BuildContext) -> tu
     return df, frozen
 
 
-def zoned(run: Run, work: Work, df: DataFrame) -> DataFrame:
+def zoned(table: str, df: DataFrame) -> DataFrame:
     """Return the rows as Delta can hold them at reader version 1: times without a zone as timestamps in UTC.
 
     Raises `UsageError` for a name that Delta cannot hold: of a source without a schema, only its files tell it.
     """
     unwritable = next((c for c in df.columns if set(c) & set(UNWRITABLE)), None)
     if unwritable is not None:
-        raise UsageError(f"table '{work.table}': the column {unwritable!r} {NOT_WRITABLE}")
+        raise UsageError(f"table '{table}': the column {unwritable!r} {NOT_WRITABLE}")
     kinds = {f.name: without_ntz(f.dataType) for f in df.schema.fields}
     return df.withColumns(
         {f.name: F.col(quoted(f.name)).cast(kinds[f.name]) for f in df.schema.fields if kinds[f.name] != f.dataType}

@@ -379,7 +379,7 @@ def test_times_without_a_zone_are_published_as_timestamps(spark, tmp_path):
         f"select 1 as id, {noon} as at, array(named_struct('at', {noon})) as deep, map({noon}, {noon}) as m"
     )
     path = str(tmp_path / "t")
-    zoned(rows).write.format("delta").save(path)
+    zoned("t", rows).write.format("delta").save(path)
     found = DeltaTable(path)
     assert found.protocol().min_reader_version == 1
     (row,) = found.to_pyarrow_table().to_pylist()
