@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.rows import quoted
 from headgate.transforms.step import StepError
+from headgate.words import did_you_mean
 
 WHOLE = {"tinyint": 8, "smallint": 16, "int": 32, "bigint": 64}  # bits
 FLOATS = ("float", "double")
@@ -23,10 +24,22 @@ DATE = r"\d{4}-\d\d-\d\d"
 MOMENT = rf"({DATE})(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.\d{{1,6}})?)?(Z|[+-]\d\d:\d\d)?"
 
 
+TYPES = (  # the words with which a type begins in Spark's DDL
+    *("BOOLEAN", "TINYINT", "BYTE", "SMALLINT", "SHORT", "INT", "INTEGER", "BIGINT", "LONG", "FLOAT", "REAL", "DOUBLE"),
+    *("DECIMAL", "DEC", "NUMERIC", "STRING", "CHAR", "CHARACTER", "VARCHAR", "BINARY", "DATE", "TIME"),
+    *("TIMESTAMP", "TIMESTAMP_NTZ", "TIMESTAMP_LTZ", "INTERVAL", "ARRAY", "MAP", "STRUCT", "VARIANT", "VOID"),
+)
 SYNONYMS = {
     **{"integer": "int", "long": "bigint", "short": "smallint", "byte": "tinyint", "real": "float"},
     **{"dec": "decimal", "numeric": "decimal", "timestamp_ltz": "timestamp", "timestamp_ntz": "timestamp"},
 }
+
+
+def require_type(ddl: str) -> None:
+    """Raise `StepError` for a type that does not begin with a word of Spark's DDL."""
+    word = re.split(r"[^A-Za-z_]", ddl.strip().upper())[0]
+    if word not in TYPES:
+        raise StepError(f"there is no type '{ddl}'{did_you_mean(word, TYPES)}")
 
 
 def simple(ddl: str) -> str:

@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,13 @@ def show(rows: Sequence[Mapping[str, Any]], json_: bool, columns: Sequence[str])
         click.echo("(no rows)")
 
 
-def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], most: int | None = None) -> "Table":
-    """Return rows as a table; cells beyond `most` characters end in an ellipsis."""
+def table_of(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    most: int | None = None,
+    written: "Callable[[Any], str] | None" = None,
+) -> "Table":
+    """Return rows as a table; cells beyond `most` characters end in an ellipsis. `written`: values as texts."""
     from rich.text import Text
 
     table = plain_table()
@@ -51,7 +56,7 @@ def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], most: in
         numeric = bool(rows) and all(isinstance(v, int | float) for v in given)
         table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(shortened(text_of(row[c]), most)) for c in columns))
+        table.add_row(*(Text(shortened((written or text_of)(row[c]), most)) for c in columns))
     return table
 
 
@@ -93,7 +98,7 @@ def show_fitting(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> N
     from rich.measure import Measurement
 
     out = console()
-    table = table_of(rows, columns, CELL)
+    table = table_of(rows, columns, CELL, as_it_is)
     if rows and Measurement.get(out, out.options.update(width=100_000), table).maximum > out.width:
         for number, row in enumerate(rows, 1):
             one = plain_table()
@@ -101,7 +106,7 @@ def show_fitting(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> N
             one.add_column(no_wrap=True)
             one.add_column(overflow="fold")
             for column in columns:
-                one.add_row(column, text_of(row[column]))
+                one.add_row(column, as_it_is(row[column]))
             click.echo(f"-- row {number}")
             out.print(one)
         return
@@ -161,6 +166,11 @@ def text_of(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(json_text(v) if isinstance(v, dict | list) else str(v) for v in value)
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def as_it_is(value: Any) -> str:
+    """Return a value of a user's table as text: a whole number may be a key, so its digits are not grouped."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text_of(value)
 
 
 def pairs_text(pairs: Mapping[str, Any]) -> str:

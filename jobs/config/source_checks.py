@@ -10,16 +10,11 @@ from typing import Any
 from headgate.jobs.config.document import Complaints, Yaml
 from headgate.jobs.config.models import FileSource, JdbcSource, PythonSource, Source, Table
 from headgate.jobs.errors import UsageError
+from headgate.transforms.kinds import require_type
 from headgate.transforms.parsing import check_pattern
 from headgate.transforms.rows import OWN, is_own
 from headgate.transforms.step import StepError
 from headgate.words import did_you_mean
-
-TYPES = (  # the words with which a type begins in Spark's DDL
-    *("BOOLEAN", "TINYINT", "BYTE", "SMALLINT", "SHORT", "INT", "INTEGER", "BIGINT", "LONG", "FLOAT", "REAL", "DOUBLE"),
-    *("DECIMAL", "DEC", "NUMERIC", "STRING", "CHAR", "CHARACTER", "VARCHAR", "BINARY", "DATE", "TIME"),
-    *("TIMESTAMP", "TIMESTAMP_NTZ", "TIMESTAMP_LTZ", "INTERVAL", "ARRAY", "MAP", "STRUCT", "VARIANT", "VOID"),
-)
 
 TEXT = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""  # a literal of Spark SQL
 
@@ -69,9 +64,10 @@ def check_types(typed: Sequence[tuple[str, str]], wrong: Problem) -> None:
     for column, kind in typed:
         if is_own(column):
             wrong("schema", f"column '{column}': this name is reserved, as are all that start with '{OWN}'")
-        word = re.split(r"[^A-Za-z_]", kind.upper())[0]
-        if word not in TYPES:
-            wrong("schema", f"column '{column}': there is no type '{kind}'{did_you_mean(word, TYPES)}")
+        try:
+            require_type(kind)
+        except StepError as e:
+            wrong("schema", f"column '{column}': {e}")
 
 
 def check_files(source: FileSource, wrong: Problem) -> None:

@@ -16,6 +16,7 @@ from headgate.jobs.pipeline.work import Pin, build_key, digest
 from headgate.jobs.sources.base import source_name
 from headgate.jobs.sources.files import list_files, new_files
 from headgate.jobs.sources.landing import LandedFile
+from headgate.words import counted
 
 MOST_NOTES = 3
 SUITE_CHANGED = "its suite, or a table that the suite reads, changed: it is judged again"
@@ -167,9 +168,9 @@ def plan_ingest(
     if not fresh:
         why = None
     elif known and all(f.path in known for f in fresh):
-        why = f"{len(fresh)} known files look different"
+        why = f"{counted(len(fresh), 'known file')} changed"
     else:
-        why = f"{len(fresh)} new files"
+        why = counted(len(fresh), "new file")
     return TablePlan(**facts, why=why, fresh=tuple(fresh), known=known, notes=notes)
 
 

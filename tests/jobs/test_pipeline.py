@@ -138,7 +138,7 @@ def test_nothing_new_builds_nothing_and_starts_no_spark(night):
 def test_a_new_day_is_taken_up_alone_and_equals_a_full_build(spark, own_night, landing_of, tmp_path):
     landing_of(own_night / "landing", "2013-01-04")
     plans = {r["table"]: r for r in dry_run_of(own_night)}
-    assert plans["raw_flights"]["why"] == "1 new files" and plans["planes"]["build"] is False
+    assert plans["raw_flights"]["why"] == "1 new file" and plans["planes"]["build"] is False
     assert plans["flights_training"]["why"] == "flights_fused will be built"
     built = records(run_pipeline(spark, own_night, tables=("flights",)))
     assert built["raw_flights"]["rows_in"] == 915 and built["airlines"]["status"] == "up to date"

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from headgate.transforms.cleaning.expressions import checked, times_in, type_after
-from headgate.transforms.kinds import simple
+from headgate.transforms.kinds import require_type, simple
 from headgate.transforms.parsing import Marks, check_pattern, parsed, within, without_ntz
 from headgate.transforms.rows import FILE, FILE_DATE, Rejection, change_cells, is_own, quoted, reject
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, user_columns
@@ -42,6 +42,8 @@ class Cast(Step):
         check_pattern("date_format", self.date_format, time=False)
         check_pattern("timestamp_format", self.timestamp_format, time=True)
         require_columns(self.columns, have)
+        for kind in self.columns.values():
+            require_type(kind)
         return {**have, **{column: simple(kind) for column, kind in self.columns.items()}}
 
     def apply(self, df: DataFrame) -> DataFrame:

@@ -20,7 +20,7 @@ def order_of(keep: str) -> list[tuple[str, bool]]:
         words = entry.split()
         if not words or len(words) > 2 or (len(words) == 2 and words[1].upper() not in DIRECTIONS):
             hint = did_you_mean(words[-1].upper(), DIRECTIONS) if words else ""
-            raise StepError(f"keep: '{entry.strip()}' is no ORDER BY entry (column [asc|desc]){hint}")
+            raise StepError(f"keep: '{entry.strip()}' is not an entry of ORDER BY (column [asc|desc]){hint}")
         entries.append((words[0], len(words) == 2 and words[1].upper() == "DESC"))
     return entries
 
