@@ -1,5 +1,6 @@
 """The columns of each table and their types, followed through its steps before Spark starts."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from headgate.expectations.suites import Suite
@@ -38,7 +39,9 @@ def seen_in(lake: Lake) -> Callable[[str], Columns | None]:
 
     def seen(table: str) -> Columns | None:
         found = columns_in(lake, table)
-        return None if found is None else {c: kind for c, kind in found.items() if not is_own(c) or c in ARRIVES}
+        if found is None:
+            return None
+        return {name_of(c): kind for c, kind in found.items() if not is_own(c) or c in ARRIVES}
 
     return seen
 
@@ -100,15 +103,28 @@ def follow_table(
     if have is not None and table.source is None:
         have = {c: kind for c, kind in have.items() if c not in ARRIVES}
     if have is not None:
-        check_published(document, written, table, have)
+        check_published(document, written, table, have, raw=written != name)
     check_rules(name, suite, None if have is None else list(have))
     return have
 
 
-def check_published(document: Yaml, written: str, table: Table, have: Columns) -> None:
+def stored_name(column: str) -> str:
+    """Return the name under which a raw table that stands for a source with steps keeps a column.
+
+    Delta holds no spaces and brackets in names: such characters are written as in URLs, and steps see them as they are.
+    """
+    return "".join(f"%{ord(c):02X}" if c in UNWRITABLE or c == "%" else c for c in column)
+
+
+def name_of(stored: str) -> str:
+    """Return the name of a column that is kept under its `stored_name`."""
+    return re.sub(r"%([0-9A-F]{2})", lambda m: chr(int(m[1], 16)), stored)
+
+
+def check_published(document: Yaml, written: str, table: Table, have: Columns, raw: bool) -> None:
     """Refuse columns that Delta cannot hold, and a key or an order of publishing that names none that is there."""
     unwritable = next((c for c in have if set(c) & set(UNWRITABLE)), None)
-    if unwritable is not None:
+    if unwritable is not None and not raw:
         raise UsageError(f"{document.at('tables', written)}: the column {unwritable!r} {NOT_WRITABLE}")
     for option, columns in (("key", table.publish.key), ("sort_by", table.publish.sort_by)):
         for column in columns:

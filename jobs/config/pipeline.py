@@ -35,6 +35,7 @@ class Pipeline:
     steps: Mapping[str, Sequence[Step]]
     suites: Mapping[str, Suite | None]
     code: Mapping[str, str | None]  # what a table is made by beside headgate: a source's Python file, hashes of steps'
+    raw_of: Mapping[str, str] = dataclasses.field(default_factory=dict)  # raw table -> the table it was written with
     unchecked: Callable[[], None] = dataclasses.field(default=lambda: None, compare=False)  # checks left for later
 
     @cached_property
@@ -161,6 +162,7 @@ def check_models(
         steps={name: () if name in raw_of else written[name] for name in whole},
         suites={name: suites.get(name) for name in whole},
         code=code,
+        raw_of=raw_of,
     )
     for name in read.tables:
         for joined in sorted(pipeline.inputs(name) - {*whole, *there, *read.tables[name].starts}):
@@ -173,7 +175,7 @@ def check_models(
         raise UsageError(f"{document.at('tables')}: circular dependency: {' → '.join(e.args[1])}") from e
 
     def follow(problems: Complaints) -> None:
-        follow_columns(document, pipeline, order, raw_of, unclear, there, seen, tables, problems)
+        follow_columns(document, pipeline, order, unclear, there, seen, tables, problems)
 
     if thorough:
         follow(complaints)
@@ -190,7 +192,6 @@ def follow_columns(
     document: Yaml,
     pipeline: Pipeline,
     order: Sequence[str],
-    raw_of: Mapping[str, str],
     unclear: Collection[str],
     there: Mapping[str, Columns],
     seen: Callable[[str], Columns | None],
@@ -205,7 +206,8 @@ def follow_columns(
     wanted = [name for name in pipeline.upstream(list(tables)) if name] if tables else order
     for name in wanted:
         table = pipeline.tables[name]
-        if raw_of.get(name, name) in unclear:
+        written = pipeline.raw_of.get(name, name)
+        if written in unclear:
             continue
         if table.source is not None and getattr(table.source, "columns", None) is None and name not in there:
             known[name] = seen(name)
@@ -213,7 +215,7 @@ def follow_columns(
         with complaints.collecting():
             found = follow_table(
                 document,
-                raw_of.get(name, name),
+                written,
                 name,
                 table,
                 pipeline.steps[name],

@@ -8,6 +8,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from headgate.jobs.config.columns import name_of
 from headgate.jobs.config.models import FileSource, Publish, PullSource
 from headgate.jobs.errors import InputMissing
 from headgate.jobs.lake.storage import remove
@@ -112,7 +113,10 @@ def pulled(run: Run, plan: TablePlan, source: Any) -> Arrival | None:
     rows = rows.select(*(F.col(quoted(c)) for c in columns), ROW_ID, FILE, day, REJECTED)
     whole = source.watermark is None
     if not whole and plan.base >= 0:
-        rows = not_yet_in(rows, run.read(table, plan.base), source, columns)
+        there = run.read(table, plan.base)
+        if table in run.pipeline.raw_of:
+            there = there.select(*(F.col(quoted(c)).alias(name_of(c)) for c in there.columns))
+        rows = not_yet_in(rows, there, source, columns)
     count = rows.count()
     nothing_new = before.get("sha256") == found.sha256 if whole else not count
     if nothing_new and plan.base >= 0:

@@ -1,13 +1,13 @@
 """The rows of a build, before they are staged: its inputs at their pinned versions, and its table's steps."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.jobs.config.columns import NOT_WRITABLE, UNWRITABLE
+from headgate.jobs.config.columns import NOT_WRITABLE, UNWRITABLE, name_of, stored_name
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.artifacts import fitted_of, index_of
 from headgate.jobs.pipeline.arrivals import arrived
@@ -27,14 +27,16 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True) -> Prepared:
     scratch: the folder for what steps need more than once. save: keep what they learned beside the lake's tables.
     """
     if work.arrival is not None:
-        return Prepared(zoned(work.table, arrived(run, work.arrival.rows())), work.arrival.count)
+        rows = arrived(run, work.arrival.rows())
+        rows = renamed(rows, stored_name) if work.table in run.pipeline.raw_of else rows
+        return Prepared(zoned(work.table, rows), work.arrival.count)
     table = run.pipeline.tables[work.table]
     frames = {name: pinned(run, name, pin) for name, pin in work.inputs.items()}
     looked_up = {t: frames[t] for step in run.pipeline.steps[work.table] for t in step.tables()}
     # Read twice where the table looks up itself, so that what it has and what a join brought are told apart.
-    starts = {t: pinned(run, t, work.inputs[t]) if t in looked_up else frames[t] for t in table.starts}
-    if work.part is not None:
-        starts = {t: read_files(run, t, rows, work.part[t]) for t, rows in starts.items()}
+    part = work.part
+    anew = {t: pinned(run, t, work.inputs[t], part and part[t]) for t in table.starts if part or t in looked_up}
+    starts = {t: anew.get(t, frames[t]) for t in table.starts}
     rows_in = sum(count_in(run, work, t, rows) for t, rows in starts.items())
     context = BuildContext(
         spark=run.spark,
@@ -57,19 +59,23 @@ def scratch_of(run: Run, work: Work) -> str:
     return f"{run.lake.staging(work.table)}/{work.key}-{run.run_id}{SCRATCH}"
 
 
-def pinned(run: Run, table: str, pin: Pin) -> DataFrame:
-    """Return the rows of an input at its pinned version, without those of later files."""
+def pinned(run: Run, table: str, pin: Pin, files: list[str] | None = None) -> DataFrame:
+    """Return the rows of an input at its pinned version, or of some of its data files, without those of later days."""
     rows = run.read(table, pin.version)
-    return rows if pin.as_of is None else rows.where(F.col(FILE_DATE).isNull() | (F.col(FILE_DATE) <= pin.as_of))
+    if files is not None:
+        path = run.lake.path(table)
+        reader = run.spark.read.schema(rows.schema).option("basePath", path)
+        rows = reader.parquet(*(f"{path}/{file}" for file in files)) if files else rows.limit(0)
+    if pin.as_of is not None:
+        rows = rows.where(F.col(FILE_DATE).isNull() | (F.col(FILE_DATE) <= pin.as_of))
+    return renamed(rows, name_of) if table in run.pipeline.raw_of else rows
 
 
-def read_files(run: Run, table: str, like: DataFrame, files: list[str]) -> DataFrame:
-    """Return the rows of some of the data files of a table, `like` the whole of it."""
-    path = run.lake.path(table)
-    if not files:
-        return like.limit(0)
-    reader = run.spark.read.schema(like.schema).option("basePath", path)
-    return reader.parquet(*(f"{path}/{file}" for file in files))
+def renamed(rows: DataFrame, name: Callable[[str], str]) -> DataFrame:
+    """Return rows with other names for their columns, where any differs; see `stored_name`."""
+    if all(name(c) == c for c in rows.columns):
+        return rows
+    return rows.select(*(F.col(quoted(c)).alias(name(c)) for c in rows.columns))
 
 
 def count_in(run: Run, work: Work, table: str, rows: DataFrame) -> int:

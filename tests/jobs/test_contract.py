@@ -454,3 +454,23 @@ tables:
         with pytest.raises(UsageError, match=told):
             load_pipeline(file, seen)
         assert load_pipeline(file, seen, ["raw"]), "what is not wanted is not followed"
+
+
+def test_names_that_delta_cannot_hold_reach_the_steps_as_they_are(spark, tmp_path):
+    text = """
+tables:
+  t:
+    source: {format: csv, path: "t_{date}.csv", key: [no 1], schema: "`no 1` INT, `50% (net)` STRING"}
+    steps:
+      - rename: {columns: {"no 1": no, "50% (net)": net}}
+    suite: null
+    publish: {mode: increment}
+"""
+    file = pipeline(tmp_path, text)
+    for day, line in (("01", "1,a"), ("02", "2,b")):
+        land(tmp_path, f"t_2024-01-{day}.csv", "no 1,50% (net)", line)
+        run_pipeline(spark, tmp_path, file)
+    assert rows(tmp_path, "t", "no", "net") == [(1, "a"), (2, "b")]
+    assert rows(tmp_path, "t_raw", "no%201", "50%25%20%28net%29") == [(1, "a"), (2, "b")]
+    with pytest.raises(UsageError, match="'no 1' cannot be published"):
+        load_pipeline(pipeline(tmp_path, text.replace('"no 1": no, ', "")))
