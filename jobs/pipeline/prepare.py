@@ -35,7 +35,11 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True) -> Prepared:
     looked_up = {t: frames[t] for step in run.pipeline.steps[work.table] for t in step.tables()}
     # Read twice where the table looks up itself, so that what it has and what a join brought are told apart.
     part = work.part
-    anew = {t: pinned(run, t, work.inputs[t], part and part[t]) for t in table.starts if part or t in looked_up}
+    anew = {
+        t: pinned(run, t, work.inputs[t], None if part is None else part[t])
+        for t in table.starts
+        if part is not None or t in looked_up
+    }
     starts = {t: anew.get(t, frames[t]) for t in table.starts}
     rows_in = sum(count_in(run, work, t, rows) for t, rows in starts.items())
     context = BuildContext(
