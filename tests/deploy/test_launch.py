@@ -69,7 +69,17 @@ def test_spark_submit_runs_a_pipeline(archive, tmp_path):
 @pytest.mark.slow
 def test_spark_submit_runs_the_real_pipeline(archive, tmp_path, landing_of):
     landing_of(tmp_path / "landing", "2013-01-02")
-    outcome = submitted(archive, tmp_path, "local[2]", "run", str(ROOT / "conf" / "flights.yaml"))
+    outcome = submitted(
+        archive,
+        tmp_path,
+        "local[2]",
+        "run",
+        str(ROOT / "conf" / "flights.yaml"),
+        "--lake",
+        "lake",
+        "--landing",
+        "landing",
+    )
     assert outcome["release"] == "flights-1" and outcome["built"] == 12
     assert {p.name for p in tmp_path.iterdir()} >= {"headgate.zip", "landing", "lake"}
 
