@@ -1,6 +1,5 @@
 """The versions of headgate and of what it is pinned to."""
 
-# It enters every build key, so a new one rebuilds what it may have changed.
 VERSION = "0.1.0"
 PYTHONS = ((3, 11), (3, 14))  # the first and the last minor version that run
 # What both PyPI and Maven Central hold; a bump must find both halves. pyproject.toml and deploy/jars/pom.xml repeat

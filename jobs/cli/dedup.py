@@ -82,12 +82,15 @@ def build(place: Place, request: "Request", json_: bool) -> None:
 def report(lake: Any, request: "Request", outcome: Any, begins: str, json_: bool) -> None:
     """Print what a run did, how many rows could not be compared, and the largest clusters."""
     from headgate.jobs.cli import one_table
+    from headgate.jobs.lake.confirmations import later_builds
 
     step, options = request.steps[-1]
     columns, exact = options["columns"], step == "drop_duplicates"
     without = one_table.without_value(lake, begins, columns, every=not exact)
     found = lake.published(request.into)
-    biggest = one_table.clusters(lake, request.into, found.facts["build"], options.get("cluster")) if found else []
+    build = found.facts["build"] if found else ""
+    build = next(reversed(later_builds(lake, request.into, build)), build)
+    biggest = one_table.clusters(lake, request.into, build, options.get("cluster")) if found else []
     if json_:
         click.echo(json_text({**outcome.asdict(), "biggest": biggest, "without_value": without}))
         return

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headgate.words import counted
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
@@ -197,7 +199,7 @@ def summary(outcome: Any) -> None:
     if reasons:
         out.print("rejected rows, each with its evidence in the ledger:", *reasons, sep="\n")
     if outcome.built:
-        told = f"{outcome.built} tables built in {outcome.seconds:.1f} s"
+        told = f"{counted(outcome.built, 'table')} built in {outcome.seconds:.1f} s"
     else:
         told = f"nothing to build ({outcome.seconds:.1f} s)"
     out.print(f"{told}; release {outcome.release or 'none'}")

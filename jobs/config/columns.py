@@ -39,9 +39,7 @@ def seen_in(lake: Lake) -> Callable[[str], Columns | None]:
 
     def seen(table: str) -> Columns | None:
         found = columns_in(lake, table)
-        if found is None:
-            return None
-        return {name_of(c): kind for c, kind in found.items() if not is_own(c) or c in ARRIVES}
+        return None if found is None else {c: kind for c, kind in found.items() if not is_own(c) or c in ARRIVES}
 
     return seen
 

@@ -43,14 +43,15 @@ def steps_of(files: Mapping[Path, str]) -> dict[str, type[Step]]:
 
 
 def code_of_step(step: type[Step]) -> str | None:
-    """Return a hash of the text of the file that defines a step; None for headgate's own, which have revisions."""
+    """Return a hash of the file that defines a step and of its package's version; None for headgate's own steps."""
     if step.__module__.startswith("headgate."):
         return None
     module = sys.modules.get(step.__module__)
     file = getattr(module, "__file__", None)
     if file is None:
         raise UsageError(f"step '{step.name}': the file that defines it cannot be found")
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    versions = [importlib.metadata.version(dist) for dist, packaged_step in packaged() if packaged_step is step]
+    return hashlib.sha256(Path(file).read_bytes() + "".join(versions).encode()).hexdigest()
 
 
 def check_step(step: Any, place: str) -> None:
@@ -107,7 +108,7 @@ def packaged() -> tuple[tuple[str, type[Step]], ...]:
     """Return the steps of installed packages, each with the package's name."""
     found = []
     for entry in importlib.metadata.entry_points(group=GROUP):
-        package = entry.dist.name if entry.dist else entry.value
+        package = entry.dist.name if entry.dist else GROUP
         try:
             step = entry.load()
         except Exception as e:

@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 
 from headgate.expectations.suites import Suite, SuiteError, check_values, load_suite
-from headgate.jobs.config.columns import follow_table
+from headgate.jobs.config.columns import follow_table, name_of
 from headgate.jobs.config.document import Complaints, Yaml, checked, read_yaml
 from headgate.jobs.config.models import PipelineFile, Publish, PythonSource, Table
 from headgate.jobs.config.own_steps import code_of_step, steps_of
@@ -165,7 +165,7 @@ def check_models(
         raw_of=raw_of,
     )
     for name in read.tables:
-        for joined in sorted(pipeline.inputs(name) - {*whole, *there, *read.tables[name].starts}):
+        for joined in sorted(pipeline.inputs(name) - {*whole, *there}):
             hint = did_you_mean(joined, [*whole, *there])
             complaints.add(UsageError(f"{document.at('tables', name)}: there is no table '{joined}'{hint}"))
             unclear.add(name)
@@ -210,7 +210,8 @@ def follow_columns(
         if written in unclear:
             continue
         if table.source is not None and getattr(table.source, "columns", None) is None and name not in there:
-            known[name] = seen(name)
+            found = seen(name)
+            known[name] = {name_of(c): k for c, k in found.items()} if found and name in pipeline.raw_of else found
         splits = [pipeline.splits(name, i) for i in range(len(pipeline.steps[name]))]
         with complaints.collecting():
             found = follow_table(

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.lake.confirmations import later_builds
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.sources.landing import open_landing
@@ -165,13 +166,13 @@ def made_from(table: str, rows: ds.Dataset, row_id: str) -> list[dict[str, Any]]
 
 
 def rejections(lake: Lake, table: str, row_id: str) -> list[dict[str, Any]]:
-    """Ledger entries of builds that were published, the newest last; those of the present content are told as such."""
+    """Ledger entries of a row, the newest last; those of builds that led to the present content are told as such."""
     ledger = lake.open("ledger")
     if ledger is None:
         return []
     wanted = (pc.field("table_name") == table) & (pc.field("row_id") == row_id)
     found = dataset(ledger).to_table(filter=wanted).to_pylist()
-    present = lake.present_builds(table)
+    present = [b for build in lake.present_builds(table) for b in (build, *later_builds(lake, table, build))]
     told = []
     for entry in sorted(found, key=lambda r: r["build"] in present):
         evidence = dict(entry["evidence"] or ())

@@ -19,7 +19,7 @@ from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import missing_files
 from headgate.jobs.lake.storage import remove
 from headgate.jobs.pipeline.arrivals import landed_rows
-from headgate.jobs.pipeline.judging import gate_of
+from headgate.jobs.pipeline.judging import Counts, gate_of
 from headgate.jobs.pipeline.layout import published_columns
 from headgate.jobs.pipeline.prepare import prepare
 from headgate.jobs.pipeline.work import Arrival, Pin, Run, Work, build_key
@@ -88,7 +88,7 @@ def balance(lake: Lake, published: Published) -> str:
     told = sum(rows["rejected"].values()) - lake.erased_entries(build)
     if rejected != told:
         return f"differs: the ledger holds {rejected:,} rejected rows, {told:,} were recorded"
-    lost = rows["rows_in"] + rows["made"] - rows["published"] - sum(rows["rejected"].values())
+    lost = Counts(**rows).lost(published.facts.get("grain", "rows"))
     return OK if not lost else f"differs: {lost:,} rows are not accounted for"
 
 
@@ -115,9 +115,12 @@ def rebuilt(
     source, arrival = pipeline.tables[table].source, None
     if source is None:
         key = build_key(pipeline, table, facts["inputs"])
-        gone = [n for n, pin in inputs.items() if missing_files(lake, n, pin.version)]
+        before = {table: Pin(facts["base"])} if any(s.reads_previous for s in pipeline.steps[table]) else {}
+        gone = [
+            n for n, pin in {**inputs, **before}.items() if pin.version >= 0 and missing_files(lake, n, pin.version)
+        ]
         if gone:
-            return f"not possible: version {inputs[gone[0]].version} of '{gone[0]}' was removed"
+            return f"not possible: version {({**before, **inputs})[gone[0]].version} of '{gone[0]}' was removed"
     elif isinstance(source, FileSource):
         files = [landed(r) for r in lake.files_of_build(table, facts["build"])]
         try:

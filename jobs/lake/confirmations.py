@@ -16,12 +16,13 @@ def confirm(
     build: str,
     run_id: str,
     judge_key: str,
-    build_key: str | None = None,
+    later: Any = None,
     inputs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record that the rows which a build published are good by a suite, and, with a key, what a later build gave."""
+    """Record that the rows which a build published are good by a suite; `later`: the work that gave the same rows."""
     row = {"table_name": table, "build": build, "run_id": run_id, "recorded_at": now(), "judge_key": judge_key}
-    row |= {"build_key": build_key, "inputs": None if inputs is None else json.dumps(inputs)}
+    row |= {"inputs": None if inputs is None else json.dumps(inputs)}
+    row |= {"build_key": later.made_by, "later_build": later.build} if later is not None else {}
     lake.record("confirmations", [row])
 
 
@@ -34,3 +35,8 @@ def confirmations(lake: Lake, table: str, build: str) -> list[dict[str, Any]]:
     mine = rows.filter((pc.field("table_name") == table) & (pc.field("build") == build)).to_pylist()
     ordered = sorted(mine, key=lambda r: r["recorded_at"])
     return [r | {"inputs": json.loads(r["inputs"]) if r["inputs"] else None} for r in ordered]
+
+
+def later_builds(lake: Lake, table: str, build: str) -> list[str]:
+    """Return the builds that gave the rows which another one had published, in their order."""
+    return [c["later_build"] for c in confirmations(lake, table, build) if c["later_build"]]

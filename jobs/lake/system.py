@@ -59,7 +59,7 @@ SCHEMAS = {
         ("table_name", TEXT, "The table that was judged"),
         ("build", TEXT, "The build that was judged"),
         ("recorded_at", TIMESTAMP, "When it was judged"),
-        ("kind", TEXT, "expectation, dimension or validation"),
+        ("kind", TEXT, "expectation, dimension, validation, coverage or fallback"),
         ("name", TEXT, "The type of the expectation, the dimension, or the suite"),
         ("columns", TEXTS, "The columns of the expectation"),
         ("dimension", TEXT, "The dimension of quality"),
@@ -104,6 +104,7 @@ SCHEMAS = {
         ("recorded_at", TIMESTAMP, "When the rows were found good"),
         ("judge_key", TEXT, "A key of the suite, and of the tables that it reads, by which the rows are good"),
         ("build_key", TEXT, "The key of a later build that gave the same rows; null where none was made"),
+        ("later_build", TEXT, "That build, of which the ledger has what it rejected"),
         ("inputs", TEXT, "JSON: of that build, table -> version and as_of"),
     ),
     "erasures": columns(

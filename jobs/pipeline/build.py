@@ -9,7 +9,7 @@ from headgate.jobs.config.models import FileSource
 from headgate.jobs.errors import source_failure
 from headgate.jobs.pipeline.arrivals import arrival_of
 from headgate.jobs.pipeline.increments import new_part
-from headgate.jobs.pipeline.judging import gate_of, judge
+from headgate.jobs.pipeline.judging import gate_of, judge, quarantine_values
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.publishing import Built, publish
 from headgate.jobs.pipeline.staging import stage, staged_rows, taken_up
@@ -56,7 +56,8 @@ def work_of(run: Run, plan: TablePlan) -> Work | None:
             how = how.model_copy(update={"mode": "replace" if part is None else "append"})
         builds = () if part is None else tuple(run.lake.present_builds(table))
         made_by = str(plan.build_key)
-        key = work_key(made_by, plan.base, how, part, builds)
+        values = quarantine_values(run, table, (), common["previous_rows"])
+        key = work_key(made_by, plan.base, how, part, builds, values)
         return Work(**common, key=key, made_by=made_by, mode=how, inputs=plan.pins, part=part, builds=builds)
     arrival = arrival_of(run, plan)
     if arrival is None:
@@ -65,5 +66,6 @@ def work_of(run: Run, plan: TablePlan) -> Work | None:
     day = None if isinstance(source, FileSource) else str(run.as_of or datetime.now(timezone.utc).date())
     erased = [e["erasure"] for e in run.lake.erasures]
     details = [[f.problem, f.watermark] for f in arrival.files]
-    key = work_key(made_by, plan.base, arrival.how, arrival.replaces, day, erased, details)
+    values = quarantine_values(run, table, arrival.files, common["previous_rows"])
+    key = work_key(made_by, plan.base, arrival.how, arrival.replaces, day, erased, details, values)
     return Work(**common, key=key, made_by=made_by, mode=arrival.how, inputs={}, arrival=arrival)

@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -16,8 +16,10 @@ from headgate.jobs.errors import GateBlocked, HeadgateError, UsageError
 from headgate.jobs.lake.confirmations import confirm
 from headgate.jobs.pipeline.layout import published_columns
 from headgate.jobs.pipeline.planning import TablePlan
-from headgate.jobs.pipeline.records import record_verdict
-from headgate.jobs.pipeline.work import Run, Work, digest
+from headgate.jobs.pipeline.prepare import pinned
+from headgate.jobs.pipeline.records import record_coverage, record_verdict
+from headgate.jobs.pipeline.work import Pin, Run, Work, digest
+from headgate.jobs.sources.landing import LandedFile
 from headgate.transforms.rows import CONTENT, FILE, MADE, PARENTS, REJECTED, hash_sum, quoted, total_of
 
 
@@ -53,7 +55,7 @@ class Judged:
 
 def gate_of(run: Run, work: Work) -> tuple[Gate | None, str]:
     """Return the gate of a build's table, and the key of its row rules as they are for this build."""
-    return make_gate(run, work.table, parents_of(run, work.table, work.parents), parameters_of(run, work))
+    return make_gate(run, work.table, parents_of(run, work.parents), parameters_of(run, work.files, work.previous_rows))
 
 
 def make_gate(
@@ -68,22 +70,37 @@ def make_gate(
     except SuiteError as e:
         raise UsageError(str(e)) from e
     rules = suite.configurations()
-    used = {name: value for name, value in parameters.items() if f'"{name}"' in str(rules).replace("'", '"')}
-    return gate, digest([rules, used])
+    return gate, digest([rules, {name: parameters[name] for name in named_in(rules) if name in parameters}])
 
 
-def parents_of(run: Run, table: str, parents: Mapping[str, int]) -> dict[str, DataFrame]:
-    return {name: run.read(name, version) for name, version in parents.items()}
+def named_in(rules: Any) -> list[str]:
+    """Return the parameters that rules name, as `{$PARAMETER: name}`."""
+    if isinstance(rules, Mapping):
+        own = [rules["$PARAMETER"]] if isinstance(rules.get("$PARAMETER"), str) else []
+        return sorted({*own, *(name for value in rules.values() for name in named_in(value))})
+    return sorted({name for rule in rules for name in named_in(rule)}) if isinstance(rules, list | tuple) else []
 
 
-def parameters_of(run: Run, work: Work) -> dict[str, Any]:
+def parents_of(run: Run, parents: Mapping[str, int]) -> dict[str, DataFrame]:
+    return {name: pinned(run, name, Pin(version)) for name, version in parents.items()}
+
+
+def parameters_of(run: Run, files: Sequence[LandedFile], previous_rows: int) -> dict[str, Any]:
     """Return the values that a suite may name."""
-    days = [f.date for f in work.files if f.date]
+    days = [f.date for f in files if f.date]
     return {
         "as_of": str(run.as_of or datetime.now(timezone.utc).date()),
         "newest_file_date": str(max(days)) if days else "",
-        "previous_rows": work.previous_rows,
+        "previous_rows": previous_rows,
     }
+
+
+def quarantine_values(run: Run, table: str, files: Sequence[LandedFile], previous_rows: int) -> dict[str, Any]:
+    """Return the parameters, with their values, that decide which rows a build sets aside."""
+    suite = run.pipeline.suites[table]
+    rules = [rule.configuration() for rule in suite.rules if rule.quarantine] if suite else []
+    values = parameters_of(run, files, previous_rows)
+    return {name: values[name] for name in named_in(rules) if name in values}
 
 
 def judge(run: Run, work: Work, staged: DataFrame, rows_in: int, gate: Gate | None) -> Judged:
@@ -99,11 +116,13 @@ def judge(run: Run, work: Work, staged: DataFrame, rows_in: int, gate: Gate | No
         counts = count_staged(staged, quarantined, rows_in)
         lost = counts.lost(run.pipeline.tables[table].grain)
         if lost:
+            came = counts.rejected_in if run.pipeline.tables[table].grain == "new" else counts.rows_in
             raise HeadgateError(
-                f"table '{table}': the rows do not balance: {counts.rows_in:,} in + {counts.made:,} made, but "
+                f"table '{table}': the rows do not balance: {came:,} in + {counts.made:,} made, but "
                 f"{counts.published:,} kept + {sum(counts.rejected.values()):,} rejected"
             )
     reason = gate.quarantine_reason() if gate else F.lit(None).cast("string")
+    record_coverage(run, work, coverage_of(run, work, staged, counts))
     if gate is None:
         return Judged(staged, counts, quarantined, reason, None)
     with run.progress.phase(table, "gate"):
@@ -111,11 +130,14 @@ def judge(run: Run, work: Work, staged: DataFrame, rows_in: int, gate: Gate | No
         columns = published_columns(staged, raw=work.arrival is not None)
         kept = staged.where(F.col(REJECTED).isNull())
         whole = kept.select(*map(quoted, columns), *masks)
-        stays = staying(run, work, kept.where(~quarantined))
+        stays, stuck = staying(run, work, kept), False
         if stays is not None:
-            whole = whole.unionByName(with_bits(gate, stays, whole, masks), allowMissingColumns=True)
+            stays = with_bits(gate, stays, whole, masks)
+            whole = whole.unionByName(stays, allowMissingColumns=True)
+            stuck = bool(gate.quarantine_bits()) and not stays.where(quarantined).isEmpty()
         verdict = gate.judge(whole, counts.published + counts.quarantined, counts.quarantined)
-        record_verdict(run, table, work.build, work.judge_key, verdict, coverage_of(run, work, staged, counts))
+        verdict = verdict.without_quarantine() if stuck else verdict  # what is published cannot be set aside any more
+        record_verdict(run, table, work.build, work.judge_key, verdict)
         if verdict.blocking:
             raise GateBlocked(blocked_message(run, table, verdict, work.base))
     return Judged(staged, counts, quarantined, reason, verdict)
@@ -137,7 +159,7 @@ def judge_again(run: Run, plan: TablePlan) -> Verdict:
     }
     with run.progress.phase(table, "gate"):
         rows = run.read(table, version)
-        gate, _ = make_gate(run, table, parents_of(run, table, plan.parents), parameters)
+        gate, _ = make_gate(run, table, parents_of(run, plan.parents), parameters)
         assert gate is not None  # without a suite there is nothing to judge
         try:
             masked = rows.withColumns(gate.masks(rows))

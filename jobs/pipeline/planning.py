@@ -6,9 +6,11 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from headgate.jobs.config.columns import source_columns, stored_name
 from headgate.jobs.config.models import Environment, FileSource
 from headgate.jobs.config.pipeline import Pipeline
-from headgate.jobs.errors import InputMissing
+from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.lake.columns import columns_in
 from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.confirmations import confirmations
 from headgate.jobs.lake.lake import Lake
@@ -24,7 +26,7 @@ SUITE_CHANGED = "its suite, or a table that the suite reads, changed: it is judg
 
 @dataclass(frozen=True)
 class TablePlan:
-    """What a run does with one table: build it (`why`), judge it again (`judge`), or neither."""
+    """What a run does with one table: build it (`why`), judge it again (not `judged`), or neither."""
 
     table: str
     why: str | None  # None: its rows are up to date
@@ -145,6 +147,8 @@ def plan_ingest(
 ) -> TablePlan:
     table, current = facts["table"], facts["current"]
     source = pipeline.tables[table].source
+    if current is not None:
+        check_schema(pipeline, lake, table)
     known = lake.files_of(table)
     if not isinstance(source, FileSource):
         assert source is not None
@@ -172,6 +176,24 @@ def plan_ingest(
     else:
         why = counted(len(fresh), "new file")
     return TablePlan(**facts, why=why, fresh=tuple(fresh), known=known, notes=notes)
+
+
+def check_schema(pipeline: Pipeline, lake: Lake, table: str) -> None:
+    """Raise `UsageError` where a source that adds rows gives a column another type than its table has."""
+    source = pipeline.tables[table].source
+    adds = (
+        source.format != "delta" if isinstance(source, FileSource) else getattr(source, "watermark", None) is not None
+    )
+    ddl = getattr(source, "columns", None)
+    there = columns_in(lake, table) or {}
+    for column, kind in source_columns(ddl, table).items() if adds and ddl else ():
+        name = stored_name(column) if table in pipeline.raw_of else column
+        wanted = "string" if (kind or "").startswith(("char", "varchar")) else kind
+        if name in there and there[name] != wanted:
+            raise UsageError(
+                f"table '{table}': column '{column}' is {there[name]} since its first file, and its source's schema "
+                f"says {kind}: put a cast into a table that starts from it, or give the table another name"
+            )
 
 
 def passed_over(paths: Sequence[str], pattern: str) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True) -> Prepared:
         spark=run.spark,
         folder=scratch,
         index=index_of(run.lake, work.table),
-        fitted=fitted_of(run.lake, work.table, work.made_by),
+        fitted=fitted_of(run.lake, work.table, work.made_by) if save else f"{scratch}/fitted",
         frames=frames,
         before=lambda: run.read(work.table, work.base) if work.base >= 0 else None,
         lasting=table.publish.mode == "increment",

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from headgate.expectations.gate import Verdict
 from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.confirmations import confirm
+from headgate.jobs.lake.log import missing_files
 from headgate.jobs.lake.storage import remove, size_of
 from headgate.jobs.pipeline.commit import commit
 from headgate.jobs.pipeline.increments import config_key, drop_indexes, save_index
@@ -59,7 +60,7 @@ def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
         same = current is not None
         if current is not None:
             build = current.facts["build"]
-            confirm(lake, table, build, run.run_id, work.judge_key, work.made_by, facts["inputs"])
+            confirm(lake, table, build, run.run_id, work.judge_key, work, facts["inputs"])
             published = current
         else:
             growing = run.pipeline.tables[table].publish.mode == "increment"
@@ -94,7 +95,7 @@ def facts_of(run: Run, work: Work, staged: Staged, counts: Counts) -> dict[str, 
         "parents": dict(work.parents),
         "publish": work.mode.model_dump(mode="json"),
         "as_of": str(run.as_of or ""),
-        "rows": {k: v for k, v in asdict(counts).items() if k not in ("content", "rejected_in")},
+        "rows": {k: v for k, v in asdict(counts).items() if k != "content"},
         "content": f"{counts.content:016x}",
     }
 
@@ -122,5 +123,6 @@ def same_as_before(run: Run, work: Work, rows: DataFrame, facts: dict[str, Any],
         and current.rows == counts.published
         and run.lake.content_total(work.table, work.base) == facts["content"]
         and current.facts.get("publish") == facts["publish"]
+        and not missing_files(run.lake, work.table, work.base)
     )
     return current if same else None

@@ -13,10 +13,16 @@ from headgate.jobs.sources.base import source_name
 from headgate.jobs.sources.landing import LandedFile
 
 
-def record_verdict(
-    run: Run, table: str, build: str, judge_key: str, verdict: Verdict, coverage: float | None = None
-) -> None:
-    """Record a row for each rule and quality dimension, and one for the whole; once for each build and suite."""
+def record_coverage(run: Run, work: Work, coverage: float | None) -> None:
+    """Record the share of the rows that came in from which rows of another grain were made; None: nothing."""
+    if coverage is not None:
+        row = {"run_id": run.run_id, "table_name": work.table, "build": work.build, "recorded_at": now()}
+        row |= {"kind": "coverage", "name": "rows that came in and are parents", "value": coverage}
+        run.lake.record("metrics", [row], f"{work.build}:coverage")
+
+
+def record_verdict(run: Run, table: str, build: str, judge_key: str, verdict: Verdict) -> None:
+    """Record a row for each rule and quality dimension, and one for the whole; once for each build, suite and run."""
     common = {"run_id": run.run_id, "table_name": table, "build": build, "recorded_at": now()}
     rows: list[dict[str, Any]] = [
         {
@@ -38,8 +44,6 @@ def record_verdict(
         {**common, "kind": "dimension", "name": name, "dimension": name, "value": value}
         for name, value in verdict.dimensions().items()
     ]
-    if coverage is not None:
-        rows.append({**common, "kind": "coverage", "name": "rows that came in and are parents", "value": coverage})
     if verdict.fallbacks:
         told = {"name": "rules left to the stock engine", "value": len(verdict.fallbacks)}
         rows.append({**common, "kind": "fallback", **told, "result": json.dumps(verdict.fallbacks)})
@@ -52,7 +56,7 @@ def record_verdict(
             "result": json.dumps(verdict.document, default=str),
         }
     )
-    run.lake.record("metrics", rows, f"{build}:{judge_key}")
+    run.lake.record("metrics", rows, f"{build}:{judge_key}:{run.run_id}")
 
 
 def record_lineage(run: Run, work: Work, staged: Staged) -> None:

@@ -1,5 +1,6 @@
 """What a build is: its work, decided before any row is read, and what it staged, as the marker on disk holds it."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -67,9 +68,10 @@ class Run:
 class Work:
     """One build: what is built, from what, and how it is published.
 
-    key: a hash of all the rest but the arrival's rows; only what a dead run staged under the same key is taken up, and
-    the names of builds begin with it. made_by: of configuration and inputs alone. part: by table, the data files that
-    it gained since the last build, where these alone are built; None: all. builds: of which the present rows come.
+    key: a hash of all that decides what is staged and how it is published; only what a dead run staged under the same
+    key is taken up, and the names of builds begin with it. made_by: of configuration and inputs alone. part: by table,
+    the data files that it gained since the last build, where these alone are built; None: all. builds: of which the
+    present rows come.
     """
 
     table: str
@@ -146,8 +148,17 @@ def build_key(pipeline: Pipeline, table: str, inputs: Mapping[str, Any]) -> str:
 
 
 def described(step: Step) -> list[Any]:
-    """Return what decides what a step does: its name, revision, and the options that differ from their defaults."""
-    return [step.name, step.revision, options_of(type(step)).dump_python(step, mode="json", exclude_defaults=True)]
+    """Return what decides what a step does: its name, revision, and the options that differ from their defaults.
+
+    The order of an option's entries may matter, as that of shares does, so they are told in their order.
+    """
+    written = options_of(type(step)).dump_python(step, mode="json")
+    differing = set(options_of(type(step)).dump_python(step, mode="json", exclude_defaults=True))
+    for option in dataclasses.fields(step):
+        made = option.default_factory
+        if made is not dataclasses.MISSING and list(written[option.name]) != list(made()):
+            differing.add(option.name)
+    return [step.name, step.revision, {name: json.dumps(written[name]) for name in sorted(differing)}]
 
 
 def digest(facts: Any) -> str:

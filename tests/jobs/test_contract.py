@@ -19,7 +19,9 @@ from headgate.jobs.keep.erasure.reach import reach
 from headgate.jobs.keep.verify import verify
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.pipeline.run import dry_run
+from headgate.jobs.pipeline.work import described
 from headgate.jobs.progress import Progress
+from headgate.transforms.balancing.split import SplitByHash
 from tests.conftest import ROOT, run_pipeline
 
 SUITE = """
@@ -154,6 +156,14 @@ def test_a_changed_suite_judges_again_and_equal_rows_are_not_published_again(spa
     assert set(statuses(run_pipeline(spark, tmp_path, file)).values()) == {"up to date"}
     checked = verify(spark, lake, "latest", Progress(watched=False), load_pipeline(file), environment)
     assert not any(t["failed"] for t in checked)
+    # A rebuild puts back what was lost.
+    (data,) = (tmp_path / "lake" / "after").glob("*.parquet")
+    data.unlink()
+    assert statuses(run_pipeline(spark, tmp_path, file, force=True))["after"] == "built"
+    assert rows(tmp_path, "after", "id", "twice") == [(1, 10), (2, 12)]
+    # Another type of a column is told before anything is read.
+    with pytest.raises(UsageError, match="column 'n' is int since its first file, and its source's schema says string"):
+        run_pipeline(None, tmp_path, pipeline(tmp_path, TWO.replace("n INT", "n STRING")))
     # Options at their defaults, and a description, are nothing new.
     pipeline(
         tmp_path, TWO.replace("reason: negative}", "reason: negative, show: []}").replace("from: raw", "from: [raw]")
@@ -200,6 +210,11 @@ tables:
     steps:
       - join_table: {table: totals, on: {id: shop}, columns: {sold: n}, matched: has_sales}
     suite: null
+  best:
+    from: totals
+    steps:
+      - derive: {columns: {good: n > 4}}
+    suite: null
 """
 
 
@@ -228,10 +243,13 @@ def test_a_table_starts_from_several_and_another_has_rows_of_another_grain(spark
     assert list(totals[0]) == ["shop", "sales", "n", "price", "mean", "_row_id", "_changed", "_parents"]
     metrics = lake.open("metrics").to_pyarrow_table().to_pylist()
     assert [m["value"] for m in metrics if m["kind"] == "coverage"] == [0.75]
+    environment = Environment(lake=lake.root, landing=str(tmp_path / "landing"))
+    checked = verify(spark, lake, "latest", Progress(watched=False), load_pipeline(file), environment)
+    assert not any(t["failed"] for t in checked) and {t["rebuilt"] for t in checked} == {"same"}
     # One of the rows that a total sums up is erased: the total stays, without its cells, until the next run.
     found = reach(lake, "sales", "shop = 1 and n = 3")
     assert {t: len(ids) for t, ids in found.rows.items()} == {"sales": 1}
-    assert found.summed == {"totals": {totals[0]["_row_id"]}}
+    assert found.summed == {t: {totals[0]["_row_id"]} for t in ("totals", "best")}
     erase(spark, lake, found, "asked", "request 1", "who", "who", Progress(watched=False))
     left = lake.open("totals").to_pyarrow_table().to_pylist()
     (blank,) = [t for t in left if t["_row_id"] == totals[0]["_row_id"]]
@@ -239,6 +257,7 @@ def test_a_table_starts_from_several_and_another_has_rows_of_another_grain(spark
     assert {r["id"]: r["sold"] for r in lake.open("rated").to_pyarrow_table().to_pylist()}[1] is None
     run_pipeline(spark, tmp_path, file)
     assert rows(tmp_path, "totals", "shop", "sales", "n") == [(1, 1, 2), (2, 1, 4)]
+    assert rows(tmp_path, "best", "shop", "good") == [(1, False), (2, False)]
     assert rows(tmp_path, "rated", "id", "sold") == [(1, 2), (2, 4), (7, None)]
 
 
@@ -474,3 +493,10 @@ tables:
     assert rows(tmp_path, "t_raw", "no%201", "50%25%20%28net%29") == [(1, "a"), (2, "b")]
     with pytest.raises(UsageError, match="'no 1' cannot be published"):
         load_pipeline(pipeline(tmp_path, text.replace('"no 1": no, ', "")))
+
+
+def test_the_order_of_shares_decides_and_enters_the_key():
+    shares = {"train": 0.8, "valid": 0.1, "test": 0.1}
+    one, same = SplitByHash(key=("a",)), SplitByHash(key=("a",), shares=shares)
+    other = SplitByHash(key=("a",), shares=dict(reversed(shares.items())))
+    assert described(one) == described(same) != described(other)

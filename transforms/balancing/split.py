@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.cleaning.columns import Derive, DropColumns, Rename, SelectColumns
+from headgate.transforms.features.aggregate import Aggregate
 from headgate.transforms.fusion.join import JoinTable
 from headgate.transforms.rows import SPLIT, TRAIN, is_kept, stable_hash, training_rows
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
@@ -64,6 +65,8 @@ def splits_after(step: Step, splits: Collection[str], tables: Mapping[str, Colle
         return {c for c in splits if c in step.columns}
     if isinstance(step, DropColumns | Derive):
         return {c for c in splits if c not in step.columns}
+    if isinstance(step, Aggregate):
+        return {c for c in splits if c in step.by}
     if isinstance(step, JoinTable):
         return {*splits, *(here for here, there in step.columns.items() if there in tables.get(step.table, ()))}
     return set(splits)

@@ -7,11 +7,14 @@ from typing import ClassVar, Literal
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.kinds import FLOATS, WHOLE, is_number, need_kinds, present
+from headgate.transforms.kinds import FLOATS, WHOLE, is_number, need_kinds, present, scale_of
 from headgate.transforms.rows import (
     BOOKKEEPING,
     CHANGED,
     CHANGED_TYPE,
+    FILE,
+    FILE_DATE,
+    JOINED,
     MADE,
     PARENTS,
     REJECTED,
@@ -43,8 +46,9 @@ class Aggregate(Step):
         ones; `sum` and `mean` are of whole numbers and decimals (put a cast to decimal before: a sum of doubles depends
         on their order); `min` and `max` of any plain type. Nulls and NaN are left out; of nothing, a count is 0 and all
         else null. A sum of whole numbers is bigint, one of decimals has 10 digits more, a mean is a double.
-    The table's `grain` is new: each row has the id of its group and names the rows of the group in `_parents`; rows
-    that an earlier step marked stay marked and are in no group. Cost: one shuffle of the named columns and the row ids.
+    The table's `grain` is new: each row has the id of its group and names in `_parents` the rows that came in and of
+    which it was made, and in `_joined` those whose cells they took. Rows that an earlier step marked stay marked and
+    are in no group. A sum beyond a bigint ends the run. Cost: one shuffle of the named columns and the row ids.
     """
 
     name: ClassVar[str] = "aggregate"
@@ -55,32 +59,34 @@ class Aggregate(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([*self.by, *(s.of for s in self.columns.values() if s.of is not None)], have)
+        place = next((c for c in self.by if c in (FILE, FILE_DATE)), None)
+        if place is not None:
+            raise StepError(f"by: '{place}' is not published; derive a column from it before, and group by that")
         after: dict[str, str | None] = {column: have[column] for column in self.by}
         for column, summary in self.columns.items():
             if column in after:
                 raise StepError(f"there is a column '{column}' already; choose another name")
             if summary.of is None and summary.how != "count":
                 raise StepError(f"{column}: {summary.how} needs a column: of: …")
-            after[column] = type_of(summary, have[summary.of] if summary.of else None)
+            kind = have[summary.of] if summary.of else None
+            if summary.how in ("sum", "mean") and kind is not None and (kind in FLOATS or not is_number(kind)):
+                raise StepError(
+                    f"{column}: '{summary.of}' is {kind}, not a whole number or a decimal; put a cast before"
+                )
+            after[column] = type_of(summary, kind)
         return after
 
     def check(self, df: DataFrame, context: Context) -> None:
         super().check(df, context)
         need_kinds(df, self.name, [*self.by, *(s.of for s in self.columns.values() if s.of)], numbers=False)
-        kinds = dict(df.dtypes)
-        for column, summary in self.columns.items():
-            kind = kinds[summary.of] if summary.of else ""
-            if summary.how in ("sum", "mean") and (kind in FLOATS or not is_number(kind)):
-                raise StepError(
-                    f"{column}: '{summary.of}' is {kind}, not a whole number or a decimal; put a cast before"
-                )
 
     def apply(self, df: DataFrame) -> DataFrame:
         kinds = dict(df.dtypes)
         groups = df.where(is_kept()).groupBy(*(F.col(quoted(c)) for c in self.by))
         made = groups.agg(
             *(summed(s, kinds).alias(c) for c, s in self.columns.items()),
-            F.array_sort(F.collect_list(ROW_ID)).alias(PARENTS),
+            sorted_union(F.when(F.col(MADE).isNull(), F.array(ROW_ID)).otherwise(F.col(PARENTS))).alias(PARENTS),
+            *([sorted_union(F.col(JOINED)).alias(JOINED)] if JOINED in df.columns else []),
         )
         new = {
             ROW_ID: F.md5(content_key(made, self.by, F.lit(self.id))),
@@ -89,8 +95,14 @@ class Aggregate(Step):
             MADE: F.lit(self.id),
         }
         made = made.withColumns(new)
-        marked = df.where(~is_kept()).select(*(quoted(c) for c in (*self.by, *BOOKKEEPING)))
+        joined = [JOINED] if JOINED in df.columns else []
+        marked = df.where(~is_kept()).select(*(quoted(c) for c in (*self.by, *BOOKKEEPING, *joined)))
         return made.unionByName(marked, allowMissingColumns=True)
+
+
+def sorted_union(lists: Column) -> Column:
+    """Return what stands in any of a group's lists, once each and in order."""
+    return F.array_sort(F.array_distinct(F.flatten(F.collect_list(lists))))
 
 
 def type_of(summary: Summary, kind: str | None) -> str | None:
@@ -113,6 +125,7 @@ def summed(summary: Summary, kinds: Mapping[str, str]) -> Column:
     kind = kinds[summary.of]
     value = present(summary.of, kind)
     if summary.how == "mean":
-        return F.sum(value).cast("double") / F.nullif(F.count(value), F.lit(0)).cast("double")
+        exact = value.cast(f"decimal(38,{scale_of(kind) or 0})")  # whole numbers could add up to more than a bigint
+        return F.sum(exact).cast("double") / F.nullif(F.count(value), F.lit(0)).cast("double")
     how = {"count": F.count, "count_distinct": F.count_distinct, "sum": F.sum, "min": F.min, "max": F.max}
     return how[summary.how](value)

@@ -64,7 +64,7 @@ def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = 
     """
     found = Reach(table, matching(lake, table, where, keys))
     tables = [t for t in lake.tables() if ROW_ID in lake.dataset(t).schema.names]
-    coarser = {t for t in tables if any(facts.get("grain") == "new" for facts in lake.builds(t))}
+    coarser = coarser_tables(lake, tables)
     while True:  # rows made from erased rows go too, and what was made from those; not what sums up others as well
         before = len(found.row_ids)
         for name in tables:
@@ -98,6 +98,17 @@ def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = 
     found.landing = landing_files(lake, found)
     collect_texts(lake, found)
     return found
+
+
+def coarser_tables(lake: Lake, tables: Iterable[str]) -> set[str]:
+    """Return the tables whose rows sum up others, and those that are made from such tables: `_parents` goes along."""
+    found = {t for t in tables if any(facts.get("grain") == "new" for facts in lake.builds(t))}
+    inputs = lake.system("lineage").select(["table_name", "input"]).to_pylist() if found else []
+    while True:
+        more = {e["table_name"] for e in inputs if e["input"] in found} - found
+        if not more:
+            return found
+        found |= more
 
 
 def summing(lake: Lake, tables: Iterable[str], coarser: Collection[str], found: Reach) -> dict[str, set[str]]:
