@@ -15,6 +15,7 @@ from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageErr
 from headgate.jobs.explore import diff, lineage, trace
 from headgate.jobs.keep import retention as keeping
 from headgate.jobs.keep.erasure import certificate as erasure
+from headgate.jobs.keep.erasure import rewrite
 from headgate.jobs.keep.erasure.reach import reach
 from headgate.jobs.keep.erasure.texts import Fingerprints
 from headgate.jobs.keep.restore import restore
@@ -521,14 +522,14 @@ def test_people_are_erased_by_a_file_of_keys(spark, people, tmp_path):
         reach(lake_of(people), "raw_people", keys=keys)
 
 
-@pytest.mark.parametrize("point", ["put", "search"])
-def test_an_erasure_that_was_killed_is_finished_by_the_next(spark, people, monkeypatch, point):
+@pytest.mark.parametrize(("module", "point"), [(rewrite, "put"), (erasure, "search")], ids=["put", "search"])
+def test_an_erasure_that_was_killed_is_finished_by_the_next(spark, people, monkeypatch, module, point):
     lake = lake_of(people)
 
     class Killed(BaseException):
         pass
 
-    real, calls = getattr(erasure, point), []
+    real, calls = getattr(module, point), []
 
     def die(*arguments):
         calls.append(arguments)
@@ -536,10 +537,10 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next(spark, people, monke
             raise Killed
         return real(*arguments)
 
-    monkeypatch.setattr(erasure, point, die)
+    monkeypatch.setattr(module, point, die)
     with pytest.raises(Killed):
         erase(spark, people, "people", "id = 42")
-    monkeypatch.setattr(erasure, point, real)
+    monkeypatch.setattr(module, point, real)
     rows = {v: DeltaTable(lake.path("people"), version=v).to_pyarrow_table().num_rows for v in (0, 1)}
     assert rows[0] in (40, 41) and rows[1] in (41, 42)  # every version reads, as before or as after
     land(people, "people/d.csv", "id,name,email,city,age\n70,n70,e70@x.org,Rome,1\n")
