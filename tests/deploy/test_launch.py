@@ -66,7 +66,7 @@ def test_spark_submit_runs_a_pipeline(archive, tmp_path):
     assert rows(tmp_path, "id, v", "clean") == [(1, "x")] and len(ledger(tmp_path)) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_spark_submit_runs_the_real_pipeline(archive, tmp_path, landing_of):
     landing_of(tmp_path / "landing", "2013-01-02")
     outcome = submitted(
