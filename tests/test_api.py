@@ -122,9 +122,11 @@ def test_a_lake_that_is_not_there_is_missing(tmp_path):
 
 
 PEOPLE = """
+pipeline: people
 tables:
   people:
-    source: {path: people*.csv, schema: "id INT, name STRING"}
+    source: {format: csv, path: people*.csv, schema: "id INT, name STRING"}
+    suite: null
 """
 
 
