@@ -168,7 +168,7 @@ def test_a_pipeline_runs_in_a_given_session(folder, spark, capfd, caplog):
 def test_a_run_tells_mistakes_by_its_errors(folder, spark, monkeypatch):
     with pytest.raises(headgate.UsageError, match="running already: pass it as spark="):
         headgate.run(folder / "people.yaml", **places(folder))
-    with pytest.raises(headgate.InputMissing):
+    with pytest.raises(headgate.UsageError, match="there is no such file"):
         headgate.run(folder / "none.yaml", spark, **places(folder))
     with pytest.raises(headgate.UsageError, match="invalid name 'a b'"):
         headgate.run(folder / "people.yaml", spark, release="a b", **places(folder))

@@ -157,7 +157,7 @@ def test_exact_duplicates_over_nights_whatever_their_form(spark, tmp_path, monke
     table.land(["Café au lait", "other"])
     table.run()
     table.land([" cafe\u0301  AU lait! ", "new", "NEW."])
-    assert table.run()["clean"]["rejected"] == {"drop_duplicates: repeats another row in text": 2}
+    assert table.run()["clean"]["rejected"] == {"clean/0-drop_duplicates: repeats another row in text": 2}
     assert table.ids() == [0, 1, 3]
     number = {r["_row_id"]: r["id"] for r in table.lake.open("clean_input").to_pyarrow_table().to_pylist()}
     entries = [e for e in table.ledger() if e["table_name"] == "clean"]
@@ -170,7 +170,7 @@ def test_exact_duplicates_over_nights_whatever_their_form(spark, tmp_path, monke
     told = {r["table"]: r for r in vacuum(table.lake, 365, 0.0)}
     assert told["clean"]["files_removed"] == stored - 1 > 0
     table.land(["other", "newer"])
-    assert table.run()["clean"]["rejected"] == {"drop_duplicates: repeats another row in text": 1}
+    assert table.run()["clean"]["rejected"] == {"clean/0-drop_duplicates: repeats another row in text": 1}
 
 
 def published(table, *columns):
@@ -266,7 +266,7 @@ def test_files_of_several_kinds_are_understood(tmp_path):
         ("a.csv", {"key": ["ide"]}, "--key: there is no column 'ide' — did you mean 'id'"),
         ("a.csv", {"columns": ["txt"]}, "--text: there is no column 'txt' — did you mean 'text'"),
         ("a.csv", {"keep": "idd desc"}, "--keep: there is no column 'idd' — did you mean 'id'"),
-        ("a.csv", {"keep": "id downwards"}, "--keep: 'id downwards' is no ORDER BY entry"),
+        ("a.csv", {"keep": "id downwards"}, "--keep: 'id downwards' is not an entry of ORDER BY"),
         ("a.csv", {"into": "No Name"}, "--into: 'No Name' is not a valid table name"),
         ("a.csv", {"into": "runs"}, "--into: 'runs' is a system table"),
         ("a.csv", {"cluster": "text"}, "--text: cluster: there is a column 'text' already"),
