@@ -132,7 +132,7 @@ def test_what_is_taken_up_is_accounted_for(spark, tmp_path, kind):
         f"{'quarantine' if schema else 'evolve'}}}\n"
     )
     (told,) = again(spark, tmp_path).tables
-    assert told["rows_in"] == told["published"] + sum(told["rejected"].values())
+    assert told.rows_in == told.published + sum(told.rejected.values())
     lake = lake_of(tmp_path)
     query = "select _file as file, count(*) as n from t group by all"
     if lake.open("ledger"):

@@ -131,7 +131,7 @@ def test_numbers_of_a_database_are_exact_and_times_of_day_refused(spark, postgre
     file = pipeline(tmp_path, f'{orders}query: "{query}", key: [id]')
     (told,) = run_pipeline(spark, tmp_path, file).tables
     assert [(i, str(v)) for i, v in rows(tmp_path, "id, v")] == [(1, "1.000000000000000001"), (3, "None")]
-    assert told["rejected"] == {"ingest: v is not decimal(38,18)": 1}
+    assert told.rejected == {"ingest: v is not decimal(38,18)": 1}
     file = pipeline(tmp_path, f"""{orders}query: "select 1 as id, '12:30'::time as v", key: [id]""")
     with pytest.raises(InputMissing, match="'v' is a time of day"):
         run_pipeline(spark, tmp_path, file)
@@ -357,7 +357,7 @@ def test_what_a_function_yields_is_taken_as_it_is_meant(spark, tmp_path):
         (2, "2.25", None),
         (3, "nan", "02 03:04:05"),
     ]
-    assert told["rejected"] == {"ingest: malformed line": 2, "ingest: v is not double": 1}
+    assert told.rejected == {"ingest: malformed line": 2, "ingest: v is not double": 1}
 
 
 def test_a_source_that_has_nothing_any_more_replaces_what_it_had(spark, tmp_path):
