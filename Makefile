@@ -52,10 +52,10 @@ lint: setup ## style and types
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: lint ## lint and the tests that a change is tried with
+test: lint ## lint and tests, as CI runs them
 	$(PYTEST)
 
-test-all: lint ## lint and all tests but those of `make long`, as CI runs them
+test-all: lint ## lint and all tests but those of `make long`
 	$(PYTEST) -m "not long"
 
 long: setup ## the tests of several minutes: a class archive, executors of their own, kills at random moments

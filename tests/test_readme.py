@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import ROOT
 
 
@@ -21,7 +19,6 @@ def blocks(page: str, section: str, language: str = "sh") -> list[str]:
     return found
 
 
-@pytest.mark.slow
 def test_the_readme_and_the_tour_run(tmp_path):
     checkout, elsewhere = tmp_path / "checkout", tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -21,7 +21,6 @@ def nights(spark, tmp_path_factory):
     return chaos.prepare(tmp_path_factory.mktemp("chaos"), lambda folder: again(spark, folder))
 
 
-@pytest.mark.slow
 def test_kills_at_phase_ends_one_after_the_other(nights, tmp_path):
     """Every run is killed a little later than the one before it; each takes up what the one before had staged."""
     night, calm = nights
