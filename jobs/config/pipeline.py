@@ -165,7 +165,9 @@ def check_models(
         raw_of=raw_of,
     )
     for name in read.tables:
-        for joined in sorted(pipeline.inputs(name) - {*whole, *there}):
+        for joined in sorted(
+            pipeline.inputs(name) - {*whole, *there, *(s for s in read.tables[name].starts if not s.endswith(RAW))}
+        ):
             hint = did_you_mean(joined, [*whole, *there])
             complaints.add(UsageError(f"{document.at('tables', name)}: there is no table '{joined}'{hint}"))
             unclear.add(name)
