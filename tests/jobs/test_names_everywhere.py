@@ -95,4 +95,4 @@ tables:
 def test_own_names_are_the_only_ones_taken():
     assert is_own("_hg_x") and is_own("_HG_X") and is_own("_ROW_ID")
     assert not any(map(is_own, ["_id", "__index_level_0__", "_rank", "hg_x", "row_id"]))
-    assert Path(ROOT, "README.md").read_text().count("`_hg_`") >= 1
+    assert "`_hg_`" in Path(ROOT, "docs", "lake.md").read_text()
