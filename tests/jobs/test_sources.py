@@ -12,7 +12,7 @@ import pytest
 
 from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.pipeline.planning import plan_table
-from headgate.jobs.sources import dialect, inspection
+from headgate.jobs.sources import dialect, formats, inspection
 from headgate.jobs.sources.documents import DEEPEST, Malformed, as_written, loaded, written
 from headgate.jobs.sources.readers import read_part
 from tests.lakes import again, lake_of, ledger, rows, write_pipeline
@@ -78,7 +78,7 @@ def test_text_is_read_as_it_was_written(spark, tmp_path):
     ("options", "told"),
     [
         ("encoding: utf8x", "unknown encoding 'utf8x' — did you mean 'utf-8'"),
-        ("encoding: base64", "no encoding 'base64'"),
+        ("encoding: base64", "unknown encoding 'base64'"),
         ("quote: ','", "quote and delimiter are the same"),
         ("thousands: '.'", "thousands and decimal are the same"),
         ("delimiter: 'é'", "not one ASCII character"),
@@ -132,7 +132,7 @@ def test_a_column_that_is_not_null_holds_no_null(spark, tmp_path):
 
 def test_large_files_are_read_in_parts_as_in_one(spark, tmp_path, monkeypatch):
     monkeypatch.setattr(inspection, "PART_BYTES", 50)
-    monkeypatch.setattr(inspection, "BLOCK", 16)
+    monkeypatch.setattr(formats, "BLOCK", 16)
     landing = tmp_path / "landing"
     landing.mkdir()
     (landing / "a.csv").write_text("id,v\n" + "".join(f'{i},"two\nlines {i}"\n' for i in range(40)) + "x,bad\n")
