@@ -312,7 +312,10 @@ class Gate:
         return found
 
     def judge(self, staged: DataFrame, rows: int, quarantined: int = 0) -> Verdict:
-        """Judge the `rows` staged rows (the kept ones, with the masks), of which `quarantined` are to be set aside."""
+        """Judge the table that readers will see, with the masks beside its rows.
+
+        rows: how many of them are new, of which `quarantined` are to be set aside; the ceiling is a share of these.
+        """
         masks = [c for c in staged.columns if c == MASK or re.fullmatch(MASK + r"_\d+", c)]
         fallbacks = list(self.fallbacks)
         try:

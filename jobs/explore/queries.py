@@ -100,8 +100,7 @@ def connect() -> duckdb.DuckDBPyConnection:
 def sql(lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Table:
     """Answer a query over the lake's tables (with `release`: at the versions that it pins) with DuckDB.
 
-    System tables are there under their names (runs, releases, ledger, metrics, lineage, files). At most `limit`
-    rows come back.
+    System tables are there under their names. At most `limit` rows come back.
     """
     connection = connect()
     # A query reads the tables named here and nothing else of the machine.
