@@ -134,7 +134,7 @@ class RuleResult:
             return None
         return float(value)
 
-    def told(self) -> str:
+    def sentence(self) -> str:
         """Return one line about the outcome: what the rule allows, how many rows fail, examples."""
         if self.raised:
             return f"{self.rule.name} could not be evaluated: {self.raised}"
@@ -145,13 +145,13 @@ class RuleResult:
             counts = f"observed {as_written(self.result.get('observed_value'))}"
         named = ("column", "column_A", "column_B", "column_list", "columns", "condition_parser")
         allowed = ", ".join(f"{k}: {as_written(v)}" for k, v in self.rule.kwargs.items() if k not in named)
-        told = f"{self.rule.name}: {counts}" + (f"; allowed is {allowed}" if allowed else "")
-        return told + (f"; for example {'; '.join(self.examples)}" if self.examples else "")
+        sentence = f"{self.rule.name}: {counts}" + (f"; allowed is {allowed}" if allowed else "")
+        return sentence + (f"; for example {'; '.join(self.examples)}" if self.examples else "")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a suite says of a staged table."""
+    """A suite's verdict on a staged table."""
 
     results: tuple[RuleResult, ...]
     quarantined: int
@@ -163,9 +163,9 @@ class Verdict:
 
     @property
     def blocking(self) -> list[str]:
-        """Why the table must not be published; empty if it may."""
-        reasons = [r.told() for r in self.results if r.raised]
-        reasons += [r.told() for r in self.results if self.blocks(r) and not r.raised]
+        """Return why the table must not be published; empty if it may."""
+        reasons = [r.sentence() for r in self.results if r.raised]
+        reasons += [r.sentence() for r in self.results if self.blocks(r) and not r.raised]
         if not self.results:
             reasons.append("no rule was evaluated")
         if self.quarantined and self.quarantined > self.ceiling * self.rows:
@@ -176,13 +176,13 @@ class Verdict:
         return reasons
 
     def blocks(self, result: RuleResult) -> bool:
-        """Whether a rule by itself keeps the table from being published."""
+        """Return whether a rule by itself keeps the table from being published."""
         failed = not result.success and result.rule.severity == "critical" and not self.handled(result)
         return failed or result.raised is not None
 
     @property
     def warnings(self) -> list[str]:
-        return [r.told() for r in self.results if not r.success and not r.raised and r.rule.severity == "warning"]
+        return [r.sentence() for r in self.results if not r.success and not r.raised and r.rule.severity == "warning"]
 
     @property
     def passed(self) -> int:
@@ -257,9 +257,9 @@ class Gate:
         check_regexes(df.sparkSession, self.suite)
         kinds = dict(df.dtypes)
         for rule in self.suite.rules:
-            told = why_unsound(rule.type, rule.kwargs, kinds)
-            if told:
-                raise SuiteError(f"{rule.where}: {rule.type}: {told}")
+            fault = why_unsound(rule.type, rule.kwargs, kinds)
+            if fault:
+                raise SuiteError(f"{rule.where}: {rule.type}: {fault}")
         self.compiled, self.metric_of_rule, rules_of = compile_suite(self, df)
         whys: dict[int, str] = {}  # the first of each rule's metrics is the one that its others need
         for metric, why in self.compiled.not_compiled.items():
@@ -287,18 +287,18 @@ class Gate:
         self.fallbacks = [fallback("all rules", f"{first_line(why)}; no row can be quarantined")]
 
     def is_quarantined(self) -> Column:
-        """Whether a staged row fails a rule that asks for quarantine."""
+        """Return whether a staged row fails a rule that asks for quarantine."""
         return functools.reduce(
             operator.or_, (bit_is_set(position) for _, position in self.quarantine_bits()), F.lit(False)
         )
 
     def quarantine_reason(self) -> Column:
         """The rules that ask for a staged row's quarantine, as text."""
-        told = [
+        rules = [
             F.when(bit_is_set(position), F.lit(f"{rule.type} ({', '.join(rule.columns)})"))
             for rule, position in self.quarantine_bits()
         ]
-        return F.concat_ws("; ", *told) if told else F.lit(None).cast("string")
+        return F.concat_ws("; ", *rules) if rules else F.lit(None).cast("string")
 
     def quarantine_bits(self) -> list[tuple[Rule, int]]:
         positions = {bit.rule_metric: i for i, bit in enumerate(self.compiled.bits)}
@@ -426,7 +426,7 @@ def examples_of(
         found.append(F.array(*chosen, F.min(F.when(fails, shown))).alias(f"m{index}"))
     row = staged.agg(*found).first()
 
-    def told(result: RuleResult) -> tuple[str, ...]:
+    def examples_of(result: RuleResult) -> tuple[str, ...]:
         examples = []
         for example in row[f"m{result.rule.index}"]:
             cells = zip(result.rule.columns, example["cells"], strict=True)
@@ -434,7 +434,7 @@ def examples_of(
             examples.append(text + (f" (row {example['key']})" if example["key"] is not None else ""))
         return tuple(dict.fromkeys(examples))
 
-    return tuple(replace(r, examples=told(r)) if r.rule.index in wanted else r for r in results)
+    return tuple(replace(r, examples=examples_of(r)) if r.rule.index in wanted else r for r in results)
 
 
 def is_whole_number(df: DataFrame, columns: list[str]) -> bool:
@@ -442,7 +442,7 @@ def is_whole_number(df: DataFrame, columns: list[str]) -> bool:
 
 
 def are_distinct(keys: DataFrame, span: list[int] | None) -> bool:
-    """Whether whole numbers, of which the least, the greatest and the count are known, lie close and none repeats.
+    """Return whether whole numbers of known least, greatest and count lie close and none repeats.
 
     Each row sets its bit in a word of 64, and distinct numbers set as many bits as there are rows. Where the numbers
     lie close, few words are shuffled instead of all keys. False may also mean that they lie too far apart.
@@ -456,7 +456,7 @@ def are_distinct(keys: DataFrame, span: list[int] | None) -> bool:
 
 
 def repeated(keys: DataFrame) -> int:
-    """How many rows have a key that another row has too: one shuffle of the keys."""
+    """Return how many rows have a key that another row has too: one shuffle of the keys."""
     often = keys.groupBy(*keys.columns).count().where("count > 1")
     return int(often.agg(F.coalesce(F.sum("count"), F.lit(0))).first()[0])
 
@@ -649,7 +649,7 @@ def within(rows: Column | None, value: Column) -> Column:
 
 
 def count_of(rows: Column | None) -> Column:
-    """How many rows a rule looks at; not as a `within`, for the reason told in `Bit.fails`."""
+    """Return how many rows a rule looks at; not as a `within`, for the reason given in `Bit.fails`."""
     return F.count(F.lit(1)) if rows is None else F.count_if(rows)
 
 
@@ -662,8 +662,8 @@ def check_regexes(spark: SparkSession, suite: Suite) -> None:
             try:
                 spark.sql("SELECT 1").select(*tried).collect()  # folded while it is planned: no job
             except Exception as e:
-                told = str(e).strip().splitlines()[0]
-                raise SuiteError(f"{rule.where}: not a regular expression of Java: {told}") from e
+                fault = str(e).strip().splitlines()[0]
+                raise SuiteError(f"{rule.where}: not a regular expression of Java: {fault}") from e
 
 
 def fallback(rules: str, why: str) -> str:

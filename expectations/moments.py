@@ -75,9 +75,9 @@ def why_unsound(kind: str, kwargs: Mapping[str, Any], kinds: Mapping[str, str]) 
         of = kinds.get(str(column).strip("`"))
         for value in given if isinstance(given, list | tuple) else [given]:
             if of in ("date", "timestamp", "timestamp_ntz") and isinstance(value, str):
-                told = unsound(kind, value, of)
-                if told:
-                    return f"kwargs.{option}: '{column}' is {of}, and '{value}' is not {told}"
+                expected = unsound(kind, value, of)
+                if expected:
+                    return f"kwargs.{option}: '{column}' is {of}, and '{value}' is not {expected}"
     return None
 
 

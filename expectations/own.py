@@ -80,7 +80,7 @@ class ForeignKeyOrphans(TableMetricProvider):
 
 
 def comparable(mine: T.DataType, theirs: T.DataType) -> bool:
-    """Whether equal keys are equal values: one type, or two widths of whole numbers or of decimals."""
+    """Return whether equal keys are equal values: one type, or two widths of whole numbers or of decimals."""
     families = (T.IntegralType, T.DecimalType, T.StringType)
     same_family = any(isinstance(mine, family) and isinstance(theirs, family) for family in families)
     return same_family or mine.simpleString() == theirs.simpleString()

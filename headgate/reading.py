@@ -73,7 +73,7 @@ class Lake:
         Raises `InputMissing` for a table, version or release that does not exist, `UsageError` for other mistakes.
         """
         if as_ not in FORMS:
-            raise UsageError(f"as_: '{as_}' is none of {', '.join(FORMS)}")
+            raise UsageError(f"as_: unknown form '{as_}'; expected one of {', '.join(FORMS)}")
         if spark is not None and as_ != "spark":
             raise UsageError(f"spark= cannot be combined with as_='{as_}'")
         if release is not None:

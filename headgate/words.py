@@ -3,6 +3,37 @@
 import difflib
 from collections.abc import Iterable
 
+# Why a row is not in the table, by the code that stands in the ledger; the columns at fault are in its evidence.
+REASONS = {
+    "malformed_record": "cannot be read as a record",
+    "wrong_type": "{columns} does not convert to its type",
+    "null_value": "{columns} must not be null",
+    "missing_key": "a column of the key is empty",
+    "unsupported_date": "{columns} is outside the years that every reader can hold",
+    "file_set_aside": "the whole file was set aside",
+    "superseded_record": "an older form, or a repeat, of a record that came with it",
+    "erased_on_request": "erased on request",
+    "invalid_local_time": "{columns} does not exist, or exists twice, in its time zone",
+    "out_of_bounds": "{columns} is out of bounds",
+    "exact_duplicate": "repeats another row in {columns}",
+    "near_duplicate": "nearly repeats another row in {columns}",
+    "contained_duplicate": "lies within another row in {columns}",
+    "duplicate_row_id": "has the id of another row",
+    "not_sampled": "not drawn for its stratum",
+    "failed_expectation": "fails an expectation on rows",
+}
+
+
+def rejected_line(why: str, rows: int) -> str:
+    """Return how many rows were rejected for one reason, `step: code (columns)`, with a sentence for the code.
+
+    A code that is a user's own stays as it is.
+    """
+    step, _, reason = why.partition(": ")
+    code, _, columns = reason.partition(" (")
+    sentence = REASONS[code].format(columns=columns.removesuffix(")")) if code in REASONS else reason
+    return f"{rows:,} by {step}: {sentence}"
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint naming the closest known word, or an empty string."""

@@ -95,7 +95,7 @@ def storage_failure(error: BaseException, lake: str, landing: str | None = None)
 
 
 def names(text: str, root: str) -> bool:
-    """Whether a text names a folder or what lies below it."""
+    """Return whether a text names a folder or what lies below it."""
     return re.search(re.escape(bare(root).rstrip("/")) + r"(?![^/\s'\"():,.\]])", text) is not None
 
 
@@ -114,7 +114,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def texts_of(error: BaseException) -> Iterator[str]:
-    """What an error says, and what Java's errors behind it say."""
+    """Return what an error says, and what Java's errors behind it say."""
     yield str(error)
     with contextlib.suppress(Exception):  # Java may be gone
         behind = getattr(error, "_origin", None) or getattr(error, "java_exception", None)

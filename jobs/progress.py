@@ -14,7 +14,7 @@ LOG = "HEADGATE_LOG"
 
 
 class Progress:
-    """What a run tells on standard error: a line for each finished table; where a person watches, a live line as well.
+    """The progress of a run on standard error: a line for each finished table; for a person, a live line as well.
 
     With HEADGATE_LOG=json it is one JSON line for each finished phase and table instead.
     """
@@ -86,8 +86,8 @@ class Progress:
             at = datetime.now(timezone.utc).isoformat(timespec="seconds")
             self.write(json.dumps({"at": at, "event": event, **facts}, default=str))
         else:
-            told = facts.get("message") or ", ".join(f"{k} {v}" for k, v in facts.items())
-            self.write(f"{event}: {told}")
+            detail = facts.get("message") or ", ".join(f"{k} {v}" for k, v in facts.items())
+            self.write(f"{event}: {detail}")
 
     def write(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -63,7 +63,7 @@ def is_number(kind: str) -> bool:
 
 
 def is_plain(kind: str) -> bool:
-    """Whether values of a type can be written as text and read again: no bytes, nothing nested."""
+    """Return whether values of a type can be written as text and read again: no bytes, nothing nested."""
     texts = ("string", "boolean", "date", *TIMES)
     return is_number(kind) or kind in texts or kind.startswith(("string ", "char", "varchar"))
 
@@ -78,7 +78,7 @@ def need_kinds(df: DataFrame, step: str, columns: Iterable[str], numbers: bool) 
 
 
 def missing(column: str, kind: str) -> Column:
-    """Whether a cell is null or NaN."""
+    """Return whether a cell is null or NaN."""
     value = F.col(quoted(column))
     return value.isNull() | F.isnan(value) if kind in FLOATS else value.isNull()
 

@@ -25,7 +25,7 @@ WITH_ZONE = rf"^\d{{4}}-\d{{2}}-\d{{2}}{CLOCK}{ZONE}$"
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
-    """How numbers and times are written.
+    """The notation of numbers and times.
 
     decimal, thousands: the marks of numbers, '' for none. date_format, timestamp_format: patterns of Spark
     (`dd/MM/yyyy HH:mm`), instead of ISO 8601.
@@ -51,7 +51,7 @@ def check_pattern(option: str, pattern: str | None, time: bool) -> None:
     letters, allowed = {c for c in plain if c.isalpha()}, DATE_LETTERS + (TIME_LETTERS if time else "")
     strange = sorted(letters - set(allowed))
     if strange:
-        raise StepError(f"{option}: '{pattern}': the letter '{strange[0]}' is none of {' '.join(allowed)}")
+        raise StepError(f"{option}: '{pattern}': unknown letter '{strange[0]}'; expected one of {' '.join(allowed)}")
     if "y" not in letters or not ("D" in letters or ("d" in letters and letters & {"M", "L"})):
         raise StepError(f"{option}: '{pattern}' tells no whole day: it needs a year (y), a month (M) and a day (d)")
     if letters & {"h", "K"} and "a" not in letters:

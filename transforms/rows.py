@@ -57,7 +57,7 @@ def local_frame(spark: SparkSession, rows: Sequence[Sequence[Any]], columns: str
 
 
 def is_own(name: str) -> bool:
-    """Whether a column's name is headgate's: no user's column may have it, in any case of its letters."""
+    """Return whether a column's name is headgate's: no user's column may have it, in any case of its letters."""
     return name.lower().startswith(OWN) or name.lower() in PUBLISHED
 
 
@@ -120,7 +120,7 @@ def is_kept() -> Column:
 
 @dataclass(frozen=True)
 class Rejection:
-    """When to mark a row, why, and what shows it. A null condition marks nothing."""
+    """A rule that marks rows: when, why, and what shows it. A null condition marks nothing."""
 
     when: Column
     reason: str
@@ -187,7 +187,7 @@ def training_rows(df: DataFrame) -> DataFrame:
 
 
 def is_training(df: DataFrame) -> Column:
-    """Whether a row is unmarked and, where there is a split, of the training split."""
+    """Return whether a row is unmarked and, where there is a split, of the training split."""
     return is_kept() & (F.col(SPLIT) == TRAIN) if SPLIT in df.columns else is_kept()
 
 
@@ -197,6 +197,6 @@ def stable_hash(df: DataFrame, seed: int, columns: Iterable[str]) -> Column:
 
 
 def content_of(rows: DataFrame) -> tuple[int, str]:
-    """How many rows there are, and the sum of their hashes: one pass."""
+    """Return how many rows there are, and the sum of their hashes: one pass."""
     found = rows.agg(F.count("*").alias("n"), hash_sum(content_hash(rows, rows.columns)).alias("s")).first()
     return found["n"], f"{total_of(*found['s']):016x}"

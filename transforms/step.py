@@ -1,4 +1,4 @@
-"""What every step is: a frozen description of a change, applied to a DataFrame.
+"""The contract of a step: a frozen description of a change, applied to a DataFrame.
 
 A step's dataclass fields are its options, as written in YAML. `columns_after` follows the columns and their types
 through the step without Spark, so that a misspelt column is refused before anything starts; `apply` changes the rows.
@@ -66,7 +66,7 @@ def user_columns(df: DataFrame) -> dict[str, str]:
 
 
 class Context(Protocol):
-    """What a step may use beside its rows."""
+    """The means that a step has beside its rows."""
 
     @property
     def id(self) -> str:
@@ -75,7 +75,7 @@ class Context(Protocol):
 
     @property
     def lasting(self) -> bool:
-        """Whether later builds will ask for what is recorded."""
+        """Return whether later builds will ask for what is recorded."""
         ...
 
     def table(self, name: str) -> DataFrame:

@@ -143,10 +143,10 @@ def verify(name: str, place: Place, rebuild: Path | None, json_: bool) -> None:
     lake.release(name)
     pipeline = load_pipeline(rebuild) if rebuild else None
     with places.spark_of(environment) as start:
-        told = check(start(), lake, name, Progress(), pipeline, environment)
+        checks = check(start(), lake, name, Progress(), pipeline, environment)
     columns = ["table", "version", "rows", "files", "content", "balance", *(["rebuilt"] if rebuild else [])]
-    show(told, json_, columns)
-    if any(t["failed"] for t in told):
+    show(checks, json_, columns)
+    if any(t["failed"] for t in checks):
         sys.exit(1)
 
 
@@ -197,7 +197,7 @@ def erase(
     if lake.unfinished_erasures:
         raise UsageError("an erasure is not finished: headgate erase --resume")
     found = reach(lake, table, where, keys)
-    show(found.told(), json_, ["table", "rows", "cells"])
+    show(found.by_table(), json_, ["table", "rows", "cells"])
     if not found.row_ids:
         return
     for line in remarks(found, yes):
@@ -207,8 +207,8 @@ def erase(
         with places.spark_of(environment) as start:
             by = signed_by or user()
             done = erasure.erase(start(), lake, found, str(asked), reason, by, user(), Progress())
-        told = f"erased; {done['searched']} files searched, nothing left; certificate {done['certificate']}"
-        click.echo(told, err=json_)
+        checks = f"erased; {done['searched']} files searched, nothing left; certificate {done['certificate']}"
+        click.echo(checks, err=json_)
 
 
 def resume_erasures(place: Place, json_: bool) -> None:

@@ -156,15 +156,15 @@ def show_beside(row: dict[str, Any], kept: dict[str, Any], lines: int = 40) -> N
     from headgate.jobs.explore.trace import side_by_side
 
     out = console(120)
-    told = side_by_side(row, kept, max(20, (out.width - 24) // 2))
+    compared = side_by_side(row, kept, max(20, (out.width - 24) // 2))
     table = plain_table()
     for name in ("column", "this row", "the row that stayed"):
         table.add_column(name, no_wrap=True)
-    for column, one, other in told[:lines]:
+    for column, one, other in compared[:lines]:
         table.add_row(*(Text(t, style="" if one == other else "bold") for t in (column, one, other)))
     out.print(table)
-    if len(told) > lines:
-        click.echo(f"({len(told) - lines} more lines; --json has all)")
+    if len(compared) > lines:
+        click.echo(f"({len(compared) - lines} more lines; --json has all)")
 
 
 @click.command(cls=Command)
@@ -185,28 +185,28 @@ def diff(a: str, b: str, key: tuple[str, ...], place: Place, json_: bool) -> Non
     """
     from headgate.jobs.explore import diff as diffs
 
-    told = diffs.diff(place.lake(), a, b, key)
+    compared = diffs.diff(place.lake(), a, b, key)
     if json_:
-        show(told, True, [])
+        show(compared, True, [])
     else:
-        show(told, False, ["table", "from", "to", "added", "removed", "changed"])
-        for one in told:
+        show(compared, False, ["table", "from", "to", "added", "removed", "changed"])
+        for one in compared:
             show_differences(one)
-    if any(diffs.is_different(t) for t in told):
+    if any(diffs.is_different(t) for t in compared):
         sys.exit(1)
 
 
-def show_differences(told: Mapping[str, Any]) -> None:
+def show_differences(compared: Mapping[str, Any]) -> None:
     """Print what changed in the schema and the columns of one table, and examples of rows with their cells."""
-    lines = [f"  {change}" for change in told["schema"]]
-    lines += [f"  {c}: {n['cells']:,} cells differ ({n['rate']:.2%})" for c, n in told["columns"].items()]
-    for e in told["examples"]:
+    lines = [f"  {change}" for change in compared["schema"]]
+    lines += [f"  {c}: {n['cells']:,} cells differ ({n['rate']:.2%})" for c, n in compared["columns"].items()]
+    for e in compared["examples"]:
         named = ", ".join(f"{k}={v}" for k, v in e["key"].items())
         cells = [shortened(cell, CELL) for cell in e["cells"][:CELLS]]
         cells += [f"{len(e['cells']) - CELLS} more"] if len(e["cells"]) > CELLS else []
         lines.append(f"  {e['kind']}: {named}" + (f" ({'; '.join(cells)})" if cells else ""))
     if lines:
-        click.echo("\n".join([told["table"], *lines]))
+        click.echo("\n".join([compared["table"], *lines]))
 
 
 @click.command(cls=Command)
@@ -231,11 +231,11 @@ def lineage(target: str, place: Place, json_: bool) -> None:
 
     def drawn(node: dict[str, Any], into: Any) -> None:
         for below in node["inputs"]:
-            drawn(below, into.add(told(below)))
+            drawn(below, into.add(compared(below)))
 
-    def told(node: dict[str, Any]) -> str:
+    def compared(node: dict[str, Any]) -> str:
         return f"{node['name']}  ({node['detail']})" if node["detail"] else str(node["name"])
 
-    root = Tree(told(tree))
+    root = Tree(compared(tree))
     drawn(tree, root)
     console(200).print(root)

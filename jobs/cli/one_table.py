@@ -29,7 +29,7 @@ from headgate.jobs.sources.inspection import inspect_file
 from headgate.transforms.deduplication.keep import order_of
 from headgate.transforms.rows import ROW_ID, is_own, quoted
 from headgate.transforms.step import StepError
-from headgate.words import did_you_mean
+from headgate.words import did_you_mean, rejected_line
 
 FORMATS = {
     ".csv": "csv",
@@ -61,7 +61,7 @@ class Options(Yaml):
 
 @dataclass(frozen=True)
 class Request:
-    """What options ask for: of `given` (a file, a folder or a table of the lake) the table `into`, by `steps`.
+    """A request by options: of `given` (a file, a folder or a table of the lake) the table `into`, by `steps`.
 
     The last of the steps compares. where: SQL that a row must fulfil.
     """
@@ -195,26 +195,26 @@ def source_of(
     files.sort(key=lambda p: (p.name not in order, order.get(p.name, ()), p.name))
     delta = lake.open(table)
     before = types_of(pa.schema(delta.schema().to_arrow())) if delta else {}
-    told = dict(ddl_columns(schema, "--schema")) if schema else {}
+    given_types = dict(ddl_columns(schema, "--schema")) if schema else {}
     if kind in ("parquet", "avro"):
         columns = typed_columns(files, str(kind))
     elif kind == "csv":
         names, source["delimiter"] = header_of(files, delimiter, list(before))
         columns = dict.fromkeys(before or names, "STRING")
     else:
-        names = members_of(files, {*key, *told})
+        names = members_of(files, {*key, *given_types})
         columns = dict.fromkeys([*before, *names], "STRING")
         source["on_other_columns"] = "evolve"  # a record names the members that it has; another may have more
-    need_columns("--schema", told, list(columns))
+    need_columns("--schema", given_types, list(columns))
     need_columns("--key", key, list(columns))
     if kind in ("csv", "jsonl"):
-        for name, wanted in told.items():
+        for name, wanted in given_types.items():
             if name in before and same_type(before[name]) != same_type(wanted):
                 raise UsageError(
                     f"--schema: the column '{name}' of table '{table}' is {before[name]} since its first file, not "
                     f"{wanted}; give --into another name"
                 )
-        columns |= told | {n: t for n, t in before.items() if n in columns}
+        columns |= given_types | {n: t for n, t in before.items() if n in columns}
         source["schema"] = ", ".join(f"{quoted(c)} {t}" for c, t in columns.items())
     return str(path if path.is_dir() else path.parent), source, list(columns)
 
@@ -245,10 +245,10 @@ def same_type(kind: str) -> str:
 def typed_columns(files: Sequence[Path], kind: str) -> dict[str, str]:
     """The columns of the first file that has a problem or columns."""
     file = next((f for f in files if f.stat().st_size), files[0])
-    told = inspect_file(str(file.parent), file.name, kind)
-    if told["problem"] or told["columns"] is None:
-        raise InputMissing(f"{file}: {told['problem'] or 'cannot be read'}")
-    return dict(told["columns"])
+    given_types = inspect_file(str(file.parent), file.name, kind)
+    if given_types["problem"] or given_types["columns"] is None:
+        raise InputMissing(f"{file}: {given_types['problem'] or 'cannot be read'}")
+    return dict(given_types["columns"])
 
 
 def lines_of(file: Path) -> Iterator[str]:
@@ -321,7 +321,7 @@ def members_of(files: Sequence[Path], wanted: set[str]) -> list[str]:
 
 
 def passed_over(folder: str, source: FileSource) -> str:
-    """What lies in a folder and is not taken up, and why; nothing where all is."""
+    """Return what lies in a folder and is not taken up, and why; nothing where all is."""
     taken = {f.path for f in list_files(folder, source, None).files}
     groups: dict[str, list[str]] = {"sub-folders": [], "hidden files": [], "files with another ending": []}
     for path in sorted(Path(folder).iterdir()):
@@ -347,14 +347,14 @@ def need_some_rows(lake: Lake, outcome: Outcome, given: str, table: str) -> None
         facts = (lake.last_build(table) or {}) if record.rows == 0 else {}
         reasons = facts.get("rows", {}).get("rejected", {})
     if reasons:
-        told = ", ".join(f"{n:,} {why}" for why, n in sorted(reasons.items(), key=lambda r: -r[1]))
+        given_types = ", ".join(rejected_line(why, n) for why, n in sorted(reasons.items(), key=lambda r: -r[1]))
         raise InputMissing(
-            f"{given}: none of its records could be published ({told}); the ledger has each with its text"
+            f"{given}: none of its records could be published ({given_types}); the ledger has each with its text"
         )
 
 
 def without_value(lake: Lake, table: str, columns: Sequence[str], every: bool) -> int:
-    """How many rows of a table are null or empty in one of the columns; `every`: in all of them."""
+    """Return how many rows of a table are null or empty in one of the columns; `every`: in all of them."""
     rows = lake.dataset(table)
     texts = [c for c in columns if pa.types.is_string(rows.schema.field(c).type)]
     none = [pc.field(c).is_null() | (pc.field(c) == "") if c in texts else pc.field(c).is_null() for c in columns]

@@ -1,4 +1,4 @@
-"""What the commands share: groups that know misspelt names, and the options, each declared once."""
+"""Parts that the commands share: groups that know misspelt names, and the options, each declared once."""
 
 import functools
 import os

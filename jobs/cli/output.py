@@ -1,4 +1,4 @@
-"""What the commands print: tables, rows one below the other, JSON, CSV, the summary of a run."""
+"""Output of the commands: tables, rows one below the other, JSON, CSV, the summary of a run."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.words import counted
+from headgate.words import counted, rejected_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -192,17 +192,17 @@ def summary(outcome: Any) -> None:
         rejected = r.get("rejected", {})
         rows = f"{r['rows']:,}" if r["rows"] is not None else ""
         table.add_row(r["table"], str(r["version"]), rows, *cells_of(r))
-        reasons += [f"  {r['table']}: {n:,} {why}" for why, n in rejected.items()]
+        reasons += [f"  {r['table']}: {rejected_line(why, n)}" for why, n in rejected.items()]
         reasons += [f"  {r['table']}: warning: {w}" for w in r.get("warnings", ())]
     out = console(120)
     out.print(table)
     if reasons:
         out.print("rejected rows, each with its evidence in the ledger:", *reasons, sep="\n")
     if outcome.built:
-        told = f"{counted(outcome.built, 'table')} built in {outcome.seconds:.1f} s"
+        ending = f"{counted(outcome.built, 'table')} built in {outcome.seconds:.1f} s"
     else:
-        told = f"nothing to build ({outcome.seconds:.1f} s)"
-    out.print(f"{told}; release {outcome.release or 'none'}")
+        ending = f"nothing to build ({outcome.seconds:.1f} s)"
+    out.print(f"{ending}; release {outcome.release or 'none'}")
 
 
 def cells_of(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Where a command works: its environment, its lake, and the Spark that it starts and ends."""
+"""The place where a command works: its environment, its lake, and the Spark that it starts and ends."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """What --env, --lake and --landing say."""
+    """The values of --env, --lake and --landing."""
 
     env: str | None
     lake_folder: str | None

@@ -1,4 +1,4 @@
-"""Demonstration data, written as a nightly drop would leave it."""
+"""Demonstration data, written as a nightly delivery would leave it."""
 
 import importlib.util
 import os

@@ -77,12 +77,12 @@ def traits(step: type[Step]) -> str:
     what = "learns from the training rows" if issubclass(step, Estimator) else "looks at each row alone"
     if step.scope == "table" and not issubclass(step, Estimator):
         what = "compares rows with each other"
-    told = [what]
+    facts = [what]
     if step.scope == "table":
-        told.append("works in increments" if step.state else "needs the whole table, so not with `mode: increment`")
+        facts.append("works in increments" if step.state else "needs the whole table, so not with `mode: increment`")
     if step.grain == "new":
-        told.append("needs `grain: new`")
-    return f"*{'; '.join(told).capitalize()}.*"
+        facts.append("needs `grain: new`")
+    return f"*{'; '.join(facts).capitalize()}.*"
 
 
 def options(step: type[Step]) -> str:

@@ -1,4 +1,4 @@
-"""One night of a small lake: what loads the classes that most jobs load."""
+"""One run on a small lake, which loads the classes that most jobs load."""
 
 from pathlib import Path
 from typing import Any

@@ -200,7 +200,7 @@ Source = Annotated[FileSource | JdbcSource | HttpSource | PythonSource, pydantic
 
 
 class Publish(Model):
-    """How the rows that passed the gate enter the table."""
+    """The mode in which rows that passed the gate enter the table."""
 
     mode: Literal["replace", "increment", "append", "merge"] = pydantic.Field(
         default="replace",

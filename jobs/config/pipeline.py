@@ -300,7 +300,7 @@ def check_table(document: Yaml, name: str, table: Table, names: Sequence[str]) -
         if start in table.starts[:i]:
             raise UsageError(f"{where}: duplicate table '{start}'")
     if (table.publish.mode == "merge") != bool(table.publish.key):
-        raise UsageError(f"{document.at(*here, 'publish')}: key goes with mode merge, and merge needs it")
+        raise UsageError(f"{document.at(*here, 'publish')}: give key and mode merge together, or neither")
     derived = bool(table.starts or table.steps)
     if derived and table.publish.mode == "append":
         raise UsageError(

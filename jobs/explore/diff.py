@@ -1,4 +1,4 @@
-"""What differs between two versions of a table, or between two releases. Needs no JVM.
+"""Differences between two versions of a table, or between two releases. Needs no JVM.
 
 Files that both versions share hold the same rows, so only the others are read: the cost is that of what changed.
 """
@@ -55,13 +55,15 @@ def diff_table(
     Rows with the same key are paired in the order of their content. None as a version: the table is not there. NaN
     equals NaN, and null equals null.
     """
-    told: dict[str, Any] = {"table": table, "from": before, "to": after, "added": 0, "removed": 0, "changed": 0}
-    told |= {"schema": [], "columns": {}, "examples": []}
+    difference: dict[str, Any] = {"table": table, "from": before, "to": after, "added": 0, "removed": 0, "changed": 0}
+    difference |= {"schema": [], "columns": {}, "examples": []}
     if before == after:
-        return told
+        return difference
     sides = {n: lake.open(table, v) if v is not None else None for n, v in (("a", before), ("b", after))}
     schemas = {n: pa.schema(d.schema().to_arrow()) if d else pa.schema([]) for n, d in sides.items()}
-    told["schema"] = schema_changes(schemas["a"], schemas["b"]) if before is not None and after is not None else []
+    difference["schema"] = (
+        schema_changes(schemas["a"], schemas["b"]) if before is not None and after is not None else []
+    )
     paths = {n: set(paths_of(d)) if d else set() for n, d in sides.items()}
     shared = paths["a"] & paths["b"]
     files, base = file_system(lake.path(table))
@@ -80,12 +82,12 @@ def diff_table(
             raise UsageError(f"--key: table '{table}' has no column '{column}' in both versions")
     values = [c for c in compared if c not in keys]
     try:
-        told |= counted(connection, keys, values)
+        difference |= counted(connection, keys, values)
     except duckdb.IOException as e:
         raise UsageError(f"table '{table}': a version's files are gone ({str(e).splitlines()[0]})") from e
     except FileNotFoundError as e:
         raise UsageError(f"table '{table}': a version's files are gone: vacuum removed {e.filename}") from e
-    return told
+    return difference
 
 
 def counted(connection: duckdb.DuckDBPyConnection, keys: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
@@ -155,12 +157,12 @@ def text_of(side: str, column: str) -> str:
 
 def schema_changes(a: pa.Schema, b: pa.Schema) -> list[str]:
     types = [{f.name: str(f.type) for f in schema} for schema in (a, b)]
-    told = [f"+ {n} {t}" for n, t in types[1].items() if n not in types[0]]
-    told += [f"- {n} {t}" for n, t in types[0].items() if n not in types[1]]
-    return told + [f"{n} {t} -> {types[1][n]}" for n, t in types[0].items() if n in types[1] and types[1][n] != t]
+    difference = [f"+ {n} {t}" for n, t in types[1].items() if n not in types[0]]
+    difference += [f"- {n} {t}" for n, t in types[0].items() if n not in types[1]]
+    return difference + [f"{n} {t} -> {types[1][n]}" for n, t in types[0].items() if n in types[1] and types[1][n] != t]
 
 
-def is_different(told: dict[str, Any]) -> bool:
-    return bool(told["added"] or told["removed"] or told["changed"] or told["schema"]) or (
-        (told["from"] is None) != (told["to"] is None)
+def is_different(difference: dict[str, Any]) -> bool:
+    return bool(difference["added"] or difference["removed"] or difference["changed"] or difference["schema"]) or (
+        (difference["from"] is None) != (difference["to"] is None)
     )

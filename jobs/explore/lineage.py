@@ -60,7 +60,7 @@ def column_tree(recorded: Mapping[str, list[dict[str, Any]]], table: str, column
 
 
 def mentions(value: Any, column: str) -> bool:
-    """Whether the options of a step name a column."""
+    """Return whether the options of a step name a column."""
     if isinstance(value, dict):
         return any(k == column or mentions(v, column) for k, v in value.items())
     return any(mentions(v, column) for v in value) if isinstance(value, list) else value == column

@@ -21,7 +21,7 @@ def tables(lake: Lake, release: str | None) -> list[dict[str, Any]]:
     for name in lake.tables() if pinned is None else sorted(pinned):
         found = lake.published(name, None if pinned is None else pinned[name])
         if found is None:
-            raise InputMissing(f"release '{release}' names table '{name}', which the lake {lake.root} has not")
+            raise InputMissing(f"release '{release}' names table '{name}', which does not exist in lake {lake.root}")
         holding = [r["release"] for r in releases if {"table_name": name, "version": found.version} in r["tables"]]
         rows.append(
             {
@@ -117,9 +117,9 @@ def sql(lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Ta
         return answer.to_arrow_table()
     except duckdb.Error as e:
         lines = str(e).splitlines()
-        told = " ".join(line.strip() for line in lines if line and not line.startswith("LINE ") and line.strip(" ^"))
-        missing = isinstance(e, duckdb.CatalogException) and told.startswith("Catalog Error: Table with name")
-        raise (InputMissing if missing else UsageError)(f"sql: {told}") from e
+        message = " ".join(line.strip() for line in lines if line and not line.startswith("LINE ") and line.strip(" ^"))
+        missing = isinstance(e, duckdb.CatalogException) and message.startswith("Catalog Error: Table with name")
+        raise (InputMissing if missing else UsageError)(f"sql: {message}") from e
 
 
 def sql_by_spark(spark: Any, lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Table:

@@ -111,7 +111,7 @@ def malformed(lake: Lake, tables: set[str], key: Mapping[str, str]) -> set[str]:
 
 
 def trace(lake: Lake, landing: str, row_id: str) -> list[dict[str, Any]]:
-    """What happened to a row, in the order of the pipeline; each entry has `table`, `event` and `detail`.
+    """Return what happened to a row, in the order of the pipeline; each entry has `table`, `event` and `detail`.
 
     Raises `InputMissing` where no table and no ledger entry knows the row.
     """
@@ -134,23 +134,23 @@ def trace(lake: Lake, landing: str, row_id: str) -> list[dict[str, Any]]:
 
 def of_row(lake: Lake, landing: str, table: str, version: int, row: dict[str, Any]) -> list[dict[str, Any]]:
     """Origin, changes, joins and place of a published row."""
-    told = []
+    events = []
     if row.get(FILE):
         line = line_of(landing, row) if "://" not in str(row[FILE]) else None
         where = f"{row[FILE]}" + (f", line {line}" if line else "")
-        told.append({"table": table, "event": "arrived", "detail": where, "file": row[FILE], "line": line})
+        events.append({"table": table, "event": "arrived", "detail": where, "file": row[FILE], "line": line})
     for change in row.get(CHANGED) or []:
-        told.append({"table": table, "event": "changed", "detail": f"{change['column']} by {change['step']}"})
+        events.append({"table": table, "event": "changed", "detail": f"{change['column']} by {change['step']}"})
     for other in row.get(JOINED) or []:
-        told.append({"table": table, "event": "joined", "detail": f"{other['table']} row {other['row_id']}"})
+        events.append({"table": table, "event": "joined", "detail": f"{other['table']} row {other['row_id']}"})
     if row.get(PARENTS):
-        told.append({"table": table, "event": "made", "detail": f"from {', '.join(row[PARENTS])}"})
+        events.append({"table": table, "event": "made", "detail": f"from {', '.join(row[PARENTS])}"})
     cells = {k: v for k, v in row.items() if not is_own(k)}
     releases = [r["release"] for r in lake.releases if {"table_name": table, "version": version} in r["tables"]]
     held = f" ({', '.join(releases[-3:])})" if releases else ""
     shown = ", ".join(f"{k}={v}" for k, v in cells.items() if v is not None)
-    told.append({"table": table, "event": "published", "detail": f"version {version}{held}: {shown}", "row": cells})
-    return told
+    events.append({"table": table, "event": "published", "detail": f"version {version}{held}: {shown}", "row": cells})
+    return events
 
 
 def made_from(table: str, rows: ds.Dataset, row_id: str) -> list[dict[str, Any]]:
@@ -173,14 +173,14 @@ def rejections(lake: Lake, table: str, row_id: str) -> list[dict[str, Any]]:
     wanted = (pc.field("table_name") == table) & (pc.field("row_id") == row_id)
     found = dataset(ledger).to_table(filter=wanted).to_pylist()
     present = [b for build in lake.present_builds(table) for b in (build, *later_builds(lake, table, build))]
-    told = []
+    events = []
     for entry in sorted(found, key=lambda r: r["build"] in present):
         evidence = dict(entry["evidence"] or ())
         shown = ", ".join(f"{k}={v}" for k, v in evidence.items())
         event = "rejected" if entry["build"] in present else "rejected earlier"
         detail = f"{entry['step']}: {entry['reason']}" + (f" ({shown})" if shown else "")
-        told.append({"table": table, "event": event, "detail": detail, "evidence": evidence, "build": entry["build"]})
-    return told
+        events.append({"table": table, "event": event, "detail": detail, "evidence": evidence, "build": entry["build"]})
+    return events
 
 
 def beside(lake: Lake, row_id: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -203,17 +203,17 @@ def beside(lake: Lake, row_id: str, entry: Mapping[str, Any]) -> list[dict[str, 
 
 def side_by_side(one: Mapping[str, Any], other: Mapping[str, Any], width: int) -> list[tuple[str, str, str]]:
     """Two rows' cells, wrapped to a width, as (column, line of one, line of the other); alike lines are left out."""
-    told: list[tuple[str, str, str]] = []
+    events: list[tuple[str, str, str]] = []
     for column in dict.fromkeys([*one, *other]):
         a, b = (wrapped(cells.get(column), width) for cells in (one, other))
         matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
         for kind, a1, a2, b1, b2 in matcher.get_opcodes():
             if kind == "equal":
                 alike = f"… {a2 - a1} lines alike …" if a2 - a1 > 1 else "".join(a[a1:a2])
-                told.append((column, alike, alike))
+                events.append((column, alike, alike))
             else:
-                told += [(column, *pair) for pair in itertools.zip_longest(a[a1:a2], b[b1:b2], fillvalue="")]
-    return told
+                events += [(column, *pair) for pair in itertools.zip_longest(a[a1:a2], b[b1:b2], fillvalue="")]
+    return events
 
 
 def wrapped(value: Any, width: int) -> list[str]:
@@ -277,7 +277,7 @@ def csv_records(text: io.TextIOWrapper) -> Iterable[tuple[int, dict[str, Any]]]:
 
 
 def is_same(text: Any, value: Any) -> bool:
-    """Whether a value of a file is the value of a typed cell."""
+    """Return whether a value of a file is the value of a typed cell."""
     if value is None:
         return text in (None, "", "NA", "null")
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What a lake keeps and what it lets go: releases, the versions they hold, files that nobody needs any more."""
+"""Retention: releases, the versions they hold, files that nobody needs any more."""
 
 import itertools
 import posixpath
@@ -68,8 +68,8 @@ def vacuum(
 
 
 def row(table: str, versions: int | None, kept: int | None, files: int, size: int) -> dict[str, Any]:
-    told = {"table": table, "versions": versions, "kept": kept, "files_removed": files}
-    return told | {"mb_removed": round(size / 1e6, 3)}
+    removed = {"table": table, "versions": versions, "kept": kept, "files_removed": files}
+    return removed | {"mb_removed": round(size / 1e6, 3)}
 
 
 def kept_versions(at: dict[int, datetime], pinned: Collection[int], since: datetime) -> set[int]:

@@ -1,4 +1,4 @@
-"""Whether a release is what it was when it was published: its files, rows, content and balance, and a rebuild."""
+"""Verification that a release is what it was when published: its files, rows, content and balance, and a rebuild."""
 
 import functools
 import json
@@ -46,7 +46,7 @@ def verify(
     the build's rows made again from its pinned inputs, where those and its configuration still exist. Cost: one pass
     over each table, and one build without writing for each that is rebuilt.
     """
-    told = []
+    verdicts = []
     for pin in lake.release(release)["tables"]:
         table, version = pin["table_name"], pin["version"]
         found: dict[str, Any] = {"table": table, "version": version, "rows": None}
@@ -54,7 +54,7 @@ def verify(
         found["files"] = OK if not missing else f"{len(missing)} are gone, such as {missing[0]}"
         published = lake.published(table, version) if not missing else None
         if published is None:
-            told.append(found | {"content": "", "balance": "", "rebuilt": "", "failed": True})
+            verdicts.append(found | {"content": "", "balance": "", "rebuilt": "", "failed": True})
             continue
         with progress.phase(table, "verify"):
             rows = spark.read.format("delta").option("versionAsOf", version).load(lake.path(table))
@@ -66,8 +66,8 @@ def verify(
             with progress.phase(table, "rebuild"):
                 found["rebuilt"] = rebuilt(spark, lake, pipeline, environment, progress, published)
         found["failed"] = any("differ" in str(found[k]) for k in ("content", "balance", "rebuilt"))
-        told.append(found)
-    return told
+        verdicts.append(found)
+    return verdicts
 
 
 def compared(recorded: str | None, content: str) -> str:
@@ -77,7 +77,7 @@ def compared(recorded: str | None, content: str) -> str:
 
 
 def balance(lake: Lake, published: Published) -> str:
-    """Whether the rows of a version's build are all accounted for, from what is written and not from what was told."""
+    """Return whether the rows of a version's build are all accounted for, by what is on disk."""
     rows = published.facts.get("rows")
     if not rows:
         return NOT_RECORDED
@@ -85,9 +85,9 @@ def balance(lake: Lake, published: Published) -> str:
     ledger = lake.open("ledger")
     wanted = (pc.field("table_name") == table) & (pc.field("build") == build)
     rejected = dataset(ledger).count_rows(filter=wanted) if ledger else 0
-    told = sum(rows["rejected"].values()) - lake.erased_entries(build)
-    if rejected != told:
-        return f"differs: the ledger holds {rejected:,} rejected rows, {told:,} were recorded"
+    expected = sum(rows["rejected"].values()) - lake.erased_entries(build)
+    if rejected != expected:
+        return f"differs: the ledger holds {rejected:,} rejected rows, {expected:,} were recorded"
     lost = Counts(**rows).lost(published.facts.get("grain", "rows"))
     return OK if not lost else f"differs: {lost:,} rows are not accounted for"
 

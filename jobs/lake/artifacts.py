@@ -1,4 +1,4 @@
-"""What builds keep beside the tables: indexes of rows, fitted state, markers of staged work."""
+"""Artifacts that builds keep beside the tables: indexes of rows, fitted state, markers of staged work."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the commits of a table say: when, by whom, of what, and how many rows."""
+"""The commits of a table: when, by whom, of what, and how many rows."""
 
 import json
 from dataclasses import dataclass, replace
@@ -43,10 +43,10 @@ class Commits(Folder):
         return found
 
     def last_output_rows(self, table: str) -> int | None:
-        """How many rows the newest commit says that it wrote."""
+        """Return how many rows the newest commit says that it wrote."""
         delta = self.open(table)
-        told = delta.history(1)[0].get("operationMetrics", {}) if delta else {}
-        return int(told["numOutputRows"]) if "numOutputRows" in told else None
+        metrics = delta.history(1)[0].get("operationMetrics", {}) if delta else {}
+        return int(metrics["numOutputRows"]) if "numOutputRows" in metrics else None
 
     def last_build(self, table: str) -> dict[str, Any] | None:
         """The facts of the newest build in a table's content, past other writers and restores; None without one."""
@@ -84,7 +84,7 @@ class Commits(Folder):
 
 
 def describe(table: str, path: str, delta: DeltaTable, commit: dict[str, Any], version: int | None = None) -> Published:
-    """What a commit says; the rows are those of `delta`, and not counted for another `version` of it."""
+    """Return the facts of a commit; the rows are those of `delta`, and not counted for another `version` of it."""
     return Published(
         table=table,
         path=path,
@@ -97,7 +97,7 @@ def describe(table: str, path: str, delta: DeltaTable, commit: dict[str, Any], v
 
 
 def facts_of(commit: dict[str, Any]) -> dict[str, Any]:
-    """What headgate wrote into a commit; of another writer's, only which version it restored, where it did."""
+    """Return what headgate wrote into a commit; of another writer's, only which version it restored, where it did."""
     try:
         facts = json.loads(commit.get("userMetadata") or "{}")
     except ValueError:

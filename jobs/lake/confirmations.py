@@ -1,4 +1,4 @@
-"""What was found of published rows without publishing them again: a build gave the same, or a changed suite passed."""
+"""Findings on published rows without a new version: a build gave the same, or a changed suite passed."""
 
 import json
 from collections.abc import Mapping

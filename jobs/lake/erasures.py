@@ -32,7 +32,7 @@ class Erasures(Commits, Records):
         return found
 
     def erased_entries(self, build: str) -> int:
-        """How many ledger entries of a build were erased."""
+        """Return how many ledger entries of a build were erased."""
         return sum(json.loads(e["entries"]).get(build, 0) for e in self.erasures)
 
     def content_total(self, table: str, version: int) -> str | None:

@@ -48,7 +48,7 @@ class Folder:
 
     def path(self, table: str) -> str:
         if not re.match(TABLE_NAME, table):
-            raise UsageError(f"'{table}' is no name of a table: lower-case letters, digits and _")
+            raise UsageError(f"'{table}' is not a valid table name: use lower-case letters, digits and _")
         return f"{self.root}/_system/{table}" if table in SYSTEM_TABLES else f"{self.root}/{table}"
 
     def staging(self, table: str) -> str:
@@ -95,7 +95,7 @@ class Folder:
         return sorted(n for n in names if not n.startswith(("_", ".")) and self.open(n) is not None)
 
     def bytes_of(self, table: str) -> int:
-        """How many bytes the data files of a table's newest version have; none if there is no such table."""
+        """Return how many bytes the data files of a table's newest version have; none if there is no such table."""
         delta = self.open(table)
         return pc.sum(pa.table(delta.get_add_actions()).column("size_bytes")).as_py() or 0 if delta else 0
 

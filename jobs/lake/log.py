@@ -33,7 +33,7 @@ def commits(table: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
 
 @dataclass(frozen=True)
 class History:
-    """What the log of a table says of all its versions."""
+    """All versions of a table, by its log."""
 
     at: dict[int, datetime]  # version -> time of its commit
     files: dict[int, frozenset[str]] = field(default_factory=dict)  # version -> its data files, of those asked for

@@ -27,5 +27,5 @@ def quoted(name: str) -> str:
 
 
 def parquet_format() -> ds.ParquetFileFormat:
-    """How data files are read: times that a writer put down as INT96 would overflow as nanoseconds."""
+    """Return how data files are read: times that a writer put down as INT96 would overflow as nanoseconds."""
     return ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))

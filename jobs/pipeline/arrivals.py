@@ -1,4 +1,4 @@
-"""What a table's source has that is new: files that landed, or rows that a pull-based source gave."""
+"""Arrivals, all that a table's source has that is new: files that landed, or rows that a pull-based source gave."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -143,7 +143,7 @@ def arrived(run: Run, rows: DataFrame) -> DataFrame:
     if not erased:
         return df
     known = F.broadcast(local_frame(run.spark, [(i,) for i in erased], "_hg_erased string"))
-    again = Rejection(F.col("_hg_erased").isNotNull(), "was erased on request", {})
+    again = Rejection(F.col("_hg_erased").isNotNull(), "erased_on_request", {})
     joined = df.join(known, on=F.col(ROW_ID) == F.col("_hg_erased"), how="left")
     return reject(joined, "ingest", again).drop("_hg_erased")
 
@@ -175,7 +175,8 @@ def not_yet_in(rows: DataFrame, table: DataFrame, source: PullSource, columns: l
 
 def newest_of_each(rows: DataFrame, source: PullSource) -> DataFrame:
     """Return the rows with all forms of a record marked but the one of the highest watermark."""
+    older = ("ingest", "superseded_record")
     if source.watermark is None:
-        return DropDuplicates(columns=(ROW_ID,)).marked(rows, None)
+        return DropDuplicates(columns=(ROW_ID,)).marked(rows, None, *older)
     ordered = rows.withColumn(f"{OWN}mark", F.col(quoted(source.watermark)))
-    return DropDuplicates(columns=(ROW_ID,), keep=f"{OWN}mark desc").marked(ordered, None).drop(f"{OWN}mark")
+    return DropDuplicates(columns=(ROW_ID,), keep=f"{OWN}mark desc").marked(ordered, None, *older).drop(f"{OWN}mark")

@@ -1,4 +1,4 @@
-"""What a build lends its steps: other tables, scratch, what earlier builds recorded, a place for large fitted state."""
+"""The context of a step in a build: other tables, scratch, records of earlier builds, large fitted state."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the steps of a build learned, saved beside the lake's tables."""
+"""Fitted state of the steps of a build, saved beside the lake's tables."""
 
 from headgate.jobs.lake.artifacts import fitted_of, read_small, write_small
 from headgate.jobs.lake.lake import Lake

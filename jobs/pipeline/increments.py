@@ -60,7 +60,7 @@ def new_part(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> dict[str, list[
         return None  # new rows may match rows of before
     if any(pin.as_of or before.get(n, [None, ""])[1] for n, pin in plan.pins.items()):
         return None
-    if any(before.get(n) != pin.told() for n, pin in plan.pins.items() if n not in starts):
+    if any(before.get(n) != pin.as_recorded() for n, pin in plan.pins.items() if n not in starts):
         return None
     names: Sequence[str] = facts.get("indexes") or ()
     for i, step in enumerate(pipeline.steps[table]):

@@ -21,22 +21,25 @@ from headgate.jobs.pipeline.records import record_coverage, record_verdict
 from headgate.jobs.pipeline.work import Pin, Run, Work, digest
 from headgate.jobs.sources.landing import LandedFile
 from headgate.transforms.rows import CONTENT, FILE, MADE, PARENTS, REJECTED, hash_sum, quoted, total_of
+from headgate.words import REASONS
+
+FAILED = "gate: failed_expectation"
 
 
 @dataclass
 class Counts:
-    """Where the rows of a build went."""
+    """The rows of a build, counted by where they went."""
 
     rows_in: int = 0
     made: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)  # "step: reason" -> rows
+    rejected: dict[str, int] = field(default_factory=dict)  # "step: reason (columns)" -> rows
     quarantined: int = 0
     published: int = 0
     content: int = 0  # sum of the hashes of the published rows
     rejected_in: int = 0  # of the rejected rows, those that came in
 
     def lost(self, grain: str) -> int:
-        """How many rows are not accounted for. Of a table of another grain, what was made is balanced alone."""
+        """Return how many rows are not accounted for. Of a table of another grain, what was made is balanced alone."""
         if grain == "new":
             return self.made - self.published - sum(self.rejected.values()) + self.rejected_in
         return self.rows_in + self.made - self.published - sum(self.rejected.values())
@@ -204,6 +207,7 @@ def count_staged(staged: DataFrame, quarantined: Column, rows_in: int) -> Counts
         staged.groupBy(
             F.col(REJECTED)["step"].alias("step"),
             F.col(REJECTED)["reason"].alias("reason"),
+            faulty_columns().alias("columns"),
             F.col(MADE).isNotNull().alias("made"),
             quarantined.alias("quarantined"),
         )
@@ -215,17 +219,25 @@ def count_staged(staged: DataFrame, quarantined: Column, rows_in: int) -> Counts
         n = group["count"]
         counts.made += n if group["made"] else 0
         if group["step"] is not None:
-            why = f"{group['step']}: {group['reason']}"
+            columns = f" ({group['columns']})" if group["columns"] is not None else ""
+            why = f"{group['step']}: {group['reason']}{columns}"
             counts.rejected[why] = counts.rejected.get(why, 0) + n
             counts.rejected_in += 0 if group["made"] else n
         elif group["quarantined"]:
-            counts.rejected["gate: fails a row rule"] = counts.rejected.get("gate: fails a row rule", 0) + n
+            counts.rejected[FAILED] = counts.rejected.get(FAILED, 0) + n
             counts.quarantined += n
         else:
             counts.published += n
             counts.content = (counts.content + total_of(*group["content"])) % (1 << 64)
     counts.rejected = dict(sorted(counts.rejected.items(), key=lambda x: (-x[1], x[0])))
     return counts
+
+
+def faulty_columns() -> Column:
+    """The columns for which a row is rejected, of headgate's own reasons: a user's evidence may be any value."""
+    evidence = F.col(REJECTED)["evidence"]
+    known = F.col(REJECTED)["reason"].isin(*REASONS)
+    return F.when(known, F.coalesce(evidence["column"], evidence["columns"]))
 
 
 def coverage_of(run: Run, work: Work, staged: DataFrame, counts: Counts) -> float | None:

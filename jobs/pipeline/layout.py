@@ -1,4 +1,4 @@
-"""What readers of a table get: the user's columns first, then headgate's bookkeeping, each with a comment."""
+"""The columns of a published table: the user's columns first, then headgate's bookkeeping, each with a comment."""
 
 import re
 from collections.abc import Sequence

@@ -48,6 +48,6 @@ def ledger_entries(staged: DataFrame, quarantined: Column, reason: Column) -> Da
     return staged.where(mark.isNotNull() | quarantined).select(
         F.col(ROW_ID).alias("row_id"),
         F.coalesce(mark["step"], F.lit("gate")).alias("step"),
-        F.coalesce(mark["reason"], F.lit("fails a row rule")).alias("reason"),
+        F.coalesce(mark["reason"], F.lit("failed_expectation")).alias("reason"),
         F.coalesce(mark["evidence"], F.create_map(F.lit("rules"), reason)).alias("evidence"),
     )

@@ -68,7 +68,7 @@ def attributes(df: DataFrame) -> list[dict[str, Any]]:
 
 
 def branches(node: Any) -> Iterator[tuple[int, int]]:
-    """Of every union in a plan, the id of each column beside that of each branch's column there."""
+    """Return the id of each column of every union in a plan, beside that of each branch's column there."""
     for below in items(node.children()):
         if node.getClass().getSimpleName() == "Union":
             ids = ((a.exprId().id() for a in items(n.output())) for n in (node, below))

@@ -1,4 +1,4 @@
-"""What a run did, as a plain record."""
+"""The outcome of a run, as a plain record."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ OF_JUDGED = ("table", "status", "version", "rows", "why", "seconds", "warnings",
 
 @dataclass(frozen=True)
 class TableOutcome:
-    """What a run did with one table; beside its version and rows, all speaks of tables that were built or judged."""
+    """The outcome for one table; beside its version and rows, all speaks of tables that were built or judged."""
 
     table: str
     status: str  # built | same rows (nothing was published) | judged (by a changed suite) | up to date
@@ -22,7 +22,7 @@ class TableOutcome:
     rows_in: int = 0
     made: int = 0
     published: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)  # "step: reason" -> rows
+    rejected: dict[str, int] = field(default_factory=dict)  # "step: reason (columns)" -> rows
     expectations: int = 0
     passed: int = 0
     warnings: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ class TableOutcome:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did with each table, and the release that now stands."""
+    """The outcome for each table, and the release that now stands."""
 
     run_id: str
     release: str | None

@@ -1,4 +1,4 @@
-"""What is to be built, and why: pins, build keys, new files. Needs no Spark."""
+"""The plan of a run, what is to be built and why: pins, build keys, new files. Needs no Spark."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ SUITE_CHANGED = "its suite, or a table that the suite reads, changed: it is judg
 
 @dataclass(frozen=True)
 class TablePlan:
-    """What a run does with one table: build it (`why`), judge it again (not `judged`), or neither."""
+    """The plan for one table: build it (`why`), judge it again (not `judged`), or neither."""
 
     table: str
     why: str | None  # None: its rows are up to date
@@ -49,8 +49,8 @@ class TablePlan:
         return self.current.version if self.current else -1
 
     @property
-    def told(self) -> str | None:
-        """Why anything is to be done; None if nothing is."""
+    def why_to_act(self) -> str | None:
+        """Return why anything is to be done; None if nothing is."""
         return self.why or (None if self.judged else SUITE_CHANGED)
 
 
@@ -76,7 +76,7 @@ def plan_table(
     }
     if pipeline.tables[table].source is not None:
         return plan_ingest(pipeline, environment, lake, as_of, facts)
-    key = build_key(pipeline, table, {n: p.told() for n, p in pins.items()})
+    key = build_key(pipeline, table, {n: p.as_recorded() for n, p in pins.items()})
     later = [c["inputs"] for c in confirmed if c["inputs"] is not None]
     before = later[-1] if later else current.facts.get("inputs") if current else None
     if current is None:
@@ -165,7 +165,9 @@ def plan_ingest(
         near = ": there is no such folder" if gone else f" ({'; '.join(notes[:3])})" if notes else ""
         raise InputMissing(f"table '{table}': no file matches '{source.path}' in {environment.landing}{until}{near}")
     if source.format == "delta" and not listed and known:
-        raise InputMissing(f"table '{table}': the Delta table '{source.path}' has vanished from {environment.landing}")
+        raise InputMissing(
+            f"table '{table}': there is no Delta table '{source.path}' any more in {environment.landing}"
+        )
     if gone:
         notes = (f"the landing folder {environment.landing} is not there, so nothing new is seen",)
     fresh = new_files(listed, known)
@@ -198,9 +200,9 @@ def check_schema(pipeline: Pipeline, lake: Lake, table: str) -> None:
 
 def passed_over(paths: Sequence[str], pattern: str) -> tuple[str, ...]:
     """Return a line for each of the first files that nearly match a pattern, and one for the others."""
-    told = [f"{path} is not taken up: it does not match '{pattern}' exactly" for path in paths[:MOST_NOTES]]
-    more = len(paths) - len(told)
-    return (*told, *([f"{more} more files are not taken up for the same reason"] if more else []))
+    notes = [f"{path} is not taken up: it does not match '{pattern}' exactly" for path in paths[:MOST_NOTES]]
+    more = len(paths) - len(notes)
+    return (*notes, *([f"{more} more files are not taken up for the same reason"] if more else []))
 
 
 def effective_as_of(pipeline: Pipeline, lake: Lake, table: str, as_of: date | None) -> date | None:
@@ -217,7 +219,7 @@ def why_stale(current: Published, before: Mapping[str, Any] | None, pins: Mappin
         return "rows were erased from it"
     if before is None:
         return "its newest version was not written by headgate"
-    moved = [n for n, p in pins.items() if before.get(n) != p.told()]
+    moved = [n for n, p in pins.items() if before.get(n) != p.as_recorded()]
     if moved:
         return f"{', '.join(moved)} changed"
     return "its configuration, or the meaning of a step, changed"

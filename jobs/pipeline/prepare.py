@@ -128,8 +128,8 @@ def with_steps(run: Run, table: str, df: DataFrame, context: BuildContext) -> tu
             else:
                 df = step.run(df, mine)
         except (StepError, AnalysisException) as e:
-            told = str(e).splitlines()[0]
-            raise UsageError(f"tables.{table}.steps[{i}].{step.name}: {told}") from e
+            first_line = str(e).splitlines()[0]
+            raise UsageError(f"tables.{table}.steps[{i}].{step.name}: {first_line}") from e
         frozen.append(step)
     return df, frozen
 

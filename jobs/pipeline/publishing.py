@@ -1,4 +1,4 @@
-"""What a build leaves behind: entries in the ledger, lineage, indexes, and the one commit that publishes its rows."""
+"""Publishing a build: entries in the ledger, lineage, indexes, and the one commit that publishes its rows."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,7 +25,7 @@ from headgate.transforms.rows import REJECTED
 
 @dataclass(frozen=True)
 class Built:
-    """What became of one table in a run; `same`: its rows are those that were published, so nothing new was."""
+    """The outcome for one table in a run; `same`: its rows are those that were published, so nothing new was."""
 
     published: Published
     counts: Counts
@@ -91,7 +91,7 @@ def facts_of(run: Run, work: Work, staged: Staged, counts: Counts) -> dict[str, 
         "grain": run.pipeline.tables[work.table].grain,
         "increment": work.part is not None,
         "indexes": sorted(staged.recorded) if growing else None,
-        "inputs": {n: p.told() for n, p in work.inputs.items()},
+        "inputs": {n: p.as_recorded() for n, p in work.inputs.items()},
         "parents": dict(work.parents),
         "publish": work.mode.model_dump(mode="json"),
         "as_of": str(run.as_of or ""),

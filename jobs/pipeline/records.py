@@ -1,4 +1,4 @@
-"""What a build writes to the system tables: the verdict of its gate, lineage, the files that it took up."""
+"""Entries of a build in the system tables: the verdict of its gate, lineage, the files that it took up."""
 
 import dataclasses
 import json
@@ -45,8 +45,8 @@ def record_verdict(run: Run, table: str, build: str, judge_key: str, verdict: Ve
         for name, value in verdict.dimensions().items()
     ]
     if verdict.fallbacks:
-        told = {"name": "rules left to the stock engine", "value": len(verdict.fallbacks)}
-        rows.append({**common, "kind": "fallback", **told, "result": json.dumps(verdict.fallbacks)})
+        left_over = {"name": "rules left to the stock engine", "value": len(verdict.fallbacks)}
+        rows.append({**common, "kind": "fallback", **left_over, "result": json.dumps(verdict.fallbacks)})
     rows.append(
         {
             **common,

@@ -49,9 +49,9 @@ def chosen_tables(pipeline: Pipeline, tables: Sequence[str]) -> list[str]:
 def dry_run(
     pipeline: Pipeline, environment: Environment, lake: Lake, tables: Sequence[str], as_of: date | None, force: bool
 ) -> list[dict[str, Any]]:
-    """What a run would build, and why. Nothing is read but logs and listings, nothing is written."""
+    """Return what a run would build, and why. Nothing is read but logs and listings, nothing is written."""
     plans: dict[str, str | None] = {}
-    told = []
+    answers = []
     with storage_failures(environment, lake):
         for table in chosen_tables(pipeline, tables):
             moved = [t for t in sorted(pipeline.inputs(table)) if plans.get(t)]
@@ -61,14 +61,14 @@ def dry_run(
                 plan = plan_table(pipeline, environment, lake, table, as_of, force)
                 why = plan.why
                 if why is None and not plan.judged:
-                    told.append({"table": table, "build": False, "why": SUITE_CHANGED})
+                    answers.append({"table": table, "build": False, "why": SUITE_CHANGED})
                     continue
             plans[table] = why
-            told.append({"table": table, "build": why is not None, "why": why or "up to date"})
-    stale = [str(t["table"]) for t in told if t["why"] != "up to date"]
+            answers.append({"table": table, "build": why is not None, "why": why or "up to date"})
+    stale = [str(t["table"]) for t in answers if t["why"] != "up to date"]
     if stale:
         pipeline.check_thoroughly(stale)
-    return told
+    return answers
 
 
 @contextlib.contextmanager
@@ -146,7 +146,7 @@ def run_once(
             plan = plan_table(pipeline, environment, lake, table, as_of, force)
             for note in plan.notes:
                 progress.tell("warning", table=table, message=note)
-            if plan.told is None:
+            if plan.why_to_act is None:
                 records.append(skipped(plan))
                 progress.finished(records[-1].asdict())
                 continue
@@ -223,8 +223,8 @@ def run_once(
             status = error.status if isinstance(error, Interrupted) else type(error).__name__ if error else "succeeded"
             message = str(error)[:2000] if isinstance(error, HeadgateError) else ""
             finished = {"event": "finished", "status": status, "recorded_at": now(), "message": message}
-            told = json.dumps([r.asdict() for r in records], default=str)
-            details = {"release": name if error is None else None, "tables": told}
+            tables = json.dumps([r.asdict() for r in records], default=str)
+            details = {"release": name if error is None else None, "tables": tables}
             row = {**common, **finished, **details, "seconds": time.monotonic() - started}
             try:
                 lake.record("runs", [row])
@@ -234,7 +234,7 @@ def run_once(
 
 
 def is_lost(error: Exception, lake: Lake, plan: TablePlan) -> bool:
-    """Whether a build failed because another run published the table: by a conflict, or by what that run removed.
+    """Return whether a build failed as another run published the table: by a conflict, or by what that run removed.
 
     A run that won removes what it had staged, also from under one that took it for a dead run's, and the indexes of
     another configuration.
@@ -261,7 +261,7 @@ def began(pid: int) -> str:
 
 
 def is_dead(started: dict[str, Any], at: datetime) -> bool:
-    """Whether the process of a run that has not finished is gone; on another host, after `SILENCE`."""
+    """Return whether the process of a run that has not finished is gone; on another host, after `SILENCE`."""
     host, pid, began_at = (started.get("process") or "- 0 -").split(" ")
     if host != socket.gethostname():
         return bool(at - started["recorded_at"] > SILENCE)

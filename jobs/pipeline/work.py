@@ -1,4 +1,4 @@
-"""What a build is: its work, decided before any row is read, and what it staged, as the marker on disk holds it."""
+"""The identity of a build: its work, decided before any row is read, and what it staged, as the marker has it."""
 
 import dataclasses
 import hashlib
@@ -32,13 +32,13 @@ class Pin:
     version: int
     as_of: date | None = None
 
-    def told(self) -> list[Any]:
+    def as_recorded(self) -> list[Any]:
         return [self.version, str(self.as_of or "")]
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """What a table's source has that is new, and how it reaches the table."""
+    """All that a table's source has that is new, and how it reaches the table."""
 
     files: list[LandedFile]  # of a pull-based source, one entry per run
     rows: "Callable[[], DataFrame]"
@@ -50,7 +50,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Run:
-    """What all builds of a run share."""
+    """The facts that all builds of a run share."""
 
     spark: "SparkSession"
     pipeline: Pipeline
@@ -110,7 +110,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Staged:
-    """What the marker of staged rows holds."""
+    """The content of the marker of staged rows."""
 
     path: str
     schema: dict[str, Any]  # of the files, as Spark's JSON

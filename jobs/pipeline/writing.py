@@ -1,4 +1,4 @@
-"""What all writes by Spark share: fewer files, appends that may be repeated, and what a lost race looks like."""
+"""Writes by Spark: fewer files, appends that may be repeated, and what a lost race looks like."""
 
 import math
 from collections.abc import Sequence

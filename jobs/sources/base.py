@@ -1,4 +1,4 @@
-"""How a pull-based source is called, and what it gave."""
+"""The protocol of pull-based sources, and their result."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from headgate.jobs.config.models import HttpSource, JdbcSource, PythonSource
 
 
 def source_name(source: JdbcSource | HttpSource | PythonSource) -> str:
-    """How the source is called in the table of files, in `_file` and in messages; it holds no secret."""
+    """Return how the source is called in the table of files, in `_file` and in messages; it holds no secret."""
     if isinstance(source, JdbcSource):
         return f"jdbc:{source.table or 'query'}"
     return source.url if isinstance(source, HttpSource) else f"python:{source.function}"
@@ -17,7 +17,7 @@ def source_name(source: JdbcSource | HttpSource | PythonSource) -> str:
 
 @dataclass(frozen=True)
 class PullResult:
-    """What a source gave: its columns, `PLACES`, `_hg_rejected`; and where the next run begins."""
+    """The result of a pull: its columns, `PLACES`, `_hg_rejected`; and where the next run begins."""
 
     rows: DataFrame
     schema: T.StructType

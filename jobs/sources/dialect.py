@@ -27,7 +27,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a csv file is written. quote and escape may be '' for none; escape '' means that quotes are doubled."""
+    """The dialect of a csv file. quote and escape may be '' for none; escape '' means that quotes are doubled."""
 
     delimiter: str = ","
     quote: str = '"'
@@ -80,7 +80,7 @@ def records(buffer: bytes, dialect: Dialect, final: bool, longest: int) -> Recor
 
 
 def closed(array: npt.NDArray[np.uint8], quotes: Ints, used: int, dialect: Dialect) -> bool:
-    """Whether every quote opens or closes a value, or is doubled within one."""
+    """Return whether every quote opens or closes a value, or is doubled within one."""
     opens, closes = quotes[0::2], quotes[1::2]
     delimiter = ord(dialect.delimiter)
     before = array[np.maximum(opens - 1, 0)]
@@ -170,7 +170,7 @@ def unescaped(value: bytes, dialect: Dialect) -> bytes:
 
 
 def is_blank(buffer: bytes, ends: Ints) -> npt.NDArray[np.bool_]:
-    """Of each record, whether it is an empty line."""
+    """Return for each record whether it is an empty line."""
     lengths = np.diff(ends, prepend=0)
     array = np.frombuffer(buffer, np.uint8)
     line = array[ends - 1] == LINE

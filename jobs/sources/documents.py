@@ -1,7 +1,7 @@
 """JSON records as cells of text: strict about shape, exact about numbers.
 
 Spark's reader drops nested members that the schema lacks, rounds numbers on their way to a text and takes an object for
-an array of one. Here numbers stay the text that they are, a member that stands twice is told, and what has not the
+an array of one. Here numbers stay the text that they are, a duplicate member is an error, and what has not the
 shape of its column's type is malformed.
 """
 
@@ -22,7 +22,7 @@ class Number(str):
 
 
 class Members(dict[str, Any]):
-    """The members of an object, some of which stand twice."""
+    """The members of an object, some of which may be duplicates."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -39,7 +39,7 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         names = [n for n, _ in pairs]
-        raise Malformed(f"the member '{next(n for n in names if names.count(n) > 1)}' stands twice")
+        raise Malformed(f"duplicate member '{next(n for n in names if names.count(n) > 1)}'")
     return members
 
 
@@ -64,7 +64,7 @@ def loaded(text: str) -> dict[str, Any]:
 
 
 def depth(value: Any) -> int:
-    """How many objects and arrays lie within each other, without recursion."""
+    """Return how many objects and arrays lie within each other, without recursion."""
     deepest, waiting = 0, [(value, 1)]
     while waiting:
         one, level = waiting.pop()
@@ -93,7 +93,7 @@ def shaped(value: Any, kind: T.DataType, place: str) -> Any:
         names = [f.name for f in kind]
         more = next((k for k in value if k not in names), None)
         if more is not None:
-            raise Malformed(f"'{place}' has a member '{more}' that its type has not")
+            raise Malformed(f"'{place}' has a member '{more}' that its type lacks")
         return {f.name: shaped(value.get(f.name), f.dataType, f"{place}.{f.name}") for f in kind}
     if isinstance(kind, T.ArrayType | T.MapType | T.StructType) or (
         isinstance(value, dict | list) and not isinstance(kind, T.StringType)

@@ -1,6 +1,6 @@
 """Sources: which files have landed, which of them are new, and their rows.
 
-Listing needs no JVM, so that a night without new files costs no Spark. Checksums and rows are read on the executors.
+Listing needs no JVM, so that a run without new files starts no Spark. Checksums and rows are read on the executors.
 """
 
 import json
@@ -30,7 +30,7 @@ from headgate.transforms.rows import FILE, FILE_DATE, REJECTED, ROW_ID, local_fr
 
 @dataclass(frozen=True)
 class Listed:
-    """What lies where a source looks: files that match its pattern, in the order of their paths, and near misses."""
+    """The listing of a source: files that match its pattern, in the order of their paths, and near misses."""
 
     files: list[LandedFile]
     passed_over: list[str]
@@ -105,8 +105,8 @@ def fingerprint(
         if facts["size"] != file.size:
             raise InputMissing(f"{file.path}: the file grew or shrank while it was being taken up; run again")
         parts = tuple((at, line) for at, line in facts["parts"])
-        told = {name: facts[name] for name in ("sha256", "columns", "records")}
-        seen.append(replace(file, **told, parts=parts, problem=file.problem or facts["problem"]))
+        facts_of_file = {name: facts[name] for name in ("sha256", "columns", "records")}
+        seen.append(replace(file, **facts_of_file, parts=parts, problem=file.problem or facts["problem"]))
     return sorted(seen, key=lambda f: f.path)
 
 
@@ -117,7 +117,7 @@ def spread(spark: SparkSession, requests: Sequence[str]) -> DataFrame:
 
 
 def how_written(landing: str, source: FileSource) -> dict[str, Any]:
-    """Where files lie and how they are written: what every request to a reader says."""
+    """Return the place and format of files, as every request to a reader states them."""
     return {
         "root": absolute(landing),
         "format": source.format,
@@ -192,7 +192,7 @@ def columns_of(source: FileSource, files: Sequence[LandedFile], reference: Mappi
 def file_rows(
     spark: SparkSession, landing: str, source: FileSource, files: Sequence[LandedFile], schema: T.StructType
 ) -> DataFrame:
-    """What the readers give: cells (of text formats as text), then `PLACES`."""
+    """Return what the readers give: cells (of text formats as text), then `PLACES`."""
     read_as = text_schema(schema) if source.format in TEXT else schema
     common = {**how_written(landing, source), "schema": read_as.json()}
     requests = []
@@ -222,12 +222,12 @@ def set_aside(spark: SparkSession, table: str, files: Sequence[LandedFile]) -> D
         row_id(named, f"{table} set aside", [FILE, "sha256"]).alias(ROW_ID),
         FILE,
         FILE_DATE,
-        mark("file set aside", evidence).alias(REJECTED),
+        mark("file_set_aside", evidence).alias(REJECTED),
     )
 
 
 def count_records(files: Iterable[LandedFile]) -> int:
-    """How many records the files hold, malformed ones included, as they were counted when they were looked through.
+    """Return how many records the files hold, malformed ones included, as counted when they were inspected.
 
     A file that is set aside counts as one.
     """

@@ -44,8 +44,8 @@ class Hashed(io.RawIOBase):
             pass
 
 
-def problem(told: str) -> dict[str, Any]:
-    return {"problem": told}
+def problem(text: str) -> dict[str, Any]:
+    return {"problem": text}
 
 
 # -- typed formats

@@ -1,4 +1,4 @@
-"""What is in a landed file, found where it is read: checksum, columns, records, and what makes it a bad file.
+"""Inspection of a landed file, done where it is read: checksum, columns, records, and what makes it a bad file.
 
 Bytes are looked at once, in blocks, so that a file of any size takes the same memory. How many records a file holds is
 counted here, by its line ends and quotes, its footer or the heads of its blocks: not by what reads the rows later.
@@ -88,7 +88,7 @@ def inspect_file(
 
 
 class CsvLook:
-    """What is told of a csv file while its text goes by: the header, how many records, where parts may start."""
+    """The outline of a csv file, gathered while its text goes by: header, number of records, starts of parts."""
 
     def __init__(self, dialect: Dialect, longest: int) -> None:
         self.dialect, self.longest = dialect, longest
@@ -118,15 +118,15 @@ class CsvLook:
     def facts(self) -> dict[str, Any]:
         names = self.columns or []
         repeated = next((n for n in names if names.count(n) > 1), None)
-        told: dict[str, Any] = {"columns": dict.fromkeys(names, ""), "records": max(self.records, 0)}
+        outline: dict[str, Any] = {"columns": dict.fromkeys(names, ""), "records": max(self.records, 0)}
         if repeated is not None:
-            told["problem"] = f"its header names the column '{repeated}' twice"
+            outline["problem"] = f"its header names the column '{repeated}' twice"
         # Where quotes are stray, only a reader that comes from the start knows what a line end is.
-        return told | {"parts": self.parts if self.regular else [[0, 1]]}
+        return outline | {"parts": self.parts if self.regular else [[0, 1]]}
 
 
 class JsonLook:
-    """What is told of JSON lines while they go by: how many, and which members their records have."""
+    """The outline of JSON lines, gathered while they go by: how many, and which members their records have."""
 
     def __init__(self, schema: str) -> None:
         self.schema = T.StructType.fromJson(json.loads(schema))
@@ -165,21 +165,21 @@ class JsonLook:
         self.rest = buffer[used:]
 
     def facts(self) -> dict[str, Any]:
-        told = {"columns": self.members, "records": self.records, "parts": self.parts}
+        outline = {"columns": self.members, "records": self.records, "parts": self.parts}
         if self.nested is not None:
-            told |= problem(f"its records have a member '{self.nested}' that the schema lacks")
+            outline |= problem(f"its records have a member '{self.nested}' that the schema lacks")
         if self.more > MOST_MEMBERS:
-            told |= problem(f"its records have more than {MOST_MEMBERS:,} members that the schema lacks")
+            outline |= problem(f"its records have more than {MOST_MEMBERS:,} members that the schema lacks")
         if self.array:
-            told |= problem("it is a JSON array over several lines; write one record to a line")
-        told["columns"] = dict(sorted(self.members.items()))
-        return told
+            outline |= problem("it is a JSON array over several lines; write one record to a line")
+        outline["columns"] = dict(sorted(self.members.items()))
+        return outline
 
 
 def inspect_text(
     raw: Hashed, path: str, encoding: str, line_end: str, max_line_bytes: int, look: CsvLook | JsonLook
 ) -> dict[str, Any]:
-    """What a look finds in a text file, unless it is damaged, of another encoding, or has lines beyond measure."""
+    """Inspect a text file; one that is corrupt, of another encoding, or has lines beyond measure is a problem."""
     offset, line, open_line = 0, 1, 0
     decoder = codecs.getincrementaldecoder("utf-8")()
     plain = is_utf8(encoding)
@@ -207,7 +207,7 @@ def inspect_text(
         except UnicodeError as e:
             return problem(f"it is not {encoding} ({first_line(e)})")
         except DAMAGED as e:
-            return problem(f"it is damaged or cut short after {offset:,} bytes of text ({e})")
+            return problem(f"it is corrupt or truncated after {offset:,} bytes of text ({e})")
         nul = text.find(b"\0")
         if nul >= 0:
             return problem(f"line {line + text.count(LINE, 0, nul):,} holds a NUL byte (at byte {offset + nul:,})")

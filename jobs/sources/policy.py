@@ -1,4 +1,4 @@
-"""What is done with a file whose columns or types are not those expected."""
+"""The policy for a file whose columns or types are not those expected."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -68,7 +68,7 @@ def type_of(text: str) -> T.DataType:
 
 
 def fits(found: T.DataType, wanted: T.DataType) -> bool:
-    """Whether a type holds every value of another one."""
+    """Return whether a type holds every value of another one."""
     if found == wanted or isinstance(found, T.NullType):
         return True
     if isinstance(wanted, T.CharType | T.VarcharType):
@@ -93,13 +93,13 @@ def fits(found: T.DataType, wanted: T.DataType) -> bool:
 
 
 def other_columns(source: FileSource, found: Mapping[str, str], expected: Sequence[str]) -> str | None:
-    """How the columns of a file differ from those expected; a member that a JSON record lacks is null."""
+    """Return how the columns of a file differ from those expected; a member that a JSON record lacks is null."""
     names = list(found)
     lacking = [n for n in expected if n not in found] if source.format != "jsonl" else []
     more = [n for n in names if n not in expected]
     if lacking or more:
-        told = [f"lack '{n}'" for n in lacking[:3]] + [f"add '{n}'" for n in more[:3]]
-        return f"its columns are not those of the schema ({len(expected)} columns): they {', '.join(told)}"
+        differences = [f"missing '{n}'" for n in lacking[:3]] + [f"unexpected '{n}'" for n in more[:3]]
+        return f"its columns do not match the schema ({len(expected)} columns): {', '.join(differences)}"
     if source.format == "csv" and names != list(expected):
         wrong = next(pair for pair in zip(expected, names, strict=True) if pair[0] != pair[1])
         return (

@@ -1,6 +1,6 @@
-"""Sources that are asked for their rows: databases by JDBC, HTTP APIs, Python functions of the user's own.
+"""Pull-based sources: databases by JDBC, HTTP APIs, Python functions of the user's own.
 
-What a night gets is written once, to the staging area; all that follows reads those bytes, so that a source that
+What a run gets is written once, to the staging area; all that follows reads those bytes, so that a source that
 answers differently when asked again cannot make a run disagree with itself. The highest watermark is that of the rows
 that arrived, never a clock's.
 """
@@ -61,11 +61,11 @@ def pull(
         asked = asked.withColumns({**places, **({} if FILE in asked.columns else {FILE: F.lit(name)})})
         asked.write.mode("overwrite").parquet(to)
     except PySparkException as e:
-        raise InputMissing(f"{name}: {told(e)}") from e
+        raise InputMissing(f"{name}: {reason_of(e)}") from e
     except Exception as e:
         if isinstance(e, HeadgateError):
             raise
-        raise InputMissing(f"{name}: {told(e)}") from e
+        raise InputMissing(f"{name}: {reason_of(e)}") from e
     stored = spark.read.schema(asked.schema).parquet(to)
     rows = numbered(stored, source.key)
     texts = T.StructType([f for f in schema if asked.schema[f.name].dataType != f.dataType])
@@ -101,7 +101,7 @@ def lowered(spark: SparkSession, source: JdbcSource | HttpSource | PythonSource,
     return spark.range(1).select(value.cast("string").alias("v")).first()["v"]
 
 
-def told(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The line of an error that a person can act on."""
     text = str(error)
     marked = source_failure(error)

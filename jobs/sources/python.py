@@ -36,7 +36,7 @@ def with_text_keys(record: dict[Any, Any]) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
-    """What json.dumps knows of a value that it does not know: times and decimals as text, numpy's as Python's.
+    """Return what json.dumps knows of a value that it does not know: times and decimals as text, numpy's as Python's.
 
     Pandas' NA and NaT are null, bytes their text in UTF-8. Raises `TypeError` for what has no such form.
     """

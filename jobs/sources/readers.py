@@ -167,13 +167,13 @@ def csv_part(buffer: bytes, found: Records, dialect: Dialect, width: int, wanted
         raise ValueError(f"{len(numbers)} records from line {line}, but {rows} were read and {len(bad)} are malformed")
     malformed = np.array([n for n, _ in bad], np.int64)
     places = np.concatenate([np.delete(numbers, malformed), numbers[malformed]])
-    told = [None] * rows + [text.rstrip("\r\n") for _, text in bad]
+    malformed_texts = [None] * rows + [text.rstrip("\r\n") for _, text in bad]
     why = [None] * rows + [f"not {width} values, or a quote that does not close"] * len(bad)
     filled = [
         pa.concat_arrays([c, pa.nulls(len(bad), pa.string())]) if c is not None else pa.nulls(len(places), pa.string())
         for c in columns
     ]
-    return filled, told if bad else None, why if bad else None, places
+    return filled, malformed_texts if bad else None, why if bad else None, places
 
 
 def regular(buffer: bytes, dialect: Dialect, width: int, bad: list[tuple[int, str]]) -> pa.Table:

@@ -12,12 +12,8 @@ from pyspark.sql import types as T
 
 from headgate.jobs.config.models import FileSource
 from headgate.jobs.sources.readers import CORRUPT, LINE, PROBLEM
-from headgate.transforms.parsing import DAYS, Marks, parsed, text_type, within, without_ntz
+from headgate.transforms.parsing import Marks, parsed, text_type, within, without_ntz
 from headgate.transforms.rows import FILE, OWN, REJECTED, REJECTED_TYPE, ROW_ID, content_key, quoted, row_id
-
-MALFORMED = "malformed line"  # the reason in the ledger
-
-NO_KEY = "no key"
 
 
 def schema_of(source: Any) -> T.StructType:
@@ -28,14 +24,14 @@ def schema_of(source: Any) -> T.StructType:
 
 
 def text_schema(schema: T.StructType) -> T.StructType:
-    """What readers of text give: texts in place of plain values."""
+    """Return the columns that readers of text give: texts in place of plain values."""
     found = text_type(schema)
     assert isinstance(found, T.StructType)
     return found
 
 
 def lacks(columns: Sequence[str]) -> Column:
-    """Whether a record lacks a value of its key; without a key, none does."""
+    """Return whether a record lacks a value of its key; without a key, none does."""
     return functools.reduce(operator.or_, (F.col(quoted(c)).isNull() for c in columns), F.lit(False))
 
 
@@ -74,7 +70,7 @@ def typed(rows: DataFrame, schema: T.StructType, source: Any) -> DataFrame:
         given = texts[f.name].cast("string")
         evidence = {"column": F.lit(f.name), "value": given, "type": F.lit(f.dataType.simpleString())}
         fails = texts[f.name].isNotNull() & F.col(f"{OWN}value_{i}").isNull()
-        marked.append(F.when(fails, mark(f"{f.name} is not {f.dataType.simpleString()}", evidence)))
+        marked.append(F.when(fails, mark("wrong_type", evidence)))
     values = {f.name: F.col(f"{OWN}value_{i}") for i, f in enumerate(others)}
     rejected = F.coalesce(*marked) if marked else F.lit(None).cast(REJECTED_TYPE)
     rows = rows.withColumns({REJECTED: rejected, **values})
@@ -88,7 +84,7 @@ def with_identity(rows: DataFrame, table: str, schema: T.StructType, source: Any
     """
     malformed = F.col(CORRUPT).isNotNull()
     marks = [
-        F.when(malformed, mark(MALFORMED, {"text": F.col(CORRUPT), "problem": F.col(PROBLEM)})),
+        F.when(malformed, mark("malformed_record", {"text": F.col(CORRUPT), "problem": F.col(PROBLEM)})),
         F.col(REJECTED) if REJECTED in rows.columns else F.lit(None).cast(REJECTED_TYPE),
     ]
     days = [f for f in schema if isinstance(f.dataType, T.DateType | T.TimestampType)]
@@ -96,14 +92,14 @@ def with_identity(rows: DataFrame, table: str, schema: T.StructType, source: Any
         value, kind = F.col(quoted(f.name)), f.dataType.simpleString()
         evidence = {"column": F.lit(f.name), "text": value.cast("string")}
         out = value.isNotNull() & within(value, kind).isNull()
-        marks.append(F.when(out, mark(f"outside {DAYS[0]} to {DAYS[1]}", evidence)))
+        marks.append(F.when(out, mark("unsupported_date", evidence)))
     declared = schema_of(source) if getattr(source, "columns", None) else ()
     for f in declared:
         if not f.nullable:
-            marks.append(F.when(F.col(quoted(f.name)).isNull(), mark(f"{f.name} is null", {"column": F.lit(f.name)})))
+            marks.append(F.when(F.col(quoted(f.name)).isNull(), mark("null_value", {"column": F.lit(f.name)})))
     key, without = list(source.key), lacks(source.key)
     if key and source.on_missing_key == "quarantine":
-        marks.append(F.when(without, mark(NO_KEY, {"key": F.lit(", ".join(key))})))
+        marks.append(F.when(without, mark("missing_key", {"key": F.lit(", ".join(key))})))
     # With the content of two records also their places must be the same: there is nothing else to tell them apart by.
     place = [FILE, LINE] if isinstance(source, FileSource) else [LINE]  # a page of an answer is no place that lasts
     placed = row_id(rows, f"{table} by place", [*schema.names, CORRUPT, *place])

@@ -1,7 +1,7 @@
 """Make what quickens every later start of Spark: an archive of its classes, as Java has them once parsed and verified.
 
 Java's class data sharing (JEP 350): at its end a JVM writes the classes that it loaded into a file, and later ones map
-it instead of reading 300 jars. What a night of a small lake loads is what most jobs load.
+it instead of reading 300 jars. What a run on a small lake loads is what most jobs load.
 """
 
 import os
@@ -19,7 +19,7 @@ ARCHIVING = 17  # Java 21 makes an archive, but finds its class path another one
 
 
 def prepare(work: Callable[[Any, Path], None]) -> Path | None:
-    """Archive the classes of a night of a small lake; the archive's place, or None where this Java takes none.
+    """Archive the classes that a run on a small lake loads; the archive's place, or None where this Java takes none.
 
     work: what is done meanwhile, given the session and an empty folder. An archive that is there is left alone; a new
     one replaces those that this environment had for other jars or another Java, and appears whole or not at all.

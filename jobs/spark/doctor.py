@@ -1,4 +1,4 @@
-"""What headgate needs, what it found, and what is missing."""
+"""Findings on the machine: what headgate needs, what it found, and what is missing."""
 
 import importlib.metadata
 import os
@@ -48,10 +48,10 @@ def examine(lake: str, landing: str) -> Iterator[Finding]:
         yield Finding("java", False, str(e))
     folder = jars_folder()
     lacking = missing_jars(folder)
-    told = f"{len(SHA256) - len(lacking)} of {len(SHA256)} in {folder}"
+    detail = f"{len(SHA256) - len(lacking)} of {len(SHA256)} in {folder}"
     hindrance = why_not_fetched(folder) if lacking else None
-    told += "" if not lacking else f"; {hindrance}" if hindrance else "; fetched on first use"
-    yield Finding("jars", hindrance is None, told)
+    detail += "" if not lacking else f"; {hindrance}" if hindrance else "; fetched on first use"
+    yield Finding("jars", hindrance is None, detail)
     there = "://" in landing or Path(landing).is_dir()
     yield Finding("landing", there, landing if there else f"{landing} is no folder (where files land)", needed=False)
     if "://" in lake:
@@ -62,7 +62,7 @@ def examine(lake: str, landing: str) -> Iterator[Finding]:
 
 
 def why_not_fetched(folder: Path) -> str | None:
-    """Why the jars cannot be fetched into a folder; None if they can, as far as one question to Maven Central tells."""
+    """Return why the jars cannot be fetched into a folder; None if one request to Maven Central works."""
     if os.environ.get("HEADGATE_JARS"):
         return "HEADGATE_JARS names this folder, so they are not fetched"
     hindrance = why_not_writable(folder)
@@ -82,7 +82,7 @@ def existing(place: Path) -> Path:
 
 
 def why_not_writable(place: Path) -> str | None:
-    """Why no file can be made in a folder, which may not exist yet; None if one can. Tries it with one."""
+    """Return why no file can be made in a folder, which may not exist yet; None if one can. Tries it with one."""
     there = existing(place)
     try:
         with tempfile.TemporaryFile(dir=there):

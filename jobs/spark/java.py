@@ -26,7 +26,7 @@ exec "{java}" "$@"
 
 @functools.cache
 def version_output(home: Path) -> str:
-    """What the Java in `home` says of itself; nothing where there is none that runs."""
+    """Return what the Java in `home` says of itself; nothing where there is none that runs."""
     try:
         said = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=60).stderr
     except (OSError, subprocess.TimeoutExpired):
@@ -42,7 +42,7 @@ def version_of(home: Path) -> int | None:
 
 
 def cache_folder() -> Path:
-    """Where headgate keeps what it fetched or made for this user."""
+    """Return the folder of what headgate fetched or made for this user."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headgate"
 
 
@@ -92,7 +92,7 @@ def packaged_home() -> Path | None:
 
 
 def archive_place(home: Path, jars: Sequence[str]) -> Path:
-    """Where the archive of Spark's classes belongs for this Java and these very jars, without its size and ending.
+    """Return the path of the archive of Spark's classes for this Java and these jars, without its size and ending.
 
     In this Python environment; Java itself refuses an archive of other jars, or of jars that were written anew.
     """

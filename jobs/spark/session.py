@@ -175,7 +175,7 @@ def gist(error: Exception, said: list[str]) -> str:
     lines = [line.strip() for line in (*str(error).splitlines(), *said)]
     thrown = [line for line in lines if re.search(r"^(Caused by: )?(java|org|scala)\.[\w.$]+:|^Exception ", line)]
     plain = [line for line in said if line and not re.match(r"NOTE|Picked up|WARNING|\d\d", line)]
-    return re.sub(r"^.*?[A-Z]\w*(Exception|Error): ", "", [*thrown, *plain, *lines, "no reason is told"][0])
+    return re.sub(r"^.*?[A-Z]\w*(Exception|Error): ", "", [*thrown, *plain, *lines, "no reason is given"][0])
 
 
 def add(settings: dict[str, str], name: str, separator: str, ours: Iterable[str]) -> None:

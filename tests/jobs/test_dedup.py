@@ -103,7 +103,7 @@ def test_a_record_that_comes_again_is_not_published_twice(spark, tmp_path):
     table.run()
     (table.landing / "again.jsonl").write_text('{"id": 0, "text": "now it says something else"}\n')
     table.land(["the third text is new"])
-    assert table.run()["clean"]["rejected"] == {"clean/0-drop_near_duplicates: has the id of another row": 1}
+    assert table.run()["clean"]["rejected"] == {"clean/0-drop_near_duplicates: duplicate_row_id": 1}
     assert table.ids() == [0, 1, 2]
     (entry,) = (e for e in table.ledger() if e["table_name"] == "clean")
     assert dict(entry["evidence"])["kept_row_id"] == entry["row_id"]
@@ -157,7 +157,7 @@ def test_exact_duplicates_over_nights_whatever_their_form(spark, tmp_path, monke
     table.land(["Café au lait", "other"])
     table.run()
     table.land([" cafe\u0301  AU lait! ", "new", "NEW."])
-    assert table.run()["clean"]["rejected"] == {"clean/0-drop_duplicates: repeats another row in text": 2}
+    assert table.run()["clean"]["rejected"] == {"clean/0-drop_duplicates: exact_duplicate (text)": 2}
     assert table.ids() == [0, 1, 3]
     number = {r["_row_id"]: r["id"] for r in table.lake.open("clean_input").to_pyarrow_table().to_pylist()}
     entries = [e for e in table.ledger() if e["table_name"] == "clean"]
@@ -170,7 +170,7 @@ def test_exact_duplicates_over_nights_whatever_their_form(spark, tmp_path, monke
     told = {r["table"]: r for r in vacuum(table.lake, 365, 0.0)}
     assert told["clean"]["files_removed"] == stored - 1 > 0
     table.land(["other", "newer"])
-    assert table.run()["clean"]["rejected"] == {"clean/0-drop_duplicates: repeats another row in text": 1}
+    assert table.run()["clean"]["rejected"] == {"clean/0-drop_duplicates: exact_duplicate (text)": 1}
 
 
 def published(table, *columns):

@@ -116,8 +116,8 @@ def test_trace_tells_why_a_row_is_not_there(people):
     story = trace.trace(lake, landing, id_of(people, 43))
     rejected = next(e for e in story if e["event"] == "rejected")
     assert rejected["table"] == "people" and rejected["evidence"]["kept_row_id"] == id_of(people, 42)
-    assert "drop_duplicates: repeats another row in email" in rejected["detail"]
-    malformed = answer(people, "select row_id from ledger where reason = 'malformed line'")[0][0]
+    assert "drop_duplicates: exact_duplicate (columns=email" in rejected["detail"]
+    malformed = answer(people, "select row_id from ledger where reason = 'malformed_record'")[0][0]
     assert "line=44" in trace.trace(lake, landing, malformed)[0]["detail"]
     assert trace.ids_of(lake, "people", {"id": "42"}) == [id_of(people, 42)]
     assert trace.ids_of(lake, "people", {"id": "43"}) == [id_of(people, 43)]  # rejected by a step
@@ -390,7 +390,7 @@ def test_a_person_is_erased_from_every_version_with_proof(spark, people):
     again(spark, people)
     assert answer(people, "select _row_id, name from people where email = 'shared@x.org'") == [(twin, "twin")]
     assert answer(people, "select count(*) from raw_people where id = 42") == [(0,)]
-    assert answer(people, "select count(*) from ledger where reason = 'was erased on request'") == [(1,)]
+    assert answer(people, "select count(*) from ledger where reason = 'erased_on_request'") == [(1,)]
     assert holding(people, PLANTED) == []
     assert not any(t["failed"] for t in verified(spark, people, "people-3").values())
 

@@ -219,8 +219,8 @@ def test_malformed_lines_go_to_the_ledger_with_file_and_line(spark, tmp_path):
     land(tmp_path, "t/a.csv", "id,v\n1,x\n2,y,z\nthree,q\n4,w\n2,y,z\n")
     outcome = run_pipeline(spark, tmp_path, small(tmp_path, CSV % ""))
     assert records(outcome)["t"]["published"] == 2 and records(outcome)["t"]["rejected"] == {
-        "ingest: malformed line": 2,
-        "ingest: id is not int": 1,
+        "ingest: malformed_record": 2,
+        "ingest: wrong_type (id)": 1,
     }
     ledger = queries.sql(lake_of(tmp_path), "select step, evidence from ledger", None, None).to_pylist()
     found = sorted((dict(r["evidence"])["file"], int(dict(r["evidence"])["line"])) for r in ledger)
@@ -234,7 +234,7 @@ def test_a_raw_table_may_quarantine_rows(spark, tmp_path):
         suite.write(f"  - {rule}, meta: {{dimension: validity, on_row_fail: quarantine}}}}\n")
     land(tmp_path, "t/a.csv", "id,v\n1,x\n2,y\n9,z\n")
     outcome = run_pipeline(spark, tmp_path, file)
-    assert records(outcome)["t"]["rejected"] == {"gate: fails a row rule": 1} and records(outcome)["t"]["rows"] == 2
+    assert records(outcome)["t"]["rejected"] == {"gate: failed_expectation": 1} and records(outcome)["t"]["rows"] == 2
     land(tmp_path, "t/b.csv", "id,v\n3,x\nbad\n8,z\n4,z\n")
     run_pipeline(spark, tmp_path, file)
     answer = queries.sql(

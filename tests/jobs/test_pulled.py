@@ -131,7 +131,7 @@ def test_numbers_of_a_database_are_exact_and_times_of_day_refused(spark, postgre
     file = pipeline(tmp_path, f'{orders}query: "{query}", key: [id]')
     (told,) = run_pipeline(spark, tmp_path, file).tables
     assert [(i, str(v)) for i, v in rows(tmp_path, "id, v")] == [(1, "1.000000000000000001"), (3, "None")]
-    assert told.rejected == {"ingest: v is not decimal(38,18)": 1}
+    assert told.rejected == {"ingest: wrong_type (v)": 1}
     file = pipeline(tmp_path, f"""{orders}query: "select 1 as id, '12:30'::time as v", key: [id]""")
     with pytest.raises(InputMissing, match="'v' is a time of day"):
         run_pipeline(spark, tmp_path, file)
@@ -305,7 +305,7 @@ def test_a_refused_token_and_malformed_records(spark, api, tmp_path, monkeypatch
     assert "wr0ng" not in str(e.value)
     monkeypatch.setenv("API_TOKEN", "Bearer s3cret-of-api")
     api["state"]["records"].append({"id": "none", "v": "x", "at": 1})
-    assert run_pipeline(spark, tmp_path, file).tables[0].rejected == {"ingest: id is not int": 1}
+    assert run_pipeline(spark, tmp_path, file).tables[0].rejected == {"ingest: wrong_type (id)": 1}
     assert ledger(tmp_path)[0]["evidence"]["file"] == api["url"] + "/link page 3"
 
 
@@ -357,7 +357,7 @@ def test_what_a_function_yields_is_taken_as_it_is_meant(spark, tmp_path):
         (2, "2.25", None),
         (3, "nan", "02 03:04:05"),
     ]
-    assert told.rejected == {"ingest: malformed line": 2, "ingest: v is not double": 1}
+    assert told.rejected == {"ingest: malformed_record": 2, "ingest: wrong_type (v)": 1}
 
 
 def test_a_source_that_has_nothing_any_more_replaces_what_it_had(spark, tmp_path):

@@ -25,7 +25,7 @@ def test_cast_converts_and_marks_what_cannot_be_converted(spark):
     out = applied(Cast(columns={"n": "int"}), df)
     assert_rows(kept(out), ["id", "n"], [(1, 7), (3, None)])
     evidence = {"column": "n", "value": "seven", "type": "int"}
-    assert_rows(rejected(out, "id"), ["id", "step", "reason", "evidence"], [(2, "cast", "n is not int", evidence)])
+    assert_rows(rejected(out, "id"), ["id", "step", "reason", "evidence"], [(2, "cast", "wrong_type", evidence)])
 
 
 def test_cast_may_empty_the_cell_instead(spark):
@@ -38,7 +38,7 @@ def test_cast_may_empty_the_cell_instead(spark):
 def test_first_failing_column_gives_the_reason(spark):
     df = frame(spark, "a string, b string", ("x", "y"))
     out = applied(Cast(columns={"a": "int", "b": "int"}), df)
-    assert_rows(rejected(out), ["reason"], [("a is not int",)])
+    assert_rows(rejected(out), ["reason"], [("wrong_type",)])
 
 
 def test_columns_are_renamed_selected_dropped_and_derived(spark):
@@ -144,7 +144,7 @@ def test_bounds_change_cells(spark, action, expected):
 def test_bounds_reject_or_flag(spark):
     df = frame(spark, "id int, x double", (1, -1.0), (2, 0.0), (3, 10.0), (4, None), (5, NAN))
     out = applied(CheckBounds(columns={"x": (0, 10)}), df)
-    assert_rows(rejected(out, "id"), ["id", "reason"], [(1, "x is out of bounds"), (5, "x is out of bounds")])
+    assert_rows(rejected(out, "id"), ["id", "reason"], [(1, "out_of_bounds"), (5, "out_of_bounds")])
     flagged = applied(CheckBounds(columns={"x": (0, None)}, action="flag"), df)
     assert_rows(flagged, ["id", "x_out_of_bounds"], [(1, True), (2, False), (3, False), (4, False), (5, True)])
 

@@ -522,7 +522,7 @@ def test_a_text_goes_only_with_one_that_comes_before_it_in_the_order(spark):
     step = DropNearDuplicates(columns=("text",), measure="containment", keep="n")
     assert rejected(applied(step, df), "n").count() == 0
     (gone,) = rejected(applied(replace(step, keep="n desc"), df), "n").collect()
-    assert (gone["n"], gone["reason"]) == (0, "lies within another row in text")
+    assert (gone["n"], gone["reason"]) == (0, "contained_duplicate")
 
 
 def test_fewer_answers_are_rarer_than_what_may_be_lost():
@@ -568,8 +568,8 @@ def test_the_same_record_twice_is_compared_once(spark):
     out = applied(DropNearDuplicates(columns=("text",), similarity=0.9), df)
     assert [r["n"] for r in kept(out).collect()] == [2]
     assert sorted(r["reason"] for r in rejected(out, "n").collect()) == [
-        "has the id of another row",
-        "nearly repeats another row in text",
+        "duplicate_row_id",
+        "near_duplicate",
     ]
 
 

@@ -92,7 +92,7 @@ class ResampleStrata(Step):
             "rows_of_stratum": F.col("_hg_rows"),
             "target": F.col("_hg_target"),
         }
-        df = reject(df, self.id, Rejection(F.col("_hg_taken") == 0, "not drawn for its stratum", evidence))
+        df = reject(df, self.id, Rejection(F.col("_hg_taken") == 0, "not_sampled", evidence))
         if any(s["copies"] > 1 or (s["copies"] == 1 and s["hash"] is not None) for s in self.strata):
             df = df.withColumn(
                 "_hg_copy", F.explode(F.sequence(F.lit(0), F.greatest(F.col("_hg_taken"), F.lit(1)) - 1))

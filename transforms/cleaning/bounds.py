@@ -25,6 +25,7 @@ from headgate.transforms.step import (
     user_columns,
     with_new,
 )
+from headgate.words import REASONS
 
 EXACT_DOUBLES = 2**52
 
@@ -76,7 +77,7 @@ class CheckBounds(Step):
                     "lowest": F.lit(low),
                     "highest": F.lit(high),
                 }
-                rejections.append(Rejection(when, f"{column} is out of bounds", evidence))
+                rejections.append(Rejection(when, "out_of_bounds", evidence))
             return reject(df, self.id, *rejections)
         values = {}
         for column in self.columns:
@@ -110,7 +111,7 @@ class Limits:
         return cls(kind, low, high)
 
     def excludes(self, value: Column) -> Column:
-        """Whether a value is NaN or outside; false for a null."""
+        """Return whether a value is NaN or outside; false for a null."""
         outside = F.isnan(value) if self.kind in FLOATS else F.lit(False)
         if self.low is not None:
             outside = outside | (value < self.literal(self.low) if self.holds(self.low) else value.isNotNull())
@@ -204,7 +205,7 @@ class RejectRows(Step):
 
     where: the predicate, over the columns of the row; a null verdict marks nothing. As in `derive`, only what gives the
         same for the same row in every run is allowed.
-    reason: why, in words for the ledger.
+    reason: why, for the ledger: a code of your own, such as `test_account`; headgate's own codes are refused.
     show: columns whose values go into the evidence.
     Cost: one pass, no shuffle.
     """
@@ -216,6 +217,8 @@ class RejectRows(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.show, have)
+        if self.reason in REASONS:
+            raise StepError(f"reason: '{self.reason}' is a code of headgate's own steps; choose another")
         checked(self.where, list(have), times_in(have))
         return have
 

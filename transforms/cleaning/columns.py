@@ -60,7 +60,7 @@ class Cast(Step):
                 "value": F.col(quoted(column)),
                 "type": F.lit(self.columns[column]),
             }
-            rejections.append(Rejection(when, f"{column} is not {self.columns[column]}", evidence))
+            rejections.append(Rejection(when, "wrong_type", evidence))
         return reject(df, self.id, *rejections).withColumns(converted)
 
     def converted(self, value: Column, have: T.DataType, kind: T.DataType) -> Column:

@@ -181,7 +181,7 @@ def sure_type(node: Any, known: Mapping[str, str | None]) -> str | None:
 
 
 def is_any(node: Any, names: Collection[str]) -> bool:
-    """Whether a node of sqlglot is of one of these kinds, by the names of its class and those above it."""
+    """Return whether a node of sqlglot is of one of these kinds, by the names of its class and those above it."""
     return not set(names).isdisjoint(c.__name__ for c in type(node).__mro__)
 
 
@@ -210,7 +210,7 @@ def is_aggregate(name: str, tree: Any) -> bool:
 
 
 def becomes_moment(literal: Any, times: Collection[str]) -> bool:
-    """Whether Spark may read the text of a literal as the time of the run: anywhere but in a comparison of texts."""
+    """Return whether Spark may read the text of a literal as the time of the run: but not in a comparison of texts."""
     from sqlglot import exp
 
     words = literal.this.strip().lower().split()

@@ -55,7 +55,7 @@ class NormalizeText(Step):
 
 
 def in_form(form: str) -> Callable[[pa.Array], pa.Array]:
-    """What brings texts into a normal form of Unicode, by its name."""
+    """Return the function that brings texts into a normal form of Unicode, by its name."""
 
     def normalized(texts: pa.Array) -> pa.Array:
         return pc.utf8_normalize(texts, form)

@@ -62,7 +62,7 @@ class LocalToUtc(Step):
             given = F.col(quoted(old))
             evidence = {"column": F.lit(old), "value": given, "time_zone": zone}
             when = given.isNotNull() & zone.isNotNull() & value.isNull()
-            rejections.append(Rejection(when, f"{old} is not a local time in its zone", evidence))
+            rejections.append(Rejection(when, "invalid_local_time", evidence))
         return reject(df, self.id, *rejections).withColumns(values)
 
     def instant(self, local: Column, kind: T.DataType, zone: Column) -> Column:
@@ -84,7 +84,7 @@ class LocalToUtc(Step):
 
 
 def has_zone(pattern: str) -> bool:
-    """Whether a pattern of Spark reads a zone or an offset; what stands in single quotes is text."""
+    """Return whether a pattern of Spark reads a zone or an offset; what stands in single quotes is text."""
     return re.search(r"[VzOXxZ]", re.sub(r"'[^']*'", "", pattern)) is not None
 
 

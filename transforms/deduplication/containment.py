@@ -28,7 +28,7 @@ ASKED = 32
 
 @dataclass(frozen=True)
 class Contained:
-    """When one text is worth an exact look for another.
+    """The limits within which one text is worth an exact look for another.
 
     threshold: the least share of the other's shingles. recall: of texts at the threshold, the share that is found at
     least. window: rows of a bucket that a row is compared with.
@@ -41,7 +41,7 @@ class Contained:
 
     @property
     def asked(self) -> int:
-        """How many shingles a text asks for: so many that one at least is answered, and enough for an estimate."""
+        """Return how many shingles a text asks for: enough that one is answered, and for an estimate."""
         return max(ASKED, Bands.needed(self.threshold, 1, self.recall))
 
     @property
@@ -65,7 +65,7 @@ class Contained:
         return min(self.least_answers / self.asked, self.threshold)
 
     def likely(self, rows: pa.Table, one: Ints, other: Ints) -> tuple[Ints, Ints]:
-        """Of pairs in the order of `keep`, those whose second row is new, asks, and is not too long to lie within."""
+        """Return the pairs, in the order of `keep`, whose second row is new, asks, and may lie within by its length."""
         old, asks, size = (rows[c].to_numpy() for c in ("old", "asks", "size"))
         fits = ~old[other] & asks[other] & (size[one] >= self.threshold * size[other] - 1e-9)
         return one[fits], other[fits]

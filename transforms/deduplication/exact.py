@@ -19,7 +19,7 @@ SHOWN = r"(?U)[^\s\p{Cf}\p{Cc}]"  # a character that is seen
 
 @dataclass(frozen=True, kw_only=True)
 class DropDuplicates(Step):
-    """Of the rows that are equal in some columns, keep one and mark the others.
+    """Keep one of the rows that are equal in some columns and mark the others.
 
     columns: rows equal in all of these are duplicates; NaN equals NaN.
     ignore: what of a text makes no difference: `case`, `accents`, `spaces` (runs of white space count as one, those at
@@ -92,7 +92,9 @@ class DropDuplicates(Step):
                     compared = compared & (value.rlike(SHOWN) if kinds[column] == "string" else F.length(value) > 0)
         return compared
 
-    def marked(self, df: DataFrame, known: DataFrame | None, step: str = "", reason: str = "") -> DataFrame:
+    def marked(
+        self, df: DataFrame, known: DataFrame | None, step: str = "", reason: str = "exact_duplicate"
+    ) -> DataFrame:
         data = [c for c, kind in df.dtypes if not is_own(c) and "map<" not in kind and "variant" not in kind]
         files = [FILE] if FILE in df.columns else []
         content = F.xxhash64(*(F.col(quoted(c)) for c in data))
@@ -118,5 +120,7 @@ class DropDuplicates(Step):
             columns = zip(kept, (ROW_ID, *files), strict=True)
             evidence = {n: F.when(there, F.col(f"_hg_before{c}")).otherwise(F.col(f"_hg_{n}")) for n, c in columns}
             extra += ["_hg_key", *(f"_hg_before{c}" for c in (ROW_ID, *files))]
-        again = Rejection(repeats, reason or f"repeats another row in {', '.join(self.columns)}", evidence)
+        if named := ", ".join(c for c in self.columns if not is_own(c)):
+            evidence = {"columns": F.lit(named), **evidence}
+        again = Rejection(repeats, reason, evidence)
         return reject(df, step or self.id, again).drop(*extra)

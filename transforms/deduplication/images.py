@@ -32,7 +32,7 @@ Levels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class DropNearImages(NearStep):
-    """Of images that look nearly the same, keep one and mark the others: only what is proved near a kept image.
+    """Keep one of the images that look nearly the same and mark the others: only what is proved near a kept image.
 
     columns: the one column with the images' bytes, in any format that Pillow opens.
     distance: most bits, of 64, in which the perceptual hashes of a marked image and the kept one differ; 0 to 20.
@@ -96,7 +96,7 @@ class DropNearImages(NearStep):
 
 @dataclass(frozen=True)
 class NearHashes:
-    """Where two hashes differ in so few bits."""
+    """The pairs of hashes that differ in so few bits."""
 
     columns: ClassVar[tuple[str, ...]] = ("bits",)
     distance: int
@@ -190,7 +190,7 @@ def looks(image: Any) -> tuple[Any, ...]:
 
 
 def has_detail(grey: Levels, fine: Levels) -> bool:
-    """Whether a small copy of an image shows what it is.
+    """Return whether a small copy of an image shows what it is.
 
     It does not if it is smooth, or a page in one shade with print that is lost in the copy.
     """
@@ -217,7 +217,7 @@ def cosines(n: int) -> npt.NDArray[np.float64]:
 
 
 def alike(one: Look, other: Look) -> bool:
-    """Whether small copies of two images agree at every place: in brightness but for contrast, and in colour.
+    """Return whether small copies of two images agree at every place: in brightness but for contrast, and in colour.
 
     Of pages, at every point: what differs there is a stroke of a number.
     """
@@ -256,7 +256,7 @@ def confirmed(batches: Batches) -> Batches:
 
 
 def sketches_of(images: pa.Array, parts: int) -> dict[str, pa.Array]:
-    """Of each image its length, its look as the set, and a bucket for each part of its hash."""
+    """Return of each image its length, its look as the set, and a bucket for each part of its hash."""
     found = [look_of(i) for i in images.to_pylist()]
     places = np.array_split(np.arange(BITS, dtype=np.uint64), parts)
 

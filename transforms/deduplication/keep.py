@@ -34,7 +34,7 @@ def ordering(order: Order) -> list[Column]:
 
 
 def precedes(order: Order, one: str, other: str) -> Column:
-    """Whether the row with columns `one.…` comes before the row `other.…`; of equal rows neither does."""
+    """Return whether the row with columns `one.…` comes before the row `other.…`; of equal rows neither does."""
     before = F.lit(False)
     for column, descending in reversed(order):
         a, b = F.col(f"{one}.{quoted(column)}"), F.col(f"{other}.{quoted(column)}")

@@ -56,7 +56,7 @@ class DropRepeatedLines(Step):
         return df
 
     def common(self, rows: DataFrame) -> DataFrame:
-        """Of each row, the hashes of its parts that stand in many rows."""
+        """Return of each row the hashes of its parts that stand in many rows."""
         if not self.texts:
             return rows.limit(0).select(ROW_ID, F.array().cast("array<bigint>").alias("_hg_common"))
         hashes = F.arrow_udf(distinct_hashes(SEPARATORS[self.unit], self.min_length), "array<bigint>")
@@ -84,7 +84,7 @@ def distinct_hashes(separator: str, min_length: int) -> Callable[[pa.Array], pa.
 
 
 def rest(separator: str, min_length: int, once: bool) -> Callable[[pa.Array, pa.Array], pa.Array]:
-    """What is left of texts without their common parts, and without parts that stand in them before if `once`."""
+    """Return texts without their common parts, and without parts that stand in them before if `once`."""
 
     def left(text: str, common: Sequence[int] | None) -> str:
         gone = set(common) if common is not None else set()

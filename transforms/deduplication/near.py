@@ -34,7 +34,7 @@ SKETCHES = "sketches_49"  # named anew when they change: an index of others is t
 
 @dataclass(frozen=True, kw_only=True)
 class NearStep(Step):
-    """What all steps share that keep one of several rows whose sets of features are similar."""
+    """The base of all steps that keep one of several rows whose sets of features are similar."""
 
     scope: ClassVar[Literal["row", "table"]] = "table"
     state: ClassVar[str] = SKETCHES
@@ -51,7 +51,7 @@ class NearStep(Step):
 
     @property
     def buckets(self) -> int:
-        """How many buckets each row is put into."""
+        """Return how many buckets each row is put into."""
         raise NotImplementedError
 
     @property
@@ -65,7 +65,7 @@ class NearStep(Step):
 
     @property
     def reason(self) -> str:
-        return f"nearly repeats another row in {', '.join(self.columns)}"
+        return "near_duplicate"
 
     def compared(self, df: DataFrame) -> Column:
         """Return what is sketched: null or of no length where there is nothing to compare."""
@@ -94,7 +94,7 @@ class NearStep(Step):
             before = None
             if known is not None:
                 before = known.select(ROW_ID, F.lit(None).alias(FILE), again.key(known).alias("_hg_key")).distinct()
-            df = again.marked(df, before, self.id, "has the id of another row")
+            df = again.marked(df, before, self.id, "duplicate_row_id")
             sketches = self.kept_sketches(df, context)
             repeats = context.keep(self.repeats(sketches, known), "repeats")
         decisions = context.keep(self.decided(sketches, known, repeats.select(ROW_ID, "leader"), context), "decisions")
@@ -116,7 +116,7 @@ class NearStep(Step):
         return made.where("size > 0")
 
     def sketched(self, df: DataFrame) -> DataFrame:
-        """Of every row to be compared: row id, rank (what `keep` orders by), and its sketch."""
+        """Return of every row to be compared: row id, rank (what `keep` orders by), and its sketch."""
         value = self.compared(df)
         order = {f"o{i}": c for i, (c, _) in enumerate(order_of(self.keep)) if c in df.columns}
         rows = df.where(is_kept() & (F.octet_length(value) > 0)).select(
@@ -271,6 +271,7 @@ class NearStep(Step):
             }
             return df.withColumns(columns).drop("_hg_kept", "_hg_score")
         evidence = {
+            "columns": F.lit(", ".join(self.columns)),
             "kept_row_id": F.col("_hg_kept"),
             "score": F.round("_hg_score", 6),
             "threshold": F.lit(self.threshold),
@@ -282,7 +283,7 @@ class NearStep(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class DropNearDuplicates(NearStep):
-    """Of texts that are nearly the same, keep one and mark the others: only what is proved similar to a kept text.
+    """Keep one of the texts that are nearly the same and mark the others: only what is proved similar to a kept text.
 
     columns: the text; several columns are compared as one text, in their order, a null as an empty one. Texts are
         compared in the normal form C of Unicode and without invisible characters (soft hyphens, zero-width spaces …;
@@ -361,7 +362,7 @@ class DropNearDuplicates(NearStep):
 
     @property
     def reason(self) -> str:
-        return f"lies within another row in {', '.join(self.columns)}" if self.contained else super().reason
+        return "contained_duplicate" if self.contained else super().reason
 
     @property
     def rule(self) -> str:

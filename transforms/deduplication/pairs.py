@@ -20,7 +20,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class Limits(Protocol):
-    """When two rows that share a bucket are worth an exact comparison."""
+    """The limits within which two rows that share a bucket are worth an exact comparison."""
 
     columns: ClassVar[tuple[str, ...]]  # of the rows, beside bucket, second, old, size and row
     window: int  # rows of a bucket that a row is compared with
@@ -32,7 +32,7 @@ class Limits(Protocol):
 
 @dataclass(frozen=True)
 class Similar:
-    """Where Jaccard's similarity of two sets may reach the threshold, by their sizes and their estimate."""
+    """The limits of sizes and estimate within which two sets may reach the threshold of Jaccard similarity."""
 
     columns: ClassVar[tuple[str, ...]] = ("bits",)
     threshold: float
@@ -153,7 +153,7 @@ def similarities(threshold: float, contained: bool = False) -> Callable[[Batches
 
 
 def in_common(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> int:
-    """How many hashes two sorted sets share: each of the smaller one is looked up in the larger."""
+    """Return how many hashes two sorted sets share: each of the smaller one is looked up in the larger."""
     small, large = sorted((one, other), key=len)
     at = np.searchsorted(large, small)
     at[at == len(large)] = 0

@@ -79,7 +79,7 @@ class Bands:
 
 @dataclass(frozen=True)
 class Sketches:
-    """Of each text: its shingles, the hash of their set, the buckets of its bands, two bits of each signature value."""
+    """Return of each text its shingles, their hash, the buckets of its bands, two bits of each signature value."""
 
     sizes: npt.NDArray[np.int32]  # 0: nothing to compare
     shingles: U64  # of all texts, one after another, each text's sorted and distinct

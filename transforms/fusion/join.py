@@ -110,7 +110,7 @@ class JoinTable(Step):
 
 
 def comparable(mine: str, theirs: str) -> bool:
-    """Whether equal keys of two types are equal values: one type, or two widths of whole numbers or of decimals."""
+    """Return whether equal keys of two types are equal values: one type, or whole numbers or decimals of two widths."""
     return family(mine) == family(theirs)
 
 

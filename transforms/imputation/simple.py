@@ -100,7 +100,7 @@ class ImputeConstant(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class ImputeStatistic(Estimator):
-    """What imputation by mean, median and mode share: fit overall and per group, become a `FillMissing`."""
+    """The base of imputation by mean, median and mode: fit overall and per group, become a `FillMissing`."""
 
     columns: tuple[str, ...]
     by: tuple[str, ...] = ()

@@ -84,7 +84,7 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
     for table in tables:
         # A build that runs now loses its race, and the tables made of this one are built anew.
         write_marker_commit(lake, table, name)
-    told: dict[str, Any] = {}
+    done_to: dict[str, Any] = {}
     for table in tables:
         nulled = pa.array(plan["joined"].get(table, []), pa.string())
         columns = plan["cells"].get(table, [])
@@ -106,7 +106,7 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
         with progress.phase(table, "erase"):
             remove_learned(lake, table)
             files = rewrite(lake.path(table), name, change, [ROW_ID])
-        told[table] = {"rows": plan["rows"].get(table, 0), "cells": columns, "files": files, "versions": {}}
+        done_to[table] = {"rows": plan["rows"].get(table, 0), "cells": columns, "files": files, "versions": {}}
     remove_folders(f"{lake.root}/_staging")
     erase_entries(lake, name, wanted, texts)
     scrub(lake, tables)
@@ -117,12 +117,12 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
             for version in sorted(versions):
                 rows = spark.read.format("delta").option("versionAsOf", version).load(lake.path(table))
                 count, content = content_of(rows)
-                told[table]["versions"][version] = {"rows": count, "content": content}
+                done_to[table]["versions"][version] = {"rows": count, "content": content}
     searched = search(lake, wanted, texts)
     for place, number in plan["elsewhere"].items():
         table, _, column = place.partition(".")
-        told.setdefault(table, {}).setdefault("elsewhere", {})[column] = number
-    finished = {**started, "event": "finished", "recorded_at": now(), "tables": json.dumps(told)}
+        done_to.setdefault(table, {}).setdefault("elsewhere", {})[column] = number
+    finished = {**started, "event": "finished", "recorded_at": now(), "tables": json.dumps(done_to)}
     finished["searched"] = searched
     finished["certificate"] = certificate(finished)
     record_finished(lake, finished)

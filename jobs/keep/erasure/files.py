@@ -42,7 +42,7 @@ def ids_in(ids: pa.Table, erased: set[str], parents: bool = True) -> set[str]:
 
 
 def text_columns(lake: Lake, table: str) -> Iterable[tuple[tuple[fs.FileSystem, str], list[str]]]:
-    """Of every data file of a table, referred to or not, the columns of the user's that hold texts, nested ones too."""
+    """Return the user's columns that hold texts, nested ones too, of every data file of a table, referred to or not."""
     files, base = file_system(lake.path(table))
     for path in stored_files(lake.path(table)):
         with files.open_input_file(f"{base}/{path}") as file:

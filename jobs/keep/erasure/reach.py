@@ -1,4 +1,4 @@
-"""What an erasure reaches: rows, cells, ledger entries, files."""
+"""The reach of an erasure: rows, cells, ledger entries, files."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -23,7 +23,7 @@ from headgate.transforms.rows import FILE, JOINED, ROW_ID, is_own
 
 @dataclass
 class Reach:
-    """What an erasure reaches."""
+    """The reach of an erasure."""
 
     table: str
     row_ids: set[str]
@@ -41,7 +41,7 @@ class Reach:
         """Return the rows of a table whose values must be nowhere afterwards."""
         return self.rows.get(table, set()) | self.summed.get(table, set())
 
-    def told(self) -> list[dict[str, Any]]:
+    def by_table(self) -> list[dict[str, Any]]:
         tables = sorted({*self.rows, *self.joined})
         rows = [
             {

@@ -27,7 +27,7 @@ from headgate.transforms.rows import PARENTS
 
 
 def remove_learned(lake: Lake, table: str) -> None:
-    """What steps learned from rows, and what they know of each: the next build makes both anew."""
+    """Remove what steps learned from rows and know of each: the next build makes both anew."""
     remove_folders(f"{lake.root}/_system/fitted/{table}")
     remove_folders(index_of(lake, table))
 
@@ -47,13 +47,13 @@ def erase_entries(lake: Lake, name: str, wanted: pa.Array, texts: Fingerprints) 
         evidence = rows["evidence"].combine_chunks()
         quoted_ = texts.found_in(evidence)
         if quoted_:
-            told = pa.array(
+            personal = pa.array(
                 [
                     e is not None and any(v is not None and v.encode() in quoted_ for _, v in e)
                     for e in evidence.to_pylist()
                 ]
             )
-            places = pc.if_else(told, pa.scalar(None, pa.int64()), pa.array(range(len(rows)), pa.int64()))
+            places = pc.if_else(personal, pa.scalar(None, pa.int64()), pa.array(range(len(rows)), pa.int64()))
             index = rows.column_names.index("evidence")
             rows = rows.set_column(index, rows.field(index), evidence.take(places))
         return rows.filter(pc.invert(gone)) if quoted_ or pc.any(gone).as_py() else None
@@ -68,20 +68,20 @@ def scrub(lake: Lake, tables: Iterable[str]) -> None:
 
     def metrics(rows: pa.Table) -> pa.Table | None:
         hit = pc.is_in(rows["table_name"], touched)
-        told = pc.and_(hit, pc.or_(pc.is_valid(rows["result"]), pc.equal(rows["kind"], "expectation")))
-        if not pc.any(pc.and_(told, pc.is_valid(rows["result"]))).as_py():
+        personal = pc.and_(hit, pc.or_(pc.is_valid(rows["result"]), pc.equal(rows["kind"], "expectation")))
+        if not pc.any(pc.and_(personal, pc.is_valid(rows["result"]))).as_py():
             return None
         observed = pc.and_(hit, pc.equal(rows["kind"], "expectation"))
         return with_nulls(with_nulls(rows, "result", hit), "value", observed)
 
     def runs(rows: pa.Table) -> pa.Table | None:
-        told = pc.fill_null(pc.not_equal(rows["message"], ""), False)
+        personal = pc.fill_null(pc.not_equal(rows["message"], ""), False)
         texts = rows["tables"].to_pylist()
         quiet = [t and json.dumps([{**r, "warnings": []} for r in json.loads(t)]) for t in texts]
-        if not pc.any(told).as_py() and quiet == texts:
+        if not pc.any(personal).as_py() and quiet == texts:
             return None
         index = rows.column_names.index("tables")
-        return with_nulls(rows, "message", told).set_column(index, rows.field(index), pa.array(quiet, pa.string()))
+        return with_nulls(rows, "message", personal).set_column(index, rows.field(index), pa.array(quiet, pa.string()))
 
     replace_whole(lake, "metrics", metrics)
     replace_whole(lake, "runs", runs)
@@ -177,7 +177,7 @@ def rewrite(table: str, name: str, change: Callable[[pa.Table], pa.Table | None]
 
 
 def touches(rows: pa.Table, change: Callable[[pa.Table], pa.Table | None], types: pa.Schema) -> bool:
-    """Whether `change` would change a file, by some of its columns; the others count as null."""
+    """Return whether `change` would change a file, by some of its columns; the others count as null."""
     for field_ in types:
         if field_.name not in rows.column_names:
             rows = rows.append_column(field_, pa.nulls(len(rows), field_.type))
