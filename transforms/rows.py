@@ -139,6 +139,17 @@ def reject(df: DataFrame, step: str, *rejections: Rejection) -> DataFrame:
     return df.withColumn(REJECTED, F.coalesce(F.col(REJECTED), *(r.mark(step) for r in rejections)))
 
 
+def once(df: DataFrame, values: Sequence[Column]) -> tuple[DataFrame, list[Column]]:
+    """Add values as columns of headgate's own, so that each is made once, however often it is read; see `without`."""
+    names = [f"{OWN}value_{i}" for i in range(len(values))]
+    return df.withColumns(dict(zip(names, values, strict=True))), [F.col(n) for n in names]
+
+
+def without(df: DataFrame, values: Sequence[Column]) -> DataFrame:
+    """Return the rows without the columns that `once` added."""
+    return df.drop(*(f"{OWN}value_{i}" for i in range(len(values))))
+
+
 def change_cells(df: DataFrame, step: str, values: Mapping[str, Column], changes: Mapping[str, Column]) -> DataFrame:
     """Replace columns by `values`, noting in `_changed` the cells where the condition of `changes` is true."""
     nothing = F.array().cast(CHANGED_TYPE)

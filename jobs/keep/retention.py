@@ -103,14 +103,18 @@ def remove_leftovers(lake: Lake, builds: Collection[str], young: datetime, dry_r
     for area in ("_staging", "_system/fitted"):
         for table in files.get_file_info(fs.FileSelector(f"{base}/{area}", allow_not_found=True)):
             folders = files.get_file_info(fs.FileSelector(table.path, allow_not_found=True))
-            for folder in sorted(folders, key=lambda f: f.path):  # of staged work, the marker first
-                inside = files.get_file_info(fs.FileSelector(folder.path, recursive=True, allow_not_found=True))
+            for folder in sorted(folders, key=lambda f: (len(f.base_name), f.path)):  # of staged work, the marker first
+                inside = [folder]
+                if folder.type == fs.FileType.Directory:
+                    inside = files.get_file_info(fs.FileSelector(folder.path, recursive=True, allow_not_found=True))
                 needed = area == "_system/fitted" and posixpath.basename(folder.path) in builds
                 if needed or not all(is_older(f, young) for f in (folder, *inside)):
                     continue
                 gone, size = gone + len(inside), size + sum(f.size or 0 for f in inside)
                 if not dry_run and folder.type == fs.FileType.Directory:
                     files.delete_dir(folder.path)
+                elif not dry_run:
+                    files.delete_file(folder.path)
     return gone, size
 
 

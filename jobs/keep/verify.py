@@ -15,6 +15,7 @@ from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import HeadgateError
 from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.dataset import dataset
+from headgate.jobs.lake.frames import frame
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import missing_files
 from headgate.jobs.lake.storage import remove
@@ -57,7 +58,7 @@ def verify(
             verdicts.append(found | {"content": "", "balance": "", "rebuilt": "", "failed": True})
             continue
         with progress.phase(table, "verify"):
-            rows = spark.read.format("delta").option("versionAsOf", version).load(lake.path(table))
+            rows = frame(spark, lake, table, version)
             count, content = content_of(rows)
         found |= {"rows": count, "content": compared(lake.content_total(table, version), content)}
         found["balance"] = balance(lake, published)

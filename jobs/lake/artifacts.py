@@ -3,14 +3,10 @@
 import json
 from typing import Any
 
-import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
 from pyarrow import fs
 
-from headgate.jobs.lake.conflicts import is_conflict
-from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.storage import file_system
+from headgate.jobs.lake.storage import file_system, put
 
 
 def index_of(lake: Lake, table: str) -> str:
@@ -30,18 +26,17 @@ def fitted_of(lake: Lake, table: str, build_key: str) -> str:
 
 
 def write_small(path: str, value: dict[str, Any]) -> None:
-    """Write a JSON value as a Delta table of one row, so that it is there whole or not at all, on any storage.
+    """Write a JSON value as one object, which is there whole or not at all, on any storage."""
+    folder, _, name = path.rpartition("/")
+    put(folder, name, json.dumps(value, default=str).encode())
 
-    The path is made of a key of the value, so where another run writes it at the same moment, its value will do.
-    """
+
+def read_small(path: str) -> dict[str, Any] | None:
+    """Return a JSON value that `write_small` wrote; None where there is none."""
+    files, name = file_system(path)
     try:
-        write_deltalake(path, pa.table({"value": [json.dumps(value, default=str)]}), mode="overwrite")
-    except Exception as e:
-        if not is_conflict(e):
-            raise
-
-
-def read_small(path: str) -> dict[str, Any]:
-    """Return a JSON value that `write_small` wrote."""
-    value: dict[str, Any] = json.loads(dataset(DeltaTable(path)).to_table()["value"][0].as_py())
+        with files.open_input_stream(name) as stream:
+            value: dict[str, Any] = json.loads(stream.readall())
+    except FileNotFoundError:
+        return None
     return value

@@ -42,12 +42,6 @@ class Commits(Folder):
             found = replace(found, facts=origin.facts if origin else {})
         return found
 
-    def last_output_rows(self, table: str) -> int | None:
-        """Return how many rows the newest commit says that it wrote."""
-        delta = self.open(table)
-        metrics = delta.history(1)[0].get("operationMetrics", {}) if delta else {}
-        return int(metrics["numOutputRows"]) if "numOutputRows" in metrics else None
-
     def last_build(self, table: str) -> dict[str, Any] | None:
         """The facts of the newest build in a table's content, past other writers and restores; None without one."""
         for limit in (1, 20, None):

@@ -7,6 +7,11 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from headgate.jobs.errors import HeadgateError
 
+
+class VersionTaken(Exception):
+    """Another writer committed the version that was to be committed."""
+
+
 TRIES = 20  # of a commit that other writers may disturb
 
 
@@ -15,6 +20,8 @@ def is_conflict(error: BaseException) -> bool:
 
     Spark's are recognised by the module of their classes: this one does not import Spark.
     """
+    if isinstance(error, VersionTaken):
+        return True
     if isinstance(error, DeltaError | OSError):  # of two that create a table, the slower finds it
         return isinstance(error, CommitFailedError) or "already exists" in str(error).lower()
     if any(kind.__module__ == "delta.exceptions.base" for kind in type(error).__mro__):

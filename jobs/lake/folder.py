@@ -6,6 +6,7 @@ import re
 import tempfile
 import uuid
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -93,6 +94,15 @@ class Folder:
             root = Path(self.root)
             names = [p.name for p in root.iterdir() if (p / "_delta_log").is_dir()] if root.is_dir() else []
         return sorted(n for n in names if not n.startswith(("_", ".")) and self.open(n) is not None)
+
+    def columns_json(self, table: str, version: int) -> str:
+        """Return the columns of a version of a table as Spark's JSON."""
+        return (self.open(table, version) or self.need_table(table)).schema().to_json()
+
+    def file_sizes(self, table: str, version: int) -> dict[str, int]:
+        """Return the bytes of each data file of a version of a table, by its path below the table."""
+        files = pa.table((self.open(table, version) or self.need_table(table)).get_add_actions())
+        return dict(zip(map(unquote, files["path"].to_pylist()), files["size_bytes"].to_pylist(), strict=True))
 
     def bytes_of(self, table: str) -> int:
         """Return how many bytes the data files of a table's newest version have; none if there is no such table."""

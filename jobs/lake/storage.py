@@ -1,6 +1,11 @@
 """Folders and files of a lake, on any file system."""
 
+import contextlib
+
+import obstore
 import pyarrow.dataset as ds
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import LocalStore, ObjectStore, from_url
 from pyarrow import fs
 
 
@@ -9,17 +14,33 @@ def file_system(folder: str) -> tuple[fs.FileSystem, str]:
     return fs.FileSystem.from_uri(folder) if "://" in folder else (fs.LocalFileSystem(), folder)
 
 
-def size_of(folder: str) -> int:
-    """Bytes of the files in a folder; none if it is not there."""
-    files, base = file_system(folder)
-    return sum(f.size or 0 for f in files.get_file_info(fs.FileSelector(base, allow_not_found=True)))
+def store_of(folder: str) -> ObjectStore:
+    return from_url(folder) if "://" in folder else LocalStore(folder, mkdir=True)
+
+
+def put_new(folder: str, name: str, content: bytes) -> bool:
+    """Write an object below a folder, whole, unless there is one of that name; return whether it was written."""
+    try:
+        obstore.put(store_of(folder), name, content, mode="create")
+    except AlreadyExistsError:
+        return False
+    return True
+
+
+def put(folder: str, name: str, content: bytes) -> None:
+    """Write an object below a folder, whole, or replace the one that is there."""
+    obstore.put(store_of(folder), name, content)
 
 
 def remove(folder: str) -> None:
-    """Remove a folder of the lake's own staging area."""
+    """Remove a folder or file of the lake's own, where there is one."""
     files, base = file_system(folder)
-    if files.get_file_info(base).type != fs.FileType.NotFound:
-        files.delete_dir(base)
+    kind = files.get_file_info(base).type
+    with contextlib.suppress(FileNotFoundError):  # another run may remove the same
+        if kind == fs.FileType.Directory:
+            files.delete_dir(base)
+        elif kind == fs.FileType.File:
+            files.delete_file(base)
 
 
 def quoted(name: str) -> str:

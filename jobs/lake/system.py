@@ -134,15 +134,14 @@ SCHEMAS = {
     ),
 }
 
+RETENTION = "interval 36500 days"
+LASTING = {  # of tables with versions to come back to: `headgate vacuum` alone removes files, and nothing the log
+    "delta.logRetentionDuration": RETENTION,
+    "delta.deletedFileRetentionDuration": RETENTION,
+    "delta.enableExpiredLogCleanup": "false",
+}
 OPTIONS: dict[str, dict[str, Any]] = {  # of tables that are made otherwise than the others
-    "ledger": {
-        "partition_by": ["table_name"],
-        "configuration": {  # nothing but `headgate vacuum` removes what entries are in
-            "delta.logRetentionDuration": "interval 36500 days",
-            "delta.deletedFileRetentionDuration": "interval 36500 days",
-            "delta.enableExpiredLogCleanup": "false",
-        },
-    },
+    "ledger": {"partition_by": ["table_name"], "configuration": LASTING},
 }
 
 TABLE_NAME = r"^[a-z][a-z0-9_]*$"

@@ -12,17 +12,15 @@ from headgate.jobs.pipeline.increments import new_part
 from headgate.jobs.pipeline.judging import gate_of, judge, quarantine_values
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.publishing import Built, publish
-from headgate.jobs.pipeline.staging import stage, staged_rows, taken_up
+from headgate.jobs.pipeline.staging import stage, taken_up
 from headgate.jobs.pipeline.work import Run, Work, build_key, work_key
 
 
 def build(run: Run, work: Work) -> Built:
     """Build and publish one table."""
     gate, rules = gate_of(run, work)
-    left = taken_up(run, work)
-    staged = left or stage(run, work, gate, rules)
-    rows = staged_rows(run, staged, gate, rules, anew=left is None)
-    judged = judge(run, work, rows, staged.rows_in, gate)
+    staged = taken_up(run, work, gate, rules) or stage(run, work, gate, rules)
+    judged = judge(run, work, staged, gate)
     return publish(run, work, staged, judged)
 
 

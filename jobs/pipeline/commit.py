@@ -1,72 +1,75 @@
-"""The one commit that publishes a build's rows, on top of the version that it was built from."""
+"""The one commit that publishes a build's files, on top of the version that it was built from."""
 
 import functools
-import json
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
-from delta.tables import DeltaTable as SparkDeltaTable
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
-from headgate.jobs.config.models import Publish
 from headgate.jobs.errors import HeadgateError, LostRace, UsageError
 from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.conflicts import is_conflict
-from headgate.jobs.lake.lake import Lake
-from headgate.jobs.pipeline.work import Run, Work
-from headgate.jobs.pipeline.writing import few_files
-from headgate.transforms.rows import FILE, canonical, content_of, quoted
+from headgate.jobs.lake.datafiles import DataFile, data_files
+from headgate.jobs.lake.transaction import Change, paths
+from headgate.jobs.lake.transaction import commit as commit_change
+from headgate.jobs.pipeline.layout import shown
+from headgate.jobs.pipeline.staging import KEPT, files_rows, staged_rows
+from headgate.jobs.pipeline.work import Run, Staged, Work
+from headgate.jobs.pipeline.writing import columns_before, delta_schema, few_files, merged, parquet_writer
+from headgate.transforms.rows import FILE, OWN, content_hash, content_of, hash_sum, quoted, total_of
 
 
-def commit(run: Run, work: Work, rows: DataFrame, facts: dict[str, Any], staged_bytes: int) -> Published:
-    """Publish rows in one atomic commit on top of the work's base; raise `LostRace` if another run was there first.
+@dataclass(frozen=True)
+class Replaced:
+    """The rows of a table that a build replaces: the files that hold any, and the others of these files, rewritten."""
 
-    The commit carries the transaction (table, base + 1): of two writers from the same base, Delta lets the first
-    write and silently passes over the second, which then finds the other's mark in the log. What arrived may bring new
-    columns.
+    paths: tuple[str, ...] = ()  # as the log has them
+    survivors: tuple[DataFile, ...] = ()
+    content: int = 0  # sum of the hashes of the replaced rows
+
+
+def commit(run: Run, work: Work, staged: Staged, facts: dict[str, Any]) -> Published:
+    """Publish staged files in one atomic commit on top of the work's base; raise `LostRace` if another was first.
+
+    Of two writers from the same base one is refused. What is added to a table may bring new columns. Where rows of a
+    version are replaced, by their file or by a key, the files that hold any are written again without them.
+    Cost: where rows are replaced, one pass over the table's keys and one over the touched files.
     """
-    spark, lake, table, how, base = run.spark, run.lake, work.table, work.mode, work.base
-    replaced_files = work.arrival.replaces if work.arrival else ()
-    path = lake.path(table)
+    lake, table, how, base = run.lake, work.table, work.mode, work.base
+    path, columns = lake.path(table), shown(T.StructType.fromJson(staged.schema))
+    race = LostRace(f"table '{table}' was changed by another writer while it was being built; run again")
     current = lake.published(table)
     if (current.version if current else -1) != base:
-        raise LostRace(f"table '{table}' was changed by another writer while it was being built; run again")
-    if how.sort_by:
-        rows = few_files(rows, staged_bytes).sortWithinPartitions(*(F.col(quoted(c)) for c in how.sort_by))
-    else:
-        rows = few_files(rows, staged_bytes)
+        raise race
+    before = columns_before(run, work)
     if how.mode == "merge":
-        need_unique(table, rows, how.key)
-    after = content_after(spark, lake, current, int(facts["content"], 16), path, how, rows, replaced_files)
+        need_unique(table, staged_rows(run, work, staged, KEPT), how.key)
+    everything = not before.fields
+    schema = columns if everything else merged(table, before, columns)
+    replaced = Replaced() if everything else replaced_by(run, work, staged)
+    after = content_after(run, current, staged, replaced, None if everything else schema != before)
     facts = {**facts, "content_total": None if after is None else f"{after:016x}"}
-    options = {"txnAppId": f"headgate:{table}", "txnVersion": str(base + 1), "userMetadata": json.dumps(facts)}
+    change = Change(
+        operation="MERGE" if how.mode == "merge" and base >= 0 else "WRITE",
+        added=[*staged.files[KEPT], *replaced.survivors],
+        removed=None if everything else replaced.paths,
+        application=(f"headgate:{table}", base + 1),
+        facts=facts,
+        schema=delta_schema(schema) if everything or schema != before else None,
+    )
     try:
-        if how.mode == "merge" and base >= 0:
-            merge(spark, path, rows, how.key, options)
-        else:
-            writer = rows.write.format("delta").options(**options)
-            if work.arrival:
-                writer = writer.option("mergeSchema", "true")
-            if replaced_files:
-                names = ", ".join("'" + f.replace("\\", "\\\\").replace("'", "\\'") + "'" for f in replaced_files)
-                writer.mode("overwrite").option("replaceWhere", f"{FILE} IN ({names})").save(path)
-            elif how.mode == "append":
-                writer.mode("append").save(path)
-            else:
-                writer.option("mergeSchema", "false").mode("overwrite").option("overwriteSchema", "true").save(path)
+        version = commit_change(path, base, change)
     except Exception as e:
         if is_conflict(e):
-            raise LostRace(f"table '{table}' was changed by another writer while it was published; run again") from e
+            raise race from e
         raise
-    written = lake.last_output_rows(table)
-    done = lake.published(table)
-    if done is None or done.facts.get("run_id") != facts["run_id"] or done.facts.get("build") != facts["build"]:
-        raise LostRace(f"another run published table '{table}' first; run again to build on it")
-    expected = facts["rows"]["published"]
-    if how.mode != "merge" and not replaced_files and written != expected:
-        raise HeadgateError(f"table '{table}': {expected:,} rows were to be published, the commit holds {written:,}")
+    done = lake.published(table, version)
+    assert done is not None  # it was committed just now
     return done
 
 
@@ -82,73 +85,72 @@ def need_unique(table: str, rows: DataFrame, key: Sequence[str]) -> None:
         )
 
 
-def merge(spark: SparkSession, path: str, rows: DataFrame, key: tuple[str, ...], options: dict[str, str]) -> None:
-    """Update the rows whose key is there, insert the others, leave unchanged ones alone."""
-    kinds = {f.name: f.dataType for f in rows.schema.fields}
-
-    def alike(column: str) -> Column:
-        sides = [F.col(f"_hg_{side}.{quoted(column)}") for side in "ts"]
-        if "map<" in kinds[column].simpleString():  # Spark compares no maps
-            sides = [canonical(side, kinds[column]) for side in sides]
-        return sides[0].eqNullSafe(sides[1])
-
-    target = SparkDeltaTable.forPath(spark, path)
-    there = target.toDF().columns
-    matches = functools.reduce(operator.and_, map(alike, key))
-    differs = [
-        ~alike(c) if c in there else F.col(f"_hg_s.{quoted(c)}").isNotNull() for c in rows.columns if c not in key
-    ]
-    settings = {
-        "spark.databricks.delta.write.txnAppId": options["txnAppId"],
-        "spark.databricks.delta.write.txnVersion": options["txnVersion"],
-        "spark.databricks.delta.commitInfo.userMetadata": options["userMetadata"],
-    }
-    try:
-        for name, value in settings.items():
-            spark.conf.set(name, value)
-        (
-            target.alias("_hg_t")
-            .merge(rows.alias("_hg_s"), matches)
-            .withSchemaEvolution()
-            .whenMatchedUpdateAll(condition=functools.reduce(operator.or_, differs) if differs else None)
-            .whenNotMatchedInsertAll()
-            .execute()
+def replaced_by(run: Run, work: Work, staged: Staged) -> Replaced:
+    """Find the rows that a build replaces, and write the others of the same files anew."""
+    files = work.arrival.replaces if work.arrival else ()
+    if not files and work.mode.mode != "merge":
+        return Replaced()
+    lake, table = run.lake, work.table
+    delta = lake.open(table, work.base) or lake.need_table(table)
+    by_name = {unquote(p).rpartition("/")[2]: p for p in paths(delta)}
+    old = run.read(table, work.base)
+    hashed = old.select(
+        *(F.col(quoted(c)) for c in ((FILE,) if files else work.mode.key)),
+        F.col("_metadata.file_name").alias("_hg_name"),
+        content_hash(old, old.columns).alias("_hg_hash"),
+    )
+    new = staged_rows(run, work, staged, KEPT)
+    touched = (
+        replaced_rows(hashed, new, files, work.mode.key, kept=False)
+        .groupBy("_hg_name")
+        .agg(F.count(F.lit(1)).alias("rows"), hash_sum(F.col("_hg_hash")).alias("sum"))
+        .collect()
+    )
+    if not touched:
+        return Replaced()
+    names = sorted(by_name[unquote(r["_hg_name"])] for r in touched)
+    held = [f for n in names for f in data_files(lake.path(table), unquote(n), OWN)]
+    gone, there = sum(r["rows"] for r in touched), sum(f.rows for f in held)
+    survivors: list[DataFile] = []
+    if there > gone:
+        rows = replaced_rows(files_rows(run, work, old.schema.jsonValue(), held), new, files, work.mode.key, kept=True)
+        folder = f"{staged.folder}/stays-{run.run_id}"
+        rows = few_files(rows, sum(f.size for f in held))
+        if work.mode.sort_by:
+            rows = rows.sortWithinPartitions(*(F.col(quoted(c)) for c in work.mode.sort_by))
+        parquet_writer(rows).parquet(f"{lake.path(table)}/{folder}")
+        survivors = data_files(lake.path(table), folder, OWN)
+    if sum(f.rows for f in survivors) != there - gone:
+        raise HeadgateError(
+            f"table '{table}': of {there:,} rows {gone:,} are replaced, but {sum(f.rows for f in survivors):,} stay"
         )
-    finally:
-        for name in settings:
-            spark.conf.unset(name)
+    return Replaced(tuple(names), tuple(survivors), sum(total_of(*r["sum"]) for r in touched))
+
+
+def replaced_rows(rows: DataFrame, new: DataFrame, files: Sequence[str], key: Sequence[str], kept: bool) -> DataFrame:
+    """Return those rows of a table that came with some files or have the key of a new row; `kept`: the others."""
+    if files:
+        came = F.coalesce(F.col(FILE).isin(list(files)), F.lit(False))
+        return rows.where(~came if kept else came)
+    keys = new.select(*(F.col(quoted(c)).alias(f"_hg_key{i}") for i, c in enumerate(key)))
+    match: Column = functools.reduce(
+        operator.and_, (F.col(quoted(c)).eqNullSafe(F.col(f"_hg_key{i}")) for i, c in enumerate(key))
+    )
+    return rows.join(keys, on=match, how="left_anti" if kept else "left_semi")
 
 
 def content_after(
-    spark: SparkSession,
-    lake: Lake,
-    before: Published | None,
-    added: int,
-    path: str,
-    how: Publish,
-    rows: DataFrame,
-    files: Sequence[str],
+    run: Run, before: Published | None, staged: Staged, replaced: Replaced, evolves: bool | None
 ) -> int | None:
-    """The sum of the hashes of all rows that a table will hold; None where that is not known.
+    """Return the sum of the hashes of all rows that a table will hold; None where that is not known.
 
-    What a commit replaces is taken away: only the rows of the replaced files, or of the merged keys, are read. Where
-    the version before has none on record, as after another writer's commit, all of its rows are read once. It is not
-    known where the columns change.
+    evolves: whether columns change, in which case it is not known; None: nothing of the version before stays. Where
+    that version has no sum on record, as after another writer's commit, all of its rows are read once.
     """
-    if before is None or (how.mode == "replace" and not files):
-        return added
-    old = spark.read.format("delta").option("versionAsOf", before.version).load(path)
-    if set(old.columns) != set(rows.columns):
+    if before is None or evolves is None:
+        return staged.content
+    if evolves:
         return None
-    total = int(lake.content_total(before.table, before.version) or content_of(old)[1], 16) + added
-    if how.mode == "append" and not files:
-        return total % (1 << 64)
-    if files:
-        gone = old.where(F.col(FILE).isin(list(files)))
-    else:
-        keys = rows.select(*(F.col(quoted(c)).alias(f"_hg_key{i}") for i, c in enumerate(how.key)))
-        match = functools.reduce(
-            operator.and_, (F.col(quoted(c)).eqNullSafe(F.col(f"_hg_key{i}")) for i, c in enumerate(how.key))
-        )
-        gone = old.join(keys, on=match, how="left_semi")
-    return (total - int(content_of(gone)[1], 16)) % (1 << 64)
+    known = run.lake.content_total(before.table, before.version)
+    total = int(known or content_of(run.read(before.table, before.version))[1], 16)
+    return (total + staged.content - replaced.content) % (1 << 64)

@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from headgate.jobs.lake.frames import frame_at
 from headgate.jobs.pipeline.work import described, digest
 from headgate.transforms.rows import OWN
 from headgate.transforms.step import Step, StepError
@@ -64,7 +66,8 @@ class BuildContext:
     def recorded(self, name: str) -> DataFrame | None:
         if not self.builds:
             return None
-        rows = self.spark.read.format("delta").load(f"{self.index}/{self.state}-{name}")
+        path = f"{self.index}/{self.state}-{name}"
+        rows = frame_at(self.spark, DeltaTable(path), path)
         return rows.where(F.col(BUILD).isin(*self.builds)).drop(BUILD)
 
     def record(self, name: str, kept: str, columns: Sequence[str]) -> None:

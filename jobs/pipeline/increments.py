@@ -16,7 +16,7 @@ from headgate.jobs.lake.system import compact_now_and_then
 from headgate.jobs.pipeline.context import BUILD
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.work import build_key
-from headgate.jobs.pipeline.writing import append
+from headgate.jobs.pipeline.writing import append_once
 from headgate.transforms.rows import ROW_ID
 
 
@@ -26,9 +26,8 @@ def save_index(
     """Append what the build's steps recorded of the rows that it publishes, once however often it is tried."""
     for name, (path, *columns) in recorded.items():
         rows = spark.read.parquet(path).select(*columns).join(published.select(ROW_ID), on=ROW_ID, how="left_semi")
-        writer = rows.withColumn(BUILD, F.lit(build)).write.format("delta").mode("append")
-        once = {"txnAppId": f"headgate:index:{build}", "txnVersion": "1"}
-        append(writer.options(compression="none", **once), f"{index_of(lake, table)}/{name}")
+        rows, index = rows.withColumn(BUILD, F.lit(build)), f"{index_of(lake, table)}/{name}"
+        append_once(rows, index, f"headgate:index:{build}", {"build": build}, compression="none")
         compact_now_and_then(DeltaTable(f"{index_of(lake, table)}/{name}"))
 
 

@@ -14,13 +14,13 @@ from headgate.expectations.gate import MASK, Gate, Verdict
 from headgate.expectations.suites import SuiteError
 from headgate.jobs.errors import GateBlocked, HeadgateError, UsageError
 from headgate.jobs.lake.confirmations import confirm
-from headgate.jobs.pipeline.layout import published_columns
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.prepare import pinned
 from headgate.jobs.pipeline.records import record_coverage, record_verdict
-from headgate.jobs.pipeline.work import Pin, Run, Work, digest
+from headgate.jobs.pipeline.staging import KEPT, QUARANTINED, REJECTS, staged_rows
+from headgate.jobs.pipeline.work import Pin, Run, Staged, Work, digest
 from headgate.jobs.sources.landing import LandedFile
-from headgate.transforms.rows import CONTENT, FILE, MADE, PARENTS, REJECTED, hash_sum, quoted, total_of
+from headgate.transforms.rows import FILE, MADE, PARENTS, REJECTED, quoted
 from headgate.words import REASONS
 
 FAILED = "gate: failed_expectation"
@@ -47,11 +47,9 @@ class Counts:
 
 @dataclass(frozen=True)
 class Judged:
-    """The staged rows of a build, what became of them, and what the suite says of the table that they make."""
+    """The staged rows of a build, counted, and what the suite says of the table that they make."""
 
-    rows: DataFrame
     counts: Counts
-    quarantined: Column
     reason: Column  # the rules for which a row is quarantined
     verdict: Verdict | None
 
@@ -106,17 +104,16 @@ def quarantine_values(run: Run, table: str, files: Sequence[LandedFile], previou
     return {name: values[name] for name in named_in(rules) if name in values}
 
 
-def judge(run: Run, work: Work, staged: DataFrame, rows_in: int, gate: Gate | None) -> Judged:
+def judge(run: Run, work: Work, staged: Staged, gate: Gate | None) -> Judged:
     """Count the staged rows and judge the whole table that readers will see once they are published.
 
     Raises `HeadgateError` if the rows do not balance, `GateBlocked` if the suite refuses the table. Cost: one aggregate
-    over the staged rows, and what the suite asks for over the columns that its rules name, of the staged rows and,
+    over the rejected rows, and what the suite asks for over the columns that its rules name, of the staged rows and,
     where they are added to a table, of those that stay there.
     """
     table = work.table
-    quarantined = gate.is_quarantined() if gate else F.lit(False)
     with run.progress.phase(table, "balance"):
-        counts = count_staged(staged, quarantined, rows_in)
+        counts = counts_of(run, work, staged)
         lost = counts.lost(run.pipeline.tables[table].grain)
         if lost:
             came = counts.rejected_in if run.pipeline.tables[table].grain == "new" else counts.rows_in
@@ -127,23 +124,22 @@ def judge(run: Run, work: Work, staged: DataFrame, rows_in: int, gate: Gate | No
     reason = gate.quarantine_reason() if gate else F.lit(None).cast("string")
     record_coverage(run, work, coverage_of(run, work, staged, counts))
     if gate is None:
-        return Judged(staged, counts, quarantined, reason, None)
+        return Judged(counts, reason, None)
     with run.progress.phase(table, "gate"):
-        masks = [c for c in staged.columns if c.startswith(MASK)]
-        columns = published_columns(staged, raw=work.arrival is not None)
-        kept = staged.where(F.col(REJECTED).isNull())
-        whole = kept.select(*map(quoted, columns), *masks)
-        stays, stuck = staying(run, work, kept), False
+        rows = staged_rows(run, work, staged, KEPT, QUARANTINED)
+        masks = [c for c in rows.columns if c.startswith(MASK)]
+        whole = rows.drop(REJECTED, MADE)
+        stays, stuck = staying(run, work, whole), False
         if stays is not None:
             stays = with_bits(gate, stays, whole, masks)
             whole = whole.unionByName(stays, allowMissingColumns=True)
-            stuck = bool(gate.quarantine_bits()) and not stays.where(quarantined).isEmpty()
+            stuck = bool(gate.quarantine_bits()) and not stays.where(gate.is_quarantined()).isEmpty()
         verdict = gate.judge(whole, counts.published + counts.quarantined, counts.quarantined)
         verdict = verdict.without_quarantine() if stuck else verdict  # what is published cannot be set aside any more
         record_verdict(run, table, work.build, work.judge_key, verdict)
         if verdict.blocking:
             raise GateBlocked(blocked_message(run, table, verdict, work.base))
-    return Judged(staged, counts, quarantined, reason, verdict)
+    return Judged(counts, reason, verdict)
 
 
 def judge_again(run: Run, plan: TablePlan) -> Verdict:
@@ -201,34 +197,25 @@ def with_bits(gate: Gate, stays: DataFrame, like: DataFrame, masks: list[str]) -
     return rows.withColumns(gate.bits) if masks else rows
 
 
-def count_staged(staged: DataFrame, quarantined: Column, rows_in: int) -> Counts:
-    """Count the staged rows by what happens to them, in one aggregate over the marks."""
-    groups = (
-        staged.groupBy(
-            F.col(REJECTED)["step"].alias("step"),
-            F.col(REJECTED)["reason"].alias("reason"),
-            faulty_columns().alias("columns"),
-            F.col(MADE).isNotNull().alias("made"),
-            quarantined.alias("quarantined"),
+def counts_of(run: Run, work: Work, staged: Staged) -> Counts:
+    """Count the staged rows by what happens to them: by the files' own footers, the rejected ones by their marks."""
+    kept, quarantined, rejected = (sum(f.rows for f in staged.files[fate]) for fate in (KEPT, QUARANTINED, REJECTS))
+    counts = Counts(rows_in=staged.rows_in, made=staged.made, published=kept, quarantined=quarantined)
+    counts.content, counts.rejected_in = staged.content, rejected - staged.made_rejected
+    if quarantined:
+        counts.rejected[FAILED] = quarantined
+    if rejected:
+        mark = F.col(REJECTED)
+        groups = (
+            staged_rows(run, work, staged, REJECTS)
+            .groupBy(mark["step"].alias("step"), mark["reason"].alias("reason"), faulty_columns().alias("columns"))
+            .count()
+            .collect()
         )
-        .agg(F.count("*").alias("count"), hash_sum(F.col(CONTENT)).alias("content"))
-        .collect()
-    )
-    counts = Counts(rows_in=rows_in)
-    for group in groups:
-        n = group["count"]
-        counts.made += n if group["made"] else 0
-        if group["step"] is not None:
+        for group in groups:
             columns = f" ({group['columns']})" if group["columns"] is not None else ""
             why = f"{group['step']}: {group['reason']}{columns}"
-            counts.rejected[why] = counts.rejected.get(why, 0) + n
-            counts.rejected_in += 0 if group["made"] else n
-        elif group["quarantined"]:
-            counts.rejected[FAILED] = counts.rejected.get(FAILED, 0) + n
-            counts.quarantined += n
-        else:
-            counts.published += n
-            counts.content = (counts.content + total_of(*group["content"])) % (1 << 64)
+            counts.rejected[why] = counts.rejected.get(why, 0) + group["count"]
     counts.rejected = dict(sorted(counts.rejected.items(), key=lambda x: (-x[1], x[0])))
     return counts
 
@@ -240,11 +227,12 @@ def faulty_columns() -> Column:
     return F.when(known, F.coalesce(evidence["column"], evidence["columns"]))
 
 
-def coverage_of(run: Run, work: Work, staged: DataFrame, counts: Counts) -> float | None:
+def coverage_of(run: Run, work: Work, staged: Staged, counts: Counts) -> float | None:
     """Return the share of the rows that came in from which rows of another grain were made; None for other tables."""
     if run.pipeline.tables[work.table].grain != "new" or not counts.rows_in:
         return None
-    parents = staged.where(F.col(MADE).isNotNull()).select(F.explode(PARENTS).alias("parent"))
+    rows = staged_rows(run, work, staged, KEPT, QUARANTINED, REJECTS)
+    parents = rows.where(F.col(MADE).isNotNull()).select(F.explode(PARENTS).alias("parent"))
     return parents.distinct().count() / counts.rows_in
 
 

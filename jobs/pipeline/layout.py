@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from headgate.expectations.gate import MASK
 from headgate.transforms.rows import (
@@ -14,6 +15,7 @@ from headgate.transforms.rows import (
     FILE_DATE,
     JOINED,
     MADE,
+    OWN,
     PARENTS,
     PUBLISHED,
     REJECTED,
@@ -38,6 +40,11 @@ def published_columns(staged: DataFrame, raw: bool) -> list[str]:
     left_out = {REJECTED, MADE, CONTENT} | (set() if raw else {FILE, FILE_DATE})
     there = [c for c in staged.columns if c not in left_out and not re.fullmatch(rf"{MASK}(_\d+)?", c)]
     return [*(c for c in there if c not in PUBLISHED), *(c for c in PUBLISHED if c in there)]
+
+
+def shown(staged: T.StructType) -> T.StructType:
+    """Return the columns of staged files that their table shows."""
+    return T.StructType([f for f in staged.fields if not f.name.startswith(OWN)])
 
 
 def laid_out(columns: Sequence[str]) -> list[Column]:

@@ -34,13 +34,12 @@ def columns_of(df: DataFrame, frames: Mapping[str, DataFrame]) -> dict[str, list
     """
     sources: dict[int, set[str]] = {}
     for name, frame in frames.items():
-        for attribute in attributes(frame):
+        for attribute in attributes(plan_of(frame)):
             sources[attribute["exprId"]["id"]] = {f"{name}.{attribute['name']}"}
     made: dict[int, set[int]] = {}
-    analyzed = df._jdf.queryExecution().analyzed()
-    plan = json.loads(analyzed.toJSON())
+    plan = plan_of(df)
     if any(node["class"].endswith(".Union") for node in plan):
-        for column, branch in branches(analyzed):
+        for column, branch in branches(df._jdf.queryExecution().analyzed()):
             made.setdefault(column, set()).add(branch)
     for tree in expressions(plan):
         for root, below in subtrees(tree):
@@ -58,13 +57,21 @@ def columns_of(df: DataFrame, frames: Mapping[str, DataFrame]) -> dict[str, list
                     known[i] |= origin(j)
         return known[i]
 
-    return {a["name"]: sorted(origin(a["exprId"]["id"])) for a in attributes(df)}
+    return {a["name"]: sorted(origin(a["exprId"]["id"])) for a in attributes(plan)}
 
 
-def attributes(df: DataFrame) -> list[dict[str, Any]]:
-    """Name and id of each output column."""
-    found = items(df._jdf.queryExecution().analyzed().output())
-    return [{"name": a.name(), "exprId": {"id": a.exprId().id()}} for a in found]
+def plan_of(df: DataFrame) -> list[dict[str, Any]]:
+    """Return the analysed plan of a projection to all columns, as Spark's JSON: a list of nodes in pre-order.
+
+    It comes by one call to the JVM; asking its nodes one by one would take thousands.
+    """
+    found: list[dict[str, Any]] = json.loads(df.select("*")._jdf.queryExecution().analyzed().toJSON())
+    return found
+
+
+def attributes(plan: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return name and id of each output column of a plan whose root is a projection to columns."""
+    return [column[0] for column in plan[0]["projectList"]]
 
 
 def branches(node: Any) -> Iterator[tuple[int, int]]:

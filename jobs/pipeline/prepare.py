@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from headgate.jobs.config.columns import NOT_WRITABLE, UNWRITABLE, name_of, stored_name
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.artifacts import fitted_of, index_of
+from headgate.jobs.lake.frames import parquet
 from headgate.jobs.pipeline.arrivals import arrived
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.jobs.pipeline.fitted import save_fitted
@@ -67,9 +68,7 @@ def pinned(run: Run, table: str, pin: Pin, files: list[str] | None = None) -> Da
     """Return the rows of an input at its pinned version, or of some of its data files, without those of later days."""
     rows = run.read(table, pin.version)
     if files is not None:
-        path = run.lake.path(table)
-        reader = run.spark.read.schema(rows.schema).option("basePath", path)
-        rows = reader.parquet(*(f"{path}/{file}" for file in files)) if files else rows.limit(0)
+        rows = parquet(run.spark, rows.schema.jsonValue(), [f"{run.lake.path(table)}/{file}" for file in files])
     if pin.as_of is not None:
         rows = rows.where(F.col(FILE_DATE).isNull() | (F.col(FILE_DATE) <= pin.as_of))
     return renamed(rows, name_of) if table in run.pipeline.raw_of else rows

@@ -1,26 +1,35 @@
 """Publishing a build: entries in the ledger, lineage, indexes, and the one commit that publishes its rows."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from headgate.expectations.gate import Verdict
 from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.confirmations import confirm
+from headgate.jobs.lake.datafiles import DataFile
 from headgate.jobs.lake.log import missing_files
-from headgate.jobs.lake.storage import remove, size_of
+from headgate.jobs.lake.storage import remove
 from headgate.jobs.pipeline.commit import commit
 from headgate.jobs.pipeline.increments import config_key, drop_indexes, save_index
 from headgate.jobs.pipeline.judging import Counts, Judged
-from headgate.jobs.pipeline.layout import laid_out, published_columns
+from headgate.jobs.pipeline.layout import shown
 from headgate.jobs.pipeline.ledger import ledger_entries, write_ledger
-from headgate.jobs.pipeline.prepare import scratch_of
 from headgate.jobs.pipeline.records import record_files, record_lineage
-from headgate.jobs.pipeline.staging import marker_of, remove_abandoned
+from headgate.jobs.pipeline.staging import (
+    KEPT,
+    QUARANTINED,
+    REJECTS,
+    marker_of,
+    remove_abandoned,
+    remove_files,
+    staged_rows,
+)
 from headgate.jobs.pipeline.work import SCRATCH, Run, Staged, Work
-from headgate.transforms.rows import REJECTED
+from headgate.jobs.pipeline.writing import nullable
 
 
 @dataclass(frozen=True)
@@ -48,33 +57,44 @@ def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
     with run.progress.phase(table, "publish"):
         rejected = sum(counts.rejected.values())
         if rejected:
-            entries = ledger_entries(judged.rows, judged.quarantined, judged.reason)
+            entries = ledger_entries(staged_rows(run, work, staged, REJECTS, QUARANTINED), judged.reason)
             write_ledger(lake, entries, run_id=run.run_id, build=work.build, table=table, expected=rejected)
         record_lineage(run, work, staged)
         if work.arrival:
             record_files(run, table, work.files, work.base, work.build)
-        kept = judged.rows.where(F.col(REJECTED).isNull() & ~judged.quarantined)
-        columns = published_columns(judged.rows, raw=work.arrival is not None)
         facts = facts_of(run, work, staged, counts)
-        current = same_as_before(run, work, kept.select(*laid_out(columns)), facts, counts)
+        current = same_as_before(run, work, staged, facts, counts)
         same = current is not None
+        left = [*staged.files[QUARANTINED], *staged.files[REJECTS]]
         if current is not None:
             build = current.facts["build"]
             confirm(lake, table, build, run.run_id, work.judge_key, work, facts["inputs"])
             published = current
+            remove(f"{lake.path(table)}/{staged.folder}")
         else:
             growing = run.pipeline.tables[table].publish.mode == "increment"
             if growing:
+                kept = staged_rows(run, work, staged, KEPT)
                 save_index(run.spark, lake, table, work.build, staged.recorded, kept)
-            published = commit(run, work, kept.select(*laid_out(columns)), facts, size_of(staged.path))
+            published = commit(run, work, staged, facts)
             if growing and work.part is None:
                 drop_indexes(lake, table, but=facts["indexes"])
-    for folder in (marker_of(run, work), staged.path, scratch_of(run, work), f"{staged.path}{SCRATCH}"):
-        remove(folder)  # the last is that of the run that staged the rows, which may be a dead one
+    remove_work(run, work, staged, left)
     if work.arrival and work.arrival.scratch:
         remove(work.arrival.scratch)
-    remove_abandoned(lake.staging(table))
+    remove_abandoned(lake, table)
     return Built(published, counts, verdict, warnings, same)
+
+
+def remove_work(run: Run, work: Work, staged: Staged, left: Sequence[DataFile]) -> None:
+    """Remove what a finished build needs no more: the marker first, so that it never names what is gone."""
+    area = run.lake.staging(work.table)
+    staged_by = staged.folder.rpartition("-")[2]  # perhaps a dead run
+    remove(marker_of(run, work))
+    remove_files(run.lake, work.table, left)
+    for run_id in {run.run_id, staged_by}:
+        remove(f"{area}/{work.key}-{run_id}.json")
+        remove(f"{area}/{work.key}-{run_id}{SCRATCH}")
 
 
 def facts_of(run: Run, work: Work, staged: Staged, counts: Counts) -> dict[str, Any]:
@@ -100,7 +120,7 @@ def facts_of(run: Run, work: Work, staged: Staged, counts: Counts) -> dict[str, 
     }
 
 
-def same_as_before(run: Run, work: Work, rows: DataFrame, facts: dict[str, Any], counts: Counts) -> Published | None:
+def same_as_before(run: Run, work: Work, staged: Staged, facts: dict[str, Any], counts: Counts) -> Published | None:
     """Return the published version that a build would only repeat; None where it gives anything else.
 
     Of a table that is built anew: the same rows under the same columns, to be laid out in the same way. Of an
@@ -114,9 +134,10 @@ def same_as_before(run: Run, work: Work, rows: DataFrame, facts: dict[str, Any],
         return None
     if work.part is not None:
         return current if not counts.published else None
-    there = run.read(work.table, work.base)
-    alike = [(f.name, f.dataType, f.metadata.get("comment")) for f in rows.schema.fields] == [
-        (f.name, f.dataType, f.metadata.get("comment")) for f in there.schema.fields
+    there = T.StructType.fromJson(json.loads(run.lake.columns_json(work.table, work.base)))
+    mine = shown(T.StructType.fromJson(staged.schema))
+    alike = [(f.name, f.dataType, f.metadata.get("comment")) for f in nullable(mine).fields] == [
+        (f.name, f.dataType, f.metadata.get("comment")) for f in there.fields
     ]
     same = (
         alike

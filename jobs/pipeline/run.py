@@ -244,7 +244,8 @@ def is_lost(error: Exception, lake: Lake, plan: TablePlan) -> bool:
 
     delta = lake.open(plan.table)
     target_changed = (delta.version() if delta else -1) != plan.base
-    return target_changed and comes_from_another_run(error, (lake.staging(plan.table), index_of(lake, plan.table)))
+    folders = (lake.staging(plan.table), lake.path(plan.table), index_of(lake, plan.table))
+    return target_changed and comes_from_another_run(error, folders)
 
 
 def this_process() -> str:

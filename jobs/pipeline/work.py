@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from headgate.jobs.config.models import Environment, Publish
 from headgate.jobs.config.pipeline import Pipeline
+from headgate.jobs.lake.datafiles import DataFile
+from headgate.jobs.lake.frames import frame
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.progress import Progress
 from headgate.jobs.sources.landing import LandedFile
@@ -61,7 +63,7 @@ class Run:
     as_of: date | None
 
     def read(self, table: str, version: int) -> "DataFrame":
-        return self.spark.read.format("delta").option("versionAsOf", version).load(self.lake.path(table))
+        return frame(self.spark, self.lake, table, version)
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,13 @@ class Prepared:
 class Staged:
     """The content of the marker of staged rows."""
 
-    path: str
+    folder: str  # of the data files, below the table
+    files: dict[str, list[DataFile]]  # by the fate of their rows
     schema: dict[str, Any]  # of the files, as Spark's JSON
     rows_in: int
+    made: int
+    made_rejected: int
+    content: int  # sum of the hashes of the kept rows
     recorded: dict[str, list[str]]  # what steps let later builds know: name -> where in the scratch, and the columns
     lineage: dict[str, Any] | None
     masks: str  # the key of the rules whose bits are beside the rows

@@ -1,11 +1,22 @@
-"""Writes by Spark: fewer files, appends that may be repeated, and what a lost race looks like."""
+"""Writes by Spark: data files below a table, which a commit makes visible, once however often it is tried."""
 
+import json
 import math
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pyspark.sql import DataFrame, DataFrameWriter
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+from pyspark.sql import Column, DataFrame, DataFrameWriter
+from pyspark.sql import types as T
 
+from headgate.jobs.errors import HeadgateError, UsageError
 from headgate.jobs.lake.conflicts import is_conflict, retrying
+from headgate.jobs.lake.datafiles import data_files
+from headgate.jobs.lake.transaction import Change, commit
+from headgate.jobs.pipeline.work import Run, Work
+from headgate.transforms.rows import OWN
 
 MISSING = ("does not exist", "not found", "not_exist", "no such file", "path_not_found", "not a delta table")
 
@@ -13,11 +24,55 @@ FILE_BYTES = 64 << 20
 SMALL_FILE_BYTES = 4 << 20
 
 
-def append(writer: DataFrameWriter, path: str) -> None:
-    """Append to a Delta table by a writer that carries a transaction, again where another run was in its way."""
+def append_once(
+    rows: DataFrame,
+    path: str,
+    application: str,
+    facts: Mapping[str, Any],
+    *,
+    expected: int | None = None,
+    partition: Mapping[str, str] | None = None,
+    compression: str = "zstd",
+) -> None:
+    """Append rows to a Delta table by one commit, unless the table has taken up this application's already.
+
+    The table is made where there is none. Raises `HeadgateError` if other than `expected` rows were written.
+    """
+    if has_taken(path, application):
+        return
+    folder = f"{application.rsplit(':', 1)[-1]}-{uuid.uuid4().hex[:12]}"
+    parquet_writer(rows, compression).parquet(f"{path}/{folder}")
+    files = data_files(path, folder, OWN)
+    written = sum(f.rows for f in files)
+    if expected is not None and written != expected:
+        raise HeadgateError(f"{path}: {expected:,} rows were to be written, the files hold {written:,}")
     for attempt in retrying():
         with attempt:
-            writer.save(path)
+            delta = opened(path)
+            if delta is not None and delta.transaction_version(application) is not None:
+                return
+            schema = None if delta is not None else delta_schema(rows.schema)
+            change = Change("WRITE", files, (), (application, 1), facts, schema, partition or {})
+            commit(path, delta.version() if delta is not None else -1, change)
+
+
+def parquet_writer(rows: DataFrame, compression: str = "zstd") -> DataFrameWriter:
+    """Return a writer of data files, into a folder that holds nothing else."""
+    plain = rows.write.mode("overwrite").option("compression", compression)
+    return plain.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
+
+
+def opened(path: str) -> DeltaTable | None:
+    try:
+        return DeltaTable(path)
+    except TableNotFoundError:
+        return None
+
+
+def has_taken(path: str, application: str) -> bool:
+    """Return whether a Delta table has a commit of an application."""
+    delta = opened(path)
+    return delta is not None and delta.transaction_version(application) is not None
 
 
 def comes_from_another_run(error: BaseException | None, folders: Sequence[str]) -> bool:
@@ -35,3 +90,71 @@ def few_files(rows: DataFrame, size: int) -> DataFrame:
     """Fewer, larger files without a shuffle; small tables are still written by all cores."""
     cores = rows.sparkSession.sparkContext.defaultParallelism
     return rows.coalesce(max(1, math.ceil(size / FILE_BYTES), min(cores, math.ceil(size / SMALL_FILE_BYTES))))
+
+
+def delta_schema(kind: T.StructType) -> str:
+    """Return the columns of a table as Delta's JSON, all of which may be null."""
+    return str(nullable(kind).json())
+
+
+def nullable(kind: Any) -> Any:
+    if isinstance(kind, T.StructType):
+        return T.StructType([T.StructField(f.name, nullable(f.dataType), True, f.metadata) for f in kind.fields])
+    if isinstance(kind, T.ArrayType):
+        return T.ArrayType(nullable(kind.elementType), True)
+    if isinstance(kind, T.MapType):
+        return T.MapType(nullable(kind.keyType), nullable(kind.valueType), True)
+    return kind
+
+
+HELD = (T.NumericType, T.StringType, T.BinaryType, T.BooleanType, T.DateType, T.TimestampType)
+
+
+def need_held(table: str, kind: Any, place: str = "") -> None:
+    """Raise `UsageError` for a column whose type no Delta table at reader version 1 holds."""
+    if isinstance(kind, T.StructType):
+        for f in kind.fields:
+            need_held(table, f.dataType, f"{place}.{f.name}" if place else f.name)
+    elif isinstance(kind, T.ArrayType):
+        need_held(table, kind.elementType, place)
+    elif isinstance(kind, T.MapType):
+        need_held(table, kind.keyType, place)
+        need_held(table, kind.valueType, place)
+    elif not isinstance(kind, HELD):
+        raise UsageError(
+            f"table '{table}': column '{place}' has the type {kind.simpleString()}, which cannot be published; "
+            "cast it or leave it out"
+        )
+
+
+def merged(table: str, there: T.StructType, rows: T.StructType) -> T.StructType:
+    """Return the columns of a table to which rows are added: its own, then new ones.
+
+    Names that differ in case alone are one column. Raises `UsageError` where a column has another type.
+    """
+    known = {f.name.lower(): f for f in there.fields}
+    for f in rows.fields:
+        same = known.get(f.name.lower())
+        if same is not None and nullable(same.dataType) != nullable(f.dataType):
+            raise UsageError(
+                f"table '{table}': column '{f.name}' is {same.dataType.simpleString()} there and "
+                f"{f.dataType.simpleString()} in the new rows; cast it, or build the table anew by --force with "
+                "publish: {mode: replace}"
+            )
+    new = [f for f in rows.fields if f.name.lower() not in known]
+    return T.StructType([*there.fields, *new])
+
+
+def columns_before(run: Run, work: Work) -> T.StructType:
+    """Return the columns of the version that a build adds rows to; none where it replaces all."""
+    replaces_all = work.mode.mode == "replace" and not (work.arrival and work.arrival.replaces)
+    if work.base < 0 or replaces_all:
+        return T.StructType([])
+    return T.StructType.fromJson(json.loads(run.lake.columns_json(work.table, work.base)))
+
+
+def named_as(there: T.StructType, columns: Sequence[Column], names: Sequence[str]) -> list[Column]:
+    """Return columns under the names that a table has for them, where these differ in case."""
+    known = {f.name.lower(): f.name for f in there.fields}
+    pairs = zip(columns, names, strict=True)
+    return [c if known.get(n.lower(), n) == n else c.alias(known[n.lower()]) for c, n in pairs]

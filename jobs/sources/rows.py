@@ -13,7 +13,7 @@ from pyspark.sql import types as T
 from headgate.jobs.config.models import FileSource
 from headgate.jobs.sources.readers import CORRUPT, LINE, PROBLEM
 from headgate.transforms.parsing import Marks, parsed, text_type, within, without_ntz
-from headgate.transforms.rows import FILE, OWN, REJECTED, REJECTED_TYPE, ROW_ID, content_key, quoted, row_id
+from headgate.transforms.rows import FILE, REJECTED, REJECTED_TYPE, ROW_ID, content_key, once, quoted, row_id, without
 
 
 def schema_of(source: Any) -> T.StructType:
@@ -63,18 +63,17 @@ def typed(rows: DataFrame, schema: T.StructType, source: Any) -> DataFrame:
     others = [f for f in schema if not isinstance(f.dataType, T.StringType)]
     for f in others if csv else ():
         texts[f.name] = F.when(F.trim(texts[f.name]) != "", texts[f.name])
-    # Under names of their own first, so that each value is made once, however often it is looked at.
-    rows = rows.withColumns({f"{OWN}value_{i}": parsed(texts[f.name], f.dataType, marks) for i, f in enumerate(others)})
+    rows, made = once(rows, [parsed(texts[f.name], f.dataType, marks) for f in others])
     marked = []
-    for i, f in enumerate(others):
+    for f, value in zip(others, made, strict=True):
         given = texts[f.name].cast("string")
         evidence = {"column": F.lit(f.name), "value": given, "type": F.lit(f.dataType.simpleString())}
-        fails = texts[f.name].isNotNull() & F.col(f"{OWN}value_{i}").isNull()
+        fails = texts[f.name].isNotNull() & value.isNull()
         marked.append(F.when(fails, mark("wrong_type", evidence)))
-    values = {f.name: F.col(f"{OWN}value_{i}") for i, f in enumerate(others)}
+    values = {f.name: value for f, value in zip(others, made, strict=True)}
     rejected = F.coalesce(*marked) if marked else F.lit(None).cast(REJECTED_TYPE)
     rows = rows.withColumns({REJECTED: rejected, **values})
-    return rows.drop(*(f"{OWN}value_{i}" for i in range(len(others))))
+    return without(rows, made)
 
 
 def with_identity(rows: DataFrame, table: str, schema: T.StructType, source: Any) -> DataFrame:

@@ -249,7 +249,8 @@ CASES = {
         then=told_by_ledger("malformed_record", line="4", text='bad,"x\ny",z'),
     ),
     "truncated gzip": Case(
-        lands("a.csv.gz", gzip.compress(b"id,v\n" + b"1,x\n" * 999)[:-9], of("csv")), r"a\.csv\.gz: .*cut short"
+        lands("a.csv.gz", gzip.compress(b"id,v\n" + b"1,x\n" * 999)[:-9], of("csv")),
+        r"a\.csv\.gz: .*corrupt or truncated",
     ),
     "truncated gzip, on_bad_file: quarantine": Case(
         lands("b.csv.gz", gzip.compress(b"id,v\n1,x\n")[:-9], of("csv", on_bad_file="quarantine"), TWO),

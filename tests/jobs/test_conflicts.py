@@ -1,4 +1,5 @@
 import inspect
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -73,7 +74,7 @@ def test_a_table_that_another_writer_created_or_changed_is_a_conflict(tmp_path):
 def pauses(monkeypatch):
     """The pauses between attempts, which the test does not wait for."""
     found = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", found.append)
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=found.append))  # other threads sleep as they do
     return found
 
 

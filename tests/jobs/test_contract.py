@@ -157,7 +157,7 @@ def test_a_changed_suite_judges_again_and_equal_rows_are_not_published_again(spa
     checked = verify(spark, lake, "latest", Progress(watched=False), load_pipeline(file), environment)
     assert not any(t["failed"] for t in checked)
     # A rebuild puts back what was lost.
-    (data,) = (tmp_path / "lake" / "after").glob("*.parquet")
+    (data,) = (tmp_path / "lake" / "after").rglob("*.parquet")
     data.unlink()
     assert statuses(run_pipeline(spark, tmp_path, file, force=True))["after"] == "built"
     assert rows(tmp_path, "after", "id", "twice") == [(1, 10), (2, 12)]

@@ -423,8 +423,8 @@ def test_a_table_changed_meanwhile_loses_the_race(spark, tmp_path):
 
     def and_removes():  # as a run that won does with what it took up
         another_writer()
-        for staged in (tmp_path / "lake" / "_staging" / "t").glob("*-*"):
-            shutil.rmtree(staged)
+        for claim in (tmp_path / "lake" / "_staging" / "t").glob("*-*.json"):
+            shutil.rmtree(tmp_path / "lake" / "t" / json.loads(claim.read_text())["folder"])
 
     with pytest.raises(LostRace, match="another run published table 't' first") as lost:
         run_pipeline(spark, tmp_path, file, progress=losing(and_removes))

@@ -85,7 +85,7 @@ def test_text_is_read_as_it_was_written(spark, tmp_path):
         ("decimal: '1'", "cannot be distinguished from a number"),
         ("date_format: dd/mm/yyyy", "unknown letter 'm'; expected one of y M L d D"),
         ("date_format: dd/MM", "tells no whole day"),
-        ("date_format: dd/MM/YYYY", "the letter 'Y'"),
+        ("date_format: dd/MM/YYYY", "unknown letter 'Y'"),
         ("timestamp_format: 'dd/MM/yyyy hh:mm'", "needs 'a'"),
         ("timestamp_format: 'yyyy-MM-dd HH:mm:ss.SSSSSSSSS'", "six S"),
         ("schema: '_row_id INT'", "column '_row_id': this name is reserved"),

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from headgate.transforms.parsing import WITH_ZONE, Marks, check_pattern, parsed, within
-from headgate.transforms.rows import Rejection, quoted, reject
+from headgate.transforms.rows import Rejection, once, quoted, reject, without
 from headgate.transforms.step import Columns, Step, StepError, require_columns
 from headgate.words import did_you_mean
 
@@ -57,13 +57,14 @@ class LocalToUtc(Step):
         values = {new: self.instant(F.col(quoted(old)), kinds[old], zone) for old, new in self.columns.items()}
         if self.invalid == "null":
             return df.withColumns(values)
+        df, made = once(df, list(values.values()))
         rejections = []
-        for (old, _), value in zip(self.columns.items(), values.values(), strict=True):
+        for old, value in zip(self.columns, made, strict=True):
             given = F.col(quoted(old))
             evidence = {"column": F.lit(old), "value": given, "time_zone": zone}
             when = given.isNotNull() & zone.isNotNull() & value.isNull()
             rejections.append(Rejection(when, "invalid_local_time", evidence))
-        return reject(df, self.id, *rejections).withColumns(values)
+        return without(reject(df, self.id, *rejections).withColumns(dict(zip(values, made, strict=True))), made)
 
     def instant(self, local: Column, kind: T.DataType, zone: Column) -> Column:
         """The moment of a local time; null where there is none."""
@@ -72,8 +73,9 @@ class LocalToUtc(Step):
         marks = Marks(timestamp_format=self.timestamp_format)
         clock = parsed(local, T.TimestampType(), marks) if text else local.try_cast("timestamp")
         second = F.extract(F.lit("SECOND"), clock)
-        known = zone.isin(*sorted(zoneinfo.available_timezones())) | zone.rlike(r"^(Z|[+-]\d{2}:\d{2})$")
-        zone = F.when(known, zone)  # Java knows more: old names of three letters, which say what few would guess
+        if self.time_zone is None:
+            known = zone.isin(*sorted(zoneinfo.available_timezones())) | zone.rlike(r"^(Z|[+-]\d{2}:\d{2})$")
+            zone = F.when(known, zone)  # Java knows more: old names of three letters, which say what few would guess
         parts = [F.year(clock), F.month(clock), F.day(clock), F.hour(clock), F.minute(clock), second]
         shifted = within(F.try_make_timestamp(*parts, zone), "timestamp")
         if not text:

@@ -30,6 +30,7 @@ from headgate.jobs.keep.erasure.rewrite import (
     without_parents,
 )
 from headgate.jobs.keep.erasure.texts import Fingerprints, search
+from headgate.jobs.lake.frames import frame
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import now
 from headgate.jobs.progress import Progress
@@ -115,7 +116,7 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
         versions = {v for t, v in pinned if t == table} | {lake.need_table(table).version()}
         with progress.phase(table, "content"):
             for version in sorted(versions):
-                rows = spark.read.format("delta").option("versionAsOf", version).load(lake.path(table))
+                rows = frame(spark, lake, table, version)
                 count, content = content_of(rows)
                 done_to[table]["versions"][version] = {"rows": count, "content": content}
     searched = search(lake, wanted, texts)
