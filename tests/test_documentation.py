@@ -20,6 +20,7 @@ from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.lake.system import SCHEMAS, SYSTEM_TABLES
 from headgate.jobs.pipeline.layout import COMMENTS
 from headgate.transforms.steps import STEPS
+from headgate.words import REASONS
 from tests.conftest import ROOT
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -114,6 +115,11 @@ def test_the_page_of_the_lake_has_every_system_table_and_column():
         assert set(re.findall(r"`(\w+)`", cells)) == set(schema.names), table
     assert [table for table in SYSTEM_TABLES if f"**`{table}`**" not in page] == []
     assert [column for column in COMMENTS if f"| `{column}` |" not in page] == []
+
+
+def test_the_page_of_the_lake_has_every_reason_of_the_ledger():
+    page = (ROOT / "docs" / "lake.md").read_text(encoding="utf-8")
+    assert all(f"\n| `{code}` |" in page for code in REASONS)
 
 
 def test_the_page_of_operations_has_every_environment_variable():
