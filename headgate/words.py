@@ -8,19 +8,19 @@ REASONS = {
     "malformed_record": "cannot be read as a record",
     "wrong_type": "{columns} does not convert to its type",
     "null_value": "{columns} must not be null",
-    "missing_key": "a column of the key is empty",
+    "missing_key": "a key column is null",
     "unsupported_date": "{columns} is outside the years that every reader can hold",
     "file_set_aside": "the whole file was set aside",
-    "superseded_record": "an older form, or a repeat, of a record that came with it",
+    "superseded_record": "superseded by a newer version of the same record in the delivery",
     "erased_on_request": "erased on request",
-    "invalid_local_time": "{columns} does not exist, or exists twice, in its time zone",
+    "invalid_local_time": "{columns} is nonexistent or ambiguous in its time zone",
     "out_of_bounds": "{columns} is out of bounds",
     "exact_duplicate": "repeats another row in {columns}",
-    "near_duplicate": "nearly repeats another row in {columns}",
-    "contained_duplicate": "lies within another row in {columns}",
+    "near_duplicate": "is a near duplicate of another row in {columns}",
+    "contained_duplicate": "is contained in another row's {columns}",
     "duplicate_row_id": "has the id of another row",
     "not_sampled": "not drawn for its stratum",
-    "failed_expectation": "fails an expectation on rows",
+    "failed_expectation": "fails a row expectation",
 }
 
 
@@ -31,7 +31,7 @@ def rejected_line(why: str, rows: int) -> str:
     """
     step, _, reason = why.partition(": ")
     code, _, columns = reason.partition(" (")
-    sentence = REASONS[code].format(columns=columns.removesuffix(")")) if code in REASONS else reason
+    sentence = REASONS[code].format(columns=columns.removesuffix(")") or "a value") if code in REASONS else reason
     return f"{rows:,} by {step}: {sentence}"
 
 

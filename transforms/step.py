@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, Self
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 
 from headgate.transforms.rows import FILE, FILE_DATE, SOURCE, is_own
 from headgate.words import did_you_mean
@@ -133,6 +133,18 @@ class Step:
     def tables(self) -> tuple[str, ...]:
         """Return the names of the other tables that the step reads."""
         return ()
+
+    def tie(self, df: DataFrame) -> Column:
+        """Return what two rows must share for one to have a say in the other's fate; null for a row alone.
+
+        Of a step of scope table that marks rows, changes no cell and makes no row: so a table of such steps can be
+        built from what changed and what is tied to it. Others leave this as it is.
+        """
+        raise NotImplementedError(f"{type(self).__name__} ties all rows")
+
+    def keys_of(self, table: str) -> Mapping[str, str]:
+        """Return the key by which another table is looked up, column here -> column there; empty if it is all read."""
+        return {}
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns | None:
         """Return the columns after this step, given those before it and those of the tables that it reads.

@@ -61,7 +61,7 @@ def run(
     checked = load_pipeline(pipeline, seen_in(lake), tables, thorough=False)
     day = day_of(as_of)
     if dry_run:
-        show(runs.dry_run(checked, environment, lake, tables, day, rebuild), json_, ["table", "build", "why"])
+        show(runs.dry_run(checked, environment, lake, tables, day, rebuild), json_, ["table", "build", "why", "what"])
         return
     choice: dict[str, Any] = {"tables": tables, "as_of": day, "release": release, "force": rebuild, "retries": retries}
     with places.spark_of(environment) as start:

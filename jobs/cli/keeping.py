@@ -207,8 +207,8 @@ def erase(
         with places.spark_of(environment) as start:
             by = signed_by or user()
             done = erasure.erase(start(), lake, found, str(asked), reason, by, user(), Progress())
-        checks = f"erased; {done['searched']} files searched, nothing left; certificate {done['certificate']}"
-        click.echo(checks, err=json_)
+        message = f"erased; {done['searched']} files searched, nothing left; certificate {done['certificate']}"
+        click.echo(message, err=json_)
 
 
 def resume_erasures(place: Place, json_: bool) -> None:

@@ -202,10 +202,12 @@ Source = Annotated[FileSource | JdbcSource | HttpSource | PythonSource, pydantic
 class Publish(Model):
     """The mode in which rows that passed the gate enter the table."""
 
-    mode: Literal["replace", "increment", "append", "merge"] = pydantic.Field(
-        default="replace",
-        json_schema_extra={"enum": ["replace", "increment", "merge"]},  # sources alone append
-        description="increment: where its input only gained rows, only these are built and appended",
+    mode: Literal["auto", "replace", "increment", "append", "merge"] = pydantic.Field(
+        default="auto",
+        json_schema_extra={"enum": ["auto", "replace", "increment", "merge"]},  # sources alone append
+        description="auto: only the rows that a change of the inputs affects are made again, wherever that gives what "
+        "building all of them gives. replace: all are made again. increment: where its input only gained rows, only "
+        "these are built and appended, in the order of their arrival",
     )
     key: tuple[str, ...] = pydantic.Field(
         default=(),

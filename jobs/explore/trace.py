@@ -203,17 +203,17 @@ def beside(lake: Lake, row_id: str, entry: Mapping[str, Any]) -> list[dict[str, 
 
 def side_by_side(one: Mapping[str, Any], other: Mapping[str, Any], width: int) -> list[tuple[str, str, str]]:
     """Two rows' cells, wrapped to a width, as (column, line of one, line of the other); alike lines are left out."""
-    events: list[tuple[str, str, str]] = []
+    lines: list[tuple[str, str, str]] = []
     for column in dict.fromkeys([*one, *other]):
         a, b = (wrapped(cells.get(column), width) for cells in (one, other))
         matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
         for kind, a1, a2, b1, b2 in matcher.get_opcodes():
             if kind == "equal":
                 alike = f"… {a2 - a1} lines alike …" if a2 - a1 > 1 else "".join(a[a1:a2])
-                events.append((column, alike, alike))
+                lines.append((column, alike, alike))
             else:
-                events += [(column, *pair) for pair in itertools.zip_longest(a[a1:a2], b[b1:b2], fillvalue="")]
-    return events
+                lines += [(column, *pair) for pair in itertools.zip_longest(a[a1:a2], b[b1:b2], fillvalue="")]
+    return lines
 
 
 def wrapped(value: Any, width: int) -> list[str]:

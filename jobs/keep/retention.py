@@ -14,6 +14,7 @@ from headgate.jobs.lake.artifacts import indexes
 from headgate.jobs.lake.commits import facts_of
 from headgate.jobs.lake.conflicts import is_conflict
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.leftovers import claimed, folder_in, remove_unnamed
 from headgate.jobs.lake.log import history, stored_files
 from headgate.jobs.lake.storage import file_system
 from headgate.jobs.lake.system import SYSTEM_TABLES, compact
@@ -44,7 +45,8 @@ def vacuum(
     for table in tables or known:
         found = history(lake.path(table), wanted=())
         kept = kept_versions(found.at, pinned.get(table, set()), now - timedelta(days=retention_days))
-        gone, size = remove_unneeded(lake.path(table), kept, young, dry_run)
+        spared = claimed(lake, table, since=young)
+        gone, size = remove_unneeded(lake.path(table), kept, young, dry_run, spared)
         commits = lake.need_table(table).history()
         builds |= {facts_of(c).get("build_key") for c in commits if c.get("version") in kept}
         for index in indexes(lake, table):
@@ -79,13 +81,18 @@ def kept_versions(at: dict[int, datetime], pinned: Collection[int], since: datet
     return {v for v in ordered if v in pinned or v not in superseded or at[superseded[v]] > since}
 
 
-def remove_unneeded(table: str, kept: Collection[int], young: datetime, dry_run: bool) -> tuple[int, int]:
-    """Remove the data files that no kept version needs and that are old enough; returns their number and bytes."""
+def remove_unneeded(
+    table: str, kept: Collection[int], young: datetime, dry_run: bool, spared: Collection[str] = ()
+) -> tuple[int, int]:
+    """Remove the data files that no kept version needs and that are old enough; returns their number and bytes.
+
+    spared: folders below the table that runs claim: they may be about to commit what they took up there.
+    """
     needed = frozenset().union(*history(table, kept).files.values())
     files, _ = file_system(table)
     gone = size = 0
     for path, info in stored_files(table).items():
-        if path not in needed and is_older(info, young):
+        if path not in needed and is_older(info, young) and path.split("/")[0] not in spared:
             gone, size = gone + 1, size + (info.size or 0)
             if not dry_run:
                 files.delete_file(info.path)
@@ -97,7 +104,9 @@ def is_older(info: fs.FileInfo, than: datetime) -> bool:
 
 
 def remove_leftovers(lake: Lake, builds: Collection[str], young: datetime, dry_run: bool) -> tuple[int, int]:
-    """Remove staged rows of runs that died, and fitted state of other than the given builds (by their keys)."""
+    """Remove what runs that died left: markers, claims with their data files, scratch; and the fitted state of builds
+    other than the given ones (by their keys).
+    """
     files, base = file_system(lake.root)
     gone = size = 0
     for area in ("_staging", "_system/fitted"):
@@ -110,6 +119,10 @@ def remove_leftovers(lake: Lake, builds: Collection[str], young: datetime, dry_r
                 needed = area == "_system/fitted" and posixpath.basename(folder.path) in builds
                 if needed or not all(is_older(f, young) for f in (folder, *inside)):
                     continue
+                claim = folder_in(files, folder.path) if folder.type == fs.FileType.File else None
+                if claim is not None:
+                    more, bytes_more = remove_unnamed(lake, table.base_name, claim, dry_run)
+                    gone, size = gone + more, size + bytes_more
                 gone, size = gone + len(inside), size + sum(f.size or 0 for f in inside)
                 if not dry_run and folder.type == fs.FileType.Directory:
                     files.delete_dir(folder.path)

@@ -19,6 +19,7 @@ from headgate.jobs.lake.frames import frame
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import missing_files
 from headgate.jobs.lake.storage import remove
+from headgate.jobs.pipeline import writing
 from headgate.jobs.pipeline.arrivals import landed_rows
 from headgate.jobs.pipeline.judging import Counts, gate_of
 from headgate.jobs.pipeline.layout import published_columns
@@ -109,6 +110,9 @@ def rebuilt(
         return "not possible: no content is recorded"
     if lake.erased_versions(table):
         return "not possible: rows were erased since"
+    recorded = facts["content"] if facts.get("moved") is None else facts.get("content_total")
+    if recorded is None:
+        return "not possible: the content of the whole table is not recorded"
     if facts.get("increment"):
         return "not possible: it is what an increment added"
     inputs = {n: Pin(v, date.fromisoformat(day) if day else None) for n, (v, day) in facts["inputs"].items()}
@@ -140,14 +144,14 @@ def rebuilt(
         table=table,
         key=uuid.uuid4().hex,
         made_by=key,
-        mode=Publish(**facts["publish"]),
+        mode=Publish(**(facts["publish"] | ({"mode": "replace"} if facts["publish"]["mode"] == "auto" else {}))),
         inputs=inputs,
         base=facts["base"],
         arrival=arrival,
         parents=facts["parents"],
     )
     scratch = f"{lake.staging(table)}/verify-{work.key}"
-    df = prepare(run, work, scratch, save=False).rows
+    df = writing.conformed(prepare(run, work, scratch, save=False).rows, writing.columns_before(run, work))
     gate, _ = gate_of(run, work)
     quarantined = F.lit(False)
     if gate is not None:
@@ -158,7 +162,7 @@ def rebuilt(
     sums = kept.agg(hash_sum(content_hash(df, columns)).alias("s")).first()["s"]
     remove(scratch)
     content = f"{total_of(*sums):016x}"
-    return "same" if content == facts["content"] else f"differs: {content}, recorded {facts['content']}"
+    return "same" if content == recorded else f"differs: {content}, recorded {recorded}"
 
 
 def landed(row: dict[str, Any]) -> LandedFile:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from deltalake import DeltaTable
 from pyarrow import fs
 
 from headgate.jobs.lake.lake import Lake
@@ -17,7 +18,8 @@ def indexes(lake: Lake, table: str) -> list[str]:
     """The Delta tables of a table's index."""
     files, base = file_system(index_of(lake, table))
     found = files.get_file_info(fs.FileSelector(base, allow_not_found=True))
-    return sorted(f"{index_of(lake, table)}/{f.base_name}" for f in found if f.type == fs.FileType.Directory)
+    places = sorted(f"{index_of(lake, table)}/{f.base_name}" for f in found if f.type == fs.FileType.Directory)
+    return [place for place in places if DeltaTable.is_deltatable(place)]
 
 
 def fitted_of(lake: Lake, table: str, build_key: str) -> str:

@@ -72,7 +72,7 @@ class Commits(Folder):
         names = []
         for facts in self.builds(table):
             names.append(facts["build"])
-            if not facts.get("increment"):
+            if not facts.get("increment") and facts.get("moved") is None:
                 break
         return names
 

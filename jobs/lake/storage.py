@@ -15,6 +15,8 @@ def file_system(folder: str) -> tuple[fs.FileSystem, str]:
 
 
 def store_of(folder: str) -> ObjectStore:
+    if folder.startswith("file://"):
+        return from_url(folder, mkdir=True)
     return from_url(folder) if "://" in folder else LocalStore(folder, mkdir=True)
 
 

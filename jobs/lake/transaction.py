@@ -62,7 +62,7 @@ def commit(path: str, base: int, change: Change) -> int:
         gone: Collection[str] = ()
     else:
         delta = DeltaTable(path, version=base)
-        need_plain(delta)
+        need_plain(delta, all_replaced=change.removed is None and change.schema is not None, by=change.partition)
         gone = paths(delta) if change.removed is None else change.removed
         if change.schema is not None:
             known = delta.metadata()
@@ -125,16 +125,22 @@ def paths(delta: DeltaTable) -> list[str]:
     return [str(p) for p in delta.get_add_actions().column("path").to_pylist()]
 
 
-def need_plain(delta: DeltaTable) -> None:
-    """Raise `UsageError` for a table with a feature of Delta that a commit of plain files would break."""
+def need_plain(delta: DeltaTable, all_replaced: bool = False, by: Collection[str] = ()) -> None:
+    """Raise `UsageError` for a table with a feature of Delta that a commit of plain files would break.
+
+    all_replaced: whether nothing of the open version stays, its columns included. by: partition columns that are known.
+    """
     used = set(delta.protocol().writer_features or ()) - KEPT_FEATURES
     configured = delta.metadata().configuration
-    used -= {"checkConstraints", "columnMapping", "deletionVectors"}  # the configuration tells whether they are used
+    used -= {"checkConstraints", "columnMapping"}  # the configuration tells whether they are used
     used |= {k for k, v in configured.items() if k.startswith(NOT_KEPT) and v not in ("false", "none")}
-    for column in json.loads(delta.schema().to_json())["fields"]:
-        used |= {k for k in column.get("metadata", {}) if k.startswith(IN_FIELDS)}
+    if not all_replaced:
+        for column in json.loads(delta.schema().to_json())["fields"]:
+            used |= set() if column.get("nullable", True) else {"NOT NULL"}
+            used |= {k for k in column.get("metadata", {}) if k.startswith(IN_FIELDS)}
+        used |= set(delta.metadata().partition_columns) - set(by)
     if used:
         raise UsageError(
-            f"the table {delta.table_uri} was given {', '.join(sorted(used))}, which headgate does not keep: "
+            f"the table {delta.table_uri} uses {', '.join(sorted(used))}, which headgate does not support: "
             "drop that, or publish into a table of another name"
         )

@@ -1,5 +1,6 @@
 """Building one table: take up or prepare and stage, judge, publish."""
 
+import dataclasses
 from datetime import datetime, timezone
 from typing import Any
 
@@ -7,19 +8,24 @@ from pyspark.errors import PySparkException
 
 from headgate.jobs.config.models import FileSource
 from headgate.jobs.errors import source_failure
+from headgate.jobs.pipeline.affected import moved_inputs
 from headgate.jobs.pipeline.arrivals import arrival_of
 from headgate.jobs.pipeline.increments import new_part
 from headgate.jobs.pipeline.judging import gate_of, judge, quarantine_values
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.publishing import Built, publish
-from headgate.jobs.pipeline.staging import stage, taken_up
-from headgate.jobs.pipeline.work import Run, Work, build_key, work_key
+from headgate.jobs.pipeline.staging import remove_work, stage, taken_up
+from headgate.jobs.pipeline.work import Run, Work, build_key, digest, work_key
 
 
 def build(run: Run, work: Work) -> Built:
     """Build and publish one table."""
     gate, rules = gate_of(run, work)
     staged = taken_up(run, work, gate, rules) or stage(run, work, gate, rules)
+    if work.moved is not None and staged.made:  # rows that are made have ids of their own, which no change names
+        remove_work(run, work, staged, published=False)
+        how = work.mode.model_copy(update={"mode": "replace"})
+        return build(run, dataclasses.replace(work, key=digest([work.key, "all"]), moved=None, mode=how))
     judged = judge(run, work, staged, gate)
     return publish(run, work, staged, judged)
 
@@ -50,13 +56,16 @@ def work_of(run: Run, plan: TablePlan) -> Work | None:
     if source is None:
         how = run.pipeline.tables[table].publish
         part = new_part(run.pipeline, run.lake, plan)
-        if how.mode == "increment":
-            how = how.model_copy(update={"mode": "replace" if part is None else "append"})
+        moved = moved_inputs(run.pipeline, run.lake, plan)[0] if how.mode == "auto" else None
+        if how.mode in ("increment", "auto"):
+            how = how.model_copy(update={"mode": "replace" if part is None and moved is None else "append"})
         builds = () if part is None else tuple(run.lake.present_builds(table))
         made_by = str(plan.build_key)
         values = quarantine_values(run, table, (), common["previous_rows"])
-        key = work_key(made_by, plan.base, how, part, builds, values)
-        return Work(**common, key=key, made_by=made_by, mode=how, inputs=plan.pins, part=part, builds=builds)
+        key = work_key(made_by, plan.base, how, part, moved, builds, values)
+        return Work(
+            **common, key=key, made_by=made_by, mode=how, inputs=plan.pins, part=part, moved=moved, builds=builds
+        )
     arrival = arrival_of(run, plan)
     if arrival is None:
         return None

@@ -1,13 +1,11 @@
 """The one commit that publishes a build's files, on top of the version that it was built from."""
 
-import functools
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -18,10 +16,10 @@ from headgate.jobs.lake.datafiles import DataFile, data_files
 from headgate.jobs.lake.transaction import Change, paths
 from headgate.jobs.lake.transaction import commit as commit_change
 from headgate.jobs.pipeline.layout import shown
-from headgate.jobs.pipeline.staging import KEPT, files_rows, staged_rows
+from headgate.jobs.pipeline.staging import KEPT, are_there, files_rows, replaced_rows, staged_rows
 from headgate.jobs.pipeline.work import Run, Staged, Work
 from headgate.jobs.pipeline.writing import columns_before, delta_schema, few_files, merged, parquet_writer
-from headgate.transforms.rows import FILE, OWN, content_hash, content_of, hash_sum, quoted, total_of
+from headgate.transforms.rows import OWN, content_of, quoted
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def commit(run: Run, work: Work, staged: Staged, facts: dict[str, Any]) -> Publi
 
     Of two writers from the same base one is refused. What is added to a table may bring new columns. Where rows of a
     version are replaced, by their file or by a key, the files that hold any are written again without them.
-    Cost: where rows are replaced, one pass over the table's keys and one over the touched files.
+    Cost: where rows are replaced, one pass over the columns that tell which, and two over the files that hold any.
     """
     lake, table, how, base = run.lake, work.table, work.mode, work.base
     path, columns = lake.path(table), shown(T.StructType.fromJson(staged.schema))
@@ -48,12 +46,14 @@ def commit(run: Run, work: Work, staged: Staged, facts: dict[str, Any]) -> Publi
         raise race
     before = columns_before(run, work)
     if how.mode == "merge":
-        need_unique(table, staged_rows(run, work, staged, KEPT), how.key)
+        need_unique(table, staged_rows(run, work, staged, None, KEPT), how.key)
     everything = not before.fields
     schema = columns if everything else merged(table, before, columns)
     replaced = Replaced() if everything else replaced_by(run, work, staged)
     after = content_after(run, current, staged, replaced, None if everything else schema != before)
     facts = {**facts, "content_total": None if after is None else f"{after:016x}"}
+    if not are_there(lake, table, staged.files[KEPT]):
+        raise LostRace(f"table '{table}': what was staged of it was removed; run again")
     change = Change(
         operation="MERGE" if how.mode == "merge" and base >= 0 else "WRITE",
         added=[*staged.files[KEPT], *replaced.survivors],
@@ -87,33 +87,26 @@ def need_unique(table: str, rows: DataFrame, key: Sequence[str]) -> None:
 
 def replaced_by(run: Run, work: Work, staged: Staged) -> Replaced:
     """Find the rows that a build replaces, and write the others of the same files anew."""
-    files = work.arrival.replaces if work.arrival else ()
-    if not files and work.mode.mode != "merge":
+    columns, other = replaced_rows(run, work, staged)
+    if not columns:
         return Replaced()
     lake, table = run.lake, work.table
     delta = lake.open(table, work.base) or lake.need_table(table)
     by_name = {unquote(p).rpartition("/")[2]: p for p in paths(delta)}
-    old = run.read(table, work.base)
-    hashed = old.select(
-        *(F.col(quoted(c)) for c in ((FILE,) if files else work.mode.key)),
-        F.col("_metadata.file_name").alias("_hg_name"),
-        content_hash(old, old.columns).alias("_hg_hash"),
-    )
-    new = staged_rows(run, work, staged, KEPT)
-    touched = (
-        replaced_rows(hashed, new, files, work.mode.key, kept=False)
-        .groupBy("_hg_name")
-        .agg(F.count(F.lit(1)).alias("rows"), hash_sum(F.col("_hg_hash")).alias("sum"))
-        .collect()
-    )
-    if not touched:
+    if not by_name:
         return Replaced()
-    names = sorted(by_name[unquote(r["_hg_name"])] for r in touched)
+    old = run.read(table, work.base)
+    keys = old.select(*(F.col(quoted(c)) for c in columns), F.col("_metadata.file_name").alias("_hg_name"))
+    names = sorted(by_name[unquote(r[0])] for r in other(keys, False).select("_hg_name").distinct().collect())
+    if not names:
+        return Replaced()
     held = [f for n in names for f in data_files(lake.path(table), unquote(n), OWN)]
-    gone, there = sum(r["rows"] for r in touched), sum(f.rows for f in held)
+    rows = files_rows(run, work, old.schema.jsonValue(), held)
+    gone, content = content_of(other(rows, False))
+    there = sum(f.rows for f in held)
     survivors: list[DataFile] = []
     if there > gone:
-        rows = replaced_rows(files_rows(run, work, old.schema.jsonValue(), held), new, files, work.mode.key, kept=True)
+        rows = other(rows, True)
         folder = f"{staged.folder}/stays-{run.run_id}"
         rows = few_files(rows, sum(f.size for f in held))
         if work.mode.sort_by:
@@ -124,19 +117,7 @@ def replaced_by(run: Run, work: Work, staged: Staged) -> Replaced:
         raise HeadgateError(
             f"table '{table}': of {there:,} rows {gone:,} are replaced, but {sum(f.rows for f in survivors):,} stay"
         )
-    return Replaced(tuple(names), tuple(survivors), sum(total_of(*r["sum"]) for r in touched))
-
-
-def replaced_rows(rows: DataFrame, new: DataFrame, files: Sequence[str], key: Sequence[str], kept: bool) -> DataFrame:
-    """Return those rows of a table that came with some files or have the key of a new row; `kept`: the others."""
-    if files:
-        came = F.coalesce(F.col(FILE).isin(list(files)), F.lit(False))
-        return rows.where(~came if kept else came)
-    keys = new.select(*(F.col(quoted(c)).alias(f"_hg_key{i}") for i, c in enumerate(key)))
-    match: Column = functools.reduce(
-        operator.and_, (F.col(quoted(c)).eqNullSafe(F.col(f"_hg_key{i}")) for i, c in enumerate(key))
-    )
-    return rows.join(keys, on=match, how="left_anti" if kept else "left_semi")
+    return Replaced(tuple(names), tuple(survivors), int(content, 16))
 
 
 def content_after(

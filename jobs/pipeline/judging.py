@@ -1,7 +1,5 @@
 """The gate at work: the rows of a build counted by what happens to them, and the table that readers will see judged."""
 
-import functools
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -17,10 +15,10 @@ from headgate.jobs.lake.confirmations import confirm
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.prepare import pinned
 from headgate.jobs.pipeline.records import record_coverage, record_verdict
-from headgate.jobs.pipeline.staging import KEPT, QUARANTINED, REJECTS, staged_rows
+from headgate.jobs.pipeline.staging import KEPT, QUARANTINED, REJECTS, replaced_rows, staged_rows
 from headgate.jobs.pipeline.work import Pin, Run, Staged, Work, digest
 from headgate.jobs.sources.landing import LandedFile
-from headgate.transforms.rows import FILE, MADE, PARENTS, REJECTED, quoted
+from headgate.transforms.rows import MADE, PARENTS, REJECTED, quoted
 from headgate.words import REASONS
 
 FAILED = "gate: failed_expectation"
@@ -50,7 +48,7 @@ class Judged:
     """The staged rows of a build, counted, and what the suite says of the table that they make."""
 
     counts: Counts
-    reason: Column  # the rules for which a row is quarantined
+    gate: Gate | None
     verdict: Verdict | None
 
 
@@ -121,15 +119,14 @@ def judge(run: Run, work: Work, staged: Staged, gate: Gate | None) -> Judged:
                 f"table '{table}': the rows do not balance: {came:,} in + {counts.made:,} made, but "
                 f"{counts.published:,} kept + {sum(counts.rejected.values()):,} rejected"
             )
-    reason = gate.quarantine_reason() if gate else F.lit(None).cast("string")
     record_coverage(run, work, coverage_of(run, work, staged, counts))
     if gate is None:
-        return Judged(counts, reason, None)
+        return Judged(counts, None, None)
     with run.progress.phase(table, "gate"):
-        rows = staged_rows(run, work, staged, KEPT, QUARANTINED)
+        rows = staged_rows(run, work, staged, gate, KEPT, QUARANTINED)
         masks = [c for c in rows.columns if c.startswith(MASK)]
         whole = rows.drop(REJECTED, MADE)
-        stays, stuck = staying(run, work, whole), False
+        stays, stuck = staying(run, work, staged), False
         if stays is not None:
             stays = with_bits(gate, stays, whole, masks)
             whole = whole.unionByName(stays, allowMissingColumns=True)
@@ -139,7 +136,7 @@ def judge(run: Run, work: Work, staged: Staged, gate: Gate | None) -> Judged:
         record_verdict(run, table, work.build, work.judge_key, verdict)
         if verdict.blocking:
             raise GateBlocked(blocked_message(run, table, verdict, work.base))
-    return Judged(counts, reason, verdict)
+    return Judged(counts, gate, verdict)
 
 
 def judge_again(run: Run, plan: TablePlan) -> Verdict:
@@ -172,19 +169,12 @@ def judge_again(run: Run, plan: TablePlan) -> Verdict:
     return verdict
 
 
-def staying(run: Run, work: Work, new: DataFrame) -> DataFrame | None:
+def staying(run: Run, work: Work, staged: Staged) -> DataFrame | None:
     """Return the published rows that stay beside those of a build; None where it replaces all of them."""
-    how, replaced = work.mode, work.arrival.replaces if work.arrival else ()
-    if work.base < 0 or how.mode == "replace":
+    if work.base < 0 or work.replaces_all:
         return None
-    there = run.read(work.table, work.base)
-    if replaced:
-        return there.where(~F.coalesce(F.col(FILE).isin(list(replaced)), F.lit(False)))
-    if how.mode != "merge":
-        return there
-    keys = new.select(*(F.col(quoted(c)).alias(f"_hg_key{i}") for i, c in enumerate(how.key)))
-    alike = [F.col(quoted(c)).eqNullSafe(F.col(f"_hg_key{i}")) for i, c in enumerate(how.key)]
-    return there.join(keys, on=functools.reduce(operator.and_, alike), how="left_anti")
+    _, rows_of = replaced_rows(run, work, staged)
+    return rows_of(run.read(work.table, work.base), True)
 
 
 def with_bits(gate: Gate, stays: DataFrame, like: DataFrame, masks: list[str]) -> DataFrame:
@@ -207,7 +197,7 @@ def counts_of(run: Run, work: Work, staged: Staged) -> Counts:
     if rejected:
         mark = F.col(REJECTED)
         groups = (
-            staged_rows(run, work, staged, REJECTS)
+            staged_rows(run, work, staged, None, REJECTS)
             .groupBy(mark["step"].alias("step"), mark["reason"].alias("reason"), faulty_columns().alias("columns"))
             .count()
             .collect()
@@ -231,7 +221,7 @@ def coverage_of(run: Run, work: Work, staged: Staged, counts: Counts) -> float |
     """Return the share of the rows that came in from which rows of another grain were made; None for other tables."""
     if run.pipeline.tables[work.table].grain != "new" or not counts.rows_in:
         return None
-    rows = staged_rows(run, work, staged, KEPT, QUARANTINED, REJECTS)
+    rows = staged_rows(run, work, staged, None, KEPT, QUARANTINED, REJECTS)
     parents = rows.where(F.col(MADE).isNotNull()).select(F.explode(PARENTS).alias("parent"))
     return parents.distinct().count() / counts.rows_in
 

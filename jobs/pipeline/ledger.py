@@ -1,8 +1,10 @@
 """The ledger: every row that was rejected, with its step, its reason and its evidence."""
 
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from headgate.jobs.errors import HeadgateError
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import SCHEMAS
 from headgate.jobs.pipeline.writing import append_once, few_files
@@ -25,7 +27,7 @@ def write_ledger(lake: Lake, entries: DataFrame, *, run_id: str, build: str, tab
             if n != PARTITION
         )
     )
-    append_once(
+    written = append_once(
         few_files(rows, expected * 200),
         lake.path("ledger"),
         f"headgate:{table}:{build}",
@@ -33,6 +35,11 @@ def write_ledger(lake: Lake, entries: DataFrame, *, run_id: str, build: str, tab
         expected=expected,
         partition={PARTITION: table},
     )
+    if not written:  # by a run that died, or one at the same time
+        there = (pc.field(PARTITION) == table) & (pc.field("build") == build)
+        found = lake.dataset("ledger").count_rows(filter=there)
+        if found != expected:
+            raise HeadgateError(f"table '{table}': {expected:,} rows were rejected, the ledger holds {found:,} of them")
 
 
 def ledger_entries(staged: DataFrame, reason: Column) -> DataFrame:

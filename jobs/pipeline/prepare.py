@@ -18,14 +18,15 @@ from headgate.jobs.pipeline.origins import Origins
 from headgate.jobs.pipeline.work import SCRATCH, Pin, Prepared, Run, Work
 from headgate.transforms.balancing.split import check_split, fitted
 from headgate.transforms.parsing import without_ntz
-from headgate.transforms.rows import FILE_DATE, JOINED, JOINED_TYPE, SOURCE, quoted, with_bookkeeping
+from headgate.transforms.rows import FILE_DATE, JOINED, JOINED_TYPE, OWN, ROW_ID, SOURCE, quoted, with_bookkeeping
 from headgate.transforms.step import Estimator, Step, StepError
 
 
-def prepare(run: Run, work: Work, scratch: str, save: bool = True) -> Prepared:
+def prepare(run: Run, work: Work, scratch: str, save: bool = True, only: DataFrame | None = None) -> Prepared:
     """Make the rows of a build, marked and with their bookkeeping; nothing is evaluated that need not be.
 
-    scratch: the folder for what steps need more than once. save: keep what they learned beside the lake's tables.
+    scratch: the folder for what steps need more than once. save: keep what they learned beside the lake's tables. only:
+    the ids of the rows to be made; None: all.
     """
     if work.arrival is not None:
         rows = arrived(run, work.arrival.rows())
@@ -39,9 +40,12 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True) -> Prepared:
     anew = {
         t: pinned(run, t, work.inputs[t], None if part is None else part[t])
         for t in table.starts
-        if part is not None or t in looked_up
+        if part is not None or work.moved is not None or t in looked_up
     }
     starts = {t: anew.get(t, frames[t]) for t in table.starts}
+    if only is not None:
+        ids = only.select(F.col(ROW_ID).alias(f"{OWN}only"))
+        starts = {t: rows.join(ids, F.col(ROW_ID) == F.col(f"{OWN}only"), "left_semi") for t, rows in starts.items()}
     rows_in = sum(count_in(run, work, t, rows) for t, rows in starts.items())
     context = BuildContext(
         spark=run.spark,
@@ -71,6 +75,11 @@ def pinned(run: Run, table: str, pin: Pin, files: list[str] | None = None) -> Da
         rows = parquet(run.spark, rows.schema.jsonValue(), [f"{run.lake.path(table)}/{file}" for file in files])
     if pin.as_of is not None:
         rows = rows.where(F.col(FILE_DATE).isNull() | (F.col(FILE_DATE) <= pin.as_of))
+    return renamed_as(run, table, rows)
+
+
+def renamed_as(run: Run, table: str, rows: DataFrame) -> DataFrame:
+    """Return the rows of a table under the names that its readers' steps know."""
     return renamed(rows, name_of) if table in run.pipeline.raw_of else rows
 
 
@@ -84,7 +93,7 @@ def renamed(rows: DataFrame, name: Callable[[str], str]) -> DataFrame:
 def count_in(run: Run, work: Work, table: str, rows: DataFrame) -> int:
     """Return how many rows come from a table, from its log where that tells."""
     pin = work.inputs[table]
-    if pin.as_of is None and work.part is None:
+    if pin.as_of is None and work.part is None and work.moved is None:
         found = run.lake.published(table, pin.version)
         return found.rows if found else 0
     return rows.count()

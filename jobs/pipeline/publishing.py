@@ -1,16 +1,15 @@
 """Publishing a build: entries in the ledger, lineage, indexes, and the one commit that publishes its rows."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from headgate.expectations.gate import Verdict
 from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.confirmations import confirm
-from headgate.jobs.lake.datafiles import DataFile
 from headgate.jobs.lake.log import missing_files
 from headgate.jobs.lake.storage import remove
 from headgate.jobs.pipeline.commit import commit
@@ -23,12 +22,11 @@ from headgate.jobs.pipeline.staging import (
     KEPT,
     QUARANTINED,
     REJECTS,
-    marker_of,
     remove_abandoned,
-    remove_files,
+    remove_work,
     staged_rows,
 )
-from headgate.jobs.pipeline.work import SCRATCH, Run, Staged, Work
+from headgate.jobs.pipeline.work import Run, Staged, Work
 from headgate.jobs.pipeline.writing import nullable
 
 
@@ -44,7 +42,7 @@ class Built:
 
 
 def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
-    """Publish a build: its rejected rows to the ledger first, then all of its rows in one commit.
+    """Publish a build: its rejected rows to the ledger first, then its kept rows in one commit.
 
     Where the rows are those that are published already, nothing is committed and the table keeps its version, so that
     nothing is built anew downstream. Raises `LostRace` if another run published the table meanwhile.
@@ -57,7 +55,8 @@ def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
     with run.progress.phase(table, "publish"):
         rejected = sum(counts.rejected.values())
         if rejected:
-            entries = ledger_entries(staged_rows(run, work, staged, REJECTS, QUARANTINED), judged.reason)
+            rows = staged_rows(run, work, staged, judged.gate, REJECTS, QUARANTINED)
+            entries = ledger_entries(rows, judged.gate.quarantine_reason() if judged.gate else F.lit(None))
             write_ledger(lake, entries, run_id=run.run_id, build=work.build, table=table, expected=rejected)
         record_lineage(run, work, staged)
         if work.arrival:
@@ -65,36 +64,23 @@ def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
         facts = facts_of(run, work, staged, counts)
         current = same_as_before(run, work, staged, facts, counts)
         same = current is not None
-        left = [*staged.files[QUARANTINED], *staged.files[REJECTS]]
         if current is not None:
             build = current.facts["build"]
             confirm(lake, table, build, run.run_id, work.judge_key, work, facts["inputs"])
             published = current
-            remove(f"{lake.path(table)}/{staged.folder}")
         else:
             growing = run.pipeline.tables[table].publish.mode == "increment"
             if growing:
-                kept = staged_rows(run, work, staged, KEPT)
+                kept = staged_rows(run, work, staged, None, KEPT)
                 save_index(run.spark, lake, table, work.build, staged.recorded, kept)
             published = commit(run, work, staged, facts)
             if growing and work.part is None:
                 drop_indexes(lake, table, but=facts["indexes"])
-    remove_work(run, work, staged, left)
+    remove_work(run, work, staged, published=not same)
     if work.arrival and work.arrival.scratch:
         remove(work.arrival.scratch)
     remove_abandoned(lake, table)
     return Built(published, counts, verdict, warnings, same)
-
-
-def remove_work(run: Run, work: Work, staged: Staged, left: Sequence[DataFile]) -> None:
-    """Remove what a finished build needs no more: the marker first, so that it never names what is gone."""
-    area = run.lake.staging(work.table)
-    staged_by = staged.folder.rpartition("-")[2]  # perhaps a dead run
-    remove(marker_of(run, work))
-    remove_files(run.lake, work.table, left)
-    for run_id in {run.run_id, staged_by}:
-        remove(f"{area}/{work.key}-{run_id}.json")
-        remove(f"{area}/{work.key}-{run_id}{SCRATCH}")
 
 
 def facts_of(run: Run, work: Work, staged: Staged, counts: Counts) -> dict[str, Any]:
@@ -110,10 +96,11 @@ def facts_of(run: Run, work: Work, staged: Staged, counts: Counts) -> dict[str, 
         "config": config_key(run.pipeline, work.table),
         "grain": run.pipeline.tables[work.table].grain,
         "increment": work.part is not None,
+        "moved": dict(work.moved) if work.moved is not None else None,
         "indexes": sorted(staged.recorded) if growing else None,
         "inputs": {n: p.as_recorded() for n, p in work.inputs.items()},
         "parents": dict(work.parents),
-        "publish": work.mode.model_dump(mode="json"),
+        "publish": (work.mode if work.arrival else run.pipeline.tables[work.table].publish).model_dump(mode="json"),
         "as_of": str(run.as_of or ""),
         "rows": {k: v for k, v in asdict(counts).items() if k != "content"},
         "content": f"{counts.content:016x}",
@@ -134,6 +121,8 @@ def same_as_before(run: Run, work: Work, staged: Staged, facts: dict[str, Any], 
         return None
     if work.part is not None:
         return current if not counts.published else None
+    if work.moved is not None:
+        return None
     there = T.StructType.fromJson(json.loads(run.lake.columns_json(work.table, work.base)))
     mine = shown(T.StructType.fromJson(staged.schema))
     alike = [(f.name, f.dataType, f.metadata.get("comment")) for f in nullable(mine).fields] == [

@@ -64,7 +64,12 @@ def dry_run(
                     answers.append({"table": table, "build": False, "why": SUITE_CHANGED})
                     continue
             plans[table] = why
-            answers.append({"table": table, "build": why is not None, "why": why or "up to date"})
+            answer = {"table": table, "build": why is not None, "why": why or "up to date"}
+            if why is not None and not moved and pipeline.tables[table].publish.mode == "auto" and plan.pins:
+                from headgate.jobs.pipeline.affected import moved_inputs
+
+                answer["what"] = moved_inputs(pipeline, lake, plan)[1]
+            answers.append(answer)
     stale = [str(t["table"]) for t in answers if t["why"] != "up to date"]
     if stale:
         pipeline.check_thoroughly(stale)

@@ -5,9 +5,10 @@ they hold the bits of its gate and the marks of its build, which no schema names
 """
 
 import dataclasses
+import functools
 import itertools
-import json
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 
 from pyarrow import fs
@@ -23,19 +24,32 @@ from headgate.jobs.lake.artifacts import read_small, write_small
 from headgate.jobs.lake.datafiles import DataFile, data_files
 from headgate.jobs.lake.frames import parquet
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.log import history
+from headgate.jobs.lake.leftovers import claim, folder_in, release, remove_unnamed
 from headgate.jobs.lake.storage import file_system, remove
-from headgate.jobs.pipeline.layout import laid_out, published_columns
+from headgate.jobs.lake.transaction import need_plain
+from headgate.jobs.pipeline.affected import affected, ids_at, of
+from headgate.jobs.pipeline.layout import laid_out, published_columns, shown
 from headgate.jobs.pipeline.prepare import prepare, scratch_of
-from headgate.jobs.pipeline.work import KEY_LENGTH, Prepared, Run, Staged, Work
-from headgate.jobs.pipeline.writing import columns_before, few_files, named_as, need_held, parquet_writer
+from headgate.jobs.pipeline.work import KEY_LENGTH, SCRATCH, Prepared, Run, Staged, Work
+from headgate.jobs.pipeline.writing import columns_before, conformed, few_files, merged, need_held, parquet_writer
 from headgate.jobs.sources.files import assert_unchanged
-from headgate.transforms.rows import CONTENT, MADE, OWN, REJECTED, content_hash, hash_sum, quoted, total_of
+from headgate.transforms.rows import (
+    CONTENT,
+    FILE,
+    MADE,
+    OWN,
+    REJECTED,
+    ROW_ID,
+    content_hash,
+    hash_sum,
+    quoted,
+    total_of,
+)
 
 ROW_BYTES = 200  # of a row whose size is not known
 ABANDONED = timedelta(days=1)
-UNJUDGED = "no gate"  # for the key of the rules whose bits are staged: there is none,
-BROKEN = "no bits"  # or a row condition raises on some row
+BROKEN = "no bits for"  # before the key of rules of which a row condition raises on some row
+STALE = "other rules"  # for the key of the rules whose bits are staged: they are made anew
 
 KEPT, QUARANTINED, REJECTS = "kept", "quarantined", "rejected"  # the fates of rows
 
@@ -44,31 +58,38 @@ def marker_of(run: Run, work: Work) -> str:
     return f"{run.lake.staging(work.table)}/{work.key}.json"
 
 
-def claim_of(run: Run, work: Work) -> str:
-    """The file that names a run's data files before they are written, so that they are found if the run dies."""
-    return f"{run.lake.staging(work.table)}/{work.key}-{run.run_id}.json"
-
-
 def taken_up(run: Run, work: Work, gate: Gate | None, rules: str) -> Staged | None:
-    """Return what a run that died left of the same work, whole, judged by the same rules; None if there is nothing."""
+    """Return what a run that died left of the same work, whole; None if there is nothing.
+
+    Where the rules changed that judge rows, their bits are made anew: none of them decides the fate of a row.
+    """
     left = read_small(marker_of(run, work))
-    if left is None:
+    if left is None or left.keys() != {f.name for f in dataclasses.fields(Staged)}:
         return None
-    files = {fate: [DataFile(**f) for f in found] for fate, found in left["files"].items()}
-    staged = Staged(**(left | {"files": files}))
-    system, base = file_system(run.lake.path(work.table))
-    wanted = {f"{base}/{f.path}": f.size for found in files.values() for f in found}
-    there = {f.path: f.size for f in system.get_file_info(list(wanted))} if wanted else {}
-    scratch = [path for path, *_ in staged.recorded.values()]
-    whole = there == wanted and all(has_files(path) for path in scratch)
-    if not whole or staged.masks not in (rules if gate else UNJUDGED, BROKEN):
+    staged = Staged(**(left | {"files": {k: [DataFile(**f) for f in found] for k, found in left["files"].items()}}))
+    claim(run.lake, work.table, work.key, run.run_id, staged.folder)
+    scratch = [path for path, *_ in staged.recorded.values()] + ([staged.affected] if staged.affected else [])
+    files = [f for found in staged.files.values() for f in found]
+    if not are_there(run.lake, work.table, files) or not all(map(has_files, scratch)):
         return None
-    if gate is not None and staged.masks == BROKEN:
+    broken = staged.masks.startswith(BROKEN)
+    if broken and staged.masks != f"{BROKEN} {rules}":
+        return None
+    if gate is not None and broken:
         gate.without_masks()
-    elif gate is not None:
-        rows = staged_rows(run, work, staged, KEPT)
+    elif gate is not None and staged.masks == rules:
+        rows = staged_rows(run, work, staged, None, KEPT)
         masks_of(gate, rows.drop(*(c for c in rows.columns if c.startswith(MASK))))
+    elif gate is not None:
+        staged = dataclasses.replace(staged, masks=STALE)
     return staged
+
+
+def are_there(lake: Lake, table: str, files: Sequence[DataFile]) -> bool:
+    """Return whether data files are there as they were written."""
+    system, base = file_system(lake.path(table))
+    wanted = {f"{base}/{f.path}": f.size for f in files}
+    return not wanted or {f.path: f.size for f in system.get_file_info(list(wanted))} == wanted
 
 
 def has_files(folder: str) -> bool:
@@ -81,43 +102,47 @@ def stage(run: Run, work: Work, gate: Gate | None, rules: str) -> Staged:
 
     Each run stages in a folder of its own, so that two at once do not write over each other.
     """
-    table = work.table
-    folder = f"{work.key[:16]}-{run.run_id}"
+    table, before = work.table, columns_before(run, work)
+    there = run.lake.open(table, work.base) if work.base >= 0 else None
+    if there is not None:
+        need_plain(there, all_replaced=work.replaces_all)
     with run.progress.phase(table, "steps"):
-        made = prepare(run, work, scratch_of(run, work))
-        need_held(table, made.rows.schema)
-        masks = masks_of(gate, made.rows)
+        scratch = scratch_of(run, work)
+        ids = affected(run, work, scratch) if work.moved is not None else None
+        made = prepare(run, work, scratch, only=None if ids is None else ids_at(run, ids))
+        rows = conformed(made.rows, before)
+        need_held(table, rows.schema)
+        merged(table, before, shown(rows.select(*published_columns(rows, raw=work.arrival is not None)).schema))
+        masks = masks_of(gate, rows)
     with run.progress.phase(table, "stage"):
-        write_small(claim_of(run, work), {"folder": folder})
+        claim(run.lake, table, work.key, run.run_id, folder_of(run, work))
         try:
-            written = write(run, work, made, masks, gate, folder)
+            written = write(run, work, rows, made, masks, gate)
         except PySparkException as e:
             # Perhaps a row rule raises on some row. If a step does, it does so again.
             if gate is None or source_failure(e) is not None:
                 raise
             gate.without_masks(str(e).splitlines()[0])
-            rules = BROKEN
-            written = write(run, work, made, {}, gate, folder)
+            rules = f"{BROKEN} {rules}"
+            written = write(run, work, rows, made, {}, gate)
         if isinstance(run.pipeline.tables[table].source, FileSource):
             assert_unchanged(run.environment.landing, work.files)
-        staged = dataclasses.replace(written, masks=rules if gate else UNJUDGED)
+        staged = dataclasses.replace(written, masks=rules, affected=ids)
         write_small(marker_of(run, work), dataclasses.asdict(staged))
     return staged
 
 
-def write(run: Run, work: Work, made: Prepared, masks: dict[str, Column], gate: Gate | None, folder: str) -> Staged:
-    """Write prepared rows to a folder below their table, by fate; count them, and sum the hashes of the kept ones."""
+def write(run: Run, work: Work, rows: DataFrame, made: Prepared, masks: dict[str, Column], gate: Gate | None) -> Staged:
+    """Write rows to a folder of the run below their table, by fate; count them, and sum the hashes of the kept ones."""
+    folder = folder_of(run, work)
     path = f"{run.lake.path(work.table)}/{folder}"
-    columns = published_columns(made.rows, raw=work.arrival is not None)
-    kept = named_as(columns_before(run, work), laid_out(columns), columns)
-    fate = next(n for n in itertools.chain(["fate"], (f"fate{i}" for i in itertools.count())) if n not in columns)
-    rows = made.rows.withColumns({**masks, CONTENT: content_hash(made.rows, columns)})
+    columns = published_columns(rows, raw=work.arrival is not None)
+    taken = {c.lower() for c in rows.columns}
+    fate = next(n for n in itertools.chain(["fate"], (f"fate{i}" for i in itertools.count())) if n not in taken)
+    rows = rows.withColumns({**masks, CONTENT: content_hash(rows, columns)})
     quarantined = gate.is_quarantined() if gate else F.lit(False)
-    rows = rows.withColumn(
-        fate,
-        F.when(F.col(REJECTED).isNotNull(), REJECTS).when(quarantined, QUARANTINED).otherwise(KEPT),
-    )
-    rows = few_files(rows, bytes_of(run, work))
+    fates = F.when(F.col(REJECTED).isNotNull(), REJECTS).when(quarantined, QUARANTINED).otherwise(KEPT)
+    rows = few_files(rows.withColumn(fate, fates), bytes_of(run, work))
     if work.mode.sort_by:
         rows = rows.sortWithinPartitions(fate, *(F.col(quoted(c)) for c in work.mode.sort_by))
     seen = Observation()
@@ -131,8 +156,7 @@ def write(run: Run, work: Work, made: Prepared, masks: dict[str, Column], gate: 
         content["high"].alias("high"),
         content["low"].alias("low"),
     )
-    marks = [F.col(c) for c in (REJECTED, MADE, *masks)]
-    staged = rows.select(*kept, *marks, fate)
+    staged = rows.select(*laid_out(columns), REJECTED, MADE, *masks, fate)
     parquet_writer(staged).partitionBy(fate).parquet(path)
     counted = seen.get
     files = {
@@ -152,9 +176,15 @@ def write(run: Run, work: Work, made: Prepared, masks: dict[str, Column], gate: 
         content=total_of(counted["high"], counted["low"]),
         recorded=dict(made.recorded),
         lineage=dataclasses.asdict(made.lineage) if made.lineage else None,
+        affected=None,
         masks="",
         warnings=list(made.warnings),
     )
+
+
+def folder_of(run: Run, work: Work) -> str:
+    """Return the folder below the table for the data files that a run stages."""
+    return f"{work.key[:16]}-{run.run_id}"
 
 
 def masks_of(gate: Gate | None, rows: DataFrame) -> dict[str, Column]:
@@ -172,27 +202,62 @@ def bytes_of(run: Run, work: Work) -> int:
         sized = isinstance(source, FileSource) and source.format != "delta"
         return sum(f.size for f in work.files) if sized else work.arrival.count * ROW_BYTES
     total = 0
-    for table in run.pipeline.tables[work.table].starts:
-        sizes = run.lake.file_sizes(table, work.inputs[table].version)
-        total += sum(sizes.values() if work.part is None else (sizes[f] for f in work.part[table]))
+    for table, pin in work.inputs.items():
+        sizes = run.lake.file_sizes(table, pin.version)
+        part = work.part.get(table) if work.part is not None else None
+        total += sum(sizes.values() if part is None else (sizes[f] for f in part))
     return total
 
 
-def staged_rows(run: Run, work: Work, staged: Staged, *fates: str) -> DataFrame:
-    """Return the staged rows of some fates, with the bits of their gate."""
-    return files_rows(run, work, staged.schema, [f for fate in fates for f in staged.files[fate]])
+def staged_rows(run: Run, work: Work, staged: Staged, gate: Gate | None, *fates: str) -> DataFrame:
+    """Return the staged rows of some fates, with the bits of a gate as its rules are now."""
+    rows = files_rows(run, work, staged.schema, [f for fate in fates for f in staged.files[fate]])
+    if staged.masks != STALE or gate is None:
+        return rows
+    plain = rows.drop(*(c for c in rows.columns if c.startswith(MASK)))
+    return plain.withColumns(masks_of(gate, plain))
 
 
 def files_rows(run: Run, work: Work, schema: dict[str, object], files: Iterable[DataFile]) -> DataFrame:
+    """Return the rows of data files below the table of a build."""
     return parquet(run.spark, schema, [f"{run.lake.path(work.table)}/{f.path}" for f in files])
 
 
-def remove_files(lake: Lake, table: str, files: Sequence[DataFile]) -> None:
-    """Remove staged files that no commit names."""
-    system, base = file_system(lake.path(table))
-    for folder in sorted({f.path.rpartition("/")[0] for f in files}):
-        if system.get_file_info(f"{base}/{folder}").type == fs.FileType.Directory:
-            system.delete_dir(f"{base}/{folder}")
+def replaced_rows(run: Run, work: Work, staged: Staged) -> tuple[Sequence[str], Callable[[DataFrame, bool], DataFrame]]:
+    """Return the columns by which a build replaces rows of its table, and what finds these rows or the others.
+
+    These are the rows that came with files delivered anew, those that were made again, or those of a merged key; no
+    columns where nothing is replaced.
+    """
+    files = list(work.arrival.replaces) if work.arrival else []
+    if files:
+        came = F.coalesce(F.col(FILE).isin(files), F.lit(False))
+        return (FILE,), lambda rows, others: rows.where(~came if others else came)
+    if staged.affected is not None:
+        ids = ids_at(run, staged.affected)
+        return (ROW_ID,), lambda rows, others: of(rows, ids, others)
+    if work.mode.mode != "merge":
+        return (), lambda rows, others: rows if others else rows.limit(0)
+    key = work.mode.key
+    keys = (F.col(quoted(c)).alias(f"_hg_key{i}") for i, c in enumerate(key))
+    new = staged_rows(run, work, staged, None, KEPT).select(*keys)
+    match: Column = functools.reduce(
+        operator.and_, (F.col(quoted(c)).eqNullSafe(F.col(f"_hg_key{i}")) for i, c in enumerate(key))
+    )
+    return key, lambda rows, others: rows.join(new, on=match, how="left_anti" if others else "left_semi")
+
+
+def remove_work(run: Run, work: Work, staged: Staged, published: bool) -> None:
+    """Remove what a finished build needs no more: the marker first, so that it never names what is gone."""
+    folder, area = f"{run.lake.path(work.table)}/{staged.folder}", run.lake.staging(work.table)
+    remove(marker_of(run, work))
+    if not published:
+        remove(folder)
+    for place in {f.path.rpartition("/")[0] for fate in (QUARANTINED, REJECTS) for f in staged.files[fate]}:
+        remove(f"{run.lake.path(work.table)}/{place}")
+    for run_id in {run.run_id, staged.folder.rpartition("-")[2]}:  # the run that staged it may have died
+        remove(f"{area}/{work.key}-{run_id}{SCRATCH}")
+        release(run.lake, work.table, work.key, run_id)
 
 
 def remove_abandoned(lake: Lake, table: str) -> None:
@@ -203,7 +268,7 @@ def remove_abandoned(lake: Lake, table: str) -> None:
     """
     files, base = file_system(lake.staging(table))
     works: dict[str, list[fs.FileInfo]] = {}
-    for child in sorted(files.get_file_info(fs.FileSelector(base, allow_not_found=True)), key=lambda f: f.path):
+    for child in files.get_file_info(fs.FileSelector(base, allow_not_found=True)):
         works.setdefault(child.base_name[:KEY_LENGTH], []).append(child)
     for children in works.values():
         inside = [
@@ -215,13 +280,8 @@ def remove_abandoned(lake: Lake, table: str) -> None:
         newest = max((f.mtime for f in (*children, *inside) if f.mtime), default=None)
         if newest is None or datetime.now(timezone.utc) - newest.astimezone(timezone.utc) <= ABANDONED:
             continue
-        for child in sorted(children, key=lambda c: len(c.base_name)):
-            if child.type == fs.FileType.Directory:
-                files.delete_dir(child.path)
-                continue
-            with files.open_input_stream(child.path) as stream:
-                folder = json.loads(stream.readall()).get("folder")
-            named = history(lake.path(table)).files.values() if folder else ()
-            if folder and not any(path.startswith(f"{folder}/") for paths in named for path in paths):
-                remove(f"{lake.path(table)}/{folder}")
-            files.delete_file(child.path)
+        for child in sorted(children, key=lambda c: (len(c.base_name), c.path)):
+            folder = folder_in(files, child.path) if child.type == fs.FileType.File else None
+            if folder is not None:
+                remove_unnamed(lake, table, folder)
+            remove(f"{lake.staging(table)}/{child.base_name}")

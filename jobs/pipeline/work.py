@@ -72,7 +72,8 @@ class Work:
 
     key: a hash of all that decides what is staged and how it is published; only what a dead run staged under the same
     key is taken up, and the names of builds begin with it. made_by: of configuration and inputs alone. part: by table,
-    the data files that it gained since the last build, where these alone are built; None: all. builds: of which the
+    the data files that it gained since the last build, where these alone are built; None: all. moved: by input, the
+    versions between which it changed, where only what that affects is made again; None: all. builds: of which the
     present rows come.
     """
 
@@ -84,6 +85,7 @@ class Work:
     base: int
     arrival: Arrival | None = None
     part: Mapping[str, list[str]] | None = None
+    moved: Mapping[str, tuple[int, int]] | None = None
     builds: tuple[str, ...] = ()
     parents: Mapping[str, int] = field(default_factory=dict)  # versions of the tables that the suite alone reads
     judge_key: str = ""
@@ -93,6 +95,11 @@ class Work:
     def build(self) -> str:
         """The build's name: in commits, the ledger and metrics."""
         return f"{self.key[:16]}-{self.base + 1}"
+
+    @property
+    def replaces_all(self) -> bool:
+        """Return whether nothing stays of the version that the build starts from."""
+        return self.mode.mode == "replace" and not (self.arrival and self.arrival.replaces)
 
     @property
     def files(self) -> list[LandedFile]:
@@ -123,6 +130,7 @@ class Staged:
     content: int  # sum of the hashes of the kept rows
     recorded: dict[str, list[str]]  # what steps let later builds know: name -> where in the scratch, and the columns
     lineage: dict[str, Any] | None
+    affected: str | None  # where the ids are of the rows that were made again; None: all are
     masks: str  # the key of the rules whose bits are beside the rows
     warnings: list[str]
 

@@ -8,12 +8,14 @@ from typing import Any
 
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
-from pyspark.sql import Column, DataFrame, DataFrameWriter
+from pyspark.sql import DataFrame, DataFrameWriter
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from headgate.jobs.errors import HeadgateError, UsageError
+from headgate.jobs.errors import HeadgateError, LostRace, UsageError
 from headgate.jobs.lake.conflicts import is_conflict, retrying
 from headgate.jobs.lake.datafiles import data_files
+from headgate.jobs.lake.storage import remove
 from headgate.jobs.lake.transaction import Change, commit
 from headgate.jobs.pipeline.work import Run, Work
 from headgate.transforms.rows import OWN
@@ -33,33 +35,37 @@ def append_once(
     expected: int | None = None,
     partition: Mapping[str, str] | None = None,
     compression: str = "zstd",
-) -> None:
-    """Append rows to a Delta table by one commit, unless the table has taken up this application's already.
+) -> bool:
+    """Append rows to a Delta table by one commit, unless the table has taken up this application's; return whether.
 
     The table is made where there is none. Raises `HeadgateError` if other than `expected` rows were written.
     """
     if has_taken(path, application):
-        return
+        return False
     folder = f"{application.rsplit(':', 1)[-1]}-{uuid.uuid4().hex[:12]}"
     parquet_writer(rows, compression).parquet(f"{path}/{folder}")
     files = data_files(path, folder, OWN)
     written = sum(f.rows for f in files)
     if expected is not None and written != expected:
         raise HeadgateError(f"{path}: {expected:,} rows were to be written, the files hold {written:,}")
-    for attempt in retrying():
+    for attempt in retrying(otherwise=LostRace(f"{path} is being written by many runs; run again")):
         with attempt:
             delta = opened(path)
             if delta is not None and delta.transaction_version(application) is not None:
-                return
+                remove(f"{path}/{folder}")
+                return False
             schema = None if delta is not None else delta_schema(rows.schema)
             change = Change("WRITE", files, (), (application, 1), facts, schema, partition or {})
             commit(path, delta.version() if delta is not None else -1, change)
+    return True
 
 
 def parquet_writer(rows: DataFrame, compression: str = "zstd") -> DataFrameWriter:
     """Return a writer of data files, into a folder that holds nothing else."""
     plain = rows.write.mode("overwrite").option("compression", compression)
-    return plain.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
+    # A task's files are moved once: what a failed job leaves is never named.
+    committer = "mapreduce.fileoutputcommitter"
+    return plain.option(f"{committer}.marksuccessfuljobs", "false").option(f"{committer}.algorithm.version", "2")
 
 
 def opened(path: str) -> DeltaTable | None:
@@ -147,14 +153,18 @@ def merged(table: str, there: T.StructType, rows: T.StructType) -> T.StructType:
 
 def columns_before(run: Run, work: Work) -> T.StructType:
     """Return the columns of the version that a build adds rows to; none where it replaces all."""
-    replaces_all = work.mode.mode == "replace" and not (work.arrival and work.arrival.replaces)
-    if work.base < 0 or replaces_all:
+    if work.base < 0 or work.replaces_all:
         return T.StructType([])
     return T.StructType.fromJson(json.loads(run.lake.columns_json(work.table, work.base)))
 
 
-def named_as(there: T.StructType, columns: Sequence[Column], names: Sequence[str]) -> list[Column]:
-    """Return columns under the names that a table has for them, where these differ in case."""
-    known = {f.name.lower(): f.name for f in there.fields}
-    pairs = zip(columns, names, strict=True)
-    return [c if known.get(n.lower(), n) == n else c.alias(known[n.lower()]) for c, n in pairs]
+def conformed(rows: DataFrame, there: T.StructType) -> DataFrame:
+    """Return rows with the columns of the table that they are added to.
+
+    Names that differ in case alone become the table's; a column that the rows lack is null.
+    """
+    known = {f.name.lower(): f for f in there.fields}
+    names = {c: known[c.lower()].name for c in rows.columns if c.lower() in known and known[c.lower()].name != c}
+    lacking = known.keys() - {c.lower() for c in rows.columns}
+    nulls = {f.name: F.lit(None).cast(f.dataType) for f in there.fields if f.name.lower() in lacking}
+    return rows.withColumnsRenamed(names).withColumns(nulls) if names or nulls else rows

@@ -30,6 +30,8 @@ BASE_CONF = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     # Otherwise every call that makes a column is followed by seven that tell the JVM its line; errors name tables here.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
+    # Rows are split by their fate as they are written, without being sorted by it.
+    "spark.sql.maxConcurrentOutputFileWriters": "3",
     # Generated classes are kept for the next table of the same shape; 100, the default, are those of a few tables.
     "spark.sql.codegen.cache.maxEntries": "2000",
 }

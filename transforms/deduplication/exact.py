@@ -1,5 +1,7 @@
 """Exact duplicates by columns, as they stand or by what is left of their text."""
 
+import functools
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -55,6 +57,12 @@ class DropDuplicates(Step):
             context.keep(keys, KEYS)
             context.record(KEYS, KEYS, keys.columns)
         return marked
+
+    def tie(self, df: DataFrame) -> Column:
+        if self.nulls == "equal":
+            return self.key(df)
+        whole = functools.reduce(operator.and_, (F.col(quoted(c)).isNotNull() for c in self.columns))
+        return F.when(whole, self.key(df))
 
     def values(self, df: DataFrame) -> list[Column]:
         kinds = dict(df.dtypes)

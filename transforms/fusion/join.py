@@ -38,6 +38,9 @@ class JoinTable(Step):
     def tables(self) -> tuple[str, ...]:
         return (self.table,)
 
+    def keys_of(self, table: str) -> Mapping[str, str]:
+        return self.on
+
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         have_here = {ROW_ID: "string", **have}
         require_columns(self.on, have_here)

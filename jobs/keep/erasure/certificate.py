@@ -32,6 +32,7 @@ from headgate.jobs.keep.erasure.rewrite import (
 from headgate.jobs.keep.erasure.texts import Fingerprints, search
 from headgate.jobs.lake.frames import frame
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.leftovers import claimed, remove_unnamed, staging_areas
 from headgate.jobs.lake.system import now
 from headgate.jobs.progress import Progress
 from headgate.transforms.rows import PARENTS, ROW_ID, content_of
@@ -108,6 +109,9 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
             remove_learned(lake, table)
             files = rewrite(lake.path(table), name, change, [ROW_ID])
         done_to[table] = {"rows": plan["rows"].get(table, 0), "cells": columns, "files": files, "versions": {}}
+    for table in staging_areas(lake):  # also of tables that were never published
+        for folder in claimed(lake, table):
+            remove_unnamed(lake, table, folder)
     remove_folders(f"{lake.root}/_staging")
     erase_entries(lake, name, wanted, texts)
     scrub(lake, tables)

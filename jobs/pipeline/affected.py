@@ -1,0 +1,190 @@
+"""Building a table from what changed alone: which of its rows must be made again so that it is as if built anew.
+
+A row must be made again if it changed, if the row of another table that it looks up did, or if it shares a tie with
+such a row: what `Step.tie` says two rows must share to have a say in each other's fate. Every other row would come out
+as it is published.
+"""
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from headgate.jobs.config.pipeline import Pipeline
+from headgate.jobs.lake.commits import facts_of
+from headgate.jobs.lake.frames import parquet
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.log import history
+from headgate.jobs.pipeline.context import BuildContext
+from headgate.jobs.pipeline.increments import columns_of, config_key
+from headgate.jobs.pipeline.planning import TablePlan
+from headgate.jobs.pipeline.prepare import pinned, renamed_as, together
+from headgate.jobs.pipeline.work import Run, Work
+from headgate.transforms.rows import ROW_ID, content_hash, quoted, with_bookkeeping
+from headgate.transforms.step import Estimator, Step
+
+LARGEST = 0.5  # share of an input that may have changed; beyond it all is built anew
+AFFECTED = "_hg_affected"
+
+
+def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[str, tuple[int, int]] | None, str]:
+    """Return the versions between which the inputs of a table changed, by input, where only what changed need be built.
+
+    Otherwise None. The second value says what is built, and why.
+    """
+    table = plan.table
+    if plan.current is None:
+        return None, "all of it: it does not exist yet"
+    if plan.forced:
+        return None, "all of it, as asked for"
+    steps, starts = pipeline.steps[table], pipeline.tables[table].starts
+    if plan.current.facts.get("config") != config_key(pipeline, table) or plan.pins.keys() != plan.before.keys():
+        return None, "all of it: its configuration, or the meaning of a step, changed"
+    if plan.current.facts.get("rows", {}).get("made"):
+        return None, "all of it: its steps make rows"
+    if any(pin.as_of or plan.before[n][1] for n, pin in plan.pins.items()):
+        return None, "all of it: --as-of leaves out rows"
+    moved = {n: (plan.before[n][0], p.version) for n, p in plan.pins.items() if plan.before[n][0] != p.version}
+    why = prevents(steps, starts, moved) or depends(pipeline, table)
+    if why:
+        return None, f"all of it: {why}"
+    for name, (then, now) in moved.items():
+        files = changed_files(lake, name, then, now)
+        if files is None or columns_of(lake, name, then) != columns_of(lake, name, now):
+            return None, f"all of it: '{name}' changed otherwise than by builds, or has other columns"
+        sizes = lake.file_sizes(name, now)
+        if name in starts and sum(sizes.get(f, 0) for f in files[1]) > LARGEST * sum(sizes.values()):
+            return None, f"all of it: most of '{name}' changed"
+    return moved, f"what changed in {', '.join(sorted(moved)) or 'nothing'}"
+
+
+def prevents(steps: Sequence[Step], starts: Collection[str], moved: Collection[str]) -> str | None:
+    """Return why a table of these steps cannot be built from what changed; None if it can."""
+    looked_up = False
+    for step in steps:
+        if isinstance(step, Estimator):
+            return f"'{step.id}' learns from all rows"
+        if step.grain == "new" or step.reads_previous:
+            return f"'{step.id}' makes rows of all that it reads"
+        if step.scope == "table" and type(step).tie is Step.tie:
+            return f"'{step.id}' looks at all rows"
+        if step.scope == "table" and looked_up:
+            return f"'{step.id}' compares rows after a table was looked up that changed"
+        for name in step.tables():
+            if name in starts or (name in moved and not step.keys_of(name)):
+                return f"'{step.id}' reads all of '{name}'"
+            looked_up = looked_up or name in moved
+    return None
+
+
+def depends(pipeline: Pipeline, table: str) -> str | None:
+    suite = pipeline.suites[table]
+    rules = [rule.configuration() for rule in suite.rules if rule.quarantine] if suite else []
+    return "a rule that quarantines rows has a parameter" if "$PARAMETER" in str(rules) else None
+
+
+def changed_files(lake: Lake, table: str, then: int, now: int) -> tuple[list[str], list[str]] | None:
+    """Return the data files that a table lost and gained between two versions; None unless builds alone made them."""
+    if now < then:
+        return None
+    for commit in lake.need_table(table).history():
+        if then < commit["version"] <= now and "build" not in facts_of(commit):
+            return None
+    files = history(lake.path(table), {then, now}).files
+    if not files.keys() >= {then, now}:
+        return None
+    return sorted(files[then] - files[now]), sorted(files[now] - files[then])
+
+
+def affected(run: Run, work: Work, scratch: str) -> str:
+    """Write the ids of the rows to be made again to a folder of the scratch; return it. `ids_at` reads them.
+
+    Cost: one pass over the changed files; where rows are tied to others or look up a table that changed, one over the
+    columns that decide that, of all rows, and a few shuffles of ids and ties.
+    """
+    assert work.moved is not None
+    looked_up = {t: pinned(run, t, work.inputs[t]) for step in run.pipeline.steps[work.table] for t in step.tables()}
+    context = BuildContext(spark=run.spark, folder=scratch, frames=looked_up, state="affected")
+    starts = run.pipeline.tables[work.table].starts
+    changed = {name: changed_rows(run, name, *work.moved[name]) for name in starts if name in work.moved}
+    found = [rows.select(ROW_ID) for rows in changed.values()]
+    steps = run.pipeline.steps[work.table]
+    interesting = [i for i, s in enumerate(steps) if s.scope == "table" or set(s.tables()) & work.moved.keys()]
+    ties: list[DataFrame] = []
+    if interesting:
+        frames = {name: pinned(run, name, work.inputs[name]) for name in starts}
+        df = together(work.table, frames)
+        for rows in changed.values():
+            df = df.unionByName(rows, allowMissingColumns=True)
+        df = with_bookkeeping(df)
+        for i, step in enumerate(steps[: interesting[-1] + 1]):
+            for name in set(step.tables()) & work.moved.keys():
+                found.append(looking_up(run, df, step.keys_of(name), changed_rows(run, name, *work.moved[name])))
+            if step.scope == "table":  # it marks rows and changes no cell
+                tie = step.tie(df)
+                ties.append(df.select(ROW_ID, F.lit(i).alias("step"), tie.alias("tie")).where(tie.isNotNull()))
+            else:
+                df = step.run(df, context.at(steps, i, df))
+    name = "changed"
+    ids = context.keep(union(found).distinct(), name)
+    if ties:
+        name = closed(ids, context.keep(union(ties).distinct(), "ties"), context)
+    return f"{scratch}/{context.state}/{name}"
+
+
+def ids_at(run: Run, folder: str) -> DataFrame:
+    return run.spark.read.schema(f"{ROW_ID} string").parquet(folder)
+
+
+def union(frames: Sequence[DataFrame]) -> DataFrame:
+    first, *others = frames
+    for other in others:
+        first = first.unionByName(other)
+    return first
+
+
+def closed(ids: DataFrame, tied: DataFrame, context: BuildContext) -> str:
+    """Keep the ids with all that are tied to them, directly or through others; return the name of what was kept."""
+    known = ids.count()
+    for i in itertools.count():
+        groups = tied.join(ids, on=ROW_ID, how="left_semi").select("step", "tie").distinct()
+        more = tied.join(groups, on=["step", "tie"], how="left_semi").select(ROW_ID).unionByName(ids).distinct()
+        ids = context.keep(more, f"tied-{i}")
+        count = ids.count()
+        if count == known:
+            return f"tied-{i}"
+        known = count
+    raise AssertionError  # it ends when nothing more is tied
+
+
+def changed_rows(run: Run, table: str, then: int, now: int) -> DataFrame:
+    """Return the rows of a table that differ between two versions, as they were and as they are."""
+    lost, gained = changed_files(run.lake, table, then, now) or ([], [])
+    kind = run.read(table, now).schema.jsonValue()
+    sides = [parquet(run.spark, kind, [f"{run.lake.path(table)}/{f}" for f in files]) for files in (lost, gained)]
+    old, new = (renamed_as(run, table, rows) for rows in sides)
+    if not lost:
+        return new
+    hashed = [
+        rows.select(ROW_ID, content_hash(rows, rows.columns).alias("hash"), F.lit(sign).alias("sign"))
+        for rows, sign in ((old, -1), (new, 1))
+    ]
+    differs = hashed[0].unionByName(hashed[1]).groupBy(ROW_ID, "hash").agg(F.sum("sign").alias("n")).where("n != 0")
+    return of(old.unionByName(new), differs.select(ROW_ID).distinct())
+
+
+def looking_up(run: Run, df: DataFrame, keys: Mapping[str, str], changed: DataFrame) -> DataFrame:
+    """Return the ids of the rows whose key is that of a changed row of another table. keys: column here -> there."""
+    names = [f"_hg_k{i}" for i in range(len(keys))]
+    there = changed.select(*(F.col(quoted(c)).alias(n) for c, n in zip(keys.values(), names, strict=True))).distinct()
+    match = F.lit(True)
+    for here, name in zip(keys, names, strict=True):
+        match = match & (F.col(quoted(here)) == F.col(name))
+    return df.join(there, on=match, how="left_semi").select(ROW_ID)
+
+
+def of(rows: DataFrame, ids: DataFrame, others: bool = False) -> DataFrame:
+    """Return the rows with some ids; `others`: all but these."""
+    named = ids.select(F.col(ROW_ID).alias(AFFECTED))
+    return rows.join(named, on=F.col(ROW_ID) == F.col(AFFECTED), how="left_anti" if others else "left_semi")

@@ -1,0 +1,106 @@
+"""What a change of the inputs affects, made again, is what a full build gives, over random nights."""
+
+import random
+
+import pytest
+
+from headgate.jobs.lake.frames import frame
+from headgate.transforms.rows import content_of
+from tests.lakes import Faults, Killed, again, answer, content, die, lake_of, land, rows, write_pipeline
+
+STEPS = """
+    steps:
+      - normalize_text: {columns: [name]}
+      - cast: {columns: {at: int}}
+      - drop_duplicates: {columns: [name], keep: "at desc"}
+      - drop_duplicates: {columns: [city, at], keep: name}
+      - join_table: {table: raw_cities, on: {city: city}, columns: {mayor: mayor}, matched: found}
+      - split_by_hash: {key: [id], shares: {train: 0.8, test: 0.2}}
+    suite: any
+    quarantine_ceiling: 0.9
+"""
+TABLES = f"""
+  raw_people:
+    source:
+      format: csv
+      path: 'people/*.csv'
+      schema: 'id INT, name STRING, city STRING, at STRING'
+      key: [id]
+      on_changed_file: replace
+    suite: null
+  raw_cities:
+    source:
+      format: csv
+      path: 'cities/*.csv'
+      schema: 'city STRING, mayor STRING'
+      key: [city]
+      on_changed_file: replace
+    suite: null
+  part:
+    from: raw_people{STEPS}
+  whole:
+    from: raw_people{STEPS}    publish: {{mode: replace}}
+  later:
+    from: part
+    steps:
+      - derive: {{columns: {{shout: upper(name)}}}}
+      - drop_duplicates: {{columns: [shout, mayor], keep: id}}
+    suite: any
+  later_whole:
+    from: whole
+    steps:
+      - derive: {{columns: {{shout: upper(name)}}}}
+      - drop_duplicates: {{columns: [shout, mayor], keep: id}}
+    suite: any
+    publish: {{mode: replace}}
+"""
+YOUNG = (
+    "{type: expect_column_values_to_not_be_in_set, kwargs: {column: city, value_set: [c4]}, "
+    "meta: {dimension: validity, on_row_fail: quarantine}}"
+)
+
+
+def people(choose: random.Random, first: int, number: int) -> str:
+    lines = [
+        f"{i},{choose.choice(['n', ' N ', 'n '])}{choose.randint(0, 25)},c{choose.randint(0, 5)},"
+        f"{choose.choice(['', 'x', *map(str, range(6))])}"
+        for i in range(first, first + number)
+    ]
+    return "\n".join(["id,name,city,at", *lines]) + "\n"
+
+
+def named(row: str) -> str:
+    """A row of a table of which parts are built, with the names that its twin's steps have."""
+    return row.replace('"part/', '"whole/').replace('"later/', '"later_whole/')
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+def test_what_changed_alone_gives_what_a_full_build_gives(spark, tmp_path, seed):
+    choose = random.Random(seed)
+    write_pipeline(tmp_path, TABLES, YOUNG)
+    land(tmp_path, "cities/all.csv", "city,mayor\n" + "".join(f"c{i},m{i}\n" for i in range(5)))
+    for n in range(4):
+        land(tmp_path, f"people/{n}.csv", people(choose, n * 30, 30))
+    again(spark, tmp_path)
+    ways = set()
+    for night in range(4):
+        if night != 1:
+            land(tmp_path, f"people/{4 + night}.csv", people(choose, (4 + night) * 30, 8))
+        if night in (1, 3):  # a file that was there comes with other rows
+            land(tmp_path, f"people/{night}.csv", people(choose, night * 30 + choose.randint(0, 5), 20))
+        if night == 2:
+            land(tmp_path, "cities/all.csv", "city,mayor\n" + "".join(f"c{i},m{i % 3}{i == 2}\n" for i in range(6)))
+        if night == 3:
+            with pytest.raises(Killed):
+                again(spark, tmp_path, progress=Faults(before={("part", "balance"): die}))
+        again(spark, tmp_path)
+        for part, whole in (("part", "whole"), ("later", "later_whole")):
+            found = [named(r) for r in content(tmp_path, part)]
+            assert found == content(tmp_path, whole), (night, part)
+            published = lake_of(tmp_path).published(part)
+            ways.add((part, published.facts["moved"] is not None))
+            total = content_of(frame(spark, lake_of(tmp_path), part, published.version))
+            assert published.facts["content_total"] == total[1]
+            assert published.rows == len(rows(tmp_path, "_row_id", part))
+    assert ("part", True) in ways, "some night must have been built from what changed alone"
+    assert answer(tmp_path, "select count(*) from part")[0][0] > 20
