@@ -65,6 +65,8 @@ def prevents(steps: Sequence[Step], starts: Collection[str], moved: Collection[s
     for step in steps:
         if isinstance(step, Estimator):
             return f"'{step.id}' learns from all rows"
+        if not says_its_scope(type(step)):
+            return f"'{step.id}' does not say its scope"
         if step.grain == "new" or step.reads_previous:
             return f"'{step.id}' makes rows of all that it reads"
         if step.scope == "table" and type(step).tie is Step.tie:
@@ -76,6 +78,15 @@ def prevents(steps: Sequence[Step], starts: Collection[str], moved: Collection[s
                 return f"'{step.id}' reads all of '{name}'"
             looked_up = looked_up or name in moved
     return None
+
+
+def says_its_scope(kind: type[Step]) -> bool:
+    """Return whether a step is headgate's, or names its scope itself: only then it is known to change rows one by one."""
+    if kind.__module__.startswith("headgate."):
+        return True
+    return any(
+        "scope" in vars(base) for base in kind.__mro__ if base not in (Step, Estimator) and issubclass(base, Step)
+    )
 
 
 def depends(pipeline: Pipeline, table: str) -> str | None:

@@ -1,37 +1,26 @@
 """The one commit that publishes a build's files, on top of the version that it was built from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from headgate.jobs.errors import HeadgateError, LostRace, UsageError
+from headgate.jobs.errors import LostRace, UsageError
 from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.conflicts import is_conflict
-from headgate.jobs.lake.datafiles import DataFile, data_files
-from headgate.jobs.lake.transaction import Change, paths
+from headgate.jobs.lake.transaction import Change
 from headgate.jobs.lake.transaction import commit as commit_change
 from headgate.jobs.pipeline.layout import shown
-from headgate.jobs.pipeline.staging import KEPT, are_there, files_rows, replaced_rows, staged_rows
+from headgate.jobs.pipeline.replacing import Replaced, write_survivors
+from headgate.jobs.pipeline.staging import KEPT, are_there, staged_rows
 from headgate.jobs.pipeline.work import Run, Staged, Work
-from headgate.jobs.pipeline.writing import columns_before, delta_schema, few_files, merged, parquet_writer
-from headgate.transforms.rows import OWN, content_of, quoted
+from headgate.jobs.pipeline.writing import columns_before, delta_schema, merged
+from headgate.transforms.rows import content_of, quoted
 
 
-@dataclass(frozen=True)
-class Replaced:
-    """The rows of a table that a build replaces: the files that hold any, and the others of these files, rewritten."""
-
-    paths: tuple[str, ...] = ()  # as the log has them
-    survivors: tuple[DataFile, ...] = ()
-    content: int = 0  # sum of the hashes of the replaced rows
-
-
-def commit(run: Run, work: Work, staged: Staged, facts: dict[str, Any]) -> Published:
+def commit(run: Run, work: Work, staged: Staged, facts: dict[str, Any], replaced: Replaced) -> Published:
     """Publish staged files in one atomic commit on top of the work's base; raise `LostRace` if another was first.
 
     Of two writers from the same base one is refused. What is added to a table may bring new columns. Where rows of a
@@ -49,14 +38,14 @@ def commit(run: Run, work: Work, staged: Staged, facts: dict[str, Any]) -> Publi
         need_unique(table, staged_rows(run, work, staged, None, KEPT), how.key)
     everything = not before.fields
     schema = columns if everything else merged(table, before, columns)
-    replaced = Replaced() if everything else replaced_by(run, work, staged)
+    survivors = write_survivors(run, work, staged, replaced)
     after = content_after(run, current, staged, replaced, None if everything else schema != before)
     facts = {**facts, "content_total": None if after is None else f"{after:016x}"}
     if not are_there(lake, table, staged.files[KEPT]):
         raise LostRace(f"table '{table}': what was staged of it was removed; run again")
     change = Change(
         operation="MERGE" if how.mode == "merge" and base >= 0 else "WRITE",
-        added=[*staged.files[KEPT], *replaced.survivors],
+        added=[*staged.files[KEPT], *survivors],
         removed=None if everything else replaced.paths,
         application=(f"headgate:{table}", base + 1),
         facts=facts,
@@ -83,41 +72,6 @@ def need_unique(table: str, rows: DataFrame, key: Sequence[str]) -> None:
             f"table '{table}' has {repeated['_hg_n']} rows with {named}: the key of a merge must be unique. "
             "Put drop_duplicates before, or merge by more columns"
         )
-
-
-def replaced_by(run: Run, work: Work, staged: Staged) -> Replaced:
-    """Find the rows that a build replaces, and write the others of the same files anew."""
-    columns, other = replaced_rows(run, work, staged)
-    if not columns:
-        return Replaced()
-    lake, table = run.lake, work.table
-    delta = lake.open(table, work.base) or lake.need_table(table)
-    by_name = {unquote(p).rpartition("/")[2]: p for p in paths(delta)}
-    if not by_name:
-        return Replaced()
-    old = run.read(table, work.base)
-    keys = old.select(*(F.col(quoted(c)) for c in columns), F.col("_metadata.file_name").alias("_hg_name"))
-    names = sorted(by_name[unquote(r[0])] for r in other(keys, False).select("_hg_name").distinct().collect())
-    if not names:
-        return Replaced()
-    held = [f for n in names for f in data_files(lake.path(table), unquote(n), OWN)]
-    rows = files_rows(run, work, old.schema.jsonValue(), held)
-    gone, content = content_of(other(rows, False))
-    there = sum(f.rows for f in held)
-    survivors: list[DataFile] = []
-    if there > gone:
-        rows = other(rows, True)
-        folder = f"{staged.folder}/stays-{run.run_id}"
-        rows = few_files(rows, sum(f.size for f in held))
-        if work.mode.sort_by:
-            rows = rows.sortWithinPartitions(*(F.col(quoted(c)) for c in work.mode.sort_by))
-        parquet_writer(rows).parquet(f"{lake.path(table)}/{folder}")
-        survivors = data_files(lake.path(table), folder, OWN)
-    if sum(f.rows for f in survivors) != there - gone:
-        raise HeadgateError(
-            f"table '{table}': of {there:,} rows {gone:,} are replaced, but {sum(f.rows for f in survivors):,} stay"
-        )
-    return Replaced(tuple(names), tuple(survivors), int(content, 16))
 
 
 def content_after(

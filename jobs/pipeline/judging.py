@@ -15,7 +15,8 @@ from headgate.jobs.lake.confirmations import confirm
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.prepare import pinned
 from headgate.jobs.pipeline.records import record_coverage, record_verdict
-from headgate.jobs.pipeline.staging import KEPT, QUARANTINED, REJECTS, replaced_rows, staged_rows
+from headgate.jobs.pipeline.replacing import replaced_rows
+from headgate.jobs.pipeline.staging import KEPT, QUARANTINED, REJECTS, staged_rows
 from headgate.jobs.pipeline.work import Pin, Run, Staged, Work, digest
 from headgate.jobs.sources.landing import LandedFile
 from headgate.transforms.rows import MADE, PARENTS, REJECTED, quoted

@@ -18,6 +18,7 @@ from headgate.jobs.pipeline.judging import Counts, Judged
 from headgate.jobs.pipeline.layout import shown
 from headgate.jobs.pipeline.ledger import ledger_entries, write_ledger
 from headgate.jobs.pipeline.records import record_files, record_lineage
+from headgate.jobs.pipeline.replacing import Replaced, find_replaced
 from headgate.jobs.pipeline.staging import (
     KEPT,
     QUARANTINED,
@@ -62,7 +63,8 @@ def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
         if work.arrival:
             record_files(run, table, work.files, work.base, work.build)
         facts = facts_of(run, work, staged, counts)
-        current = same_as_before(run, work, staged, facts, counts)
+        replaced = find_replaced(run, work, staged)
+        current = same_as_before(run, work, staged, facts, counts, replaced)
         same = current is not None
         if current is not None:
             build = current.facts["build"]
@@ -73,7 +75,7 @@ def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
             if growing:
                 kept = staged_rows(run, work, staged, None, KEPT)
                 save_index(run.spark, lake, table, work.build, staged.recorded, kept)
-            published = commit(run, work, staged, facts)
+            published = commit(run, work, staged, facts, replaced)
             if growing and work.part is None:
                 drop_indexes(lake, table, but=facts["indexes"])
     remove_work(run, work, staged, published=not same)
@@ -107,7 +109,9 @@ def facts_of(run: Run, work: Work, staged: Staged, counts: Counts) -> dict[str, 
     }
 
 
-def same_as_before(run: Run, work: Work, staged: Staged, facts: dict[str, Any], counts: Counts) -> Published | None:
+def same_as_before(
+    run: Run, work: Work, staged: Staged, facts: dict[str, Any], counts: Counts, replaced: Replaced
+) -> Published | None:
     """Return the published version that a build would only repeat; None where it gives anything else.
 
     Of a table that is built anew: the same rows under the same columns, to be laid out in the same way. Of an
@@ -121,13 +125,14 @@ def same_as_before(run: Run, work: Work, staged: Staged, facts: dict[str, Any], 
         return None
     if work.part is not None:
         return current if not counts.published else None
-    if work.moved is not None:
-        return None
     there = T.StructType.fromJson(json.loads(run.lake.columns_json(work.table, work.base)))
     mine = shown(T.StructType.fromJson(staged.schema))
     alike = [(f.name, f.dataType, f.metadata.get("comment")) for f in nullable(mine).fields] == [
         (f.name, f.dataType, f.metadata.get("comment")) for f in there.fields
     ]
+    if work.moved is not None:
+        same_rows = (replaced.rows, replaced.content) == (counts.published, counts.content)
+        return current if alike and same_rows else None
     same = (
         alike
         and current.rows == counts.published

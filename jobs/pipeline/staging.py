@@ -5,10 +5,8 @@ they hold the bits of its gate and the marks of its build, which no schema names
 """
 
 import dataclasses
-import functools
 import itertools
-import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 
 from pyarrow import fs
@@ -27,7 +25,7 @@ from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.leftovers import claim, folder_in, release, remove_unnamed
 from headgate.jobs.lake.storage import file_system, remove
 from headgate.jobs.lake.transaction import need_plain
-from headgate.jobs.pipeline.affected import affected, ids_at, of
+from headgate.jobs.pipeline.affected import affected, ids_at
 from headgate.jobs.pipeline.layout import laid_out, published_columns, shown
 from headgate.jobs.pipeline.prepare import prepare, scratch_of
 from headgate.jobs.pipeline.work import KEY_LENGTH, SCRATCH, Prepared, Run, Staged, Work
@@ -35,11 +33,9 @@ from headgate.jobs.pipeline.writing import columns_before, conformed, few_files,
 from headgate.jobs.sources.files import assert_unchanged
 from headgate.transforms.rows import (
     CONTENT,
-    FILE,
     MADE,
     OWN,
     REJECTED,
-    ROW_ID,
     content_hash,
     hash_sum,
     quoted,
@@ -221,30 +217,6 @@ def staged_rows(run: Run, work: Work, staged: Staged, gate: Gate | None, *fates:
 def files_rows(run: Run, work: Work, schema: dict[str, object], files: Iterable[DataFile]) -> DataFrame:
     """Return the rows of data files below the table of a build."""
     return parquet(run.spark, schema, [f"{run.lake.path(work.table)}/{f.path}" for f in files])
-
-
-def replaced_rows(run: Run, work: Work, staged: Staged) -> tuple[Sequence[str], Callable[[DataFrame, bool], DataFrame]]:
-    """Return the columns by which a build replaces rows of its table, and what finds these rows or the others.
-
-    These are the rows that came with files delivered anew, those that were made again, or those of a merged key; no
-    columns where nothing is replaced.
-    """
-    files = list(work.arrival.replaces) if work.arrival else []
-    if files:
-        came = F.coalesce(F.col(FILE).isin(files), F.lit(False))
-        return (FILE,), lambda rows, others: rows.where(~came if others else came)
-    if staged.affected is not None:
-        ids = ids_at(run, staged.affected)
-        return (ROW_ID,), lambda rows, others: of(rows, ids, others)
-    if work.mode.mode != "merge":
-        return (), lambda rows, others: rows if others else rows.limit(0)
-    key = work.mode.key
-    keys = (F.col(quoted(c)).alias(f"_hg_key{i}") for i, c in enumerate(key))
-    new = staged_rows(run, work, staged, None, KEPT).select(*keys)
-    match: Column = functools.reduce(
-        operator.and_, (F.col(quoted(c)).eqNullSafe(F.col(f"_hg_key{i}")) for i, c in enumerate(key))
-    )
-    return key, lambda rows, others: rows.join(new, on=match, how="left_anti" if others else "left_semi")
 
 
 def remove_work(run: Run, work: Work, staged: Staged, published: bool) -> None:
