@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 
@@ -19,20 +21,23 @@ def blocks(page: str, section: str, language: str = "sh") -> list[str]:
     return found
 
 
-def test_the_readme_and_the_tour_run(tmp_path):
-    checkout, elsewhere = tmp_path / "checkout", tmp_path / "elsewhere"
-    elsewhere.mkdir()
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of what a checkout holds, and a command `headgate` of its own."""
+    checkout = tmp_path / "checkout"
     for name in ("conf", "expectations", "transforms", "jobs", "headgate"):
         shutil.copytree(ROOT / name, checkout / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     command = tmp_path / "bin" / "headgate"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m headgate "$@"\n')
     command.chmod(0o755)
-    before = {p.relative_to(checkout): p.read_bytes() for p in files(checkout)}
+    return checkout
 
-    shop = run(
-        elsewhere, command.parent, checkout, [*blocks("README.md", "Your own data"), *blocks("docs/tour.md", "Shop")]
-    )
+
+def test_the_readme_and_the_shop_of_the_tour_run(checkout, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shop = run(elsewhere, checkout, [*blocks("README.md", "Your own data"), *blocks("docs/tour.md", "Shop")])
     (summary,) = blocks("README.md", "Your own data", "text")
     assert timeless(summary) in timeless(shop.stdout), "the README shows what the first run prints"
     assert "release orders-1" in shop.stdout and "release orders-2" in shop.stdout
@@ -41,15 +46,19 @@ def test_the_readme_and_the_tour_run(tmp_path):
     assert "the gate blocked table 'orders'" in shop.stderr
     assert "nothing to build" in shop.stdout.splitlines()[-1]
 
-    flights = run(checkout, command.parent, checkout, blocks("docs/tour.md", "Flights"))
+
+@pytest.mark.slow
+def test_the_flights_of_the_tour_run(checkout):
+    before = {p.relative_to(checkout): p.read_bytes() for p in files(checkout)}
+    flights = run(checkout, checkout, blocks("docs/tour.md", "Flights"))
     assert "release flights-1" in flights.stdout and "sample_strata" in flights.stdout
     after = {p.relative_to(checkout): p.read_bytes() for p in files(checkout)}
     assert after == before, "the tour leaves the checkout as it was"
 
 
-def run(folder: Path, commands: Path, checkout: Path, scripts: list[str]) -> "subprocess.CompletedProcess[str]":
+def run(folder: Path, checkout: Path, scripts: list[str]) -> "subprocess.CompletedProcess[str]":
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADGATE_")}
-    environment |= {"PATH": f"{commands}:{os.environ['PATH']}", "PYTHONPATH": str(checkout)}
+    environment |= {"PATH": f"{checkout.parent / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(checkout)}
     script = "set -eu\n" + "\n".join(scripts)
     done = subprocess.run(
         ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=900

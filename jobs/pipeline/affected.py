@@ -81,12 +81,11 @@ def prevents(steps: Sequence[Step], starts: Collection[str], moved: Collection[s
 
 
 def says_its_scope(kind: type[Step]) -> bool:
-    """Return whether a step is headgate's, or names its scope itself: only then it is known to change rows one by one."""
+    """Return whether a step is headgate's or names its scope: only then it is known to change rows one by one."""
     if kind.__module__.startswith("headgate."):
         return True
-    return any(
-        "scope" in vars(base) for base in kind.__mro__ if base not in (Step, Estimator) and issubclass(base, Step)
-    )
+    own = (base for base in kind.__mro__ if issubclass(base, Step) and base not in (Step, Estimator))
+    return any("scope" in vars(base) for base in own)
 
 
 def depends(pipeline: Pipeline, table: str) -> str | None:

@@ -13,6 +13,7 @@ from pyarrow import fs
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from headgate.expectations.gate import MASK, Gate
 from headgate.expectations.suites import SuiteError
@@ -26,7 +27,7 @@ from headgate.jobs.lake.leftovers import claim, folder_in, release, remove_unnam
 from headgate.jobs.lake.storage import file_system, remove
 from headgate.jobs.lake.transaction import need_plain
 from headgate.jobs.pipeline.affected import affected, ids_at
-from headgate.jobs.pipeline.layout import laid_out, published_columns, shown
+from headgate.jobs.pipeline.layout import laid_out, published_columns
 from headgate.jobs.pipeline.prepare import prepare, scratch_of
 from headgate.jobs.pipeline.work import KEY_LENGTH, SCRATCH, Prepared, Run, Staged, Work
 from headgate.jobs.pipeline.writing import columns_before, conformed, few_files, merged, need_held, parquet_writer
@@ -108,7 +109,7 @@ def stage(run: Run, work: Work, gate: Gate | None, rules: str) -> Staged:
         made = prepare(run, work, scratch, only=None if ids is None else ids_at(run, ids))
         rows = conformed(made.rows, before)
         need_held(table, rows.schema)
-        merged(table, before, shown(rows.select(*published_columns(rows, raw=work.arrival is not None)).schema))
+        merged(table, before, T.StructType([rows.schema[c] for c in published_columns(rows, work.arrival is not None)]))
         masks = masks_of(gate, rows)
     with run.progress.phase(table, "stage"):
         claim(run.lake, table, work.key, run.run_id, folder_of(run, work))

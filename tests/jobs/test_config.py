@@ -89,7 +89,7 @@ def test_a_good_pipeline_loads_in_building_order(write):
         ("from: raw_a", "from: a", "circular dependency"),
         ("    suite: null", "    suite: null\n    suite: null", "duplicate key 'suite'"),
         ("tables:", "tables: [", "not valid YAML"),
-        ("    suite: one", "    suite: one\n    publish: {mode: merge}", "merge needs it"),
+        ("    suite: one", "    suite: one\n    publish: {mode: merge}", "mode merge together"),
         ("    suite: one", "    suite: one\n    publish: {mode: merge, key: [z]}", "there is no column 'z'"),
         ("    suite: one", "    suite: one\n    quarantine_ceiling: 2", "quarantine_ceiling"),
         (

@@ -174,6 +174,7 @@ def test_as_of_builds_what_stood_that_night(spark, own_night, landing_of, tmp_pa
     assert content(own_night, "flights") == content(own_night, "flights", 0)
 
 
+@pytest.mark.slow
 def test_partitioning_does_not_change_a_table(spark, night, landing_of, tmp_path):
     other = tmp_path / "other"
     landing_of(other / "landing", "2013-01-03")

@@ -56,17 +56,17 @@ def yaml_text(text: str) -> str:
 
 @pytest.mark.parametrize("name", ["../../etc", "/etc", "a/b", "a;b", "Ä", "_system", "x'--"])
 def test_tables_are_only_names(tmp_path, name):
-    with pytest.raises(UsageError, match="no name of a table"):
+    with pytest.raises(UsageError, match="not a valid table name"):
         queries.versions(Lake(str(tmp_path)), name)
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["versions", "../secret"], "no name of a table"),
-        (["diff", "../a@1", "../a@2"], "no name of a table"),
-        (["trace", "--table", "../a", "--key", "a=b"], "no name of a table"),
-        (["erase", "--table", "../a", "--where", "true", "--reason", "x"], "no name of a table"),
+        (["versions", "../secret"], "not a valid table name"),
+        (["diff", "../a@1", "../a@2"], "not a valid table name"),
+        (["trace", "--table", "../a", "--key", "a=b"], "not a valid table name"),
+        (["erase", "--table", "../a", "--where", "true", "--reason", "x"], "not a valid table name"),
         (["run", "p.yaml", "--release", "a'; drop"], "invalid name"),
         (["run", "p.yaml"], "may not leave the landing folder"),
     ],
