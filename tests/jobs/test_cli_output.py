@@ -1,6 +1,7 @@
 """What the commands print: tables, one value a line, CSV, JSON; what `check`, `init` and `expectations` say."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
