@@ -16,17 +16,12 @@ TRIES = 20  # of a commit that other writers may disturb
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Return whether a commit failed because another writer was first, be it deltalake's, Spark's or a bare Java error.
-
-    Spark's are recognised by the module of their classes: this one does not import Spark.
-    """
+    """Return whether a commit failed because another writer was first, be it headgate's own or deltalake's."""
     if isinstance(error, VersionTaken):
         return True
     if isinstance(error, DeltaError | OSError):  # of two that create a table, the slower finds it
         return isinstance(error, CommitFailedError) or "already exists" in str(error).lower()
-    if any(kind.__module__ == "delta.exceptions.base" for kind in type(error).__mro__):
-        return True
-    return "io.delta.exceptions." in str(getattr(error, "java_exception", ""))
+    return False
 
 
 def retrying(tries: int = TRIES, otherwise: HeadgateError | None = None) -> tenacity.Retrying:

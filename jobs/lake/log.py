@@ -8,7 +8,6 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import unquote
 
-import pyarrow as pa
 from deltalake import DeltaTable
 from pyarrow import fs
 
@@ -71,7 +70,7 @@ def history(table: str, wanted: Collection[int] | None = None) -> History:
 
 def paths_of(delta: DeltaTable) -> list[str]:
     """Paths of the data files of a table's open version, below the table."""
-    return [unquote(str(p)) for p in pa.table(delta.get_add_actions()).column("path").to_pylist()]
+    return [unquote(str(p)) for p in delta.get_add_actions().column("path").to_pylist()]
 
 
 def stored_files(table: str) -> dict[str, fs.FileInfo]:

@@ -49,7 +49,10 @@ def chosen_tables(pipeline: Pipeline, tables: Sequence[str]) -> list[str]:
 def dry_run(
     pipeline: Pipeline, environment: Environment, lake: Lake, tables: Sequence[str], as_of: date | None, force: bool
 ) -> list[dict[str, Any]]:
-    """Return what a run would build, and why. Nothing is read but logs and listings, nothing is written."""
+    """Return what a run would build, and why. Nothing is read but logs and listings, nothing is written.
+
+    what: of a table whose inputs are all there, whether all of it will be built or what changed alone, and why.
+    """
     plans: dict[str, str | None] = {}
     answers = []
     with storage_failures(environment, lake):
@@ -61,10 +64,10 @@ def dry_run(
                 plan = plan_table(pipeline, environment, lake, table, as_of, force)
                 why = plan.why
                 if why is None and not plan.judged:
-                    answers.append({"table": table, "build": False, "why": SUITE_CHANGED})
+                    answers.append({"table": table, "build": False, "why": SUITE_CHANGED, "what": ""})
                     continue
             plans[table] = why
-            answer = {"table": table, "build": why is not None, "why": why or "up to date"}
+            answer = {"table": table, "build": why is not None, "why": why or "up to date", "what": ""}
             if why is not None and not moved and pipeline.tables[table].publish.mode == "auto" and plan.pins:
                 from headgate.jobs.pipeline.affected import moved_inputs
 

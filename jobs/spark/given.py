@@ -3,10 +3,15 @@
 from typing import Any
 
 from headgate.jobs.errors import UsageError
-from headgate.jobs.spark.session import BASE_CONF, LASTING
+from headgate.jobs.spark.session import BASE_CONF
 
 NEEDED = ("spark.sql.extensions", "spark.sql.catalog.spark_catalog")
-OF_A_SESSION = ("spark.sql.session.timeZone", "spark.sql.parquet.", "spark.sql.caseSensitive")
+OF_A_SESSION = (
+    "spark.sql.session.timeZone",
+    "spark.sql.parquet.",
+    "spark.sql.caseSensitive",
+    "spark.sql.maxConcurrent",
+)
 
 
 def need_delta(spark: Any) -> None:
@@ -23,8 +28,8 @@ def beside(spark: Any) -> Any:
     """Return a session of the same Spark with headgate's settings; those of the given one stay as they are."""
     need_delta(spark)
     own = spark.newSession()
-    for name, value in (BASE_CONF | LASTING).items():
-        if name.startswith((*OF_A_SESSION, "spark.databricks.")):
+    for name, value in BASE_CONF.items():
+        if name.startswith(OF_A_SESSION):
             own.conf.set(name, value)
     return own
 

@@ -15,7 +15,6 @@ from headgate.jobs.errors import HeadgateError, Interrupted
 from headgate.jobs.spark.jars import local_jars
 from headgate.jobs.spark.java import class_archive, java_home
 
-RETENTION = "interval 36500 days"
 BASE_CONF = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -34,15 +33,6 @@ BASE_CONF = {
     "spark.sql.maxConcurrentOutputFileWriters": "3",
     # Generated classes are kept for the next table of the same shape; 100, the default, are those of a few tables.
     "spark.sql.codegen.cache.maxEntries": "2000",
-}
-LASTING = {
-    # A version lives as long as a release holds it: `headgate vacuum` alone removes files, and nothing the log.
-    "spark.databricks.delta.properties.defaults.logRetentionDuration": RETENTION,
-    "spark.databricks.delta.properties.defaults.deletedFileRetentionDuration": RETENTION,
-    "spark.databricks.delta.properties.defaults.enableExpiredLogCleanup": "false",
-    # Published tables stay at reader version 1, so that every reader of Delta opens them.
-    "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
-    "spark.databricks.delta.properties.defaults.checkpointPolicy": "classic",
 }
 LOCAL_CONF = {
     "spark.ui.enabled": "false",
@@ -98,7 +88,6 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = (), reads: int | 
     merged |= {
         "spark.redaction.regex": names,
         "spark.hadoop.fs.permissions.umask-mode": f"{current_umask():03o}",
-        **LASTING,
     }
     # One generated method holds a stage's whole row, the masks of the gate included; past 8,000 bytes of bytecode Java
     # would never compile it, and interpret it row by row.
