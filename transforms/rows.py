@@ -139,14 +139,14 @@ def reject(df: DataFrame, step: str, *rejections: Rejection) -> DataFrame:
     return df.withColumn(REJECTED, F.coalesce(F.col(REJECTED), *(r.mark(step) for r in rejections)))
 
 
-def once(df: DataFrame, values: Sequence[Column]) -> tuple[DataFrame, list[Column]]:
-    """Add values as columns of headgate's own, so that each is made once, however often it is read; see `without`."""
+def with_values(df: DataFrame, values: Sequence[Column]) -> tuple[DataFrame, list[Column]]:
+    """Add values as columns of headgate's own, so that each is made once, however often read; see `drop_values`."""
     names = [f"{OWN}value_{i}" for i in range(len(values))]
     return df.withColumns(dict(zip(names, values, strict=True))), [F.col(n) for n in names]
 
 
-def without(df: DataFrame, values: Sequence[Column]) -> DataFrame:
-    """Return the rows without the columns that `once` added."""
+def drop_values(df: DataFrame, values: Sequence[Column]) -> DataFrame:
+    """Return the rows without the columns that `with_values` added."""
     return df.drop(*(f"{OWN}value_{i}" for i in range(len(values))))
 
 

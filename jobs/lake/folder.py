@@ -5,6 +5,7 @@ import os
 import re
 import tempfile
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -103,6 +104,12 @@ class Folder:
         """Return the bytes of each data file of a version of a table, by its path below the table."""
         files = pa.table((self.open(table, version) or self.need_table(table)).get_add_actions())
         return dict(zip(map(unquote, files["path"].to_pylist()), files["size_bytes"].to_pylist(), strict=True))
+
+    def has_files(self, table: str, paths: Iterable[str]) -> bool:
+        """Return whether data files, by their paths below a table, are there."""
+        files, base = file_system(self.path(table))
+        wanted = [f"{base}/{p}" for p in paths]
+        return not wanted or all(f.type == fs.FileType.File for f in files.get_file_info(wanted))
 
     def bytes_of(self, table: str) -> int:
         """Return how many bytes the data files of a table's newest version have; none if there is no such table."""

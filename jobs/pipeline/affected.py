@@ -53,6 +53,8 @@ def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[
         files = changed_files(lake, name, then, now)
         if files is None or columns_of(lake, name, then) != columns_of(lake, name, now):
             return None, f"all of it: '{name}' changed otherwise than by builds, or has other columns"
+        if not lake.has_files(name, files[0]):
+            return None, f"all of it: what '{name}' held before is not there any more"
         sizes = lake.file_sizes(name, now)
         if name in starts and sum(sizes.get(f, 0) for f in files[1]) > LARGEST * sum(sizes.values()):
             return None, f"all of it: most of '{name}' changed"

@@ -13,7 +13,17 @@ from pyspark.sql import types as T
 from headgate.jobs.config.models import FileSource
 from headgate.jobs.sources.readers import CORRUPT, LINE, PROBLEM
 from headgate.transforms.parsing import Marks, parsed, text_type, within, without_ntz
-from headgate.transforms.rows import FILE, REJECTED, REJECTED_TYPE, ROW_ID, content_key, once, quoted, row_id, without
+from headgate.transforms.rows import (
+    FILE,
+    REJECTED,
+    REJECTED_TYPE,
+    ROW_ID,
+    content_key,
+    drop_values,
+    quoted,
+    row_id,
+    with_values,
+)
 
 
 def schema_of(source: Any) -> T.StructType:
@@ -63,7 +73,7 @@ def typed(rows: DataFrame, schema: T.StructType, source: Any) -> DataFrame:
     others = [f for f in schema if not isinstance(f.dataType, T.StringType)]
     for f in others if csv else ():
         texts[f.name] = F.when(F.trim(texts[f.name]) != "", texts[f.name])
-    rows, made = once(rows, [parsed(texts[f.name], f.dataType, marks) for f in others])
+    rows, made = with_values(rows, [parsed(texts[f.name], f.dataType, marks) for f in others])
     marked = []
     for f, value in zip(others, made, strict=True):
         given = texts[f.name].cast("string")
@@ -73,7 +83,7 @@ def typed(rows: DataFrame, schema: T.StructType, source: Any) -> DataFrame:
     values = {f.name: value for f, value in zip(others, made, strict=True)}
     rejected = F.coalesce(*marked) if marked else F.lit(None).cast(REJECTED_TYPE)
     rows = rows.withColumns({REJECTED: rejected, **values})
-    return without(rows, made)
+    return drop_values(rows, made)
 
 
 def with_identity(rows: DataFrame, table: str, schema: T.StructType, source: Any) -> DataFrame:
@@ -96,14 +106,14 @@ def with_identity(rows: DataFrame, table: str, schema: T.StructType, source: Any
     for f in declared:
         if not f.nullable:
             marks.append(F.when(F.col(quoted(f.name)).isNull(), mark("null_value", {"column": F.lit(f.name)})))
-    key, without = list(source.key), lacks(source.key)
+    key, incomplete = list(source.key), lacks(source.key)
     if key and source.on_missing_key == "quarantine":
-        marks.append(F.when(without, mark("missing_key", {"key": F.lit(", ".join(key))})))
+        marks.append(F.when(incomplete, mark("missing_key", {"key": F.lit(", ".join(key))})))
     # With the content of two records also their places must be the same: there is nothing else to tell them apart by.
     place = [FILE, LINE] if isinstance(source, FileSource) else [LINE]  # a page of an answer is no place that lasts
     placed = row_id(rows, f"{table} by place", [*schema.names, CORRUPT, *place])
     rejected = F.coalesce(*marks)
-    identity = F.when(rejected.isNotNull() | without, placed).otherwise(row_id(rows, table, key or schema.names))
+    identity = F.when(rejected.isNotNull() | incomplete, placed).otherwise(row_id(rows, table, key or schema.names))
     rows = rows.withColumns({ROW_ID: identity, REJECTED: rejected})
     # What no reader can hold stands in the ledger, as text.
     held = {f.name: F.when(F.col(REJECTED).isNull(), F.col(quoted(f.name))) for f in days}

@@ -3,10 +3,14 @@
 import random
 
 import pytest
+from deltalake import DeltaTable
 
+from headgate.jobs.config.pipeline import load_pipeline
+from headgate.jobs.keep.retention import vacuum
 from headgate.jobs.lake.frames import frame
+from headgate.jobs.pipeline.run import dry_run
 from headgate.transforms.rows import content_of
-from tests.lakes import Faults, Killed, again, answer, content, die, lake_of, land, rows, write_pipeline
+from tests.lakes import Faults, Killed, again, answer, content, die, environment_of, lake_of, land, rows, write_pipeline
 
 STEPS = """
     steps:
@@ -104,3 +108,41 @@ def test_what_changed_alone_gives_what_a_full_build_gives(spark, tmp_path, seed)
             assert published.rows == len(rows(tmp_path, "_row_id", part))
     assert ("part", True) in ways, "some night must have been built from what changed alone"
     assert answer(tmp_path, "select count(*) from part")[0][0] > 20
+
+
+CHAIN = """
+  raw:
+    source: {format: csv, path: 'raw/*.csv', schema: 'id INT, v STRING', key: [id], on_changed_file: replace}
+    suite: null
+  t:
+    from: raw
+    steps: [drop_duplicates: {columns: [v]}]
+    suite: null
+"""
+
+
+def what(folder) -> str:
+    file = folder / "p.yaml"
+    return dry_run(load_pipeline(file), environment_of(folder), lake_of(folder), ["t"], None, False)[-1]["what"]
+
+
+def test_why_all_of_a_table_is_built(spark, tmp_path):
+    write_pipeline(tmp_path, CHAIN)
+    for n in range(4):
+        land(tmp_path, f"raw/{n}.csv", "id,v\n" + "".join(f"{n * 20 + i},v{i}{n}\n" for i in range(20)))
+    again(spark, tmp_path)
+    land(tmp_path, "raw/4.csv", "id,v\n99,v00\n")
+    again(spark, tmp_path, tables=["raw"])
+    assert what(tmp_path) == "what changed in raw"
+    land(tmp_path, "raw/0.csv", "id,v\n0,w\n1,v01\n")
+    again(spark, tmp_path, tables=["raw"])
+    assert what(tmp_path).startswith("all of it: most of 'raw'") or what(tmp_path) == "what changed in raw"
+    vacuum(lake_of(tmp_path), 0, 0.0)
+    held = [r for r in lake_of(tmp_path).releases]
+    assert held, "the release of the first run keeps its files"
+    DeltaTable(lake_of(tmp_path).path("raw")).delete("id = 3")
+    assert what(tmp_path) == "all of it: 'raw' changed otherwise than by builds, or has other columns"
+    again(spark, tmp_path, tables=["t"])
+    assert lake_of(tmp_path).published("t").facts["moved"] is None
+    write_pipeline(tmp_path, CHAIN.replace("columns: [v]", "columns: [v], keep: id desc"))
+    assert "configuration" in what(tmp_path)

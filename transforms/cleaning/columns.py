@@ -12,7 +12,17 @@ from pyspark.sql import types as T
 from headgate.transforms.cleaning.expressions import checked, times_in, type_after
 from headgate.transforms.kinds import require_type, simple
 from headgate.transforms.parsing import Marks, check_pattern, parsed, within, without_ntz
-from headgate.transforms.rows import FILE, FILE_DATE, Rejection, change_cells, is_own, once, quoted, reject, without
+from headgate.transforms.rows import (
+    FILE,
+    FILE_DATE,
+    Rejection,
+    change_cells,
+    drop_values,
+    is_own,
+    quoted,
+    reject,
+    with_values,
+)
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, user_columns
 
 
@@ -50,11 +60,11 @@ class Cast(Step):
         have = {f.name: f.dataType for f in df.schema.fields}
         kinds = {c: without_ntz(type_of(t)) for c, t in self.columns.items()}
         converted = {c: self.converted(F.col(quoted(c)), have[c], kind) for c, kind in kinds.items()}
-        df, made = once(df, list(converted.values()))
+        df, made = with_values(df, list(converted.values()))
         converted = dict(zip(converted, made, strict=True))
         invalid = {c: F.col(quoted(c)).isNotNull() & v.isNull() for c, v in converted.items()}
         if self.invalid == "null":
-            return without(change_cells(df, self.id, converted, invalid), made)
+            return drop_values(change_cells(df, self.id, converted, invalid), made)
         rejections = []
         for column, when in invalid.items():
             evidence = {
@@ -63,7 +73,7 @@ class Cast(Step):
                 "type": F.lit(self.columns[column]),
             }
             rejections.append(Rejection(when, "wrong_type", evidence))
-        return without(reject(df, self.id, *rejections).withColumns(converted), made)
+        return drop_values(reject(df, self.id, *rejections).withColumns(converted), made)
 
     def converted(self, value: Column, have: T.DataType, kind: T.DataType) -> Column:
         """The value in another type; null where that cannot hold it."""

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from headgate.transforms.parsing import WITH_ZONE, Marks, check_pattern, parsed, within
-from headgate.transforms.rows import Rejection, once, quoted, reject, without
+from headgate.transforms.rows import Rejection, drop_values, quoted, reject, with_values
 from headgate.transforms.step import Columns, Step, StepError, require_columns
 from headgate.words import did_you_mean
 
@@ -57,14 +57,14 @@ class LocalToUtc(Step):
         values = {new: self.instant(F.col(quoted(old)), kinds[old], zone) for old, new in self.columns.items()}
         if self.invalid == "null":
             return df.withColumns(values)
-        df, made = once(df, list(values.values()))
+        df, made = with_values(df, list(values.values()))
         rejections = []
         for old, value in zip(self.columns, made, strict=True):
             given = F.col(quoted(old))
             evidence = {"column": F.lit(old), "value": given, "time_zone": zone}
             when = given.isNotNull() & zone.isNotNull() & value.isNull()
             rejections.append(Rejection(when, "invalid_local_time", evidence))
-        return without(reject(df, self.id, *rejections).withColumns(dict(zip(values, made, strict=True))), made)
+        return drop_values(reject(df, self.id, *rejections).withColumns(dict(zip(values, made, strict=True))), made)
 
     def instant(self, local: Column, kind: T.DataType, zone: Column) -> Column:
         """The moment of a local time; null where there is none."""
