@@ -68,6 +68,7 @@ class Deduped:
         return self.lake.open("ledger").to_pyarrow_table().to_pylist()
 
 
+@pytest.mark.slow
 def test_a_table_that_grew_is_the_one_in_order_of_arrival(spark, tmp_path):
     table = Deduped(spark, tmp_path)
     texts = perturbed(7, families=20, copies=8)
@@ -109,6 +110,7 @@ def test_a_record_that_comes_again_is_not_published_twice(spark, tmp_path):
     assert dict(entry["evidence"])["kept_row_id"] == entry["row_id"]
 
 
+@pytest.mark.slow
 def test_parts_of_what_is_published_go_as_in_order_of_arrival(spark, tmp_path):
     table = Deduped(spark, tmp_path, steps=(("drop_near_duplicates", {**NEAR, "measure": "containment"}),))
     texts = excerpts(7, texts=12)
@@ -178,6 +180,7 @@ def published(table, *columns):
     return sorted((tuple(r.values()) for r in rows), key=repr)
 
 
+@pytest.mark.slow
 def test_text_stays_as_it_stands_whatever_comes_later(tmp_path, command):
     """What looks like a number, a day or a truth value; in any case of the endings; by the delimiter of the first."""
     folder = tmp_path / "in"
@@ -365,6 +368,7 @@ def test_nulls_are_distinct_unless_asked_and_told_to_the_step(tmp_path, monkeypa
     assert "nulls" not in three and "ignore" not in one
 
 
+@pytest.mark.slow
 def test_the_biggest_clusters_are_told(spark, tmp_path, monkeypatch):
     table = Deduped(spark, tmp_path)
     table.land(["only one"])

@@ -14,6 +14,8 @@ from headgate.jobs.keep.restore import restore
 from tests import chaos
 from tests.lakes import Faults, again, answer, lake_of
 
+pytestmark = pytest.mark.slow  # runs that die or meet within one process are in test_pipeline and test_affected
+
 
 @pytest.fixture(scope="module")
 def nights(spark, tmp_path_factory):

@@ -117,6 +117,7 @@ def test_spread_is_exact_and_never_above_its_caps(sizes, total):
     assert all(0 <= shares[name] <= caps[name] for name in sizes)
 
 
+@pytest.mark.slow
 def test_equal_rows_and_equal_ids_are_drawn_exactly_and_in_any_partitioning(spark):
     rows = [("cat", 1)] * 6 + [("dog", i) for i in range(6)] + [("eel", i // 2) for i in range(7)]
     df = with_bookkeeping(spark.createDataFrame([(*r, "train") for r in rows], "s string, i int, split string"))

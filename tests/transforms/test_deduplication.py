@@ -110,6 +110,7 @@ def names_in_the_code():
     return sorted(n for n in names if not rows.is_own(n))
 
 
+@pytest.mark.slow
 def test_no_column_of_any_name_gets_in_the_way(spark, tmp_path):
     names = [n for n in names_in_the_code() if n not in ("text", "image", "cluster", "cluster_similarity", "i")]
     assert len(names) > 100 and {"key", "length", "leader", "bits", "shingles", "rank", "band", "old"} <= set(names)

@@ -405,6 +405,7 @@ def test_texts_go_as_in_a_greedy_loop_over_all_pairs(spark, seed):
     assert 20 < len(found) < 90
 
 
+@pytest.mark.slow
 def test_the_answer_depends_on_no_layout(spark):
     texts = perturbed(2)
     step = DropNearDuplicates(columns=("text",))
@@ -416,6 +417,7 @@ def test_the_answer_depends_on_no_layout(spark):
     assert len(answers) == 1
 
 
+@pytest.mark.slow
 def test_plans_that_adapt_give_the_same_answer(spark):
     """As on any cluster: the suite's session has re-planning off, and one partition after a shuffle."""
     texts, step = perturbed(2), DropNearDuplicates(columns=("text",))
@@ -431,6 +433,7 @@ def test_plans_that_adapt_give_the_same_answer(spark):
             spark.conf.set(name, value)
 
 
+@pytest.mark.slow
 def test_rounds_over_the_cluster_choose_as_one_task_does(spark, monkeypatch):
     texts = [t for seed in (4, 5) for t in perturbed(seed, families=12, copies=12)]
     step = DropNearDuplicates(columns=("text",), similarity=0.6, recall=SURE)
@@ -439,6 +442,7 @@ def test_rounds_over_the_cluster_choose_as_one_task_does(spark, monkeypatch):
     assert evidence(applied(step, numbered(spark, texts))) == at_once
 
 
+@pytest.mark.slow
 def test_a_crowded_bucket_leaves_nothing_behind(spark):
     base = [f"word{i}" for i in range(300)]
     texts = [" ".join([*base[:i], f"other{i}", *base[i + 1 :]]) for i in range(300)]
