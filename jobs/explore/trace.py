@@ -172,7 +172,11 @@ def rejections(lake: Lake, table: str, row_id: str) -> list[dict[str, Any]]:
         return []
     wanted = (pc.field("table_name") == table) & (pc.field("row_id") == row_id)
     found = dataset(ledger).to_table(filter=wanted).to_pylist()
-    present = [b for build in lake.present_builds(table) for b in (build, *later_builds(lake, table, build))]
+    builds = lake.present_builds(table)
+    moved = any(f.get("moved") is not None for f in lake.builds(table) if f["build"] in builds)
+    if moved and found and lake.dataset(table).count_rows(filter=pc.field(ROW_ID) == row_id):
+        builds = []  # it was made again since, and is published
+    present = [b for build in builds for b in (build, *later_builds(lake, table, build))]
     events = []
     for entry in sorted(found, key=lambda r: r["build"] in present):
         evidence = dict(entry["evidence"] or ())

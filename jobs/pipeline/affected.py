@@ -21,7 +21,7 @@ from headgate.jobs.pipeline.increments import columns_of, config_key
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.prepare import pinned, renamed_as, together
 from headgate.jobs.pipeline.work import Run, Work
-from headgate.transforms.rows import ROW_ID, content_hash, quoted, with_bookkeeping
+from headgate.transforms.rows import ROW_ID, SOURCE, content_hash, quoted, with_bookkeeping
 from headgate.transforms.step import Estimator, Step
 
 LARGEST = 0.5  # share of an input that may have changed; beyond it all is built anew
@@ -127,8 +127,9 @@ def affected(run: Run, work: Work, scratch: str) -> str:
     if interesting:
         frames = {name: pinned(run, name, work.inputs[name]) for name in starts}
         df = together(work.table, frames)
-        for rows in changed.values():
-            df = df.unionByName(rows, allowMissingColumns=True)
+        for name, rows in changed.items():
+            named = rows.withColumn(SOURCE, F.lit(name)) if len(starts) > 1 else rows
+            df = df.unionByName(named, allowMissingColumns=True)
         df = with_bookkeeping(df)
         for i, step in enumerate(steps[: interesting[-1] + 1]):
             for name in set(step.tables()) & work.moved.keys():
