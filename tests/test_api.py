@@ -180,6 +180,7 @@ def test_a_run_tells_mistakes_by_its_errors(folder, spark, monkeypatch):
     assert not (folder / "lake").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_its_own_starts_and_stops_spark(folder):
     script = (
         "import sys, headgate\n"

@@ -34,12 +34,17 @@ def checkout(tmp_path):
     return checkout
 
 
-def test_the_readme_and_the_shop_of_the_tour_run(checkout, tmp_path):
+def test_the_readme_runs(checkout, tmp_path):
+    shown = run(tmp_path, checkout, blocks("README.md", "Your own data")).stdout
+    (summary,) = blocks("README.md", "Your own data", "text")
+    assert timeless(summary) in timeless(shown), "the README shows what the first run prints"
+
+
+@pytest.mark.slow
+def test_the_shop_of_the_tour_runs_after_the_readme(checkout, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     shop = run(elsewhere, checkout, [*blocks("README.md", "Your own data"), *blocks("docs/tour.md", "Shop")])
-    (summary,) = blocks("README.md", "Your own data", "text")
-    assert timeless(summary) in timeless(shop.stdout), "the README shows what the first run prints"
     assert "release orders-1" in shop.stdout and "release orders-2" in shop.stdout
     assert re.search(r"1001 +Ada Lovelace +12\.50", shop.stdout) and "unknown" in shop.stdout
     assert re.search(r"1002 +9\.00 +G\b", shop.stdout) and re.search(r"1002 +8\.00 *\n", shop.stdout)

@@ -139,6 +139,7 @@ LASTING = {  # of tables with versions to come back to: `headgate vacuum` alone 
     "delta.logRetentionDuration": RETENTION,
     "delta.deletedFileRetentionDuration": RETENTION,
     "delta.enableExpiredLogCleanup": "false",
+    "delta.dataSkippingNumIndexedCols": "0",  # see `datafiles`: other writers keep no statistics of columns either
 }
 OPTIONS: dict[str, dict[str, Any]] = {  # of tables that are made otherwise than the others
     "ledger": {"partition_by": ["table_name"], "configuration": LASTING},

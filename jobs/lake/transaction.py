@@ -124,7 +124,7 @@ def added(file: DataFile, partition: Mapping[str, str], now: int) -> dict[str, A
         "size": file.size,
         "modificationTime": now,
         "dataChange": True,
-        "stats": file.stats,
+        "stats": json.dumps({"numRecords": file.rows}),
     }
 
 

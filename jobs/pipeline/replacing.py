@@ -16,7 +16,7 @@ from headgate.jobs.pipeline.affected import ids_at, of
 from headgate.jobs.pipeline.staging import KEPT, files_rows, staged_rows
 from headgate.jobs.pipeline.work import Run, Staged, Work
 from headgate.jobs.pipeline.writing import few_files, parquet_writer
-from headgate.transforms.rows import FILE, OWN, ROW_ID, content_of, quoted
+from headgate.transforms.rows import FILE, ROW_ID, content_of, quoted
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def find_replaced(run: Run, work: Work, staged: Staged) -> Replaced:
     names = sorted(by_name[unquote(r[0])] for r in other(keys, False).select("_hg_name").distinct().collect())
     if not names:
         return Replaced()
-    files = [f for n in names for f in data_files(lake.path(table), unquote(n), OWN)]
+    files = [f for n in names for f in data_files(lake.path(table), unquote(n))]
     rows, content = content_of(other(files_rows(run, work, old.schema.jsonValue(), files), False))
     return Replaced(tuple(names), tuple(files), rows, int(content, 16))
 
@@ -90,7 +90,7 @@ def write_survivors(run: Run, work: Work, staged: Staged, replaced: Replaced) ->
         rows = rows.sortWithinPartitions(*(F.col(quoted(c)) for c in work.mode.sort_by))
     folder = f"{staged.folder}/stays-{run.run_id}"
     parquet_writer(rows).parquet(f"{lake.path(table)}/{folder}")
-    written = data_files(lake.path(table), folder, OWN)
+    written = data_files(lake.path(table), folder)
     if sum(f.rows for f in written) != left:
         raise HeadgateError(
             f"table '{table}': {left:,} rows stay beside those that are replaced, but "

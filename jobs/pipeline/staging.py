@@ -35,7 +35,6 @@ from headgate.jobs.sources.files import assert_unchanged
 from headgate.transforms.rows import (
     CONTENT,
     MADE,
-    OWN,
     REJECTED,
     content_hash,
     hash_sum,
@@ -156,9 +155,7 @@ def write(run: Run, work: Work, rows: DataFrame, made: Prepared, masks: dict[str
     staged = rows.select(*laid_out(columns), REJECTED, MADE, *masks, fate)
     parquet_writer(staged).partitionBy(fate).parquet(path)
     counted = seen.get
-    files = {
-        f: data_files(run.lake.path(work.table), f"{folder}/{fate}={f}", OWN) for f in (KEPT, QUARANTINED, REJECTS)
-    }
+    files = {f: data_files(run.lake.path(work.table), f"{folder}/{fate}={f}") for f in (KEPT, QUARANTINED, REJECTS)}
     if sum(f.rows for found in files.values() for f in found) != counted["rows"]:
         raise HeadgateError(
             f"table '{work.table}': {counted['rows']:,} rows were written, the files in {path} hold another number"

@@ -18,7 +18,6 @@ from headgate.jobs.lake.datafiles import data_files
 from headgate.jobs.lake.storage import remove
 from headgate.jobs.lake.transaction import Change, commit
 from headgate.jobs.pipeline.work import Run, Work
-from headgate.transforms.rows import OWN
 
 MISSING = ("does not exist", "not found", "not_exist", "no such file", "path_not_found", "not a delta table")
 
@@ -44,7 +43,7 @@ def append_once(
         return False
     folder = f"{application.rsplit(':', 1)[-1]}-{uuid.uuid4().hex[:12]}"
     parquet_writer(rows, compression).parquet(f"{path}/{folder}")
-    files = data_files(path, folder, OWN)
+    files = data_files(path, folder)
     written = sum(f.rows for f in files)
     if expected is not None and written != expected:
         raise HeadgateError(f"{path}: {expected:,} rows were to be written, the files hold {written:,}")

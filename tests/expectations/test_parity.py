@@ -21,7 +21,7 @@ def test_pairs_that_once_differed_do_no_more(like_files, referee, seed):
     assert differences(like_files, pair.table, pair.suite, referee) == []
 
 
-@pytest.mark.parametrize("first", [0, 6])
+@pytest.mark.parametrize("first", [0, pytest.param(6, marks=pytest.mark.slow)])
 def test_random_pairs_do_not_differ(like_files, referee, first):
     for seed in range(first, first + 6):
         pair = random_pair(seed)

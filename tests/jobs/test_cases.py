@@ -187,6 +187,14 @@ def reasons(lake: Lake, table: str) -> list[str]:
 
 
 REFUSED = [name for name, case in CASES.items() if case.refused is not None]
+LONG = {"34-common-names", "37-pulled-twice", "09-csv-dialects", "13-times", "14-delta-sources"}
+
+
+def of_all(folders):
+    """The folders as parameters; those of many runs are slow."""
+    return [pytest.param(f, marks=pytest.mark.slow) if f in LONG else f for f in folders]
+
+
 TAKEN_UP = [name for name in CASES if name not in REFUSED]
 
 
@@ -199,7 +207,7 @@ def test_what_cannot_be_right_is_refused(spark, tmp_path, name):
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("folder", dict.fromkeys(name.split("/")[0] for name in TAKEN_UP))
+@pytest.mark.parametrize("folder", of_all(dict.fromkeys(name.split("/")[0] for name in TAKEN_UP)))
 def test_the_right_value(spark, tmp_path, folder):
     """All pipelines of a case as one, which costs one run."""
     place = copied(folder, tmp_path)
@@ -264,6 +272,7 @@ def test_a_filled_time_does_not_depend_on_the_machines_zone(spark, tmp_path):
             assert moments <= {dt.datetime(2024, 7, 1, 12, tzinfo=UTC), dt.datetime(2024, 1, 1, tzinfo=UTC)}, table
 
 
+@pytest.mark.slow
 def test_samples_are_exact_with_equal_rows(spark, tmp_path):
     lake = built(spark, copied("12-sampling", tmp_path), "conf")
     two = [r[0] for r in rows_of(lake, "two_each")]

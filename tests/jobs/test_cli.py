@@ -261,7 +261,7 @@ def test_the_schema_is_json():
 def test_a_dry_run_says_what_and_why(night, tmp_path):
     folders = ["--landing", str(night / "landing"), "--lake", str(tmp_path / "lake")]
     rows = json.loads(headgate("run", PIPELINE, "--dry-run", "--json", "--table", "raw_flights", *folders).stdout)
-    assert rows == [{"table": "raw_flights", "build": True, "why": "3 new files"}]
+    assert rows == [{"table": "raw_flights", "build": True, "why": "3 new files", "what": ""}]
     assert not (tmp_path / "lake").exists()
 
 
@@ -341,11 +341,13 @@ def test_a_run_that_is_ended_says_so_in_one_line_and_in_the_table_of_runs(tmp_pa
     assert ends(tmp_path) == ["terminated", "abandoned", "terminated"]
 
 
+@pytest.mark.slow
 def test_an_interruption_of_spark_is_one_line_too(tmp_path):
     assert ended_by(signal.SIGINT, tmp_path, "-m", "headgate") == (130, "headgate: interrupted\n")
     assert ends(tmp_path) == ["interrupted"]
 
 
+@pytest.mark.slow
 def test_a_java_that_does_not_start_is_told_in_one_line(tmp_path):
     for settings, told in (("spark.master: nosuch", "Master must"), ("spark.driver.memory: 9x", "heap size")):
         (tmp_path / "env").mkdir(exist_ok=True)

@@ -426,6 +426,7 @@ def test_files_of_steps_that_are_none_are_refused(tmp_path, text, told):
         load_pipeline(pipeline(tmp_path, OWN_PIPELINE))
 
 
+@pytest.mark.slow
 def test_packages_of_a_user_that_are_named_as_headgates_folders_are_in_nobodys_way(tmp_path):
     for name in ("jobs/__init__.py", "transforms.py", "expectations/__init__.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -108,6 +108,7 @@ def test_a_table_whose_files_do_not_tell_its_rows_is_refused(tmp_path):
     assert dataset(delta).count_rows() == 1
 
 
+@pytest.mark.slow
 def test_scripts_that_read_a_table_end_with_0(tmp_path):
     for i in range(4):
         write_deltalake(str(tmp_path / "t"), rows(a=list(range(1000)), b=[f"{i}"] * 1000), mode="append")

@@ -98,6 +98,7 @@ def test_a_table_that_grew_is_the_one_in_order_of_arrival(spark, tmp_path):
     assert table.ids() == before
 
 
+@pytest.mark.slow
 def test_a_record_that_comes_again_is_not_published_twice(spark, tmp_path):
     table = Deduped(spark, tmp_path)
     table.land(["a text of its own", "and another one here"])
@@ -122,6 +123,7 @@ def test_parts_of_what_is_published_go_as_in_order_of_arrival(spark, tmp_path):
     assert table.ids() == [i for i in range(len(texts)) if i not in gone]
 
 
+@pytest.mark.slow
 def test_a_build_that_dies_before_it_publishes_is_taken_up(spark, tmp_path):
     table = Deduped(spark, tmp_path)
     texts = perturbed(8, families=6)
@@ -133,6 +135,7 @@ def test_a_build_that_dies_before_it_publishes_is_taken_up(spark, tmp_path):
     assert table.ids() == [i for i in range(len(texts)) if i not in table.gone_in_order_of_arrival()]
 
 
+@pytest.mark.slow
 def test_what_repeated_an_erased_row_comes_back(spark, tmp_path):
     table = Deduped(spark, tmp_path)
     long = " ".join(f"word{i}" for i in range(60))

@@ -64,6 +64,7 @@ def test_a_dead_increment_is_never_taken_for_the_whole_table(spark, tmp_path, mo
     assert run_pipeline(None, tmp_path, file).built == 0
 
 
+@pytest.mark.slow
 def test_a_changed_step_never_meets_what_another_one_recorded(spark, tmp_path):
     """Another column in `keep` (of another type), another step before it: each has an index of its own."""
     lake = lake_of(tmp_path)

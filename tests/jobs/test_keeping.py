@@ -233,6 +233,7 @@ def readable(spark, folder: Path) -> dict[str, int]:
     return rows
 
 
+@pytest.mark.slow
 def test_vacuum_keeps_what_releases_hold_and_nothing_else(spark, people):
     lake = lake_of(people)
     for i in range(2):
@@ -282,6 +283,7 @@ def verified(spark, folder: Path, release: str, rebuild: bool = False) -> dict[s
     return {t["table"]: t for t in told}
 
 
+@pytest.mark.slow
 def test_verify_rebuilds_a_release_from_its_pinned_inputs(spark, people):
     for release in ("people-1", "people-2"):
         told = verified(spark, people, release, rebuild=True)

@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 from headgate.jobs.explore import diff, trace
 from headgate.jobs.keep.erasure import certificate as erasure
 from headgate.jobs.keep.erasure.reach import reach
@@ -42,6 +44,7 @@ expectations:
 """
 
 
+@pytest.mark.slow
 def test_every_cell_comes_as_it_came(spark, tmp_path):
     names = names_in_the_code()
     assert {"count", "row_id", "kept", "score"} <= set(names) and len(names) == MOST

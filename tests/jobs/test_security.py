@@ -119,6 +119,7 @@ def leaks(folder: Path, *told: str) -> list[str]:
     return [name for name, text in texts if "s3cret-of" in text and name not in allowed]
 
 
+@pytest.mark.slow
 def test_secrets_appear_nowhere(secrets_place):
     (secrets_place / "planted").write_text("s3cret-of-test")
     assert leaks(secrets_place) == ["planted"]  # the search finds what is there

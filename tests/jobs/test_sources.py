@@ -60,6 +60,7 @@ WRITTEN = {
 }
 
 
+@pytest.mark.slow
 def test_text_is_read_as_it_was_written(spark, tmp_path):
     (tmp_path / "landing").mkdir()
     tables = ""

@@ -477,6 +477,7 @@ def test_texts_in_one_frame_go_as_in_a_greedy_loop_over_all_pairs(spark, tmp_pat
     assert not space.warnings and candidates < 4 * len(texts)
 
 
+@pytest.mark.slow
 def test_rows_of_crowds_that_rare_shingles_do_not_part_are_told(spark, tmp_path, monkeypatch):
     monkeypatch.setattr(near, "WINDOW", 12)
     base = [f"word{i}" for i in range(100)]
@@ -504,6 +505,7 @@ def excerpts(seed, texts=30, words=600):
 
 
 @pytest.mark.parametrize(("seed", "threshold"), [(0, 0.8), (1, 0.5), (2, 1.0)])
+@pytest.mark.slow
 def test_parts_of_other_texts_go_as_in_a_greedy_loop_over_all_pairs(spark, seed, threshold):
     texts = [*excerpts(seed), None, "", "!?", "!?"]
     step = DropNearDuplicates(columns=("text",), measure="containment", similarity=threshold, recall=SURE)
@@ -520,6 +522,7 @@ def test_short_texts_are_found_within_long_ones(spark):
     assert sorted(r["n"] for r in rejected(applied(step, df), "n").collect()) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_text_goes_only_with_one_that_comes_before_it_in_the_order(spark):
     rows = [(0, "a part of it that comes first"), (1, "the whole and a part of it that comes first and more")]
     df = frame(spark, "n int, text string", *rows)
@@ -557,6 +560,7 @@ def test_no_chain_takes_a_text_away(spark):
     assert {r["n"] for r in kept(out).collect()} == {0, 2}
 
 
+@pytest.mark.slow
 def test_keep_orders_the_choice(spark):
     text = " ".join(WORDS)
     rows = [(0, text, 2, None), (1, text, 1, "b"), (2, text, 1, "a"), (3, text, None, "z")]
@@ -577,6 +581,7 @@ def test_the_same_record_twice_is_compared_once(spark):
     ]
 
 
+@pytest.mark.slow
 def test_what_earlier_builds_know_twice_multiplies_no_row(spark, tmp_path):
     text = " ".join(WORDS)
     step = DropNearDuplicates(columns=("text",), similarity=0.7)
