@@ -141,6 +141,7 @@ def test_verdicts_equal_on_the_real_year(spark, night):
     assert_same_verdicts(stock, ours)
 
 
+@pytest.mark.slow
 def test_more_rules_than_one_mask_holds(spark, referee):
     df = spark.createDataFrame([(i,) for i in range(100)], "i int").coalesce(1)
     uses = [("expect_column_values_to_be_between", {"column": "i", "max_value": n}) for n in range(BITS + 10)]

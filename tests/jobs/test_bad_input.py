@@ -419,6 +419,7 @@ def state(place: Place) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.slow
 def test_a_refusal_is_one_line_on_the_command_line(tmp_path):
     """The exit code and the message as a person meets them."""
     from tests.jobs.test_cli import headgate

@@ -229,6 +229,7 @@ def test_the_right_value(spark, tmp_path, folder):
             assert reasons(lake, table) == sorted(wanted), table
 
 
+@pytest.mark.slow
 def test_times_with_an_offset_are_not_shifted_again(spark, tmp_path):
     lake = built(spark, copied("13-times", tmp_path), "conf-a")
     found = {r[0]: r[-1] for r in rows_of(lake, "utc_a")}

@@ -331,6 +331,7 @@ def ends(folder):
     return [r["status"] for r in rows if r["event"] == "finished"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_ended_says_so_in_one_line_and_in_the_table_of_runs(tmp_path):
     waiting = ["-c", WAITING]
     assert ended_by(signal.SIGTERM, tmp_path, *waiting) == (143, "headgate: terminated\n")

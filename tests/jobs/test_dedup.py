@@ -155,6 +155,7 @@ def test_what_repeated_an_erased_row_comes_back(spark, tmp_path):
     assert table.ids() == [2, 3]
 
 
+@pytest.mark.slow
 def test_exact_duplicates_over_nights_whatever_their_form(spark, tmp_path, monkeypatch):
     monkeypatch.setattr(system, "COMPACT_EVERY", 1)
     options = {"columns": ["text"], "ignore": ["case", "spaces", "unicode", "punctuation"], "keep": "id"}

@@ -263,6 +263,7 @@ HTTP = (
         ("/offset", "records: data.items, paging: {by: offset, param: offset, size: 10, size_param: limit}"),
     ],
 )
+@pytest.mark.slow
 def test_pages_are_read_to_the_end_through_failures(spark, api, tmp_path, path, options):
     api["state"]["fails"] = [429, 503, "drop"]
     incremental = ", watermark: at, key: [id], params: {since: '{watermark}'}"
@@ -312,6 +313,7 @@ def test_a_refused_token_and_malformed_records(spark, api, tmp_path, monkeypatch
 # -- a function
 
 
+@pytest.mark.slow
 def test_a_function_of_the_users_own_is_a_source(spark, tmp_path):
     tmp_path.mkdir(exist_ok=True)
     (tmp_path / "own.py").write_text(

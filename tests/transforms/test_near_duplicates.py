@@ -466,6 +466,7 @@ def framed(seed, families=60, copies=5):
     return texts
 
 
+@pytest.mark.slow
 def test_texts_in_one_frame_go_as_in_a_greedy_loop_over_all_pairs(spark, tmp_path, monkeypatch):
     monkeypatch.setattr(near, "WINDOW", 12)
     texts = framed(3)
