@@ -87,6 +87,9 @@ def plan_table(
         why = None
     else:
         why = why_stale(current, before, pins)
+        keys_before = {current.facts.get("build_key"), *(c["build_key"] for c in confirmed)}
+        if before is not None and build_key(pipeline, table, before) not in keys_before:
+            before = None  # it was another configuration that gave the present rows of these inputs
     return TablePlan(**facts, why=why, build_key=key, pins=pins, before=before or {}, forced=force)
 
 

@@ -143,8 +143,8 @@ def merged(table: str, there: T.StructType, rows: T.StructType) -> T.StructType:
         if same is not None and nullable(same.dataType) != nullable(f.dataType):
             raise UsageError(
                 f"table '{table}': column '{f.name}' is {same.dataType.simpleString()} there and "
-                f"{f.dataType.simpleString()} in the new rows; cast it, or build the table anew by --force with "
-                "publish: {mode: replace}"
+                f"{f.dataType.simpleString()} in the new rows; cast it, or publish it as a table of another "
+                "name"
             )
     new = [f for f in rows.fields if f.name.lower() not in known]
     return T.StructType([*there.fields, *new])
