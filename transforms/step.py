@@ -146,6 +146,18 @@ class Step:
         """Return the key by which another table is looked up, column here -> column there; empty if it is all read."""
         return {}
 
+    @property
+    def foretells(self) -> bool:
+        """Return whether it tells the ids of all rows that it makes (`copies`)."""
+        return type(self).copies is not Step.copies
+
+    def copies(self, ids: DataFrame) -> DataFrame:
+        """Return the ids of the rows that the step may make of the rows with given ids (one column, the row id).
+
+        Of a step whose new rows each come of one row alone: so they are made again with it. Others leave this as it is.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not tell the ids of rows that it makes")
+
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns | None:
         """Return the columns after this step, given those before it and those of the tables that it reads.
 
@@ -180,6 +192,10 @@ class Estimator(Step):
 
     scope: ClassVar[Literal["row", "table"]] = "table"
     by_split: ClassVar[bool] = True
+
+    def learns_from(self) -> tuple[str, ...]:
+        """Return the columns of which the distribution decides what is learned, for `refit: on_drift`."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which columns it learns from")
 
     def fit(self, training: DataFrame, context: Context) -> Step:
         """Learn from the unmarked training rows and return the frozen step."""

@@ -217,6 +217,12 @@ class Publish(Model):
     sort_by: tuple[str, ...] = pydantic.Field(default=(), description="Columns by which files are clustered")
 
 
+class Frozen(Model):
+    """A release whose fitted state is applied to all later rows."""
+
+    release: str = pydantic.Field(description="The release that holds the version of the table")
+
+
 class Table(Model):
     """A table: its source or input, its steps, its suite, and how it is published."""
 
@@ -234,6 +240,12 @@ class Table(Model):
     grain: Literal["rows", "new"] = pydantic.Field(
         default="rows",
         description="new: its rows are others than those that came, because a step sums up or merges them",
+    )
+    refit: Literal["always", "weekly", "on_drift"] | Frozen = pydantic.Field(
+        default="always",
+        description="When its steps that learn do so anew. always: at every build, so every build makes all rows. "
+        "weekly: when what they learned is seven days old. on_drift: when the training rows are distributed otherwise "
+        "than those that they learned from. {release: name}: never; what that release's version learned is applied",
     )
     suite: str | None = pydantic.Field(
         description="Name of its suite (a file in `suites`), or null for a table without a gate"

@@ -20,7 +20,7 @@ from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.system import SYSTEM_TABLES, TABLE_NAME
 from headgate.transforms.balancing.split import splits_after
 from headgate.transforms.deduplication.exact import DropDuplicates
-from headgate.transforms.step import Columns, Step
+from headgate.transforms.step import Columns, Estimator, Step
 from headgate.words import did_you_mean
 
 RAW = "_raw"  # ends the name of what landed, of a table with a source and steps
@@ -326,6 +326,7 @@ def build_steps(
     if not repaired and len(complaints.problems) == before:
         with complaints.collecting():
             check_grain(document, name, table, steps)
+            check_refit(document, name, table, steps)
     return tuple(steps)
 
 
@@ -346,6 +347,17 @@ def build_step(
             f"{document.at(*here)}: '{step}' looks at all rows, so the table cannot grow by publish.mode increment"
         )
     return made.at(f"{here[1]}/{here[3]}-{made.name}")
+
+
+def check_refit(document: Yaml, name: str, table: Table, steps: Sequence[Step]) -> None:
+    """Raise `UsageError` for a `refit` that speaks of no step, or of one that does not say what it learns from."""
+    place = document.at("tables", name, "refit")
+    learning = [step for step in steps if isinstance(step, Estimator)]
+    if table.refit != "always" and not learning:
+        raise UsageError(f"{place}: no step of the table learns from its rows; leave refit out")
+    mute = [step.name for step in learning if type(step).learns_from is Estimator.learns_from]
+    if table.refit == "on_drift" and mute:
+        raise UsageError(f"{place}: '{mute[0]}' does not say which columns it learns from (learns_from)")
 
 
 def check_grain(document: Yaml, name: str, table: Table, steps: Sequence[Step]) -> None:

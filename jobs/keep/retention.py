@@ -48,7 +48,8 @@ def vacuum(
         spared = claimed(lake, table, since=young)
         gone, size = remove_unneeded(lake.path(table), kept, young, dry_run, spared)
         commits = lake.need_table(table).history()
-        builds |= {facts_of(c).get("build_key") for c in commits if c.get("version") in kept}
+        facts = [facts_of(c) for c in commits if c.get("version") in kept]
+        builds |= {f.get(key) for f in facts for key in ("build_key", "state")}
         for index in indexes(lake, table):
             more, bytes_more = remove_unneeded(index, {DeltaTable(index).version()}, young, dry_run)
             gone, size = gone + more, size + bytes_more

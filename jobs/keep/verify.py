@@ -21,6 +21,7 @@ from headgate.jobs.lake.log import missing_files
 from headgate.jobs.lake.storage import remove
 from headgate.jobs.pipeline import writing
 from headgate.jobs.pipeline.arrivals import landed_rows
+from headgate.jobs.pipeline.fitted import is_there
 from headgate.jobs.pipeline.judging import Counts, gate_of
 from headgate.jobs.pipeline.layout import published_columns
 from headgate.jobs.pipeline.prepare import prepare
@@ -117,9 +118,12 @@ def rebuilt(
         return "not possible: it is what an increment added"
     inputs = {n: Pin(v, date.fromisoformat(day) if day else None) for n, (v, day) in facts["inputs"].items()}
     run = Run(spark, pipeline, environment, lake, progress, "verify", None)
-    source, arrival = pipeline.tables[table].source, None
+    source, arrival, state = pipeline.tables[table].source, None, None
     if source is None:
-        key = build_key(pipeline, table, facts["inputs"])
+        state = facts.get("state") if facts.get("state") != facts["build_key"] else None
+        if state is not None and not is_there(lake, table, state):
+            return "not possible: what its steps applied was removed"
+        key = build_key(pipeline, table, facts["inputs"], state)
         before = {table: Pin(facts["base"])} if any(s.reads_previous for s in pipeline.steps[table]) else {}
         gone = [
             n for n, pin in {**inputs, **before}.items() if pin.version >= 0 and missing_files(lake, n, pin.version)
@@ -148,6 +152,7 @@ def rebuilt(
         inputs=inputs,
         base=facts["base"],
         arrival=arrival,
+        state=state,
         parents=facts["parents"],
     )
     scratch = f"{lake.staging(table)}/verify-{work.key}"

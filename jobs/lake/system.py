@@ -78,6 +78,7 @@ SCHEMAS = {
         ("input_version", WHOLE, "The pinned version of that table; null for a source"),
         ("as_of", DAY, "Rows of files of later days were left out"),
         ("steps", TEXT, "JSON: the steps with their options"),
+        ("state", TEXT, "The key of the earlier build whose fitted state was applied; null where its steps learned"),
         ("columns", TEXT, "JSON: column -> the columns of the inputs whose values are in it"),
         ("joined", TEXT, "JSON: of those, the ones that a join brought"),
     ),

@@ -17,10 +17,11 @@ from headgate.jobs.lake.frames import parquet
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history
 from headgate.jobs.pipeline.context import BuildContext
-from headgate.jobs.pipeline.increments import columns_of, config_key
+from headgate.jobs.pipeline.fitted import load_fitted
+from headgate.jobs.pipeline.increments import columns_of
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.prepare import pinned, renamed_as, together
-from headgate.jobs.pipeline.work import Run, Work
+from headgate.jobs.pipeline.work import Run, Work, config_key
 from headgate.transforms.rows import ROW_ID, SOURCE, content_hash, quoted, with_bookkeeping
 from headgate.transforms.step import Estimator, Step
 
@@ -38,10 +39,13 @@ def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[
         return None, "all of it: it does not exist yet"
     if plan.forced:
         return None, "all of it, as asked for"
-    steps, starts = pipeline.steps[table], pipeline.tables[table].starts
+    starts = pipeline.tables[table].starts
     if plan.current.facts.get("config") != config_key(pipeline, table) or plan.pins.keys() != plan.before.keys():
         return None, "all of it: its configuration, or the meaning of a step, changed"
-    if plan.current.facts.get("rows", {}).get("made"):
+    if plan.current.facts.get("state") != plan.state and plan.state is not None:
+        return None, "all of it: what another build learned is applied"
+    steps = pipeline.steps[table] if plan.state is None else load_fitted(lake, table, pipeline.steps[table], plan.state)
+    if plan.current.facts.get("unforeseen"):
         return None, "all of it: its steps make rows"
     if any(pin.as_of or plan.before[n][1] for n, pin in plan.pins.items()):
         return None, "all of it: --as-of leaves out rows"
@@ -58,7 +62,8 @@ def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[
         sizes = lake.file_sizes(name, now)
         if name in starts and sum(sizes.get(f, 0) for f in files[1]) > LARGEST * sum(sizes.values()):
             return None, f"all of it: most of '{name}' changed"
-    return moved, f"what changed in {', '.join(sorted(moved)) or 'nothing'}"
+    learned = f", by what was learned on {plan.fitted_on}" if plan.state else ""
+    return moved, f"what changed in {', '.join(sorted(moved)) or 'nothing'}{learned}"
 
 
 def prevents(steps: Sequence[Step], starts: Collection[str], moved: Collection[str]) -> str | None:
@@ -121,7 +126,9 @@ def affected(run: Run, work: Work, scratch: str) -> str:
     starts = run.pipeline.tables[work.table].starts
     changed = {name: changed_rows(run, name, *work.moved[name]) for name in starts if name in work.moved}
     found = [rows.select(ROW_ID) for rows in changed.values()]
-    steps = run.pipeline.steps[work.table]
+    steps: Sequence[Step] = run.pipeline.steps[work.table]
+    if work.state is not None:
+        steps = load_fitted(run.lake, work.table, steps, work.state)
     interesting = [i for i, s in enumerate(steps) if s.scope == "table" or set(s.tables()) & work.moved.keys()]
     ties: list[DataFrame] = []
     if interesting:
@@ -143,6 +150,13 @@ def affected(run: Run, work: Work, scratch: str) -> str:
     ids = context.keep(union(found).distinct(), name)
     if ties:
         name = closed(ids, context.keep(union(ties).distinct(), "ties"), context)
+    copying = [step for step in steps if step.foretells]
+    if copying:
+        ids = ids_at(run, f"{scratch}/{context.state}/{name}")
+        for step in copying:
+            ids = ids.unionByName(step.copies(ids))
+        name = "with_copies"
+        context.keep(ids, name)
     return f"{scratch}/{context.state}/{name}"
 
 

@@ -10,6 +10,7 @@ from headgate.jobs.config.models import FileSource
 from headgate.jobs.errors import source_failure
 from headgate.jobs.pipeline.affected import moved_inputs
 from headgate.jobs.pipeline.arrivals import arrival_of
+from headgate.jobs.pipeline.drift import Drifted
 from headgate.jobs.pipeline.increments import new_part
 from headgate.jobs.pipeline.judging import gate_of, judge, quarantine_values
 from headgate.jobs.pipeline.planning import TablePlan
@@ -21,13 +22,24 @@ from headgate.jobs.pipeline.work import Run, Work, build_key, digest, work_key
 def build(run: Run, work: Work) -> Built:
     """Build and publish one table."""
     gate, rules = gate_of(run, work)
-    staged = taken_up(run, work, gate, rules) or stage(run, work, gate, rules)
-    if work.moved is not None and staged.made:  # rows that are made have ids of their own, which no change names
+    try:
+        staged = taken_up(run, work, gate, rules) or stage(run, work, gate, rules)
+    except Drifted as e:
+        return build(run, learned_anew(run, work, f"{e}: its steps learn anew"))
+    if work.moved is not None and staged.unforeseen:  # ids of their own, which no change names
         remove_work(run, work, staged, published=False)
         how = work.mode.model_copy(update={"mode": "replace"})
         return build(run, dataclasses.replace(work, key=digest([work.key, "all"]), moved=None, mode=how))
     judged = judge(run, work, staged, gate)
     return publish(run, work, staged, judged)
+
+
+def learned_anew(run: Run, work: Work, why: str) -> Work:
+    """Return the work of the same inputs with steps that learn from them."""
+    made_by = build_key(run.pipeline, work.table, {n: p.as_recorded() for n, p in work.inputs.items()})
+    how = work.mode.model_copy(update={"mode": "replace"}) if work.moved is not None else work.mode
+    key = digest([work.key, made_by])
+    return dataclasses.replace(work, key=key, made_by=made_by, state=None, moved=None, mode=how, note=why)
 
 
 def build_planned(run: Run, plan: TablePlan) -> Built | None:
@@ -63,9 +75,8 @@ def work_of(run: Run, plan: TablePlan) -> Work | None:
         made_by = str(plan.build_key)
         values = quarantine_values(run, table, (), common["previous_rows"])
         key = work_key(made_by, plan.base, how, part, moved, builds, values)
-        return Work(
-            **common, key=key, made_by=made_by, mode=how, inputs=plan.pins, part=part, moved=moved, builds=builds
-        )
+        common |= {"inputs": plan.pins, "part": part, "moved": moved, "state": plan.state, "fitted_on": plan.fitted_on}
+        return Work(**common, key=key, made_by=made_by, mode=how, builds=builds)
     arrival = arrival_of(run, plan)
     if arrival is None:
         return None

@@ -15,7 +15,7 @@ from headgate.jobs.lake.storage import remove
 from headgate.jobs.lake.system import compact_now_and_then
 from headgate.jobs.pipeline.context import BUILD
 from headgate.jobs.pipeline.planning import TablePlan
-from headgate.jobs.pipeline.work import build_key
+from headgate.jobs.pipeline.work import config_key
 from headgate.jobs.pipeline.writing import append_once
 from headgate.transforms.rows import ROW_ID
 
@@ -36,11 +36,6 @@ def drop_indexes(lake: Lake, table: str, but: Collection[str]) -> None:
     for index in indexes(lake, table):
         if index.rsplit("/", 1)[1] not in but:
             remove(index)
-
-
-def config_key(pipeline: Pipeline, table: str) -> str:
-    """Return a hash of all that decides a table's rows but its inputs."""
-    return build_key(pipeline, table, {})
 
 
 def new_part(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> dict[str, list[str]] | None:

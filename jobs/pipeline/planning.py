@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from headgate.jobs.config.columns import source_columns, stored_name
-from headgate.jobs.config.models import Environment, FileSource
+from headgate.jobs.config.models import Environment, FileSource, Frozen
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.lake.columns import columns_in
 from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.confirmations import confirmations
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.pipeline.fitted import state_to_apply
 from headgate.jobs.pipeline.work import Pin, build_key, digest
 from headgate.jobs.sources.base import source_name
 from headgate.jobs.sources.files import list_files, new_files
@@ -35,6 +36,8 @@ class TablePlan:
     judge_key: str  # of all that decides the verdict on given rows
     judged: bool  # whether the present rows were found good by just this
     build_key: str | None = None  # None where it is only known once files were read
+    state: str | None = None  # the key of the build whose fitted state is applied; None: the steps learn anew
+    fitted_on: str | None = None  # the day on which that was learned
     pins: Mapping[str, Pin] = field(default_factory=dict)  # of what the rows are made from
     parents: Mapping[str, int] = field(default_factory=dict)  # of what the suite reads besides
     before: Mapping[str, Any] = field(default_factory=dict)  # the pins of the present rows, or equal later ones
@@ -76,21 +79,34 @@ def plan_table(
     }
     if pipeline.tables[table].source is not None:
         return plan_ingest(pipeline, environment, lake, as_of, facts)
-    key = build_key(pipeline, table, {n: p.as_recorded() for n, p in pins.items()})
+    recorded = {n: p.as_recorded() for n, p in pins.items()}
+    state = state_to_apply(pipeline, lake, table, last, as_of)
+    anew, key = build_key(pipeline, table, recorded), build_key(pipeline, table, recorded, state)
+    same = {key} if isinstance(pipeline.tables[table].refit, Frozen) and state != anew else {key, anew}
     later = [c["inputs"] for c in confirmed if c["inputs"] is not None]
     before = later[-1] if later else current.facts.get("inputs") if current else None
     if current is None:
         why = "it does not exist yet"
     elif force:
         why = "a rebuild was asked for"
-    elif key in (current.facts.get("build_key"), *(c["build_key"] for c in confirmed if "build" in current.facts)):
+    elif same & {current.facts.get("build_key"), *(c["build_key"] for c in confirmed if "build" in current.facts)}:
         why = None
     else:
         why = why_stale(current, before, pins)
         keys_before = {current.facts.get("build_key"), *(c["build_key"] for c in confirmed)}
-        if before is not None and build_key(pipeline, table, before) not in keys_before:
+        mine = {build_key(pipeline, table, before or {}, s) for s in (None, last.get("state"))}
+        if before is not None and not mine & keys_before:
             before = None  # it was another configuration that gave the present rows of these inputs
-    return TablePlan(**facts, why=why, build_key=key, pins=pins, before=before or {}, forced=force)
+    return TablePlan(
+        **facts,
+        why=why,
+        build_key=key,
+        state=state,
+        fitted_on=last.get("fitted_on"),
+        pins=pins,
+        before=before or {},
+        forced=force,
+    )
 
 
 def present_build(lake: Lake, current: Published | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The rows of a build, before they are staged: its inputs at their pinned versions, and its table's steps."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
@@ -13,12 +13,23 @@ from headgate.jobs.lake.artifacts import fitted_of, index_of
 from headgate.jobs.lake.frames import parquet
 from headgate.jobs.pipeline.arrivals import arrived
 from headgate.jobs.pipeline.context import BuildContext
-from headgate.jobs.pipeline.fitted import save_fitted
+from headgate.jobs.pipeline.drift import Profile, profile
+from headgate.jobs.pipeline.fitted import follow_drift, load_fitted, profile_of, save_fitted, save_profile
 from headgate.jobs.pipeline.origins import Origins
 from headgate.jobs.pipeline.work import SCRATCH, Pin, Prepared, Run, Work
 from headgate.transforms.balancing.split import check_split, fitted
 from headgate.transforms.parsing import without_ntz
-from headgate.transforms.rows import FILE_DATE, JOINED, JOINED_TYPE, OWN, ROW_ID, SOURCE, quoted, with_bookkeeping
+from headgate.transforms.rows import (
+    FILE_DATE,
+    JOINED,
+    JOINED_TYPE,
+    OWN,
+    ROW_ID,
+    SOURCE,
+    quoted,
+    training_rows,
+    with_bookkeeping,
+)
 from headgate.transforms.step import Estimator, Step, StepError
 
 
@@ -34,7 +45,9 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True, only: DataFra
         return Prepared(zoned(work.table, rows), work.arrival.count)
     table = run.pipeline.tables[work.table]
     frames = {name: pinned(run, name, pin) for name, pin in work.inputs.items()}
-    looked_up = {t: frames[t] for step in run.pipeline.steps[work.table] for t in step.tables()}
+    refit, steps = table.refit, run.pipeline.steps[work.table]
+    applied = steps if work.state is None else load_fitted(run.lake, work.table, steps, work.state)
+    looked_up = {t: frames[t] for step in steps for t in step.tables()}
     # Read twice where the table looks up itself, so that what it has and what a join brought are told apart.
     part = work.part
     anew = {
@@ -57,11 +70,18 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True, only: DataFra
         lasting=table.publish.mode == "increment",
         builds=work.builds,
     )
-    df, frozen = with_steps(run, work.table, with_bookkeeping(together(work.table, starts)), context)
-    if save:
-        save_fitted(run.lake, work.table, work.made_by, frozen)
+    df = with_bookkeeping(together(work.table, starts))
+    watch = refit == "on_drift" and save
+    df, frozen, seen = with_steps(run, work, df, context, applied, watch)
+    if save and work.state is None:
+        save_fitted(run.lake, work.table, work.made_by, steps, frozen)
+    if watch:
+        last = (run.lake.last_build(work.table) or {}).get("build_key") if work.moved is not None else None
+        now = seen if work.state is None else follow_drift(run.lake, work.table, work.state, last, seen)
+        save_profile(run.lake, work.table, work.made_by, now)
+    foretold = [step.id for step in frozen if step.foretells]
     lineage = Origins.of(df, starts, looked_up)
-    return Prepared(zoned(work.table, df), rows_in, context.all_recorded, lineage, context.warnings)
+    return Prepared(zoned(work.table, df), rows_in, context.all_recorded, lineage, context.warnings, foretold)
 
 
 def scratch_of(run: Run, work: Work) -> str:
@@ -117,15 +137,24 @@ def together(table: str, starts: Mapping[str, DataFrame]) -> DataFrame:
     return df.withColumn(JOINED, F.coalesce(JOINED, F.array().cast(JOINED_TYPE))) if JOINED in df.columns else df
 
 
-def with_steps(run: Run, table: str, df: DataFrame, context: BuildContext) -> tuple[DataFrame, list[Step]]:
-    """Apply the table's steps, fitting those that learn; return the rows and the steps as they were applied."""
+def with_steps(
+    run: Run, work: Work, df: DataFrame, context: BuildContext, steps: Sequence[Step], watch: bool
+) -> tuple[DataFrame, list[Step], Profile]:
+    """Apply the table's steps, fitting those that learn; return the rows and the steps as they were applied.
+
+    watch: whether to see how the columns that steps learn from are distributed, in the rows that they learn from.
+    """
     frozen: list[Step] = []
-    steps = run.pipeline.steps[table]
-    for i, step in enumerate(steps):
+    table, seen = work.table, Profile()
+    like = profile_of(run.lake, table, work.state) if watch and work.state is not None else None
+    for i, (configured, step) in enumerate(zip(run.pipeline.steps[table], steps, strict=True)):
         mine = context.at(steps, i, df)
         try:
-            step.check(df, mine)
-            check_split(step, df.columns, run.pipeline.splits(table, i))
+            configured.check(df, mine)
+            check_split(configured, df.columns, run.pipeline.splits(table, i))
+            if isinstance(configured, Estimator) and watch:
+                columns = [c for c in configured.learns_from() if c not in seen.known]
+                seen = seen.with_more(profile(training_rows(df), columns, like))
             if isinstance(step, Estimator):
                 with run.progress.phase(table, f"fit {step.name}"):
                     step = fitted(step, df, mine)
@@ -139,7 +168,7 @@ def with_steps(run: Run, table: str, df: DataFrame, context: BuildContext) -> tu
             first_line = str(e).splitlines()[0]
             raise UsageError(f"tables.{table}.steps[{i}].{step.name}: {first_line}") from e
         frozen.append(step)
-    return df, frozen
+    return df, frozen, seen
 
 
 def zoned(table: str, df: DataFrame) -> DataFrame:

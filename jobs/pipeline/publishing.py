@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 from pyspark.sql import functions as F
@@ -13,7 +14,7 @@ from headgate.jobs.lake.confirmations import confirm
 from headgate.jobs.lake.log import missing_files
 from headgate.jobs.lake.storage import remove
 from headgate.jobs.pipeline.commit import commit
-from headgate.jobs.pipeline.increments import config_key, drop_indexes, save_index
+from headgate.jobs.pipeline.increments import drop_indexes, save_index
 from headgate.jobs.pipeline.judging import Counts, Judged
 from headgate.jobs.pipeline.layout import shown
 from headgate.jobs.pipeline.ledger import ledger_entries, write_ledger
@@ -27,8 +28,9 @@ from headgate.jobs.pipeline.staging import (
     remove_work,
     staged_rows,
 )
-from headgate.jobs.pipeline.work import Run, Staged, Work
+from headgate.jobs.pipeline.work import Run, Staged, Work, config_key
 from headgate.jobs.pipeline.writing import nullable
+from headgate.transforms.step import Estimator
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
     """
     table, lake, counts = work.table, run.lake, judged.counts
     verdict = judged.verdict
-    warnings = [*staged.warnings, *((*verdict.warnings, *verdict.fallbacks) if verdict else ())]
+    warnings = [work.note] if work.note else []
+    warnings += [*staged.warnings, *((*verdict.warnings, *verdict.fallbacks) if verdict else ())]
     for warning in warnings:
         run.progress.tell("warning", table=table, message=f"table '{table}': {warning}")
     with run.progress.phase(table, "publish"):
@@ -99,6 +102,8 @@ def facts_of(run: Run, work: Work, staged: Staged, counts: Counts) -> dict[str, 
         "grain": run.pipeline.tables[work.table].grain,
         "increment": work.part is not None,
         "moved": dict(work.moved) if work.moved is not None else None,
+        "unforeseen": staged.unforeseen,
+        **learned(run, work),
         "indexes": sorted(staged.recorded) if growing else None,
         "inputs": {n: p.as_recorded() for n, p in work.inputs.items()},
         "parents": dict(work.parents),
@@ -107,6 +112,15 @@ def facts_of(run: Run, work: Work, staged: Staged, counts: Counts) -> dict[str, 
         "rows": {k: v for k, v in asdict(counts).items() if k != "content"},
         "content": f"{counts.content:016x}",
     }
+
+
+def learned(run: Run, work: Work) -> dict[str, str]:
+    """Return which build's fitted state was applied and when that was learned; nothing if no step learns."""
+    if not any(isinstance(step, Estimator) for step in run.pipeline.steps[work.table]):
+        return {}
+    if work.state is not None:
+        return {"state": work.state, "fitted_on": str(work.fitted_on)}
+    return {"state": work.made_by, "fitted_on": str(run.as_of or datetime.now(timezone.utc).date())}
 
 
 def same_as_before(

@@ -63,7 +63,7 @@ def record_lineage(run: Run, work: Work, staged: Staged) -> None:
     """Record what a build read, its steps, and the columns that its columns were made from."""
     steps = json.dumps([{s.name: dataclasses.asdict(s)} for s in run.pipeline.steps[work.table]], default=str)
     source = run.pipeline.tables[work.table].source
-    common = {"run_id": run.run_id, "table_name": work.table, "build": work.build, "steps": steps}
+    common = {"run_id": run.run_id, "table_name": work.table, "build": work.build, "steps": steps, "state": work.state}
     common |= {name: json.dumps(value) for name, value in (staged.lineage or {}).items()}
     rows: list[dict[str, Any]] = [
         {**common, "input": name, "input_version": pin.version, "as_of": pin.as_of} for name, pin in work.inputs.items()

@@ -149,6 +149,7 @@ def write(run: Run, work: Work, rows: DataFrame, made: Prepared, masks: dict[str
         F.count(F.lit(1)).alias("rows"),
         F.count_if(is_made).alias("made"),
         F.count_if(is_made & is_rejected).alias("made_rejected"),
+        F.count_if(is_made & ~F.col(MADE).isin(*made.foretold)).alias("unforeseen"),
         content["high"].alias("high"),
         content["low"].alias("low"),
     )
@@ -167,6 +168,7 @@ def write(run: Run, work: Work, rows: DataFrame, made: Prepared, masks: dict[str
         rows_in=made.rows_in,
         made=counted["made"],
         made_rejected=counted["made_rejected"],
+        unforeseen=counted["unforeseen"],
         content=total_of(counted["high"], counted["low"]),
         recorded=dict(made.recorded),
         lineage=dataclasses.asdict(made.lineage) if made.lineage else None,

@@ -73,8 +73,8 @@ class Work:
     key: a hash of all that decides what is staged and how it is published; only what a dead run staged under the same
     key is taken up, and the names of builds begin with it. made_by: of configuration and inputs alone. part: by table,
     the data files that it gained since the last build, where these alone are built; None: all. moved: by input, the
-    versions between which it changed, where only what that affects is made again; None: all. builds: of which the
-    present rows come.
+    versions between which it changed, where only what that affects is made again; None: all. state: the key of the
+    build whose fitted state is applied; None: the steps learn anew. builds: of which the present rows come.
     """
 
     table: str
@@ -86,10 +86,13 @@ class Work:
     arrival: Arrival | None = None
     part: Mapping[str, list[str]] | None = None
     moved: Mapping[str, tuple[int, int]] | None = None
+    state: str | None = None
+    fitted_on: str | None = None  # the day on which that was learned
     builds: tuple[str, ...] = ()
     parents: Mapping[str, int] = field(default_factory=dict)  # versions of the tables that the suite alone reads
     judge_key: str = ""
     previous_rows: int = -1
+    note: str = ""  # what the run's summary must say of the build
 
     @property
     def build(self) -> str:
@@ -115,6 +118,7 @@ class Prepared:
     recorded: Mapping[str, list[str]] = field(default_factory=dict)
     lineage: "Origins | None" = None
     warnings: Sequence[str] = ()
+    foretold: Sequence[str] = ()  # the steps that tell the ids of the rows that they make
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ class Staged:
     rows_in: int
     made: int
     made_rejected: int
+    unforeseen: int  # of the rows that were made, those whose ids no step foretells (`Step.copies`)
     content: int  # sum of the hashes of the kept rows
     recorded: dict[str, list[str]]  # what steps let later builds know: name -> where in the scratch, and the columns
     lineage: dict[str, Any] | None
@@ -140,8 +145,10 @@ def work_key(made_by: str, base: int, mode: Publish, *more: Any) -> str:
     return digest([made_by, base, mode.model_dump(mode="json"), more])
 
 
-def build_key(pipeline: Pipeline, table: str, inputs: Mapping[str, Any]) -> str:
+def build_key(pipeline: Pipeline, table: str, inputs: Mapping[str, Any], state: str | None = None) -> str:
     """Return a hash of all that decides a table's rows: inputs, source, steps with their revisions, publishing.
+
+    state: the key of the build whose fitted state is applied; None where what is learned follows from the inputs.
 
     Options at their defaults are left out, so that an option that is new to a step changes no key. Of the suite only
     the rules that quarantine rows enter: the others judge rows and change none.
@@ -158,7 +165,12 @@ def build_key(pipeline: Pipeline, table: str, inputs: Mapping[str, Any]) -> str:
         "quarantine": [{k: v for k, v in rule.items() if k != "meta"} for rule in quarantine],
         "publish": configured.publish.model_dump(mode="json", exclude_defaults=True),
     }
-    return digest(facts)
+    return digest(facts if state is None else facts | {"state": state})
+
+
+def config_key(pipeline: Pipeline, table: str) -> str:
+    """Return a hash of all that decides a table's rows but its inputs, and what its steps learned from these."""
+    return build_key(pipeline, table, {})
 
 
 def described(step: Step) -> list[Any]:

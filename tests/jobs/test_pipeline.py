@@ -487,8 +487,8 @@ def test_a_field_that_only_spark_can_miss_is_a_usage_error(spark, tmp_path):
 
 def test_fitted_steps_can_be_loaded_and_applied(spark, night):
     lake = lake_of(night)
-    key = lake.published("flights_training").facts["build_key"]
-    names = [s.name for s in load_fitted(lake, "flights_training", key)]
+    key, steps = lake.published("flights_training").facts["state"], load_pipeline(FLIGHTS).steps["flights_training"]
+    names = [s.name for s in load_fitted(lake, "flights_training", steps, key)]
     assert names.count("fill_missing") == 3 and "resample_strata" in names and "assign_weights" in names
 
 

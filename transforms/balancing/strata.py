@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import Window as W
@@ -48,12 +48,29 @@ class ResampleStrata(Step):
     seed: int = 0
     by_split: ClassVar[bool] = True
 
+    @property
+    def scope(self) -> Literal["row", "table"]:  # type: ignore[override]
+        """Whether a cut falls between rows that are equal in everything, which are counted."""
+        return "table" if any(s.get("equal") is not None for s in self.strata) else "row"
+
+    @property
+    def most(self) -> int:
+        """How often a row is taken at most."""
+        return max((s["copies"] + (s["hash"] is not None) for s in self.strata), default=1)
+
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.by, have)
         return have
 
     def learned(self) -> bool:
         return bool(self.strata)
+
+    def copies(self, ids: DataFrame) -> DataFrame:
+        numbered = ids.withColumn("_hg_copy", F.explode(F.sequence(F.lit(0), F.lit(max(self.most, 1) - 1))))
+        return numbered.where("_hg_copy > 0").select(self.copy_id(numbered).alias(ROW_ID))
+
+    def copy_id(self, df: DataFrame) -> Column:
+        return F.md5(content_key(df, [ROW_ID, "_hg_copy"], F.lit(self.id)))
 
     def apply(self, df: DataFrame) -> DataFrame:
         if not self.strata:
@@ -73,7 +90,7 @@ class ResampleStrata(Step):
         at_cut = drawn & (F.col("_hg_hash") == F.col("_hg_cut_hash")) & (F.col(ROW_ID) == F.col("_hg_cut_id"))
         # The content is asked for on the few rows at a cut alone: a conditional evaluates no more than it takes.
         inside = F.when(F.col("_hg_cut_content").isNull(), True).otherwise(content <= F.col("_hg_cut_content"))
-        if any(s.get("equal") is not None for s in self.strata):
+        if self.scope == "table":
             tied = at_cut & F.col("_hg_cut_equal").isNotNull()
             df = df.withColumn("_hg_tied", F.coalesce(F.when(tied, content == F.col("_hg_cut_content")), F.lit(False)))
             alike = F.when(F.col("_hg_tied"), F.col("_hg_stratum")).otherwise(F.col(ROW_ID))
@@ -93,15 +110,14 @@ class ResampleStrata(Step):
             "target": F.col("_hg_target"),
         }
         df = reject(df, self.id, Rejection(F.col("_hg_taken") == 0, "not_sampled", evidence))
-        if any(s["copies"] > 1 or (s["copies"] == 1 and s["hash"] is not None) for s in self.strata):
+        if self.most > 1:
             df = df.withColumn(
                 "_hg_copy", F.explode(F.sequence(F.lit(0), F.greatest(F.col("_hg_taken"), F.lit(1)) - 1))
             )
             copy = F.col("_hg_copy") > 0
-            copy_id = F.md5(content_key(df, [ROW_ID, "_hg_copy"], F.lit(self.id)))
             df = df.withColumns(
                 {
-                    ROW_ID: F.when(copy, copy_id).otherwise(F.col(ROW_ID)),
+                    ROW_ID: F.when(copy, self.copy_id(df)).otherwise(F.col(ROW_ID)),
                     PARENTS: F.when(copy, F.array(F.col(ROW_ID))).otherwise(F.col(PARENTS)),
                     MADE: F.when(copy, F.lit(self.id)).otherwise(F.col(MADE)),
                 }
@@ -147,6 +163,9 @@ class SampleStrata(Estimator):
         if not all(map(math.isfinite, sizes)) or self.temperature <= 0 or self.max_copies < 1 or given[0] < 0:
             raise StepError("rows, total and share must be at least 0, temperature above 0, max_copies at least 1")
         return have
+
+    def learns_from(self) -> tuple[str, ...]:
+        return self.by
 
     def fit(self, df: DataFrame, context: Context) -> ResampleStrata:
         keys = df.select(

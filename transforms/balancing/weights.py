@@ -72,6 +72,9 @@ class ClassWeights(Estimator):
         super().check(df, context)
         need_kinds(df, self.name, [self.label], numbers=False)
 
+    def learns_from(self) -> tuple[str, ...]:
+        return (self.label,)
+
     def fit(self, df: DataFrame, context: Context) -> AssignWeights:
         label, kind = F.col(quoted(self.label)), dict(df.dtypes)[self.label]
         counts = df.where(label.isNotNull()).groupBy(as_text(label, kind).alias("label")).count()

@@ -174,6 +174,9 @@ class CheckOutliersIqr(Estimator):
         super().check(df, context)
         need_kinds(df, self.name, self.columns, numbers=True)
 
+    def learns_from(self) -> tuple[str, ...]:
+        return self.columns
+
     def fit(self, df: DataFrame, context: Context) -> CheckBounds:
         kinds = dict(df.dtypes)
         statistics = []

@@ -115,6 +115,9 @@ class ImputeStatistic(Estimator):
         need_kinds(df, self.name, self.columns, self.numbers)
         need_kinds(df, self.name, self.by, numbers=False)
 
+    def learns_from(self) -> tuple[str, ...]:
+        return (*self.columns, *self.by)
+
     def statistic(self, column: str, kind: str) -> Column:
         raise NotImplementedError
 

@@ -1,0 +1,113 @@
+"""How far the training rows have moved from those that a table's steps learned from.
+
+The distribution of each column that a step learns from is kept as counts: of numbers by the deciles at the time of the
+fit, of other values by a hash. Two of them are compared by the population stability index, the sum of (p - q) ln(p / q)
+over the bins (Siddiqi, Credit Risk Scorecards, 2006).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from headgate.transforms.kinds import as_text, is_number, missing
+from headgate.transforms.rows import quoted
+
+DRIFTED = 0.1  # the index from which on a distribution counts as another
+HASHED = 32  # bins of values that are no numbers
+LEAST = 1e-4  # share of an empty bin
+MISSING = "missing"
+
+
+class Drifted(Exception):
+    """The training rows are distributed otherwise than those that the kept state was learned from."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The counts of a column's values by bins. edges: of numbers, the deciles at the time of the fit."""
+
+    edges: tuple[float, ...] | None
+    counts: Mapping[str, int]
+
+    def plus(self, other: "Distribution") -> "Distribution":
+        bins = sorted(self.counts.keys() | other.counts.keys())
+        return Distribution(self.edges, {b: self.counts.get(b, 0) + other.counts.get(b, 0) for b in bins})
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The distributions of the training rows of a table, by column."""
+
+    known: Mapping[str, Distribution] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> "Profile":
+        read = {n: Distribution(d["edges"] and tuple(d["edges"]), d["counts"]) for n, d in saved.items()}
+        return cls(read)
+
+    def saved(self) -> dict[str, Any]:
+        return {name: asdict(d) for name, d in self.known.items()}
+
+    def plus(self, other: "Profile") -> "Profile":
+        return Profile({n: d.plus(other.known[n]) if n in other.known else d for n, d in self.known.items()})
+
+    def with_more(self, other: "Profile") -> "Profile":
+        return Profile({**other.known, **self.known})
+
+    def drifted(self, now: "Profile") -> dict[str, float]:
+        """Return the population stability index of the columns that are distributed otherwise in the rows of `now`."""
+        drift = {n: stability(d.counts, now.known[n].counts) for n, d in self.known.items() if n in now.known}
+        return {n: index for n, index in drift.items() if index >= DRIFTED}
+
+
+def stability(before: Mapping[str, int], now: Mapping[str, int]) -> float:
+    """Return the population stability index of two counts by bins; 0 where one of them is empty."""
+    totals = sum(before.values()), sum(now.values())
+    if not all(totals):
+        return 0.0
+    total = 0.0
+    for name in sorted(before.keys() | now.keys()):
+        p, q = (max(side.get(name, 0) / n, LEAST) for side, n in zip((before, now), totals, strict=True))
+        total += (p - q) * math.log(p / q)
+    return total
+
+
+def profile(rows: DataFrame, columns: Sequence[str], like: Profile | None = None) -> Profile:
+    """Return the distributions of columns of rows.
+
+    like: an earlier profile, whose edges are taken. Cost: one aggregate, and without `like` one more for the deciles.
+    """
+    if not columns:
+        return Profile()
+    kinds = dict(rows.dtypes)
+    numbers = [c for c in columns if is_number(kinds[c])]
+    if like is not None:
+        edges = {c: d.edges or () for c, d in like.known.items() if c in numbers}
+    else:
+        tenths = F.array(*(F.lit(i / 10) for i in range(1, 10)))
+        found = rows.agg(*(F.percentile(number(c, kinds[c]), tenths) for c in numbers)).first() if numbers else ()
+        edges = {c: tuple(sorted(set(d or ()))) for c, d in zip(numbers, found or (), strict=True)}
+    bins = [F.struct(F.lit(c).alias("name"), bin_of(c, kinds[c], edges.get(c)).alias("bin")) for c in columns]
+    counted = rows.select(F.explode(F.array(*bins)).alias("b")).groupBy("b.name", "b.bin").count().collect()
+    counts: dict[str, dict[str, int]] = {c: {} for c in columns}
+    for name, where, n in sorted(counted):
+        counts[name][where] = n
+    return Profile({c: Distribution(edges.get(c), counts[c]) for c in columns})
+
+
+def number(column: str, kind: str) -> Column:
+    return F.when(~missing(column, kind), F.col(quoted(column)).cast("double"))
+
+
+def bin_of(column: str, kind: str, edges: tuple[float, ...] | None) -> Column:
+    if edges is None:
+        place = F.pmod(F.xxhash64(as_text(F.col(quoted(column)), kind)), F.lit(HASHED))
+    else:
+        place = F.lit(0)
+        for edge in edges:
+            place = place + F.when(number(column, kind) > F.lit(edge), 1).otherwise(0)
+    return F.when(missing(column, kind), MISSING).otherwise(place.cast("string"))
