@@ -90,6 +90,10 @@ class Context(Protocol):
         """Write rows once, for as long as the build lasts, and return them as written."""
         ...
 
+    def whole(self) -> DataFrame:
+        """Return the rows to learn from with all their columns: `fit` may be given those alone that options name."""
+        ...
+
     def recorded(self, name: str) -> DataFrame | None:
         """Return what earlier builds recorded under a name, of the rows that are published; None if nothing."""
         ...
@@ -118,6 +122,11 @@ class Step:
     by_split: ClassVar[bool] = False  # whether it looks at training rows alone, where there is a split
     grain: ClassVar[Literal["rows", "new"]] = "rows"  # "new": the rows that it gives are not those that came
     state: ClassVar[str] = ""  # what it records, if it can go on from what earlier builds recorded
+
+    @property
+    def whole_rows(self) -> bool:
+        """Return whether what it does to a row depends on columns that its options do not name."""
+        return False
 
     @property
     def id(self) -> str:
@@ -198,7 +207,10 @@ class Estimator(Step):
         raise NotImplementedError(f"{type(self).__name__} does not say which columns it learns from")
 
     def fit(self, training: DataFrame, context: Context) -> Step:
-        """Learn from the unmarked training rows and return the frozen step."""
+        """Learn from the unmarked training rows and return the frozen step.
+
+        Of the columns, those may be there alone that the options of a step name (see `Context.whole`).
+        """
         raise NotImplementedError
 
     def apply(self, df: DataFrame) -> DataFrame:

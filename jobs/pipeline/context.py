@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from headgate.jobs.lake.frames import frame_at
 from headgate.jobs.pipeline.work import described, digest
-from headgate.transforms.rows import OWN
+from headgate.transforms.rows import OWN, training_rows
 from headgate.transforms.step import Step, StepError
 
 BUILD = f"{OWN}build"  # in an index: the build that published the row
@@ -39,12 +39,13 @@ class BuildContext:
     id: str = ""
     state: str = ""  # the name of what the step records, by `state_name`
     reads_previous: bool = False
+    rows: DataFrame | None = None  # that the step has before it
 
     def at(self, steps: Sequence[Step], i: int, df: DataFrame) -> "BuildContext":
         """Return the context of one of the steps, which has the rows `df` before it."""
         step = steps[i]
         state = state_name(steps, i, df)
-        return dataclasses.replace(self, id=step.id, state=state, reads_previous=step.reads_previous)
+        return dataclasses.replace(self, id=step.id, state=state, reads_previous=step.reads_previous, rows=df)
 
     def table(self, name: str) -> DataFrame:
         if name not in self.frames:
@@ -55,6 +56,10 @@ class BuildContext:
         if not self.reads_previous:
             raise StepError("the step reads the table's previous version, and its class does not say reads_previous")
         return self.before()
+
+    def whole(self) -> DataFrame:
+        assert self.rows is not None  # `at` sets them
+        return training_rows(self.rows)
 
     def keep(self, df: DataFrame, name: str) -> DataFrame:
         path = f"{self.folder}/{self.state}/{name}"

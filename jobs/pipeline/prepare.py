@@ -15,6 +15,7 @@ from headgate.jobs.pipeline.arrivals import arrived
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.jobs.pipeline.drift import Profile, profile
 from headgate.jobs.pipeline.fitted import follow_drift, load_fitted, profile_of, save_fitted, save_profile
+from headgate.jobs.pipeline.learning import followed, rows_to_learn
 from headgate.jobs.pipeline.origins import Origins
 from headgate.jobs.pipeline.work import SCRATCH, Pin, Prepared, Run, Work
 from headgate.transforms.balancing.split import check_split, fitted
@@ -146,6 +147,7 @@ def with_steps(
     """
     frozen: list[Step] = []
     table, seen = work.table, Profile()
+    learning: DataFrame | None = None
     like = profile_of(run.lake, table, work.state) if watch and work.state is not None else None
     for i, (configured, step) in enumerate(zip(run.pipeline.steps[table], steps, strict=True)):
         mine = context.at(steps, i, df)
@@ -157,7 +159,9 @@ def with_steps(
                 seen = seen.with_more(profile(training_rows(df), columns, like))
             if isinstance(step, Estimator):
                 with run.progress.phase(table, f"fit {step.name}"):
-                    step = fitted(step, df, mine)
+                    if learning is None:
+                        learning = rows_to_learn(df, steps[i:], mine)
+                    step = fitted(step, df, mine, learning)
                 df = step.run(df, mine)
             elif step.scope == "table":
                 with run.progress.phase(table, f"compare: {step.name}"):
@@ -168,6 +172,7 @@ def with_steps(
             first_line = str(e).splitlines()[0]
             raise UsageError(f"tables.{table}.steps[{i}].{step.name}: {first_line}") from e
         frozen.append(step)
+        learning = followed(learning, step, mine) if any(isinstance(s, Estimator) for s in steps[i + 1 :]) else None
     return df, frozen, seen
 
 

@@ -14,7 +14,7 @@ HEADGATE = [sys.executable, "-m", "headgate"]
 
 
 def headgate(folder: Path, *arguments: str) -> Cost:
-    cost = measure([*HEADGATE, *arguments], folder, PYTHONPATH=str(ROOT))
+    cost = measure([*HEADGATE, *arguments], folder, PYTHONPATH=str(ROOT), HEADGATE_LOG="json")
     if cost.code:
         sys.exit(f"{' '.join(arguments)} failed with {cost.code}:\n{cost.stderr[-2000:]}")
     return cost
@@ -31,19 +31,25 @@ def phases(cost: Cost) -> dict[str, float]:
     return total
 
 
-def without_suites(folder: Path) -> Path:
+def copied(folder: Path) -> Path:
+    """The pipeline with its suites, in a folder of its own: that is where its lake and landing folder are."""
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    shutil.copytree(ROOT / "expectations" / "suites", folder / "expectations" / "suites")
+    return folder / "conf" / "flights.yaml"
+
+
+def without_suites(pipeline: Path) -> Path:
     """The same pipeline without a gate."""
-    conf = folder / "conf"
-    shutil.copytree(ROOT / "conf", conf, dirs_exist_ok=True)
-    file = conf / "flights.yaml"
+    file = pipeline.with_name("ungated.yaml")
+    shutil.copy(pipeline, file)
     file.write_text(re.sub(r"^    suite: .*$", "    suite: null", file.read_text(), flags=re.MULTILINE))
     return file
 
 
 def run() -> None:
-    pipeline = str(ROOT / "conf" / "flights.yaml")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        pipeline = str(copied(folder))
         headgate(folder, "sample", "flights", "--into", "landing", "--to", "2013-12-30")
         full = headgate(folder, "run", pipeline)
         print(f"full year (364 days)   {full}\n  seconds by phase: {phases(full)}")
@@ -54,7 +60,7 @@ def run() -> None:
         print(f"one more day           {day}  ({day.cpu / full.cpu:.3f} of the full year's CPU)\n  {phases(day)}")
         headgate(folder, "sample", "flights", "--into", "landing")
         again = headgate(folder, "run", pipeline, "--lake", "gated")
-        bare = headgate(folder, "run", str(without_suites(folder)), "--lake", "ungated")
+        bare = headgate(folder, "run", str(without_suites(Path(pipeline))), "--lake", "ungated")
         print(f"gated, once more       {again}")
         print(f"without suites         {bare}")
         print(f"gated / ungated: {again.wall / bare.wall:.3f} wall, {again.cpu / bare.cpu:.3f} CPU")

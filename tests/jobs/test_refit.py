@@ -9,10 +9,20 @@ from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.errors import UsageError
 from headgate.jobs.keep.verify import verify
 from headgate.jobs.lake.artifacts import fitted_of
+from headgate.jobs.lake.frames import frame
 from headgate.jobs.lake.storage import remove
+from headgate.jobs.pipeline.context import BuildContext
 from headgate.jobs.pipeline.drift import stability
+from headgate.jobs.pipeline.fitted import load_fitted
+from headgate.jobs.pipeline.learning import mentioned
 from headgate.jobs.pipeline.run import dry_run
+from headgate.jobs.pipeline.work import described
 from headgate.jobs.progress import Progress
+from headgate.transforms.balancing.split import fitted
+from headgate.transforms.cleaning.columns import Derive
+from headgate.transforms.imputation.simple import ImputeMean
+from headgate.transforms.rows import with_bookkeeping
+from headgate.transforms.step import Estimator
 from tests.lakes import Faults, Killed, again, answer, die, environment_of, lake_of, land, rows, write_pipeline
 
 RAW = """
@@ -57,6 +67,34 @@ def facts(folder, table):
     return lake_of(folder).published(table).facts
 
 
+def saved(folder, table, state):
+    """What the steps of a build learned, from rows that were kept once for all of them."""
+    steps = load_pipeline(folder / "p.yaml").steps[table]
+    return [described(s) for s in load_fitted(lake_of(folder), table, steps, state)]
+
+
+def learned_alone(spark, folder, table):
+    """What the steps learn one after another, each from all columns of the rows before it."""
+    steps = load_pipeline(folder / "p.yaml").steps[table]
+    df, context = (
+        with_bookkeeping(frame(spark, lake_of(folder), "raw", 0)),
+        BuildContext(spark, str(folder / "scratch")),
+    )
+    frozen = []
+    for i, step in enumerate(steps):
+        mine = context.at(steps, i, df)
+        frozen.append(fitted(step, df, mine) if isinstance(step, Estimator) else step)
+        df = frozen[-1].run(df, mine)
+    return [described(s) for s in frozen]
+
+
+def test_columns_that_steps_name_are_kept_and_others_are_not():
+    steps = [ImputeMean(columns=("Size",), by=("city",)), Derive(columns={"x": "`odd name` + seats2"})]
+    assert mentioned(steps, ["size", "city", "seats", "seats2", "odd name", "a.b", "z"]) == {
+        *("size", "city", "seats", "seats2", "odd name", "a.b")
+    }
+
+
 def test_rows_by_a_kept_state_are_as_a_full_build_by_it_makes_them(spark, tmp_path):
     choose = random.Random(4)
     part = f"  part:{LEARNS}    refit: weekly\n"
@@ -66,6 +104,7 @@ def test_rows_by_a_kept_state_are_as_a_full_build_by_it_makes_them(spark, tmp_pa
         land(tmp_path, f"raw/{n}.csv", lines(choose, n * 40, 40))
     again(spark, tmp_path, as_of=date(2026, 1, 1))
     learned = facts(tmp_path, "part")["state"]
+    assert learned_alone(spark, tmp_path, "part") == saved(tmp_path, "part", learned)
     # Ids of copies are made of the step's place, so those of the two tables differ; their other columns do not.
     alike = "select * exclude (_row_id, _changed, _parents) from {} order by all"
     for night in range(2):

@@ -27,7 +27,7 @@ def frame(spark: Any, schema: str, *rows: tuple[Any, ...]) -> Any:
 def applied(step: Step, df: Any, **tables: Any) -> Any:
     """The rows after a step, checked and fitted as in a build."""
     with tempfile.TemporaryDirectory() as folder:
-        context = BuildContext(df.sparkSession, folder, f"{folder}/index", f"{folder}/fitted", tables)
+        context = BuildContext(df.sparkSession, folder, f"{folder}/index", f"{folder}/fitted", tables, rows=df)
         step.check(df, context)
         after = (fitted(step, df, context) if isinstance(step, Estimator) else step).run(df, context)
         if step.scope == "row" or isinstance(step, Estimator):

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
+from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.balancing.split import SplitByHash, check_split, splits_after
 from headgate.transforms.balancing.strata import SampleStrata, spread
 from headgate.transforms.balancing.weights import AssignWeights, ClassWeights
@@ -131,7 +132,7 @@ def test_equal_rows_and_equal_ids_are_drawn_exactly_and_in_any_partitioning(spar
     ):
         out = applied(step, df)
         assert counts(out) == wanted
-        frozen = step.fit(df.repartition(5), None)
+        frozen = step.fit(df.repartition(5), BuildContext(spark, "", rows=df.repartition(5)))
         assert plain_rows(kept(out), "s", "i") == plain_rows(kept(frozen.apply(df.repartition(3))), "s", "i")
         options = options_of(type(frozen)).dump_python(frozen, mode="json")
         again = options_of(type(frozen)).validate_python(options)

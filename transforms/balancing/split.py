@@ -93,12 +93,13 @@ def check_split(step: Step, have: Collection[str], splits: Collection[str]) -> N
         raise StepError("resampling touches training rows only; put split_by_hash before it")
 
 
-def fitted(step: Estimator, df: DataFrame, context: Context) -> Step:
+def fitted(step: Estimator, df: DataFrame, context: Context, training: DataFrame | None = None) -> Step:
     """Fit a step on the training rows of `df`; raise `StepError` if there are rows, but none to learn from.
 
+    training: these rows where they are kept, with the columns that the step names; some may have been marked since.
     Costs what the fit does, and one more aggregate where that learned nothing.
     """
-    frozen = step.fit(training_rows(df), context).at(step.id)
+    frozen = step.fit(training_rows(df if training is None else training), context).at(step.id)
     if not frozen.learned() and SPLIT in df.columns:
         counts = df.where(is_kept()).groupBy(F.col(SPLIT).alias("_hg_split")).agg(F.count(F.lit(1)).alias("_hg_rows"))
         found = {r[0]: r[1] for r in counts.orderBy(F.col("_hg_rows").desc(), "_hg_split").limit(10).collect()}

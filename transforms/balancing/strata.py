@@ -54,6 +54,10 @@ class ResampleStrata(Step):
         return "table" if any(s.get("equal") is not None for s in self.strata) else "row"
 
     @property
+    def whole_rows(self) -> bool:
+        return any(s.get("content") is not None for s in self.strata)
+
+    @property
     def most(self) -> int:
         """How often a row is taken at most."""
         return max((s["copies"] + (s["hash"] is not None) for s in self.strata), default=1)
@@ -190,7 +194,7 @@ class SampleStrata(Estimator):
                     break
                 ahead -= bins[stratum][number]
         cuts = self.cuts(keys, wanted) if wanted else {}
-        contents = self.contents(df, cuts)
+        contents = self.contents(context, cuts)
         strata = []
         for stratum, size in sizes.items():
             target, cut = targets[stratum], cuts.get(stratum)
@@ -219,7 +223,7 @@ class SampleStrata(Estimator):
         counted = inside.groupBy("stratum", "rank", "hash", "row_id").agg(F.count(F.lit(1)).alias("rows"))
         return {r["stratum"]: r for r in at_rank(counted, "hash", "row_id").collect()}
 
-    def contents(self, df: DataFrame, cuts: Mapping[str, Row]) -> dict[str, tuple[int, int | None]]:
+    def contents(self, context: Context, cuts: Mapping[str, Row]) -> dict[str, tuple[int, int | None]]:
         """Return where the cut falls between rows of one row id: the content up to which they are taken.
 
         The second number says how many of the rows with just that content are; None: all of them.
@@ -227,6 +231,7 @@ class SampleStrata(Estimator):
         open_cuts = [(s, r["row_id"], r["taken"]) for s, r in cuts.items() if r["taken"] < r["rows"]]
         if not open_cuts:
             return {}
+        df = context.whole()
         lookup = local_frame(df.sparkSession, open_cuts, "stratum string, row_id string, rank int")
         rows = df.select(
             stratum_of(df, self.by).alias("stratum"),

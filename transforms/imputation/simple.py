@@ -127,28 +127,30 @@ class ImputeStatistic(Estimator):
 
     def fit(self, df: DataFrame, context: Context) -> FillMissing:
         kinds = dict(df.dtypes)
-        groups = []
-        if self.by:
-            keys = [as_text(F.col(quoted(c)), kinds[c]) for c in self.by]
-            for key, found in self.values_of(df, kinds, keys).items():
-                if None not in key:
-                    groups.append({"key": list(key), "values": dict(zip(self.columns, found, strict=True))})
-            groups.sort(key=lambda g: g["key"])
-        values = dict(zip(self.columns, self.values_of(df, kinds, [])[()], strict=True))
-        return FillMissing(values=values, by=self.by, groups=tuple(groups))
+        found = self.values_of(df, kinds, [as_text(F.col(quoted(c)), kinds[c]) for c in self.by])
+        overall = found.pop((), [None] * len(self.columns))
+        named = sorted((key, values) for key, values in found.items() if None not in key)
+        groups = [{"key": list(key), "values": dict(zip(self.columns, values, strict=True))} for key, values in named]
+        return FillMissing(values=dict(zip(self.columns, overall, strict=True)), by=self.by, groups=tuple(groups))
 
     def values_of(
         self, df: DataFrame, kinds: Mapping[str, str], keys: Sequence[Column]
     ) -> dict[tuple[Any, ...], list[Any]]:
-        """Return the fitted value of each column for each group."""
-        named = [k.alias(f"_hg_key{i}") for i, k in enumerate(keys)]
+        """Return the fitted value of each column for each group, and for all rows under the empty key."""
+        names = [f"_hg_key{i}" for i in range(len(keys))]
         statistics = [self.statistic(c, kinds[c]).alias(f"_hg_s{i}") for i, c in enumerate(self.columns)]
-        rows = df.groupBy(*named).agg(*statistics).limit(LARGEST_STATE + 1).collect()
-        if len(rows) > LARGEST_STATE:
+        if keys:
+            keyed = df.withColumns(dict(zip(names, keys, strict=True)))
+            grouped = keyed.groupingSets([[F.col(n) for n in names], []], *names)
+            found = grouped.agg(F.grouping_id().alias("_hg_all"), *statistics)
+        else:
+            found = df.agg(F.lit(1).alias("_hg_all"), *statistics)
+        rows = found.limit(LARGEST_STATE + 2).collect()
+        if len(rows) > LARGEST_STATE + 1:
             raise StepError(f"by: more than {LARGEST_STATE:,} groups of {', '.join(self.by)}")
         return {
-            tuple(row[: len(keys)]): [
-                self.settled(v, c, kinds[c]) for c, v in zip(self.columns, row[len(keys) :], strict=True)
+            () if row["_hg_all"] else tuple(row[: len(keys)]): [
+                self.settled(row[f"_hg_s{i}"], c, kinds[c]) for i, c in enumerate(self.columns)
             ]
             for row in rows
         }
@@ -164,7 +166,7 @@ class ImputeMean(ImputeStatistic):
     rounded half up to its scale. Doubles are summed in decimals of 12 digits behind the point and what remains in 38,
     so that the mean does not depend on the order of rows; a sum beyond 1e26 is refused.
     A column without any value stays as it is. Filled cells are noted in `_changed`.
-    Cost: one pass to fit (two with `by`), one to apply.
+    Cost: one pass to fit, one to apply.
     """
 
     name: ClassVar[str] = "impute_mean"
@@ -195,8 +197,8 @@ class ImputeMedian(ImputeStatistic):
     columns: numeric columns; by: as in `impute_mean`. Null and NaN count as missing. Between two middle values the
     median is their mean; an integer column takes it rounded toward zero, a decimal one rounded half up to its scale.
     Filled cells are noted in `_changed`.
-    Cost: one pass to fit (two with `by`), with memory in proportion to the distinct values; for a decimal column, or
-    one of whole numbers beyond 2^52, a sort of its distinct values; one pass to apply.
+    Cost: one pass to fit, with memory in proportion to the distinct values; for a decimal column, or one of whole
+    numbers beyond 2^52, a sort of its distinct values; one pass to apply.
     """
 
     name: ClassVar[str] = "impute_median"
@@ -219,7 +221,8 @@ class ImputeMedian(ImputeStatistic):
         values = super().values_of(df, kinds, keys)
         for i, column in enumerate(self.columns):
             if any(found[i] is ... for found in values.values()):
-                medians = exact_quantiles(df, F.col(quoted(column)), keys, (2,))
+                medians = exact_quantiles(df, F.col(quoted(column)), [], (2,))
+                medians |= exact_quantiles(df, F.col(quoted(column)), keys, (2,)) if keys else {}
                 for key, found in values.items():
                     if found[i] is ...:
                         found[i] = in_type(medians[key][0], kinds[column])
@@ -232,7 +235,7 @@ class ImputeMode(ImputeStatistic):
 
     columns: columns of any plain type; by: as in `impute_mean`. Null and NaN count as missing. Of equally frequent
     values the smallest wins. Filled cells are noted in `_changed`.
-    Cost: one pass to fit (two with `by`), with memory in proportion to the distinct values; one pass to apply.
+    Cost: one pass to fit, with memory in proportion to the distinct values; one pass to apply.
     """
 
     name: ClassVar[str] = "impute_mode"
