@@ -13,11 +13,13 @@ import json
 import logging
 import operator
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import great_expectations as gx
+from great_expectations.data_context.data_context.context_factory import set_context
 from great_expectations.exceptions import MetricResolutionError
 from great_expectations.execution_engine import SparkDFExecutionEngine
 from great_expectations.expectations.registry import get_expectation_impl, get_metric_provider
@@ -43,6 +45,7 @@ LAZY = (".condition", ".aggregate_fn", ".map")
 # order stays with the stock engine.
 UNIQUE = ("column_values.unique.", "compound_columns.unique.")
 WINDOWED = (*UNIQUE, "column_values.increasing.", "column_values.decreasing.")
+STOCK = threading.Lock()  # Great Expectations keeps the context that it works with in one place of the process
 BITS = 63  # of a BIGINT, without the sign
 MASK = "_hg_failed"
 ROW_ID = "_row_id"
@@ -234,14 +237,20 @@ class Gate:
         self.bits: dict[str, Column] = {}  # as `masks` compiled them
         self.fallbacks: list[str] = []
         self.metric_of_rule: dict[int, Any] = {}  # rule -> id of the metric that counts its failures
-        context = gx.get_context(mode="ephemeral")
+        with STOCK:
+            self.set_up(spark, parents or {}, stock)
+
+    def set_up(self, spark: SparkSession, parents: Mapping[str, DataFrame], stock: bool) -> None:
+        """Hand the suite to Great Expectations, in a context of the gate's own."""
+        suite = self.suite
+        self.context = context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = {"globally": False}
         source = context.data_sources.add_spark("headgate", persist=False)
         if not stock:
             install_engine(source, spark)
         self.engine = source.get_execution_engine()
         self.engine.known = {}
-        self.engine.parents = dict(parents or {})
+        self.engine.parents = dict(parents)
         self.batch = source.add_dataframe_asset("staged").add_batch_definition_whole_dataframe("whole")
         built = gx.ExpectationSuite(name=suite.name, expectations=suite.configurations())
         if len(built.expectations) != len(suite.rules):
@@ -323,11 +332,13 @@ class Gate:
         except Exception as e:  # a rule raises on some row: the stock engine says which, and computes the others
             self.engine.known = {}
             fallbacks.append(fallback("all rules", str(e)))
-        outcome = self.definition.run(
-            batch_parameters={"dataframe": staged.drop(*masks)},
-            result_format=RESULT_FORMAT,
-            expectation_parameters=self.parameters,
-        )
+        with STOCK:
+            set_context(self.context)
+            outcome = self.definition.run(
+                batch_parameters={"dataframe": staged.drop(*masks)},
+                result_format=RESULT_FORMAT,
+                expectation_parameters=self.parameters,
+            )
         results = []
         for result in outcome.results:
             rule = self.suite.rules[result.expectation_config.meta["rule"]]

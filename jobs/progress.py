@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -26,6 +26,9 @@ class Progress:
         self.spark: Any = None
         self.started = time.monotonic()
         self.done, self.total = 0, 0
+        self.running: dict[str, str] = {}  # table -> the phase that it is in
+        self.display: Any = None
+        self.lock = threading.Lock()
 
     def expect(self, tables: int) -> None:
         """Take down of how many tables a run is made."""
@@ -48,7 +51,7 @@ class Progress:
     def phase(self, table: str, phase: str) -> Iterator[None]:
         """Time a phase of a table's build; the live line shows the rows that Spark has read so far."""
         started = time.monotonic()
-        with self.live(f"{table}: {phase}") if self.watched else contextlib.nullcontext():
+        with self.live(table, phase) if self.watched else contextlib.nullcontext():
             yield
         seconds = time.monotonic() - started
         self.seconds[table, phase] = self.seconds.get((table, phase), 0.0) + seconds
@@ -56,25 +59,28 @@ class Progress:
             self.tell("phase", table=table, phase=phase, seconds=round(seconds, 2))
 
     @contextlib.contextmanager
-    def live(self, text: str) -> Iterator[None]:
-        from rich.console import Console
+    def live(self, table: str, phase: str) -> Iterator[None]:
+        """Show what is done to a table for as long as it lasts; of a phase within another, the inner one."""
+        with self.lock:
+            outer = self.running.get(table)
+            self.running[table] = phase
+            if self.display is None:
+                self.display = Display(self.line)
+        try:
+            yield
+        finally:
+            with self.lock:
+                if outer is not None:
+                    self.running[table] = outer
+                else:
+                    del self.running[table]
+                if not self.running:
+                    self.display.stop()
+                    self.display = None
 
-        stop = threading.Event()
-        with Console(stderr=True, highlight=False).status(self.line(text)) as status:
-            follower = threading.Thread(target=self.follow, args=(status, text, stop), daemon=True)
-            follower.start()
-            try:
-                yield
-            finally:
-                stop.set()
-                follower.join(2)
-
-    def follow(self, status: Any, text: str, stop: threading.Event) -> None:
-        while not stop.wait(0.5):
-            status.update(self.line(text))
-
-    def line(self, text: str) -> str:
-        """Return the live line: which table of how many, what happens to it, elapsed time, rows read so far."""
+    def line(self) -> str:
+        """Return the live line: which table of how many, what happens to each, elapsed time, rows read so far."""
+        text = ", ".join(f"{table}: {phase}" for table, phase in list(self.running.items()))
         rows = rows_read(self.spark) if self.spark is not None else None
         minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
         number = f"{min(self.done + 1, self.total)} of {self.total}  " if self.total else ""
@@ -91,6 +97,29 @@ class Progress:
 
     def write(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
+
+
+class Display:
+    """A line on the terminal that is drawn anew twice a second."""
+
+    def __init__(self, line: Callable[[], str]) -> None:
+        from rich.console import Console
+
+        self.line = line
+        self.stopped = threading.Event()
+        self.status = Console(stderr=True, highlight=False).status(line())
+        self.status.start()
+        self.follower = threading.Thread(target=self.follow, daemon=True)
+        self.follower.start()
+
+    def follow(self) -> None:
+        while not self.stopped.wait(0.5):
+            self.status.update(self.line())
+
+    def stop(self) -> None:
+        self.stopped.set()
+        self.follower.join(2)
+        self.status.stop()
 
 
 def rows_read(spark: Any) -> int | None:

@@ -278,6 +278,12 @@ class Environment(Model):
     retention_days: int = pydantic.Field(
         default=365, ge=0, description="Days for which `headgate vacuum` keeps versions that are in no release"
     )
+    tables_at_once: int | None = pydantic.Field(
+        default=None,
+        ge=1,
+        description="How many tables that do not need one another are built at a time; without it, one for every two "
+        "cores of the machine that Spark's driver runs on, and four at most",
+    )
     spark: dict[str, str] = pydantic.Field(default_factory=dict, description="Spark settings")
     secrets: dict[str, SecretReference] = pydantic.Field(
         default_factory=dict,

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import now
 from headgate.jobs.pipeline.outcome import BUILT, JUDGED, SAME_ROWS, UP_TO_DATE, Outcome, TableOutcome
 from headgate.jobs.pipeline.planning import SUITE_CHANGED, TablePlan, bytes_to_read, plan_table
+from headgate.jobs.pipeline.side_by_side import default_at_once, side_by_side
 from headgate.jobs.pipeline.work import Run
 from headgate.jobs.progress import Progress
 from headgate.jobs.sources.landing import absolute
@@ -143,72 +145,43 @@ def run_once(
     wanted = chosen_tables(pipeline, tables)
     progress.expect(len(wanted))
     records: list[TableOutcome] = []
-    building, recorded = None, False
+    building: Run | None = None
+    recorded = False
     common = {"run_id": run_id, "pipeline": pipeline.name, "run_by": user(), "as_of": as_of}
     error: BaseException | None = None
     name = latest["release"] if latest else None
     with storage_failures(environment, lake):
         record_the_dead(lake, pipeline.name)
-    try:
-        for table in wanted:
-            plan = plan_table(pipeline, environment, lake, table, as_of, force)
-            for note in plan.notes:
-                progress.tell("warning", table=table, message=note)
-            if plan.why_to_act is None:
-                records.append(skipped(plan))
-                progress.finished(records[-1].asdict())
-                continue
-            if building is None:
-                from headgate.jobs.pipeline.build import build_planned
 
-                pipeline.check_thoroughly(wanted)
-                lake.need_writable()
-                for erasure in lake.unfinished_erasures:
-                    raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
-                begins = {"event": "started", "status": "running", "recorded_at": now(), "process": this_process()}
-                recorded = True  # first: an interruption may come in the midst of it
-                lake.record("runs", [{**common, **begins}])
-                with progress.phase("spark", "start"):
-                    spark = start_spark(bytes_to_read(pipeline, environment, lake, wanted, as_of))
-                progress.spark = spark
-                building = Run(spark, pipeline, environment, lake, progress, run_id, as_of)
-            before = dict(progress.seconds)
-            begun = time.monotonic()
-            try:
-                built = build_planned(building, plan) if plan.why else None
-                if built is None and not plan.judged:
-                    records.append(judged_again(building, plan, begun))
-                    progress.finished(records[-1].asdict())
-                    continue
-            except Exception as e:
-                if isinstance(e, LostRace) or not is_lost(e, lake, plan):
-                    raise
-                raise LostRace(f"another run published table '{table}' first; run again to build on it") from e
-            if built is None:
-                records.append(skipped(plan))
-                progress.finished(records[-1].asdict())
-                continue
-            phases = {p: round(s - before.get((t, p), 0.0), 2) for (t, p), s in progress.seconds.items() if t == table}
-            verdict = built.verdict
-            records.append(
-                TableOutcome(
-                    table=table,
-                    status=SAME_ROWS if built.same else BUILT,
-                    why=plan.why or "",
-                    version=built.published.version,
-                    rows=built.published.rows,
-                    seconds=round(time.monotonic() - begun, 2),
-                    phases=phases,
-                    rows_in=built.counts.rows_in,
-                    made=built.counts.made,
-                    published=built.counts.published,
-                    rejected=built.counts.rejected,
-                    expectations=len(verdict.results) if verdict else 0,
-                    passed=verdict.passed if verdict else 0,
-                    warnings=built.warnings,
-                )
-            )
-            progress.finished(records[-1].asdict())
+    def task(table: str) -> Callable[[], TableOutcome]:
+        """Plan a table, and start Spark where it must be built or judged."""
+        nonlocal building, recorded
+        plan = plan_table(pipeline, environment, lake, table, as_of, force)
+        for note in plan.notes:
+            progress.tell("warning", table=table, message=note)
+        if plan.why_to_act is None:
+            return partial(skipped, plan)
+        if building is None:
+            pipeline.check_thoroughly(wanted)
+            lake.need_writable()
+            for erasure in lake.unfinished_erasures:
+                raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
+            begins = {"event": "started", "status": "running", "recorded_at": now(), "process": this_process()}
+            recorded = True  # first: an interruption may come in the midst of it
+            lake.record("runs", [{**common, **begins}])
+            with progress.phase("spark", "start"):
+                spark = start_spark(bytes_to_read(pipeline, environment, lake, wanted, as_of))
+            progress.spark = spark
+            building = Run(spark, pipeline, environment, lake, progress, run_id, as_of)
+        return partial(build_one, building, plan)
+
+    try:
+        needs = {table: pipeline.inputs(table) & set(wanted) for table in wanted}
+        at_once = environment.tables_at_once or default_at_once()
+        for record in side_by_side(wanted, needs, task, at_once):
+            records.append(record)
+            progress.finished(record.asdict())
+        records.sort(key=lambda r: wanted.index(r.table))
         if not tables:
             versions = {r.table: r.version for r in records if r.version is not None}
             pinned = {t["table_name"]: t["version"] for t in latest["tables"]} if latest else None
@@ -239,6 +212,42 @@ def run_once(
             except Exception:
                 if error is None:
                     raise  # otherwise a full disk would hide why the run failed
+
+
+def build_one(building: Run, plan: TablePlan) -> TableOutcome:
+    """Build or judge a table by its plan; return what is told of it."""
+    from headgate.jobs.pipeline.build import build_planned
+
+    table, progress = plan.table, building.progress
+    before = dict(progress.seconds)
+    begun = time.monotonic()
+    try:
+        built = build_planned(building, plan) if plan.why else None
+        if built is None and not plan.judged:
+            return judged_again(building, plan, begun)
+    except Exception as e:
+        if isinstance(e, LostRace) or not is_lost(e, building.lake, plan):
+            raise
+        raise LostRace(f"another run published table '{table}' first; run again to build on it") from e
+    if built is None:
+        return skipped(plan)
+    verdict = built.verdict
+    return TableOutcome(
+        table=table,
+        status=SAME_ROWS if built.same else BUILT,
+        why=plan.why or "",
+        version=built.published.version,
+        rows=built.published.rows,
+        seconds=round(time.monotonic() - begun, 2),
+        phases={p: round(s - before.get((t, p), 0.0), 2) for (t, p), s in list(progress.seconds.items()) if t == table},
+        rows_in=built.counts.rows_in,
+        made=built.counts.made,
+        published=built.counts.published,
+        rejected=built.counts.rejected,
+        expectations=len(verdict.results) if verdict else 0,
+        passed=verdict.passed if verdict else 0,
+        warnings=built.warnings,
+    )
 
 
 def is_lost(error: Exception, lake: Lake, plan: TablePlan) -> bool:
