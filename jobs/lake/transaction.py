@@ -46,6 +46,7 @@ class Change:
     facts: Mapping[str, Any]
     schema: str | None = None
     partition: Mapping[str, str] = field(default_factory=dict)  # of all added files
+    description: str | None = None  # of the table; None: as it is
 
 
 def commit(path: str, base: int, change: Change) -> int:
@@ -58,16 +59,19 @@ def commit(path: str, base: int, change: Change) -> int:
     actions: list[dict[str, Any]] = [commit_info(change, base, now)]
     if base < 0:
         actions += [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}]
-        actions += [{"metaData": metadata(str(uuid.uuid4()), now, str(change.schema), LASTING)}]
+        told = {"description": change.description} if change.description else {}
+        actions += [{"metaData": {**told, **metadata(str(uuid.uuid4()), now, str(change.schema), LASTING)}}]
         gone: Collection[str] = ()
     else:
         delta = DeltaTable(path, version=base)
         need_plain(delta, all_replaced=change.removed is None and change.schema is not None, by=change.partition)
         gone = paths(delta) if change.removed is None else change.removed
-        if change.schema is not None:
-            known = delta.metadata()
-            made = metadata(str(known.id), known.created_time or now, change.schema, known.configuration)
-            named = {"name": known.name, "description": known.description}
+        known = delta.metadata()
+        told_anew = change.description is not None and change.description != (known.description or "")
+        if change.schema is not None or told_anew:
+            schema = change.schema or delta.schema().to_json()
+            made = metadata(str(known.id), known.created_time or now, schema, known.configuration)
+            named = {"name": known.name, "description": change.description if told_anew else known.description}
             actions += [{"metaData": {**{k: v for k, v in named.items() if v is not None}, **made}}]
     actions += [{"txn": {"appId": change.application[0], "version": change.application[1], "lastUpdated": now}}]
     actions += [{"remove": {"path": p, "deletionTimestamp": now, "dataChange": True}} for p in sorted(gone)]

@@ -50,6 +50,7 @@ def commit(run: Run, work: Work, staged: Staged, facts: dict[str, Any], replaced
         application=(f"headgate:{table}", base + 1),
         facts=facts,
         schema=delta_schema(schema) if everything or schema != before else None,
+        description=run.pipeline.tables[table].description,
     )
     try:
         version = commit_change(path, base, change)

@@ -91,6 +91,7 @@ def test_a_table_with_a_source_and_steps_is_two_tables_made_right(spark, tmp_pat
     assert (1, "again") in rows(tmp_path, "orders", "id", "item")
     # A changed schema is another source: what landed before stays as it was taken up, and is read as before.
     assert load_pipeline(file).tables["orders_raw"].description == "What landed for orders."
+    assert lake.open("orders_raw").metadata().description == "What landed for orders."
 
 
 def test_a_raw_name_that_is_taken_is_refused(tmp_path):
