@@ -62,6 +62,20 @@ class Rule:
         return tuple(c for c in named if isinstance(c, str))
 
     @property
+    def proves_unique(self) -> frozenset[str] | None:
+        """Return the columns whose tuples are unique in every table that passes the rule; None if it proves nothing.
+
+        Tuples with a null are left out by Great Expectations, and prove nothing.
+        """
+        plain = {k: v for k, v in self.kwargs.items() if k != "mostly" or v != 1}
+        blocks = self.severity == "critical" and not self.quarantine
+        if blocks and self.type == "expect_column_values_to_be_unique" and plain.keys() == {"column"}:
+            return frozenset([plain["column"]])
+        if blocks and self.type == "expect_compound_columns_to_be_unique" and plain.keys() == {"column_list"}:
+            return frozenset(plain["column_list"])
+        return None
+
+    @property
     def expressions(self) -> dict[str, str]:
         """Return the Spark SQL over the columns of a row that the rule holds, by option."""
         written = {"predicate": self.kwargs.get("predicate")}

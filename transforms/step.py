@@ -82,6 +82,10 @@ class Context(Protocol):
         """Return another table that the step reads (`Step.tables`), at its pinned version."""
         ...
 
+    def is_unique(self, table: str, columns: Sequence[str]) -> bool:
+        """Return whether a passed suite proves that no two rows of another table have one key without nulls."""
+        ...
+
     def previous(self) -> DataFrame | None:
         """Return the table's own version before this build, for a step that `reads_previous`; None for the first."""
         ...

@@ -22,8 +22,9 @@ class BuildContext:
 
     folder: of scratch in Parquet. index: of a table that grows by increments, a folder of Delta tables, one for each
     name that a step records, whose rows name the build that published them. fitted: of what steps learned. frames: the
-    tables that steps read. before: gives the table's own previous version. lasting: whether the table grows by
-    increments. builds: those of which its present rows come; none where all is built anew.
+    tables that steps read. unique: the keys of these that their suites prove to be unique. before: gives the table's
+    own previous version. lasting: whether the table grows by increments. builds: those of which its present rows come;
+    none where all is built anew.
     """
 
     spark: SparkSession
@@ -31,6 +32,7 @@ class BuildContext:
     index: str = ""
     fitted: str = ""
     frames: Mapping[str, DataFrame] = field(default_factory=dict)
+    unique: Mapping[str, Sequence[frozenset[str]]] = field(default_factory=dict)
     before: Callable[[], DataFrame | None] = lambda: None
     lasting: bool = False
     builds: tuple[str, ...] = ()
@@ -51,6 +53,9 @@ class BuildContext:
         if name not in self.frames:
             raise StepError(f"the step reads table '{name}', which its `tables` does not name")
         return self.frames[name]
+
+    def is_unique(self, table: str, columns: Sequence[str]) -> bool:
+        return any(key <= set(columns) for key in self.unique.get(table, ()))
 
     def previous(self) -> DataFrame | None:
         if not self.reads_previous:

@@ -67,6 +67,7 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True, only: DataFra
         index=index_of(run.lake, work.table),
         fitted=fitted_of(run.lake, work.table, work.made_by) if save else f"{scratch}/fitted",
         frames=frames,
+        unique={t: proven_unique(run, t, work.inputs[t]) for t in looked_up} if save else {},
         before=lambda: run.read(work.table, work.base) if work.base >= 0 else None,
         lasting=table.publish.mode == "increment",
         builds=work.builds,
@@ -83,6 +84,14 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True, only: DataFra
     foretold = [step.id for step in frozen if step.foretells]
     lineage = Origins.of(df, starts, looked_up)
     return Prepared(zoned(work.table, df), rows_in, context.all_recorded, lineage, context.warnings, foretold)
+
+
+def proven_unique(run: Run, table: str, pin: Pin) -> list[frozenset[str]]:
+    """Return the keys that are unique in a pinned version as its suite blocked nothing: it was judged in this run."""
+    suite, published = run.pipeline.suites.get(table), run.lake.published(table, pin.version)
+    if suite is None or published is None or "build" not in published.facts or table in run.pipeline.raw_of:
+        return []
+    return [rule.proves_unique for rule in suite.rules if rule.proves_unique]
 
 
 def scratch_of(run: Run, work: Work) -> str:

@@ -188,3 +188,21 @@ def test_problems_of_the_suite_itself_are_told_with_those_of_its_rules():
                  "cannot both be"):  # fmt: skip
         assert sum(part in line for line in lines) == 1, part
     assert len(lines) == 7 and all(line.startswith("suite.yaml: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs", "more", "proves"),
+    [
+        ("expect_column_values_to_be_unique", {"column": "a"}, {}, {"a"}),
+        ("expect_column_values_to_be_unique", {"column": "a", "mostly": 1}, {}, {"a"}),
+        ("expect_column_values_to_be_unique", {"column": "a", "mostly": 0.9}, {}, None),
+        ("expect_column_values_to_be_unique", {"column": "a"}, {"severity": "warning"}, None),
+        ("expect_compound_columns_to_be_unique", {"column_list": ["a", "b"]}, {}, {"a", "b"}),
+        ("expect_compound_columns_to_be_unique", {"column_list": ["a", "b"], "ignore_row_if": "never"}, {}, None),
+        ("expect_column_values_to_not_be_null", {"column": "a"}, {}, None),
+    ],
+)
+def test_rules_that_block_prove_keys_to_be_unique(kind, kwargs, more, proves):
+    rule = {"type": kind, "kwargs": kwargs, "meta": {"dimension": "uniqueness"}, **more}
+    suite = load_suite({**GOOD, "expectations": [*GOOD["expectations"], rule]}, at)
+    assert suite.rules[-1].proves_unique == proves

@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.fusion.join import JoinTable
 from headgate.transforms.rows import with_bookkeeping
 from headgate.transforms.step import StepError
@@ -81,3 +82,10 @@ def test_a_join_by_row_id_names_what_it_brought(spark):
     assert joined == {1: [{"table": "scores", "row_id": ids[1], "columns": ["s", "its"]}], 2: []}
     own = JoinTable(table="scores", on={"_row_id": "_row_id"}, columns={"s": "score"}, matched="m")
     assert_rows(applied(own, scores.drop("score"), scores=scores), ["key", "s"], [(1, 0.5), (2, 0.9)])
+
+
+def test_a_key_that_a_passed_suite_proves_unique_is_not_counted_again():
+    known = BuildContext(None, "", unique={"there": [frozenset(["a"]), frozenset(["b", "c"])]})
+    found = {columns: known.is_unique("there", columns) for columns in (("a",), ("a", "b"), ("b",), ("c", "b"))}
+    assert found == {("a",): True, ("a", "b"): True, ("b",): False, ("c", "b"): True}
+    assert not known.is_unique("other", ("a",))

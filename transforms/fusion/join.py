@@ -65,6 +65,8 @@ class JoinTable(Step):
 
     def check(self, df: DataFrame, context: Context) -> None:
         super().check(df, context)
+        if context.is_unique(self.table, tuple(self.on.values())):
+            return
         other = context.table(self.table)
         names = [f"_hg_k{i}" for i in range(len(self.on))]
         keys = other.select(*(F.col(quoted(c)).alias(n) for c, n in zip(self.on.values(), names, strict=True)))
