@@ -25,6 +25,7 @@ from headgate.jobs.pipeline.work import Run, Work, config_key
 from headgate.transforms.rows import ROW_ID, SOURCE, content_hash, quoted, with_bookkeeping
 from headgate.transforms.step import Estimator, Step
 
+SMALL = 2 << 20  # bytes of the tables that one starts from, up to which finding what changed costs more than it saves
 LARGEST = 0.5  # share of an input that may have changed; beyond it all is built anew
 AFFECTED = "_hg_affected"
 
@@ -49,6 +50,8 @@ def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[
         return None, "all of it: its steps make rows"
     if any(pin.as_of or plan.before[n][1] for n, pin in plan.pins.items()):
         return None, "all of it: --as-of leaves out rows"
+    if sum(lake.bytes_of(name) for name in starts) < SMALL:
+        return None, "all of it: there is little of it"
     moved = {n: (plan.before[n][0], p.version) for n, p in plan.pins.items() if plan.before[n][0] != p.version}
     why = prevents(steps, starts, moved) or depends(pipeline, table)
     if why:

@@ -7,6 +7,7 @@ from deltalake import DeltaTable
 
 from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.lake.frames import frame
+from headgate.jobs.pipeline import affected
 from headgate.jobs.pipeline.run import dry_run
 from headgate.transforms.rows import content_of
 from tests.lakes import Faults, Killed, again, answer, content, die, environment_of, lake_of, land, rows, write_pipeline
@@ -61,6 +62,11 @@ YOUNG = (
     "{type: expect_column_values_to_not_be_in_set, kwargs: {column: city, value_set: [c4]}, "
     "meta: {dimension: validity, on_row_fail: quarantine}}"
 )
+
+
+@pytest.fixture(autouse=True)
+def changes_alone_of_small_tables_too(monkeypatch):
+    monkeypatch.setattr(affected, "SMALL", 0)
 
 
 def people(choose: random.Random, first: int, number: int) -> str:
@@ -125,13 +131,16 @@ def what(folder) -> str:
     return dry_run(load_pipeline(file), environment_of(folder), lake_of(folder), ["t"], None, False)[-1]["what"]
 
 
-def test_why_all_of_a_table_is_built(spark, tmp_path):
+def test_why_all_of_a_table_is_built(spark, tmp_path, monkeypatch):
     write_pipeline(tmp_path, CHAIN)
     for n in range(4):
         land(tmp_path, f"raw/{n}.csv", "id,v\n" + "".join(f"{n * 20 + i},v{i}{n}\n" for i in range(20)))
     again(spark, tmp_path)
     land(tmp_path, "raw/4.csv", "id,v\n99,v00\n")
     again(spark, tmp_path, tables=["raw"])
+    monkeypatch.setattr(affected, "SMALL", 1 << 20)
+    assert what(tmp_path) == "all of it: there is little of it"
+    monkeypatch.setattr(affected, "SMALL", 0)
     assert what(tmp_path) == "what changed in raw"
     DeltaTable(lake_of(tmp_path).path("raw")).delete("id = 3")
     assert what(tmp_path) == "all of it: 'raw' changed otherwise than by builds, or has other columns"

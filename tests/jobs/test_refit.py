@@ -11,6 +11,7 @@ from headgate.jobs.keep.verify import verify
 from headgate.jobs.lake.artifacts import fitted_of
 from headgate.jobs.lake.frames import frame
 from headgate.jobs.lake.storage import remove
+from headgate.jobs.pipeline import affected
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.jobs.pipeline.drift import stability
 from headgate.jobs.pipeline.fitted import load_fitted
@@ -52,6 +53,11 @@ LATER = """
       - derive: {columns: {bigger: size + 1}}
     suite: null
 """
+
+
+@pytest.fixture(autouse=True)
+def changes_alone_of_small_tables_too(monkeypatch):
+    monkeypatch.setattr(affected, "SMALL", 0)
 
 
 def lines(choose: random.Random, first: int, number: int, least: int = 0) -> str:
