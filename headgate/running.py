@@ -75,7 +75,7 @@ def run(
     sessions: Any
     if spark is None:
         given.need_none()
-        sessions = session.on_demand(environment.spark_settings(), environment.secrets, lambda: None)
+        sessions = session.on_demand(environment.spark_settings(), environment.secret_settings(), lambda: None)
     else:
         own = given.beside(spark)
         sessions = contextlib.nullcontext(lambda reads=None: own)

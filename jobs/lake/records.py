@@ -9,6 +9,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from headgate.jobs.lake.conflicts import is_conflict, retrying
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.folder import Folder
+from headgate.jobs.lake.stores import storage_options
 from headgate.jobs.lake.system import DESCRIPTIONS, OPTIONS, SCHEMAS, compact_now_and_then
 
 
@@ -45,9 +46,14 @@ class Records(Folder):
         if found is not None:
             return found
         self.write_format()
-        path, options = self.path(table), OPTIONS.get(table, {})
+        path = self.path(table)
+        options = {
+            "description": DESCRIPTIONS[table],
+            "storage_options": storage_options(path),
+            **OPTIONS.get(table, {}),
+        }
         try:
-            return DeltaTable.create(path, SCHEMAS[table], mode="ignore", description=DESCRIPTIONS[table], **options)
+            return DeltaTable.create(path, SCHEMAS[table], mode="ignore", **options)
         except Exception as e:
             if not is_conflict(e):
                 raise
