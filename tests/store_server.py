@@ -109,7 +109,7 @@ class Faulty:
             time.sleep(fault["seconds"])
         if how == "lost":
             b"".join(self.answer(environ, lambda *_: lambda data: None))
-            return refused(environ, start, "500 Fault", "InternalError", "the answer was lost")
+            return refused({**environ, "CONTENT_LENGTH": "0"}, start, "500 Fault", "InternalError", "it was lost")
         return self.answer(environ, start)
 
     def answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:

@@ -118,7 +118,8 @@ def remove_leftovers(lake: Lake, builds: Collection[str], young: datetime, dry_r
                 if folder.type == fs.FileType.Directory:
                     inside = files.get_file_info(fs.FileSelector(folder.path, recursive=True, allow_not_found=True))
                 needed = area == "_system/fitted" and posixpath.basename(folder.path) in builds
-                if needed or not all(is_older(f, young) for f in (folder, *inside)):
+                # A folder of an object store has no time.
+                if needed or not all(is_older(f, young) for f in (folder, *inside) if f.mtime is not None):
                     continue
                 claim = folder_in(files, folder.path) if folder.type == fs.FileType.File else None
                 if claim is not None:

@@ -1,10 +1,11 @@
 """The folder of a lake: where its tables lie, which there are, and which format it has."""
 
+import contextlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -44,8 +45,27 @@ class Folder:
                 raise InputMissing(f"the lake {self.root} is a file, not a folder") from e
             except OSError as e:
                 raise InputMissing(f"the lake {self.root} cannot be read: {e.strerror}") from e
-        if exists and not self.has_system_tables() and not self.tables():
-            raise InputMissing(missing)
+        with self.reachable():
+            if is_remote(self.root) and not self.has_system_tables():
+                files, base = file_system(self.root)
+                bucket = base.partition("/")[0]
+                if files.get_file_info(bucket).type == fs.FileType.NotFound:
+                    raise InputMissing(f"{self.root}: there is no such bucket as '{bucket}'")
+            if exists and not self.has_system_tables() and not self.tables():
+                raise InputMissing(missing)
+
+    @contextlib.contextmanager
+    def reachable(self) -> Iterator[None]:
+        """Tell an error of the lake's storage as what it is."""
+        try:
+            yield
+        except HeadgateError:
+            raise
+        except Exception as e:
+            failure = storage_failure(e, self.root)
+            if failure is None:
+                raise
+            raise failure from e
 
     def path(self, table: str) -> str:
         if not re.match(TABLE_NAME, table):

@@ -153,6 +153,11 @@ def is_s3(place: str) -> bool:
     return scheme_of(place) in ("s3", "s3a")
 
 
+def for_java(place: str) -> str:
+    """Return a place by the name that every Spark with S3 knows."""
+    return "s3a" + place.removeprefix("s3") if scheme_of(place) == "s3" else place
+
+
 def storage_options(place: str) -> dict[str, str] | None:
     """Return what deltalake needs to open a place, beside what it finds for itself."""
     return used().options() if is_s3(place) else None
