@@ -84,6 +84,7 @@ class Faulty:
         self.lock, self.conditional = threading.Lock(), threading.Lock()
         self.faults: list[dict[str, Any]] = []
         self.known: list[str] = []
+        self.careless = False  # whether it does what is asked for whatever is there
         self.counts: Counter[str] = Counter()
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
@@ -114,6 +115,8 @@ class Faulty:
 
     def answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         if "HTTP_IF_NONE_MATCH" in environ and environ["REQUEST_METHOD"] == "PUT":
+            if self.careless:
+                del environ["HTTP_IF_NONE_MATCH"]
             with self.conditional:  # in a store it is atomic; moto looks, and then writes
                 return list(self.store(environ, start))
         return self.store(environ, start)
@@ -131,6 +134,8 @@ class Faulty:
         with self.lock:
             if what == "fail":
                 self.faults = [*(f for f in self.faults if f["times"] > 0), given] if given["times"] else []
+            elif what == "careless":
+                self.careless = given["on"]
             elif what == "keys":
                 self.known = given["known"]
             elif what == "requests":

@@ -31,7 +31,7 @@ def located(place: str) -> str:
         raise UsageError(f"{place}: unknown scheme '{scheme}'{hint}; expected a path or one of {', '.join(SCHEMES)}")
     if scheme == "file":
         return str(Path(unquote(urlsplit(place).path)))
-    host, _, path = place.partition(":")[2].lstrip("/").partition("/")
+    host, _, path = place.partition("://")[2].partition("/")
     if not host:
         raise UsageError(f"{place}: no bucket; expected {scheme}://BUCKET/FOLDER")
     return f"{'s3' if scheme == 's3a' else scheme}://{host}/{path}".rstrip("/")

@@ -19,9 +19,9 @@ from pyarrow import fs
 from headgate.jobs.errors import UsageError
 
 SCHEMES = ("s3", "s3a", "gs", "abfss", "hdfs", "file")
-VARIABLE = "HEADGATE_STORE"  # of a worker: the store as JSON
+VARIABLE = "STORE_OF_HEADGATE"  # of a worker: the store as JSON
 CREDENTIALS_FILE = "~/.aws/credentials"
-TRIES = 10  # of a request that the store could not answer
+TRIES = 7  # of a request that the store could not answer
 
 
 @dataclass(frozen=True)
