@@ -54,7 +54,9 @@ def prepare() -> None:
 
 
 @click.command(cls=Command)
-@click.option("--with", "more", type=click.Choice(["s3"]), multiple=True, help="Those of an object store too (default: none).")
+@click.option(
+    "--with", "more", type=click.Choice(["s3"]), multiple=True, help="Those of an object store too (default: none)."
+)
 def jars(more: tuple[str, ...]) -> None:
     """Fetch Delta's jars if they are not there yet, and print their paths, as `spark-submit --jars` takes them.
 
