@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 
 from headgate.jobs.config.document import checked, read_yaml
-from headgate.jobs.config.models import Environment
+from headgate.jobs.config.models import Environment, StoreOptions
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.storage import located
 from headgate.jobs.lake.stores import scheme_of, use
@@ -19,7 +19,7 @@ def load_environment(name: str | None, pipeline: Path | None = None, **given: st
     `HEADGATE_LAKE` and `HEADGATE_LANDING` are the variables. The file is `env/<name>.yaml` beside the pipeline, or else
     in the nearest `conf/env` of the working folder and those above it; without a name it is `local.yaml`, which may be
     absent. Relative places in a file of `conf/env` start at the folder that holds `conf`, all others at the working
-    folder. The environment's store is from then on the one of this process.
+    folder. From then on this process opens the buckets of its places as its store says.
     """
     if name is not None and not re.fullmatch(r"[\w-][\w.-]*", name):
         raise UsageError(f"--env: '{name}' is not a valid name of an environment (a file conf/env/NAME.yaml)")
@@ -45,7 +45,8 @@ def load_environment(name: str | None, pipeline: Path | None = None, **given: st
     environment = environment.model_copy(
         update={n: located(value) if scheme_of(value) else value for n, value in places_of.items() if value}
     )
-    use(environment.store.store())
+    if environment.store != StoreOptions():
+        use(environment.store.store(), environment.lake, environment.landing)
     return environment
 
 

@@ -1,7 +1,7 @@
 """Object stores: where they are and what opens them, the same for pyarrow, obstore, deltalake and Spark.
 
-A process has the store of its environment (`use`); the Python workers of Spark get it by a variable. What it leaves out
-every library finds for itself: AWS_* variables, web identity, the role of a container or a machine.
+An environment says how its buckets are opened (`use`); the Python workers of Spark get that by a variable. What it
+leaves out every library finds for itself: AWS_* variables, web identity, the role of a container or a machine.
 """
 
 import configparser
@@ -84,12 +84,12 @@ class Store:
         """Return whether the bucket stands in the path of a URL, not in the name of its host."""
         return bool(endpoint) if self.path_style is None else self.path_style
 
-    def for_workers(self) -> str:
-        """Return the store as a text for the Python workers of Spark; what is in a file stays there."""
+    def facts(self) -> dict[str, Any]:
+        """Return the store in plain values, for a worker of Spark; what is in a file stays there."""
         facts = {n: getattr(self, n) for n in ("region", "path_style", "allow_http", "credentials_file", "profile")}
         keys = None if self.by_profile else self.keys() or keys_of_variables()
         named = [keys.access, keys.secret, keys.token] if keys else None
-        return json.dumps({**facts, "endpoint": self.address(), "keys": named})
+        return {**facts, "endpoint": self.address(), "keys": named}
 
 
 def keys_of_variables() -> Keys | None:
@@ -119,23 +119,23 @@ def keys_of_profile(file: str | None = None, profile: str | None = None) -> Keys
     )
 
 
-USED: list[Store] = []  # the store of this process
+STORES: dict[str, Store] = {}  # by bucket: the stores of the environments of this process
 
 
-def use(store: Store) -> None:
-    """Make a store the one of this process."""
-    USED[:] = [store]
+def use(store: Store, *places: str) -> None:
+    """Open what lies in the buckets of these places as a store says, from now on."""
+    STORES.update({bucket_of(place): store for place in places if is_s3(place)})
 
 
-def used() -> Store:
-    if not USED:
-        text = os.environ.get(VARIABLE)
-        use(from_text(text) if text else Store())
-    return USED[0]
+def store_at(place: str) -> Store:
+    """Return the store of a place: its environment's, or one of which everything is found."""
+    if not STORES and VARIABLE in os.environ:
+        facts = json.loads(os.environ[VARIABLE])
+        use(from_facts(facts["store"]), *facts["places"])
+    return STORES.get(bucket_of(place), Store())
 
 
-def from_text(text: str) -> Store:
-    facts: Mapping[str, Any] = json.loads(text)
+def from_facts(facts: Mapping[str, Any]) -> Store:
     keys = Keys(*facts["keys"]) if facts["keys"] else None
     return Store(**{**facts, "keys": lambda: keys})
 
@@ -153,6 +153,10 @@ def is_s3(place: str) -> bool:
     return scheme_of(place) in ("s3", "s3a")
 
 
+def bucket_of(place: str) -> str:
+    return place.partition("://")[2].partition("/")[0]
+
+
 def for_java(place: str) -> str:
     """Return a place by the name that every Spark with S3 knows."""
     return "s3a" + place.removeprefix("s3") if scheme_of(place) == "s3" else place
@@ -160,7 +164,7 @@ def for_java(place: str) -> str:
 
 def storage_options(place: str) -> dict[str, str] | None:
     """Return what deltalake needs to open a place, beside what it finds for itself."""
-    return used().options() if is_s3(place) else None
+    return store_at(place).options() if is_s3(place) else None
 
 
 def object_store(place: str) -> ObjectStore:
@@ -181,7 +185,7 @@ def arrow_files(place: str) -> tuple[fs.FileSystem, str]:
     if not is_s3(place):
         found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(place)
         return found
-    return s3_files(tuple(sorted(used().options().items()))), place.partition("://")[2].rstrip("/")
+    return s3_files(tuple(sorted(store_at(place).options().items()))), place.partition("://")[2].rstrip("/")
 
 
 @functools.lru_cache(maxsize=8)
@@ -220,15 +224,17 @@ PLAIN_SETTINGS = {
     # Every folder is a run's own: whether a file of a name is there need not be asked.
     "spark.hadoop.fs.s3a.performance.flags": "create,mkdir,delete",
 }
+PROPERTY = "spark.headgate.java."  # before a property that Java shall have
 PROVIDERS = "software.amazon.awssdk.auth.credentials"
 SECRET_SETTINGS = (f"spark.executorEnv.{VARIABLE}", f"{S3A}.access.key", f"{S3A}.secret.key", f"{S3A}.session.token")
 
 
 def spark_settings(*places: str) -> dict[str, str]:
-    """Return Spark's settings for the store of this process; none where no place lies in S3."""
-    if not any(map(is_s3, places)):
+    """Return Spark's settings for the store of these places; none where none lies in S3."""
+    inside = [place for place in places if is_s3(place)]
+    if not inside:
         return {}
-    store = used()
+    store = store_at(inside[0])
     endpoint = store.address()
     keys = None if store.by_profile else store.keys() or keys_of_variables()
     provider = f"{PROVIDERS}.{'Profile' if store.by_profile else 'Default'}CredentialsProvider"
@@ -236,7 +242,7 @@ def spark_settings(*places: str) -> dict[str, str]:
         f"{S3A}.endpoint": endpoint,
         f"{S3A}.endpoint.region": store.region_at(endpoint),
         f"{S3A}.path.style.access": str(store.in_path(endpoint)).lower(),
-        f"spark.executorEnv.{VARIABLE}": store.for_workers(),
+        f"spark.executorEnv.{VARIABLE}": for_workers(*places),
         f"{S3A}.aws.credentials.provider": provider,
     }
     if keys:
@@ -247,11 +253,12 @@ def spark_settings(*places: str) -> dict[str, str]:
             f"{S3A}.session.token": keys.token,
             f"{S3A}.aws.credentials.provider": f"org.apache.hadoop.fs.s3a.{kind}AWSCredentialsProvider",
         }
+    # By these Java finds a profile, and reads it again when it has changed.
+    found |= {f"{PROPERTY}aws.sharedCredentialsFile": store.credentials_file, f"{PROPERTY}aws.profile": store.profile}
     return PLAIN_SETTINGS | {name: value for name, value in found.items() if value}
 
 
-def java_properties() -> dict[str, str]:
-    """Return the properties by which Java finds the profile of a store, and reads it again when it has changed."""
-    store = used()
-    named = {"aws.sharedCredentialsFile": store.credentials_file, "aws.profile": store.profile}
-    return {name: value for name, value in named.items() if value}
+def for_workers(*places: str) -> str:
+    """Return the store of these places as a text for the Python workers of Spark."""
+    inside = [place for place in places if is_s3(place)]
+    return json.dumps({"places": inside, "store": store_at(inside[0]).facts()})

@@ -3,7 +3,7 @@
 from typing import Any
 
 from headgate.jobs.errors import UsageError
-from headgate.jobs.lake.stores import PLAIN_SETTINGS, VARIABLE, is_s3, used
+from headgate.jobs.lake.stores import PLAIN_SETTINGS, VARIABLE, for_workers, is_s3
 from headgate.jobs.spark.jars import S3
 from headgate.jobs.spark.session import BASE_CONF, CLASSES, has_class
 
@@ -40,7 +40,7 @@ def beside(spark: Any, *places: str) -> Any:
             raise UsageError("the Spark session has no jars for S3: start it with those of `headgate jars --with s3`")
         for name, value in PLAIN_SETTINGS.items():
             own.conf.set(name.removeprefix("spark.hadoop."), value)
-        spark.sparkContext.environment[VARIABLE] = used().for_workers()
+        spark.sparkContext.environment[VARIABLE] = for_workers(*places)
     for name, value in BASE_CONF.items():
         if name.startswith(OF_A_SESSION):
             own.conf.set(name, value)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headgate.jobs.errors import HeadgateError, Interrupted
-from headgate.jobs.lake.stores import S3_IMPLEMENTATION, java_properties
+from headgate.jobs.lake.stores import PROPERTY, S3_IMPLEMENTATION
 from headgate.jobs.spark.jars import BASE, S3, Jars, local_jars
 from headgate.jobs.spark.java import class_archive, java_home
 
@@ -92,7 +92,7 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = (), reads: int | 
     }
     # One generated method holds a stage's whole row, the masks of the gate included; past 8,000 bytes of bytecode Java
     # would never compile it, and interpret it row by row.
-    properties = java_properties()
+    properties = {n.removeprefix(PROPERTY): value for n, value in merged.items() if n.startswith(PROPERTY)}
     java = ["-XX:-DontCompileHugeMethods", *(f'"-D{name}={value}"' for name, value in properties.items())]
     sets = [BASE, S3] if S3_IMPLEMENTATION in merged else [BASE]
     add(merged, "spark.executor.extraJavaOptions", " ", java)

@@ -14,6 +14,7 @@ import pytest
 from deltalake import write_deltalake
 from pyarrow import fs
 
+import headgate
 from headgate.jobs.config.models import Environment
 from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.errors import InputMissing, LostRace
@@ -29,11 +30,13 @@ from headgate.jobs.lake.storage import file_system, put, storage_options
 from headgate.jobs.lake.stores import SECRET_SETTINGS, Store, spark_settings, use
 from headgate.jobs.pipeline.run import Outcome, run
 from headgate.jobs.progress import Progress
+from headgate.jobs.spark.given import beside
 from headgate.jobs.spark.session import start
 from tests.conftest import TEST_SETTINGS
 from tests.lakes import FLIGHTS, Faults, Killed, die, write_pipeline
 from tests.store_server import StoreServer, store_server
 
+PLACES = ("s3://lake", "s3://landing")
 TABLES = """
   raw:
     suite: any
@@ -64,9 +67,9 @@ def credentials(tmp_path_factory: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def spark(store: StoreServer, credentials: Path) -> Any:
-    use(Store(endpoint=store.url, allow_http=True, credentials_file=str(credentials)))
+    use(Store(endpoint=store.url, allow_http=True, credentials_file=str(credentials)), *PLACES)
     # A failed task is tried again; requests fail sooner than they would for a user.
-    settings = TEST_SETTINGS | {"spark.master": "local[2,3]"} | spark_settings("s3://lake")
+    settings = TEST_SETTINGS | {"spark.master": "local[2,3]"} | spark_settings(*PLACES)
     session = start(settings | {"spark.hadoop.fs.s3a.attempts.maximum": "3"}, SECRET_SETTINGS)
     yield session
     session.stop()
@@ -165,6 +168,16 @@ def test_flights_as_on_disk(spark: Any, store: StoreServer, tmp_path: Path, land
     assert content(there, "weather") != before
     made["store"].run()
     assert content(there, "weather") == before
+
+
+def test_a_session_of_ones_own(place: Place) -> None:
+    """It has the jars and its way into the store; headgate adds what concerns its own reading and writing."""
+    given = place.spark.newSession()
+    own = beside(given, place.environment.lake, place.environment.landing)
+    place.run(session=own)
+    assert whole(place)
+    found = headgate.Lake(place.environment.lake).read("t", as_="spark", spark=given)
+    assert found.count() == 97
 
 
 def test_rows_are_erased(place: Place) -> None:

@@ -34,6 +34,7 @@ from tests.store_server import store_server
 
 VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION")
 VARIABLES += ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_SHARED_CREDENTIALS_FILE")
+PLACES = ("s3://lake", "s3://landing", "s3://nobucket")
 SCHEMA = json.dumps(
     {"type": "struct", "fields": [{"name": "i", "type": "long", "nullable": True, "metadata": {}}]},
 )
@@ -51,13 +52,13 @@ def own_store(monkeypatch, tmp_path):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(stores, "CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setattr(stores, "USED", [])
+    monkeypatch.setattr(stores, "STORES", {})
 
 
 @pytest.fixture
 def root(server, request):
     """A folder of the store for one test."""
-    use(Store(endpoint=server.url, allow_http=True, keys=lambda: Keys("key-of-test", "secret-of-test")))
+    use(Store(endpoint=server.url, allow_http=True, keys=lambda: Keys("key-of-test", "secret-of-test")), *PLACES)
     yield f"s3://lake/{request.node.name.partition('[')[0]}"
     server.fail("", times=0)
     server.keys()
@@ -142,20 +143,37 @@ def test_keys_come_from_references_variables_or_a_profile(tmp_path, monkeypatch)
         file.write_text(f"[p]\naws_access_key_id={name}\naws_secret_access_key=s%s\naws_session_token=t\n")
         assert by_profile.current_keys() == Keys(name, "s%s", "t")
         # Executors find it where it lies; Java reads it again as well.
-        assert stores.from_text(by_profile.for_workers()).current_keys() == Keys(name, "s%s", "t")
-    use(by_profile)
-    assert stores.java_properties() == {"aws.sharedCredentialsFile": str(file), "aws.profile": "p"}
-    assert not any("s%s" in value for value in spark_settings("s3a://b/x").values())
+        assert stores.from_facts(by_profile.facts()).current_keys() == Keys(name, "s%s", "t")
+    use(by_profile, "s3a://b/x")
+    found = spark_settings("s3a://b/x")
+    assert found["spark.headgate.java.aws.sharedCredentialsFile"] == str(file)
+    assert found["spark.headgate.java.aws.profile"] == "p" and not any("s%s" in value for value in found.values())
 
 
 def test_spark_gets_the_store_only_where_a_place_lies_in_it():
-    use(Store(endpoint="https://h", region="r", keys=lambda: Keys("k", "s", "t")))
+    use(Store(endpoint="https://h", region="r", keys=lambda: Keys("k", "s", "t")), "s3://b")
     assert spark_settings("/x", "gs://b/x") == {}
     found = spark_settings("/x", "s3a://b/x")
     shown = {name: value for name, value in found.items() if name not in stores.SECRET_SETTINGS}
     assert found["spark.hadoop.fs.s3a.session.token"] == "t" and found["spark.hadoop.fs.s3a.endpoint"] == "https://h"
     assert {"k", "s", "t"}.isdisjoint(shown.values()) and "Temporary" in "".join(shown.values())
     assert set(stores.SECRET_SETTINGS) <= set(Environment().secret_settings())
+
+
+def test_each_environment_has_its_own_store(tmp_path, monkeypatch):
+    """A later one does not change how the buckets of another are opened; a worker needs one variable."""
+    (tmp_path / "env").mkdir()
+    for name, bucket, region in (("a", "one", "r1"), ("b", "two", "r2")):
+        text = f"lake: s3://{bucket}/x\nlanding: s3a://{bucket}-in\nstore: {{region: {region}}}\n"
+        (tmp_path / "env" / f"{name}.yaml").write_text(text)
+        load_environment(name, tmp_path / "p.yaml")
+    (tmp_path / "env" / "local.yaml").write_text("lake: s3://one/x\n")
+    load_environment(None, tmp_path / "p.yaml")
+    wanted = {"s3://one/y": "r1", "s3a://two-in/y": "r2", "s3://three": None}
+    assert {place: stores.store_at(place).region for place in wanted} == wanted
+    monkeypatch.setenv(stores.VARIABLE, stores.for_workers("s3://two/x", "/x", "s3://two-in"))
+    stores.STORES.clear()
+    assert [stores.store_at(f"s3://{bucket}").region for bucket in ("two", "two-in", "one")] == ["r2", "r2", None]
 
 
 # -- what a lake does in a store
@@ -323,7 +341,7 @@ def test_processes_race_as_threads_do(server, root):
     code = (
         "import sys; from headgate.jobs.lake.stores import Keys, Store, use\n"
         "from tests.jobs.test_stores import publish\n"
-        "use(Store(endpoint=sys.argv[1], allow_http=True, keys=lambda: Keys('k', 's')))\n"
+        "use(Store(endpoint=sys.argv[1], allow_http=True, keys=lambda: Keys('k', 's')), 's3://lake')\n"
         "[publish(sys.argv[2], f'w{sys.argv[3]}-{i}', int(sys.argv[3]) * 10 + i) for i in range(5)]"
     )
     arguments = [server.url, root]
