@@ -9,7 +9,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ class Keys:
     """What a request to S3 is signed with."""
 
     access: str
-    secret: str
-    token: str | None = None
+    secret: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,14 @@ class Store:
     def by_profile(self) -> bool:
         return bool(self.credentials_file or self.profile)
 
-    def options(self) -> dict[str, str]:
-        """Return the store as deltalake's storage options; names that obstore knows as well."""
+    def options(self, bucket: str) -> dict[str, str]:
+        """Return how a bucket is opened as deltalake's storage options; obstore knows these names as well."""
         endpoint, keys = self.address(), self.current_keys()
+        in_host = not self.in_path(endpoint)
         found = {
-            "aws_endpoint": endpoint,
+            "aws_endpoint": endpoint.replace("://", f"://{bucket}.") if endpoint and in_host else endpoint,
             "aws_region": self.region_at(endpoint),
-            "aws_virtual_hosted_style_request": None if self.in_path(endpoint) else "true",
+            "aws_virtual_hosted_style_request": "true" if in_host else None,
             "aws_allow_http": "true" if self.allow_http else None,
             "aws_access_key_id": keys.access if keys else None,
             "aws_secret_access_key": keys.secret if keys else None,
@@ -164,7 +165,7 @@ def for_java(place: str) -> str:
 
 def storage_options(place: str) -> dict[str, str] | None:
     """Return what deltalake needs to open a place, beside what it finds for itself."""
-    return store_at(place).options() if is_s3(place) else None
+    return store_at(place).options(bucket_of(place)) if is_s3(place) else None
 
 
 def object_store(place: str) -> ObjectStore:
@@ -185,19 +186,22 @@ def arrow_files(place: str) -> tuple[fs.FileSystem, str]:
     if not is_s3(place):
         found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(place)
         return found
-    return s3_files(tuple(sorted(store_at(place).options().items()))), place.partition("://")[2].rstrip("/")
+    store = store_at(place)
+    endpoint = store.address()
+    in_host = endpoint is not None and not store.in_path(endpoint)
+    files = s3_files(endpoint, store.region_at(endpoint), in_host, store.current_keys())
+    return files, place.partition("://")[2].rstrip("/")
 
 
 @functools.lru_cache(maxsize=8)
-def s3_files(options: tuple[tuple[str, str], ...]) -> fs.FileSystem:
-    given = dict(options)
+def s3_files(endpoint: str | None, region: str | None, in_host: bool, keys: Keys | None) -> fs.FileSystem:
     return fs.S3FileSystem(
-        access_key=given.get("aws_access_key_id"),
-        secret_key=given.get("aws_secret_access_key"),
-        session_token=given.get("aws_session_token"),
-        region=given.get("aws_region"),
-        endpoint_override=given.get("aws_endpoint"),
-        force_virtual_addressing="aws_virtual_hosted_style_request" in given and "aws_endpoint" in given,
+        access_key=keys.access if keys else None,
+        secret_key=keys.secret if keys else None,
+        session_token=keys.token if keys else None,
+        region=region,
+        endpoint_override=endpoint,
+        force_virtual_addressing=in_host,
         connect_timeout=10,
         request_timeout=60,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=TRIES),

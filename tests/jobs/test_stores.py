@@ -150,6 +150,16 @@ def test_keys_come_from_references_variables_or_a_profile(tmp_path, monkeypatch)
     assert found["spark.headgate.java.aws.profile"] == "p" and not any("s%s" in value for value in found.values())
 
 
+def test_a_bucket_is_named_in_the_path_or_in_the_host():
+    def endpoint(**options):
+        found = Store(endpoint="https://h:1", **options).options("b")
+        return found["aws_endpoint"], "aws_virtual_hosted_style_request" in found
+
+    assert endpoint() == endpoint(path_style=True) == ("https://h:1", False)
+    assert endpoint(path_style=False) == ("https://b.h:1", True)
+    assert Store().options("b") == {"aws_virtual_hosted_style_request": "true"}
+
+
 def test_spark_gets_the_store_only_where_a_place_lies_in_it():
     use(Store(endpoint="https://h", region="r", keys=lambda: Keys("k", "s", "t")), "s3://b")
     assert spark_settings("/x", "gs://b/x") == {}
