@@ -67,6 +67,6 @@ class Records(Folder):
 
 def has_row(delta: DeltaTable, rows: pa.Table) -> bool:
     """Return whether a system table has the first of some rows."""
-    wanted = rows.slice(0, 1).to_pylist()[0]
     there = dataset(delta).to_table(filter=pc.field("recorded_at") == rows["recorded_at"][0])
-    return wanted in there.select(rows.column_names).to_pylist()
+    first = rows.slice(0, 1).select([n for n in rows.column_names if n in there.column_names])
+    return first.to_pylist()[0] in there.select(first.column_names).to_pylist()
