@@ -21,10 +21,9 @@ from headgate.jobs.lake.conflicts import VersionTaken
 from headgate.jobs.lake.datafiles import DataFile
 from headgate.jobs.lake.log import LOG
 from headgate.jobs.lake.storage import file_system, open_table, put_new
-from headgate.jobs.lake.system import LASTING
+from headgate.jobs.lake.system import CHECKPOINT_EVERY, LASTING
 from headgate.version import VERSION
 
-CHECKPOINT_EVERY = 10  # commits
 KEPT_FEATURES = {"appendOnly", "invariants", "changeDataFeed", "timestampNtz", "vacuumProtocolCheck"}
 NOT_KEPT = ("delta.constraints.", "delta.columnMapping.mode", "delta.enableDeletionVectors", "delta.appendOnly")
 IN_FIELDS = ("delta.generationExpression", "delta.identity.", "delta.invariants", "CURRENT_DEFAULT")
