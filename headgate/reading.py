@@ -3,9 +3,11 @@
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from headgate.jobs.config.environment import load_environment
 from headgate.jobs.errors import UsageError
 from headgate.jobs.explore import queries
 from headgate.jobs.lake.lake import Lake as LakeFolder
+from headgate.jobs.lake.stores import for_java
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,11 +23,12 @@ Form = Literal["arrow", "duckdb", "polars", "pandas", "spark"]
 class Lake:
     """A lake, to be read: its tables in any form, at any version or release, and SQL over them.
 
-    path: a folder, or the URI of one on an object store. Raises `InputMissing` if there is none.
+    path: a folder, or the URI of one on an object store; by default the lake of the environment. env: the environment,
+    as --env of the command line, which says how an object store is reached. Raises `InputMissing` if there is no lake.
     """
 
-    def __init__(self, path: str | PathLike[str] = "lake") -> None:
-        self.folder = LakeFolder(fspath(path))
+    def __init__(self, path: str | PathLike[str] | None = None, env: str | None = None) -> None:
+        self.folder = LakeFolder(load_environment(env, lake=None if path is None else fspath(path)).lake)
         self.folder.need_folder()
 
     def __repr__(self) -> str:
@@ -130,7 +133,7 @@ def as_spark(lake: LakeFolder, table: str, version: int | None, spark: Any) -> A
         raise UsageError("as_='spark' needs a session: pass it as spark=")
     need_delta(spark)
     opened = lake.open(table, version) or lake.need_table(table)
-    return spark.read.format("delta").option("versionAsOf", opened.version()).load(lake.path(table))
+    return spark.read.format("delta").option("versionAsOf", opened.version()).load(for_java(lake.path(table)))
 
 
 FORMS = {"arrow": as_arrow, "duckdb": as_duckdb, "polars": as_polars, "pandas": as_pandas, "spark": as_spark}

@@ -75,9 +75,9 @@ def run(
     sessions: Any
     if spark is None:
         given.need_none()
-        sessions = session.on_demand(environment.spark_settings(), environment.secrets, lambda: None)
+        sessions = session.on_demand(environment.spark_settings(), environment.secret_settings(), lambda: None)
     else:
-        own = given.beside(spark)
+        own = given.beside(spark, environment.lake, environment.landing)
         sessions = contextlib.nullcontext(lambda reads=None: own)
     with sessions as start:
         return runs.run(

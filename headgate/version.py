@@ -6,4 +6,6 @@ PYTHONS = ((3, 11), (3, 14))  # the first and the last minor version that run
 # them, and a test compares.
 SPARK = "4.1.1"
 DELTA = "4.4.0"
+HADOOP = "3.4.2"  # of Spark
+AWS = "2.29.52"  # of Hadoop: the SDK that hadoop-aws is built with
 GREAT_EXPECTATIONS = "1.24.1"

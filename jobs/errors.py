@@ -68,12 +68,64 @@ READABLE = ("Permission denied", "Not a directory", "AccessDenied", "Input/outpu
 PATH = re.compile(r"(?<=')[^'\n]*/[^'\n]*(?=')|(?:[a-z][a-z0-9]*:/{1,3}|/)[^\s'\"(),;\]]+")
 
 
+# What clients of object stores say, and what it means.
+STORES = (
+    (r"NoSuchBucket|NO_SUCH_BUCKET|specified bucket does not exist", "there is no such bucket"),
+    (r"ExpiredToken|token has expired|EXPIRED_TOKEN", "its credentials have expired: renew them"),
+    (
+        r"InvalidAccessKeyId|INVALID_ACCESS_KEY_ID|SignatureDoesNotMatch|SIGNATURE_DOES_NOT_MATCH|InvalidToken",
+        "its credentials are not valid",
+    ),
+    (r"AccessDenied|ACCESS_DENIED|403 Forbidden|Status Code: 403", "access is denied, or there are no credentials"),
+    (
+        r"169\.254\.169\.254|Unable to load credentials|NoAwsCredentials|NoAuthWithAWS",
+        "there are no credentials for it",
+    ),
+    (r"HTTP status 400\) during Head", "it refuses the request, as with expired credentials"),
+    (
+        r"Connect,|NETWORK_CONNECTION|Unable to connect|ConnectException|UnknownHostException|error sending request"
+        r"|curlCode",
+        "it does not answer: is the endpoint right?",
+    ),
+    (
+        r"SlowDown|SLOW_DOWN|InternalError|INTERNAL_FAILURE|max_retries|SERVICE_UNAVAILABLE|HTTP status 5",
+        "it keeps failing",
+    ),
+)
+OF_A_STORE = re.compile(
+    r"AWS Error|S3 error|S3Exception|s3a?://|amazon|object_store|Object at location|Error performing"
+)
+HOW_TO_SET = "store in the environment file, or AWS_* variables, say how it is reached"
+
+
+def store_failure(texts: list[str], *places: str | None) -> InputMissing | None:
+    """Return what clients of an object store said as one line that names the place; None if it is another error.
+
+    Of several places the one is named whose bucket, and if possible whose folder, stands in the texts.
+    """
+    text = "\n".join(texts)
+    why = next((meaning for said, meaning in STORES if re.search(said, text)), None)
+    if why is None or not OF_A_STORE.search(text):
+        return None
+    remote = {p: p.partition("://")[2] for p in places if p and "://" in p}
+    named = [p for p, path in remote.items() if path in text] or [
+        p for p, path in remote.items() if re.search(rf"[/'\s]{re.escape(path.partition('/')[0])}['/?]", text)
+    ]
+    place = next(iter(named or remote), None) or next(
+        iter(re.findall(r"s3a?://[^\s'\",:;]+", text)), "the object store"
+    )
+    return InputMissing(f"{place}: {why} ({HOW_TO_SET})")
+
+
 def storage_failure(error: BaseException, lake: str, landing: str | None = None) -> HeadgateError | None:
     """Return the error as a storage that cannot be used, in one line that names the place; None if it is another.
 
     The place is the one that the error names: the landing folder (`InputMissing`), the lake, or the path as it stands.
     """
     texts = [text for e in causes(error) for text in texts_of(e)]
+    failed = store_failure(texts, lake, landing)
+    if failed is not None:
+        return failed
     lines = [line for text in texts for line in text.splitlines()]
     why = next((s for line in lines for s in STORAGE if s.lower() in line.lower()), None)
     if why is None:

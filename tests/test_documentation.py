@@ -201,6 +201,8 @@ def test_the_examples_of_sources_suites_and_environments_are_valid():
     assert len(load_suite(yaml.safe_load(suite), lambda *place: str(place)).rules) == 4
     (environment,) = yaml_blocks("docs/operations.md")
     assert Environment.model_validate(yaml.safe_load(environment)).secrets
+    (environment,) = yaml_blocks("docs/stores.md")
+    assert Environment.model_validate(yaml.safe_load(environment)).store.store().region
 
 
 def typed_commands() -> list[str]:

@@ -25,8 +25,8 @@ def test_the_pom_fetches_the_jars_of_these_versions():
     pom = (ROOT / "deploy" / "jars" / "pom.xml").read_text().split("<build>")[0]
     found = re.findall(r"<groupId>(.+?)</groupId><artifactId>(.+?)</artifactId><version>(.+?)</version>", pom)
     versions = {f"{group}:{artifact}": version for group, artifact, version in found}
-    assert len(versions) == len(jars.SHA256)
-    for coordinate in jars.COORDINATES.split(","):
+    assert len(versions) == len(jars.SHA256) + len(jars.S3_SHA256)
+    for coordinate in f"{jars.COORDINATES},{jars.S3_COORDINATES}".split(","):
         name, _, version = coordinate.rpartition(":")
         assert versions[name] == version
     assert {v for name, v in versions.items() if name.startswith("io.delta:")} == {DELTA}

@@ -54,12 +54,16 @@ def prepare() -> None:
 
 
 @click.command(cls=Command)
-def jars() -> None:
+@click.option(
+    "--with", "more", type=click.Choice(["s3"]), multiple=True, help="Those of an object store too (default: none)."
+)
+def jars(more: tuple[str, ...]) -> None:
     """Fetch Delta's jars if they are not there yet, and print their paths, as `spark-submit --jars` takes them.
 
     \b
     headgate jars
+    headgate jars --with s3     10 MB more; an environment whose lake lies in S3 fetches them when Spark starts
     """
-    from headgate.jobs.spark.jars import local_jars
+    from headgate.jobs.spark.jars import BASE, SETS, local_jars
 
-    click.echo(",".join(local_jars()))
+    click.echo(",".join(local_jars(BASE, *(SETS[name] for name in dict.fromkeys(more)))))

@@ -46,7 +46,7 @@ def spark_of(environment: "Environment") -> Any:
     """Return a context with a function that starts Spark when it is first called; what was started is stopped."""
     from headgate.jobs.spark import session
 
-    return session.on_demand(environment.spark_settings(), environment.secrets, end_on_signals)
+    return session.on_demand(environment.spark_settings(), environment.secret_settings(), end_on_signals)
 
 
 def end_on_signals() -> None:

@@ -6,8 +6,10 @@ from datetime import date
 from pathlib import Path
 
 from headgate.jobs.config.document import checked, read_yaml
-from headgate.jobs.config.models import Environment
+from headgate.jobs.config.models import Environment, StoreOptions
 from headgate.jobs.errors import UsageError
+from headgate.jobs.lake.storage import located
+from headgate.jobs.lake.stores import scheme_of, use
 from headgate.words import did_you_mean
 
 
@@ -17,7 +19,7 @@ def load_environment(name: str | None, pipeline: Path | None = None, **given: st
     `HEADGATE_LAKE` and `HEADGATE_LANDING` are the variables. The file is `env/<name>.yaml` beside the pipeline, or else
     in the nearest `conf/env` of the working folder and those above it; without a name it is `local.yaml`, which may be
     absent. Relative places in a file of `conf/env` start at the folder that holds `conf`, all others at the working
-    folder.
+    folder. From then on this process opens the buckets of its places as its store says.
     """
     if name is not None and not re.fullmatch(r"[\w-][\w.-]*", name):
         raise UsageError(f"--env: '{name}' is not a valid name of an environment (a file conf/env/NAME.yaml)")
@@ -40,7 +42,12 @@ def load_environment(name: str | None, pipeline: Path | None = None, **given: st
     if empty:
         raise UsageError(f"--{empty}: the value is empty")
     places_of = {n: given.get(n) or os.environ.get(f"HEADGATE_{n.upper()}") for n in ("lake", "landing")}
-    return environment.model_copy(update={n: value for n, value in places_of.items() if value})
+    environment = environment.model_copy(
+        update={n: located(value) if scheme_of(value) else value for n, value in places_of.items() if value}
+    )
+    if environment.store != StoreOptions():
+        use(environment.store.store(), environment.lake, environment.landing)
+    return environment
 
 
 def nearest_folder() -> Path:
@@ -58,7 +65,7 @@ def start_of(file: Path) -> Path:
 
 
 def beneath(start: Path, place: str) -> str:
-    return place if "://" in place else str(start / place)
+    return located(place) if scheme_of(place) else str(start / place)
 
 
 def parse_date(text: str, option: str = "--as-of") -> date:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from headgate.jobs.errors import UsageError
+from headgate.jobs.lake.stores import SECRET_SETTINGS, Keys, Store, spark_settings
 
 DATE_PLACE = "{date}"
 
@@ -194,7 +195,7 @@ class PythonSource(PullSource):
 
 SOURCE_KINDS = ("csv", "jsonl", "parquet", "avro", "delta", "jdbc", "http", "python")
 
-SECRET_PLACES = {"user", "password", "headers", "params", "secrets", "url"}
+SECRET_PLACES = {"user", "password", "headers", "params", "secrets", "url", "store"}
 
 Source = Annotated[FileSource | JdbcSource | HttpSource | PythonSource, pydantic.Field(discriminator="format")]
 
@@ -270,8 +271,46 @@ class PipelineFile(Model):
     tables: dict[str, Table] = pydantic.Field(min_length=1)
 
 
+class StoreOptions(Model):
+    """The S3 store of the lake and the landing folder. What is left out is found as AWS's own tools find it."""
+
+    endpoint: str | None = pydantic.Field(
+        default=None, pattern=r"^https?://[^/@]+/?$", description="URL of a store that is not AWS's own"
+    )
+    region: str | None = None
+    path_style: bool | None = pydantic.Field(
+        default=None, description="Whether a bucket is named in the path of a URL; by default it is at an endpoint"
+    )
+    allow_http: bool = pydantic.Field(default=False, description="Allow an endpoint without encryption, of http://")
+    access_key: SecretReference | None = None
+    secret_key: SecretReference | None = None
+    session_token: SecretReference | None = None
+    credentials_file: str | None = pydantic.Field(
+        default=None, description="File of keys in AWS's form, which may change at any time, instead of the keys above"
+    )
+    profile: str | None = pydantic.Field(default=None, description="The profile of that file (default: default)")
+
+    def store(self) -> Store:
+        """Return the store; raise `UsageError` for options that do not go together."""
+        if (self.access_key is None) != (self.secret_key is None) or (self.session_token and not self.access_key):
+            raise UsageError("store: access_key and secret_key are given together, session_token beside them")
+        if self.access_key and (self.credentials_file or self.profile):
+            raise UsageError("store: access_key cannot be combined with credentials_file and profile")
+        if (self.endpoint or "").startswith("http://") and not self.allow_http:
+            raise UsageError(f"store.endpoint: {self.endpoint} is not encrypted; allow_http: true allows that")
+        given = self.model_dump(exclude={"access_key", "secret_key", "session_token"})
+        return Store(**given, keys=self.keys)
+
+    def keys(self) -> Keys | None:
+        """Return the keys as their references give them now."""
+        if self.access_key is None or self.secret_key is None:
+            return None
+        token = self.session_token.read("store.session_token") if self.session_token else None
+        return Keys(self.access_key.read("store.access_key"), self.secret_key.read("store.secret_key"), token)
+
+
 class Environment(Model):
-    """An environment: the places and the Spark settings of a run."""
+    """An environment: the places, their store, and the Spark settings of a run."""
 
     lake: str = "lake"
     landing: str = "landing"
@@ -284,6 +323,7 @@ class Environment(Model):
         description="How many tables that do not need one another are built at a time; without it, one for every two "
         "cores of the machine that Spark's driver runs on, and four at most",
     )
+    store: StoreOptions = StoreOptions()
     spark: dict[str, str] = pydantic.Field(default_factory=dict, description="Spark settings")
     secrets: dict[str, SecretReference] = pydantic.Field(
         default_factory=dict,
@@ -291,5 +331,13 @@ class Environment(Model):
     )
 
     def spark_settings(self) -> dict[str, str]:
-        """Return the Spark settings with the secrets that they refer to; raises `UsageError` for a missing one."""
-        return dict(self.spark) | {name: reference.read(f"secrets.{name}") for name, reference in self.secrets.items()}
+        """Return the Spark settings with the secrets that they refer to; raises `UsageError` for a missing one.
+
+        Those of the store come first: what is set under `spark` and `secrets` goes before them.
+        """
+        secrets = {name: reference.read(f"secrets.{name}") for name, reference in self.secrets.items()}
+        return spark_settings(self.lake, self.landing) | self.spark | secrets
+
+    def secret_settings(self) -> tuple[str, ...]:
+        """Return the names of the Spark settings that no output may show."""
+        return (*SECRET_SETTINGS, *self.secrets)

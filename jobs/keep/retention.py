@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from deltalake import CommitProperties, DeltaTable
+from deltalake import CommitProperties
 from pyarrow import fs
 
 from headgate.jobs.errors import InputMissing, LostRace, UsageError
@@ -16,7 +16,7 @@ from headgate.jobs.lake.conflicts import is_conflict
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.leftovers import claimed, folder_in, remove_unnamed
 from headgate.jobs.lake.log import history, stored_files
-from headgate.jobs.lake.storage import file_system
+from headgate.jobs.lake.storage import file_system, open_table
 from headgate.jobs.lake.system import SYSTEM_TABLES, compact
 from headgate.words import did_you_mean
 
@@ -51,7 +51,7 @@ def vacuum(
         facts = [facts_of(c) for c in commits if c.get("version") in kept]
         builds |= {f.get(key) for f in facts for key in ("build_key", "state")}
         for index in indexes(lake, table):
-            more, bytes_more = remove_unneeded(index, {DeltaTable(index).version()}, young, dry_run)
+            more, bytes_more = remove_unneeded(index, {open_table(index).version()}, young, dry_run)
             gone, size = gone + more, size + bytes_more
         readable = [v for v in found.at if v in kept]
         rows.append(row(table, len(found.at), len(readable), gone, size))
@@ -62,7 +62,7 @@ def vacuum(
         if delta is not None:
             if not dry_run:
                 compact(delta)
-            newest = DeltaTable(lake.path(name)).version()
+            newest = open_table(lake.path(name)).version()
             gone, size = remove_unneeded(lake.path(name), {newest}, young, dry_run)
             rows.append(row(name, newest + 1, 1, gone, size))
     gone, size = remove_leftovers(lake, builds, young, dry_run)
@@ -118,7 +118,8 @@ def remove_leftovers(lake: Lake, builds: Collection[str], young: datetime, dry_r
                 if folder.type == fs.FileType.Directory:
                     inside = files.get_file_info(fs.FileSelector(folder.path, recursive=True, allow_not_found=True))
                 needed = area == "_system/fitted" and posixpath.basename(folder.path) in builds
-                if needed or not all(is_older(f, young) for f in (folder, *inside)):
+                # A folder of an object store has no time.
+                if needed or not all(is_older(f, young) for f in (folder, *inside) if f.mtime is not None):
                     continue
                 claim = folder_in(files, folder.path) if folder.type == fs.FileType.File else None
                 if claim is not None:

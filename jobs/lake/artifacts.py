@@ -3,11 +3,10 @@
 import json
 from typing import Any
 
-from deltalake import DeltaTable
 from pyarrow import fs
 
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.storage import file_system, put
+from headgate.jobs.lake.storage import file_system, has_table, put
 
 
 def index_of(lake: Lake, table: str) -> str:
@@ -19,7 +18,7 @@ def indexes(lake: Lake, table: str) -> list[str]:
     files, base = file_system(index_of(lake, table))
     found = files.get_file_info(fs.FileSelector(base, allow_not_found=True))
     places = sorted(f"{index_of(lake, table)}/{f.base_name}" for f in found if f.type == fs.FileType.Directory)
-    return [place for place in places if DeltaTable.is_deltatable(place)]
+    return [place for place in places if has_table(place)]
 
 
 def fitted_of(lake: Lake, table: str, build_key: str) -> str:

@@ -1,11 +1,11 @@
 """The folder of a lake: where its tables lie, which there are, and which format it has."""
 
+import contextlib
 import json
 import os
 import re
 import tempfile
-import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,9 +16,9 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from pyarrow import fs
 
-from headgate.jobs.errors import HeadgateError, InputMissing, UsageError
+from headgate.jobs.errors import HeadgateError, InputMissing, UsageError, storage_failure
 from headgate.jobs.lake.dataset import dataset
-from headgate.jobs.lake.storage import file_system
+from headgate.jobs.lake.storage import file_system, is_remote, located, open_table, put
 from headgate.jobs.lake.system import SYSTEM_TABLES, TABLE_NAME
 from headgate.words import did_you_mean
 
@@ -29,13 +29,13 @@ class Folder:
     """A folder (or object-store prefix) of Delta tables."""
 
     def __init__(self, root: str) -> None:
-        self.root = root if "://" in root else str(Path(root).absolute())
+        self.root = located(root)
         self._format: int | None = None  # as far as it was read; 0: the lake has none yet
 
     def need_folder(self, exists: bool = True) -> None:
         """Raise `InputMissing` where the lake cannot be read, or, unless `exists` is false, where there is none."""
         missing = f"there is no lake at {self.root}: `headgate run` makes one, --lake names another"
-        if "://" not in self.root:
+        if not is_remote(self.root):
             try:
                 os.scandir(self.root).close()
             except FileNotFoundError as e:
@@ -45,8 +45,27 @@ class Folder:
                 raise InputMissing(f"the lake {self.root} is a file, not a folder") from e
             except OSError as e:
                 raise InputMissing(f"the lake {self.root} cannot be read: {e.strerror}") from e
-        if exists and not self.has_system_tables() and not self.tables():
-            raise InputMissing(missing)
+        with self.reachable():
+            if is_remote(self.root) and not self.has_system_tables():
+                files, base = file_system(self.root)
+                bucket = base.partition("/")[0]
+                if files.get_file_info(bucket).type == fs.FileType.NotFound:
+                    raise InputMissing(f"{self.root}: there is no such bucket as '{bucket}'")
+            if exists and not self.has_system_tables() and not self.tables():
+                raise InputMissing(missing)
+
+    @contextlib.contextmanager
+    def reachable(self) -> Iterator[None]:
+        """Tell an error of the lake's storage as what it is."""
+        try:
+            yield
+        except HeadgateError:
+            raise
+        except Exception as e:
+            failure = storage_failure(e, self.root)
+            if failure is None:
+                raise
+            raise failure from e
 
     def path(self, table: str) -> str:
         if not re.match(TABLE_NAME, table):
@@ -61,7 +80,7 @@ class Folder:
         self.need_format()
         path = self.path(table)
         try:
-            return DeltaTable(path, version=version)
+            return open_table(path, version=version)
         except TableNotFoundError:
             return None
         except Exception as e:
@@ -69,7 +88,7 @@ class Folder:
                 newest = self.need_table(table).version()
                 why = f"no version {version} (versions: 0 to {newest})" if version > newest else "a damaged log"
                 raise InputMissing(f"table '{table}' has {why}") from e
-            raise HeadgateError(f"table '{table}' cannot be opened: {e}") from e
+            raise storage_failure(e, self.root) or HeadgateError(f"table '{table}' cannot be opened: {e}") from e
 
     def dataset(self, table: str, version: int | None = None) -> ds.FileSystemDataset:
         """Return the rows of a table at a version (default: newest); raise `InputMissing` where there is none."""
@@ -87,7 +106,7 @@ class Folder:
     def tables(self) -> list[str]:
         """Names of the user's tables in the lake."""
         self.need_format()
-        if "://" in self.root:
+        if is_remote(self.root):
             files, base = file_system(self.root)
             found = files.get_file_info(fs.FileSelector(base, allow_not_found=True))
             names = [f.base_name for f in found if f.type == fs.FileType.Directory]
@@ -134,12 +153,14 @@ class Folder:
     def read_format(self) -> int:
         files, path = file_system(f"{self.root}/_system/format.json")
         try:
-            if files.get_file_info(path).type != fs.FileType.File:
-                return 0
             with files.open_input_stream(path) as stream:
                 return int(json.loads(stream.readall())["format"])
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
         except (OSError, ValueError, KeyError, TypeError) as e:
-            raise HeadgateError(f"{self.root}/_system/format.json cannot be read: {e}") from e
+            raise storage_failure(e, self.root) or HeadgateError(
+                f"{self.root}/_system/format.json cannot be read: {e}"
+            ) from e
 
     def has_system_tables(self) -> bool:
         files, base = file_system(f"{self.root}/_system")
@@ -150,17 +171,12 @@ class Folder:
         """Write the lake's format where it has none yet; of runs that do so at once, each writes the same."""
         self.need_format()
         if self._format == 0:
-            files, base = file_system(f"{self.root}/_system")
-            files.create_dir(base)
-            part = f"{base}/format.json.{uuid.uuid4().hex}"  # a reader finds all of it or nothing
-            with files.open_output_stream(part) as out:
-                out.write(json.dumps({"format": FORMAT}).encode())
-            files.move(part, f"{base}/format.json")
+            put(f"{self.root}/_system", "format.json", json.dumps({"format": FORMAT}).encode())
             self._format = FORMAT
 
     def need_writable(self) -> None:
         """Raise `HeadgateError` unless files can be made in the lake."""
-        if "://" in self.root:
+        if is_remote(self.root):
             return  # an object store tells at the first write
         folder = Path(self.root, "_system")
         try:

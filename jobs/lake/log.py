@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.storage import file_system
+from headgate.jobs.lake.storage import file_system, open_table
 
 LOG = "_delta_log"
 
@@ -64,7 +64,7 @@ def history(table: str, wanted: Collection[int] | None = None) -> History:
     if not whole:  # the start of the log is gone: a checkpoint stands for it
         for version in at if wanted is None else wanted:
             if version not in files and version in at:
-                files[version] = frozenset(paths_of(DeltaTable(table, version=version)))
+                files[version] = frozenset(paths_of(open_table(table, version=version)))
     return History(at, files)
 
 

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from headgate.jobs.lake.conflicts import is_conflict, retrying
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.folder import Folder
+from headgate.jobs.lake.stores import storage_options
 from headgate.jobs.lake.system import DESCRIPTIONS, OPTIONS, SCHEMAS, compact_now_and_then
 
 
@@ -28,7 +30,9 @@ class Records(Folder):
         if not rows:
             return
         application = f"headgate:{rows[0]['table_name']}:{build}" if build else ""
-        once = CommitProperties(app_transactions=[Transaction(application, 1)]) if application else None
+        once = CommitProperties(
+            app_transactions=[Transaction(application, 1)] if application else None, max_commit_retries=0
+        )
         data = pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
         for attempt in retrying():
             with attempt:
@@ -36,6 +40,8 @@ class Records(Folder):
                 delta = self.open_or_create(table)
                 if application and delta.transaction_version(application) is not None:
                     return
+                if attempt.retry_state.attempt_number > 1 and has_row(delta, data):
+                    return  # the answer to the attempt before was lost on the way
                 write_deltalake(delta, data, mode="append", schema_mode="merge", commit_properties=once)
                 compact_now_and_then(delta)
 
@@ -45,10 +51,22 @@ class Records(Folder):
         if found is not None:
             return found
         self.write_format()
-        path, options = self.path(table), OPTIONS.get(table, {})
+        path = self.path(table)
+        options = {
+            "description": DESCRIPTIONS[table],
+            "storage_options": storage_options(path),
+            **OPTIONS.get(table, {}),
+        }
         try:
-            return DeltaTable.create(path, SCHEMAS[table], mode="ignore", description=DESCRIPTIONS[table], **options)
+            return DeltaTable.create(path, SCHEMAS[table], mode="ignore", **options)
         except Exception as e:
             if not is_conflict(e):
                 raise
             return self.need_table(table)
+
+
+def has_row(delta: DeltaTable, rows: pa.Table) -> bool:
+    """Return whether a system table has the first of some rows."""
+    there = dataset(delta).to_table(filter=pc.field("recorded_at") == rows["recorded_at"][0])
+    first = rows.slice(0, 1).select([n for n in rows.column_names if n in there.column_names])
+    return first.to_pylist()[0] in there.select(first.column_names).to_pylist()

@@ -1,5 +1,6 @@
 """The system tables: their schemas, and what all small tables share."""
 
+import contextlib
 from datetime import datetime, timezone
 from typing import Any
 
@@ -155,11 +156,17 @@ REARRANGING = ("OPTIMIZE", "VACUUM START", "VACUUM END")  # commits that change 
 SYSTEM_TABLES = tuple(SCHEMAS)
 
 COMPACT_EVERY = 50  # commits to a system table
+CHECKPOINT_EVERY = 10  # commits to any table, each of which a reader would ask for
 
 
 def compact_now_and_then(delta: DeltaTable | None) -> None:
-    if delta is not None and delta.version() % COMPACT_EVERY == 0:
+    if delta is None:
+        return
+    if delta.version() % COMPACT_EVERY == 0:
         compact(delta)
+    elif delta.version() % CHECKPOINT_EVERY == 0:
+        with contextlib.suppress(Exception):  # readers need none, they are only faster with it
+            delta.create_checkpoint()
 
 
 def compact(delta: DeltaTable) -> None:

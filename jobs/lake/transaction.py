@@ -20,11 +20,10 @@ from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.conflicts import VersionTaken
 from headgate.jobs.lake.datafiles import DataFile
 from headgate.jobs.lake.log import LOG
-from headgate.jobs.lake.storage import file_system, put_new
-from headgate.jobs.lake.system import LASTING
+from headgate.jobs.lake.storage import file_system, open_table, put_new
+from headgate.jobs.lake.system import CHECKPOINT_EVERY, LASTING
 from headgate.version import VERSION
 
-CHECKPOINT_EVERY = 10  # commits
 KEPT_FEATURES = {"appendOnly", "invariants", "changeDataFeed", "timestampNtz", "vacuumProtocolCheck"}
 NOT_KEPT = ("delta.constraints.", "delta.columnMapping.mode", "delta.enableDeletionVectors", "delta.appendOnly")
 IN_FIELDS = ("delta.generationExpression", "delta.identity.", "delta.invariants", "CURRENT_DEFAULT")
@@ -63,7 +62,7 @@ def commit(path: str, base: int, change: Change) -> int:
         actions += [{"metaData": {**told, **metadata(str(uuid.uuid4()), now, str(change.schema), LASTING)}}]
         gone: Collection[str] = ()
     else:
-        delta = DeltaTable(path, version=base)
+        delta = open_table(path, version=base)
         need_plain(delta, all_replaced=change.removed is None and change.schema is not None, by=change.partition)
         gone = paths(delta) if change.removed is None else change.removed
         known = delta.metadata()
@@ -82,7 +81,7 @@ def commit(path: str, base: int, change: Change) -> int:
         raise VersionTaken(f"version {base + 1} of {path} was written by another writer")
     if (base + 1) % CHECKPOINT_EVERY == 0 and base >= 0:
         with contextlib.suppress(Exception):  # readers need none, they are only faster with it
-            DeltaTable(path).create_checkpoint()
+            open_table(path).create_checkpoint()
     return base + 1
 
 

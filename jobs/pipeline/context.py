@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from headgate.jobs.lake.frames import frame_at
+from headgate.jobs.lake.storage import open_table
 from headgate.jobs.pipeline.work import described, digest
 from headgate.transforms.rows import OWN, training_rows
 from headgate.transforms.step import Step, StepError
@@ -77,7 +77,7 @@ class BuildContext:
         if not self.builds:
             return None
         path = f"{self.index}/{self.state}-{name}"
-        rows = frame_at(self.spark, DeltaTable(path), path)
+        rows = frame_at(self.spark, open_table(path), path)
         return rows.where(F.col(BUILD).isin(*self.builds)).drop(BUILD)
 
     def record(self, name: str, kept: str, columns: Sequence[str]) -> None:

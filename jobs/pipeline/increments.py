@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -11,7 +10,7 @@ from headgate.jobs.lake.artifacts import index_of, indexes
 from headgate.jobs.lake.commits import facts_of
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history
-from headgate.jobs.lake.storage import remove
+from headgate.jobs.lake.storage import has_table, open_table, remove
 from headgate.jobs.lake.system import compact_now_and_then
 from headgate.jobs.pipeline.context import BUILD
 from headgate.jobs.pipeline.planning import TablePlan
@@ -28,7 +27,7 @@ def save_index(
         rows = spark.read.parquet(path).select(*columns).join(published.select(ROW_ID), on=ROW_ID, how="left_semi")
         rows, index = rows.withColumn(BUILD, F.lit(build)), f"{index_of(lake, table)}/{name}"
         append_once(rows, index, f"headgate:index:{build}", {"build": build}, compression="none")
-        compact_now_and_then(DeltaTable(f"{index_of(lake, table)}/{name}"))
+        compact_now_and_then(open_table(f"{index_of(lake, table)}/{name}"))
 
 
 def drop_indexes(lake: Lake, table: str, but: Collection[str]) -> None:
@@ -61,7 +60,7 @@ def new_part(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> dict[str, list[
         mine = [n for n in names if n.startswith(f"{i}-{step.name}-") and n.endswith(f"-{step.state}")]
         if step.state and not mine:
             return None
-    if not all(DeltaTable.is_deltatable(f"{index_of(lake, table)}/{name}") for name in names):
+    if not all(has_table(f"{index_of(lake, table)}/{name}") for name in names):
         return None
     part = {}
     for start in starts:

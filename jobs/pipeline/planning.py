@@ -14,6 +14,7 @@ from headgate.jobs.lake.columns import columns_in
 from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.confirmations import confirmations
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.storage import is_remote
 from headgate.jobs.pipeline.fitted import state_to_apply
 from headgate.jobs.pipeline.work import Pin, build_key, digest
 from headgate.jobs.sources.base import source_name
@@ -178,7 +179,7 @@ def plan_ingest(
     found = list_files(environment.landing, source, as_of)
     listed = found.files
     notes = passed_over(found.passed_over, source.path)
-    gone = "://" not in environment.landing and not Path(environment.landing).is_dir()
+    gone = not is_remote(environment.landing) and not Path(environment.landing).is_dir()
     if not listed and current is None:
         until = f" up to {as_of}" if as_of else ""
         near = ": there is no such folder" if gone else f" ({'; '.join(notes[:3])})" if notes else ""

@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 from headgate.jobs.errors import HeadgateError, LostRace, UsageError
 from headgate.jobs.lake.conflicts import is_conflict, retrying
 from headgate.jobs.lake.datafiles import data_files
-from headgate.jobs.lake.storage import remove
+from headgate.jobs.lake.storage import open_table, remove
 from headgate.jobs.lake.transaction import Change, commit
 from headgate.jobs.pipeline.work import Run, Work
 
@@ -69,7 +69,7 @@ def parquet_writer(rows: DataFrame, compression: str = "zstd") -> DataFrameWrite
 
 def opened(path: str) -> DeltaTable | None:
     try:
-        return DeltaTable(path)
+        return open_table(path)
     except TableNotFoundError:
         return None
 
@@ -82,9 +82,10 @@ def has_taken(path: str, application: str) -> bool:
 
 def comes_from_another_run(error: BaseException | None, folders: Sequence[str]) -> bool:
     """Return whether an error or a cause of it is a conflict, or a file of these folders that another run removed."""
+    names = [f.partition("://")[2] or f for f in folders]
     while error is not None:
         text = f"{error} {getattr(error, 'java_exception', '')}"
-        gone = any(word in text.lower() for word in MISSING) and any(f in text for f in folders)
+        gone = any(word in text.lower() for word in MISSING) and any(name in text for name in names)
         if gone or is_conflict(error):
             return True
         error = error.__cause__

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -11,6 +10,7 @@ from pyspark.sql import types as T
 
 from headgate.jobs.config.models import FileSource
 from headgate.jobs.errors import InputMissing
+from headgate.jobs.lake.storage import open_table
 from headgate.jobs.sources.landing import LandedFile, absolute
 from headgate.jobs.sources.readers import LINE, PLACES
 from headgate.jobs.sources.rows import numbered
@@ -20,9 +20,9 @@ from headgate.transforms.rows import FILE, quoted
 
 def list_delta(landing: str, source: FileSource) -> list[LandedFile]:
     """A Delta source as one file, whose size is its version: a new version replaces the rows of the one before."""
-    path = f"{landing}/{source.path}"
+    path = f"{absolute(landing)}/{source.path}"
     try:
-        delta = DeltaTable(path)
+        delta = open_table(path)
     except TableNotFoundError:
         return []
     except Exception as e:

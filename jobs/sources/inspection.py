@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import fs
 from pyspark.sql import types as T
 
+from headgate.jobs.lake.storage import file_system
 from headgate.jobs.sources.dialect import (
     LINE,
     Dialect,
@@ -67,7 +67,7 @@ def inspect_file(
     type, '' where the format has none); records; parts (where tasks may start to read: offset and line number); and
     problem: null, or why the file cannot be trusted. `sha256` is null where it cannot be read.
     """
-    files, base = fs.FileSystem.from_uri(root) if "://" in root else (fs.LocalFileSystem(), root)
+    files, base = file_system(root)
     found: dict[str, Any] = {"path": path, "sha256": None, "size": 0, "columns": None, "records": 0}
     found |= {"parts": [[0, 1]], "problem": None}
     try:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from pathlib import Path
 
 from pyarrow import fs
+
+from headgate.jobs.lake.storage import file_system, located
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,8 @@ class LandedFile:
 
 
 def open_landing(landing: str) -> tuple[fs.FileSystem, str]:
-    if "://" in landing:
-        return fs.FileSystem.from_uri(landing)
-    return fs.LocalFileSystem(), absolute(landing)
+    return file_system(absolute(landing))
 
 
 def absolute(landing: str) -> str:
-    return landing if "://" in landing else str(Path(landing).absolute())
+    return located(landing)

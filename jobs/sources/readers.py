@@ -20,6 +20,7 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_type
 
 from headgate.jobs.errors import SourceFailed
+from headgate.jobs.lake.storage import file_system
 from headgate.jobs.sources.dialect import (
     Dialect,
     LineEnds,
@@ -53,7 +54,7 @@ def read_part(request: dict[str, Any]) -> Iterator[pa.RecordBatch]:
     """The rows of a part of a file: the columns of its `schema`, then `PLACES`."""
     schema = T.StructType.fromJson(json.loads(request["schema"]))
     root, path = request["root"], request["path"]
-    files, base = fs.FileSystem.from_uri(root) if "://" in root else (fs.LocalFileSystem(), root)
+    files, base = file_system(root)
     readers = {"csv": read_csv, "jsonl": read_json, "parquet": read_parquet, "avro": read_avro}
     day = dt.date.fromisoformat(request["date"]) if request["date"] else None
     try:

@@ -11,8 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from headgate.jobs.errors import HeadgateError
-from headgate.jobs.spark.jars import COORDINATES, SHA256, jars_folder, missing_jars
+from pyarrow import fs
+
+from headgate.jobs.errors import HeadgateError, storage_failure
+from headgate.jobs.lake.probe import why_not_usable
+from headgate.jobs.lake.storage import file_system, is_remote, located
+from headgate.jobs.lake.stores import is_s3
+from headgate.jobs.spark.jars import BASE, COORDINATES, S3, Jars, jars_folder, missing_jars
 from headgate.jobs.spark.java import candidates, java_home, version_of
 from headgate.version import DELTA, GREAT_EXPECTATIONS, PYTHONS, SPARK
 
@@ -46,19 +51,31 @@ def examine(lake: str, landing: str) -> Iterator[Finding]:
         yield Finding("java", True, f"{home}" + (f" (passed over: {'; '.join(others)})" if others else ""))
     except HeadgateError as e:
         yield Finding("java", False, str(e))
-    folder = jars_folder()
-    lacking = missing_jars(folder)
-    detail = f"{len(SHA256) - len(lacking)} of {len(SHA256)} in {folder}"
-    hindrance = why_not_fetched(folder) if lacking else None
-    detail += "" if not lacking else f"; {hindrance}" if hindrance else "; fetched on first use"
-    yield Finding("jars", hindrance is None, detail)
-    there = "://" in landing or Path(landing).is_dir()
-    yield Finding("landing", there, landing if there else f"{landing} is no folder (where files land)", needed=False)
-    if "://" in lake:
-        yield Finding("lake", True, f"{lake} (not examined)")
+    yield found_jars("jars", BASE)
+    if is_s3(lake) or is_s3(landing):
+        yield found_jars("jars of S3", S3)
+    try:
+        files, base = file_system(located(landing))
+        there = files.get_file_info(base).type == fs.FileType.Directory
+        yield Finding("landing", there, landing if there else f"{landing} is no folder (where files land)", False)
+    except Exception as e:
+        yield Finding("landing", False, str(storage_failure(e, "", located(landing)) or e).splitlines()[0])
+    if is_remote(located(lake)):
+        hindrance = why_not_usable(lake)
+        done = "wrote a probe, was refused to write over it, listed and deleted it"
+        yield Finding("lake", hindrance is None, hindrance or f"{lake} ({done})")
     else:
         hindrance = why_not_writable(Path(lake))
         yield Finding("lake", hindrance is None, f"{lake} ({hindrance or free_space(Path(lake))})")
+
+
+def found_jars(what: str, wanted: Jars) -> Finding:
+    folder = jars_folder(wanted)
+    lacking = missing_jars(folder, wanted)
+    detail = f"{len(wanted.sha256) - len(lacking)} of {len(wanted.sha256)} in {folder}"
+    hindrance = why_not_fetched(folder) if lacking else None
+    detail += "" if not lacking else f"; {hindrance}" if hindrance else "; fetched on first use"
+    return Finding(what, hindrance is None, detail)
 
 
 def why_not_fetched(folder: Path) -> str | None:

@@ -7,12 +7,13 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from headgate.jobs.errors import HeadgateError, Interrupted
-from headgate.jobs.spark.jars import local_jars
+from headgate.jobs.lake.stores import PROPERTY, S3_IMPLEMENTATION
+from headgate.jobs.spark.jars import BASE, S3, Jars, local_jars
 from headgate.jobs.spark.java import class_archive, java_home
 
 BASE_CONF = {
@@ -91,16 +92,18 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = (), reads: int | 
     }
     # One generated method holds a stage's whole row, the masks of the gate included; past 8,000 bytes of bytecode Java
     # would never compile it, and interpret it row by row.
-    java = ["-XX:-DontCompileHugeMethods"]
+    properties = {n.removeprefix(PROPERTY): value for n, value in merged.items() if n.startswith(PROPERTY)}
+    java = ["-XX:-DontCompileHugeMethods", *(f'"-D{name}={value}"' for name, value in properties.items())]
+    sets = [BASE, S3] if S3_IMPLEMENTATION in merged else [BASE]
     add(merged, "spark.executor.extraJavaOptions", " ", java)
     builder = SparkSession.builder.appName("headgate")
     if submitted:
-        merged["spark.jars"] = add_delta_to_running_jvm()
+        merged["spark.jars"] = add_to_running_jvm(sets, properties)
         merged = {k: v for k, v in merged.items() if v and not k.startswith("spark.driver.")}
     else:
         home = java_home()
         os.environ["JAVA_HOME"] = str(home)
-        jars = [] if "spark.jars.packages" in merged else local_jars()
+        jars = [] if "spark.jars.packages" in merged else local_jars(*sets)
         if local:
             builder = builder.master(settings.get("spark.master", "local[*]"))
             merged["spark.sql.warehouse.dir"] = tempfile.gettempdir()
@@ -226,22 +229,37 @@ def end(spark: Any) -> None:
     SparkContext._gateway = SparkContext._jvm = None
 
 
-def add_delta_to_running_jvm() -> str:
-    """Under spark-submit the JVM runs already; where it was started without Delta, add the jars to its class loader.
+# What a running JVM has where it was started with the jars.
+CLASSES = {
+    "io.delta.sql.DeltaSparkSessionExtension": BASE,
+    "org.apache.hadoop.fs.s3a.S3AFileSystem": S3,
+    "org.apache.spark.internal.io.cloud.PathOutputCommitProtocol": S3,
+}
 
-    Returns what `spark.jars` must hold for the executors, or nothing if the JVM has Delta.
+
+def add_to_running_jvm(sets: Collection[Jars], properties: Mapping[str, str]) -> str:
+    """Under spark-submit the JVM runs already; where it was started without Delta or S3, add their jars to its loader.
+
+    Returns what `spark.jars` must hold for the executors, or nothing if the JVM has all.
     """
     from pyspark import SparkContext
 
     SparkContext._ensure_initialized()
     jvm = SparkContext._jvm
+    for name, value in properties.items():
+        jvm.java.lang.System.setProperty(name, value)
     loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
-    try:
-        loader.loadClass("io.delta.sql.DeltaSparkSessionExtension")
-        return ""
-    except Exception:
-        jars = local_jars()
+    lacking = [wanted for name, wanted in CLASSES.items() if wanted in sets and not has_class(loader, name)]
+    jars = local_jars(*dict.fromkeys(lacking)) if lacking else []
     for jar in jars:
         loader.addURL(jvm.java.io.File(jar).toURI().toURL())
     given = jvm.java.lang.System.getProperty("spark.jars") or ""
-    return ",".join(filter(None, [given, *jars]))
+    return ",".join(filter(None, [given, *jars])) if jars else ""
+
+
+def has_class(loader: Any, name: str) -> bool:
+    try:
+        loader.loadClass(name)
+    except Exception:
+        return False
+    return True

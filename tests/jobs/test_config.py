@@ -137,7 +137,7 @@ def test_environments_load_and_are_checked(tmp_path, monkeypatch):
     pipeline = ROOT / "conf" / "flights.yaml"
     monkeypatch.chdir(tmp_path)
     assert load_environment("local", pipeline).spark["spark.master"] == "local[*]"
-    assert load_environment("cluster", pipeline).lake.startswith("s3a://")
+    assert load_environment("cluster", pipeline).lake.startswith("s3://")
     with pytest.raises(UsageError, match=r"no environment 'clutser'.* — did you mean 'cluster'"):
         load_environment("clutser", pipeline)
     assert load_environment(None, tmp_path / "p.yaml") == load_environment(None) == Environment()

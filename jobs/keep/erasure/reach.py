@@ -11,13 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from headgate.jobs.errors import UsageError
 from headgate.jobs.keep.erasure.files import id_columns, ids_in, leaves, read_file, text_columns
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history, stored_files
-from headgate.jobs.lake.storage import file_system, parquet_format, quoted
+from headgate.jobs.lake.storage import file_system, open_table, parquet_format, quoted
 from headgate.transforms.rows import FILE, JOINED, ROW_ID, is_own
 
 
@@ -135,7 +134,7 @@ def columns_of(lake: Lake, table: str) -> set[str]:
     names: set[str] = set()
     delta = lake.need_table(table)
     for version in history(lake.path(table), ()).at:
-        names |= {f.name for f in DeltaTable(lake.path(table), version=version).schema().fields}
+        names |= {f.name for f in open_table(lake.path(table), version=version).schema().fields}
     return names | {f.name for f in delta.schema().fields}
 
 

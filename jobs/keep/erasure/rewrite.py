@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, write_deltalake
 from pyarrow import fs
 
 from headgate.jobs.errors import HeadgateError
@@ -21,7 +21,7 @@ from headgate.jobs.lake.conflicts import TRIES, retrying
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import LOG, commits, history, paths_of, stored_files
-from headgate.jobs.lake.storage import file_system
+from headgate.jobs.lake.storage import file_system, open_table
 from headgate.jobs.lake.system import now
 from headgate.transforms.rows import PARENTS
 
@@ -102,7 +102,7 @@ def replace_whole(lake: Lake, table: str, change: Callable[[pa.Table], pa.Table 
             named = frozenset().union(*history(lake.path(table)).files.values())
             properties = CommitProperties(max_commit_retries=0)
             write_deltalake(delta, changed, mode="overwrite", commit_properties=properties)
-    delta = DeltaTable(lake.path(table))
+    delta = open_table(lake.path(table))
     delta.create_checkpoint()
     files, base = file_system(lake.path(table))
     for info in files.get_file_info(fs.FileSelector(f"{base}/{LOG}")):
@@ -139,7 +139,7 @@ def rewrite(table: str, name: str, change: Callable[[pa.Table], pa.Table | None]
     Every reader finds each version as before or as after: the log first removes either file, then adds the new one.
     """
     files, base = file_system(table)
-    types = pa.schema(DeltaTable(table).schema().to_arrow())
+    types = pa.schema(open_table(table).schema().to_arrow())
     replaced: dict[str, dict[str, Any]] = {}
     for path in stored_files(table):
         old = f"{base}/{path}"
@@ -172,7 +172,7 @@ def rewrite(table: str, name: str, change: Callable[[pa.Table], pa.Table | None]
         rewrite_log(table, replaced)
         for path in replaced:
             remove_file(files, f"{base}/{path}")
-        DeltaTable(table).create_checkpoint()
+        open_table(table).create_checkpoint()
     return len(replaced)
 
 
