@@ -249,8 +249,8 @@ def add_to_running_jvm(sets: Collection[Jars], properties: Mapping[str, str]) ->
     for name, value in properties.items():
         jvm.java.lang.System.setProperty(name, value)
     loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
-    lacking = [wanted for name, wanted in CLASSES.items() if wanted in sets and not has_class(loader, name)]
-    jars = local_jars(*dict.fromkeys(lacking)) if lacking else []
+    lacking = [s for s in sets if not all(has_class(loader, n) for n, found_in in CLASSES.items() if found_in is s)]
+    jars = local_jars(*lacking) if lacking else []
     for jar in jars:
         loader.addURL(jvm.java.io.File(jar).toURI().toURL())
     given = jvm.java.lang.System.getProperty("spark.jars") or ""
