@@ -1,6 +1,7 @@
 """Commands that look at a lake. None of them starts a JVM, but for `sql --engine spark`."""
 
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -200,11 +201,14 @@ def show_differences(compared: Mapping[str, Any]) -> None:
     """Print what changed in the schema and the columns of one table, and examples of rows with their cells."""
     lines = [f"  {change}" for change in compared["schema"]]
     lines += [f"  {c}: {n['cells']:,} cells differ ({n['rate']:.2%})" for c, n in compared["columns"].items()]
+    shown = Counter(e["kind"] for e in compared["examples"])
     for e in compared["examples"]:
         named = ", ".join(f"{k}={v}" for k, v in e["key"].items())
         cells = [shortened(cell, CELL) for cell in e["cells"][:CELLS]]
         cells += [f"{len(e['cells']) - CELLS} more"] if len(e["cells"]) > CELLS else []
         lines.append(f"  {e['kind']}: {named}" + (f" ({'; '.join(cells)})" if cells else ""))
+    more = {kind: compared[kind] - n for kind, n in sorted(shown.items()) if compared[kind] > n}
+    lines += [f"  {kind}: {n:,} more" for kind, n in more.items()]
     if lines:
         click.echo("\n".join([compared["table"], *lines]))
 

@@ -98,6 +98,9 @@ def plan_table(
         mine = {build_key(pipeline, table, before or {}, s) for s in (None, last.get("state"))}
         if before is not None and not mine & keys_before:
             before = None  # it was another configuration that gave the present rows of these inputs
+    other = last.get("pipeline", pipeline.name)
+    taken_over = why is not None and other != pipeline.name
+    notes = (f"the rows of table '{table}' were published by pipeline '{other}': this one replaces them",)
     return TablePlan(
         **facts,
         why=why,
@@ -107,6 +110,7 @@ def plan_table(
         pins=pins,
         before=before or {},
         forced=force,
+        notes=notes if taken_over else (),
     )
 
 

@@ -192,6 +192,10 @@ def run_once(
         return Outcome(run_id, name, records, time.monotonic() - started, done)
     except BaseException as e:
         error = e
+        moved = [f"{r.table} version {r.version}" for r in records if r.status == BUILT]
+        if moved and not tables:
+            stays = f"the newest release stays {name}" if name else "there is no release yet"
+            progress.tell("warning", message=f"published, but in no release: {', '.join(moved)}; {stays}")
         if isinstance(e, HeadgateError) or not isinstance(e, Exception):
             raise
         failure = storage_failure(e, lake.root, absolute(environment.landing))

@@ -7,6 +7,7 @@ import pytest
 
 from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.errors import GateBlocked
+from headgate.jobs.pipeline.planning import plan_table
 from headgate.jobs.pipeline.run import run
 from headgate.jobs.pipeline.side_by_side import side_by_side
 from headgate.jobs.progress import Progress
@@ -71,7 +72,7 @@ JOINED = """
 STOCK = "{type: expect_column_value_lengths_to_equal, kwargs: {column: v, value: 2}, meta: {dimension: validity}}"
 
 
-def test_tables_side_by_side_are_as_one_after_another(spark, tmp_path):
+def test_tables_side_by_side_are_as_one_after_another(spark, tmp_path, capfd):
     write_pipeline(tmp_path, "".join(TABLE.format(name) for name in "xyz") + JOINED, STOCK)
     for n, name in enumerate("xyz"):
         land(tmp_path, f"{name}/a.csv", "id,v\n" + "".join(f"{i},{name}{i}\n" for i in range(3 + n)))
@@ -86,6 +87,15 @@ def test_tables_side_by_side_are_as_one_after_another(spark, tmp_path):
     assert found[1] == found[3] and len(found[1]["z"]) == 5
     land(tmp_path, "y/b.csv", "id,v\n9,long\n")
     (tmp_path / "lake3").rename(tmp_path / "lake")
+    land(tmp_path, "x/b.csv", "id,v\n9,x9\n")
+    capfd.readouterr()
     with pytest.raises(GateBlocked, match="table 'raw_y'"):
         run(pipeline, here, lake_of(tmp_path), lambda _: spark, Progress())
     assert content(tmp_path, "y") == found[1]["y"]
+    told = capfd.readouterr().err
+    assert "warning: published, but in no release: " in told and "raw_x version 1" in told
+    assert "the newest release stays p-1" in told
+    write_pipeline(tmp_path, TABLE.format("y"), STOCK)
+    (tmp_path / "p.yaml").write_text((tmp_path / "p.yaml").read_text().replace("pipeline: p", "pipeline: q"))
+    plan = plan_table(load_pipeline(tmp_path / "p.yaml"), environment, lake_of(tmp_path), "y", None, force=True)
+    assert plan.notes == ("the rows of table 'y' were published by pipeline 'p': this one replaces them",)
