@@ -286,7 +286,7 @@ class StoreOptions(Model):
     secret_key: SecretReference | None = None
     session_token: SecretReference | None = None
     credentials_file: str | None = pydantic.Field(
-        default=None, description="File of keys in AWS's form, which may change at any time, instead of the keys above"
+        default=None, description="File of AWS's form with keys or a credential_process, instead of the keys above"
     )
     profile: str | None = pydantic.Field(default=None, description="The profile of that file (default: default)")
 

@@ -8,8 +8,11 @@ import configparser
 import functools
 import json
 import os
+import shlex
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +104,8 @@ def keys_of_variables() -> Keys | None:
 def keys_of_profile(file: str | None = None, profile: str | None = None) -> Keys | None:
     """Return the keys of a profile in a file of AWS's form; None where there is none that the environment asks for.
 
-    Raises `UsageError` for a file or profile that was named and has no keys.
+    They stand there, or a program gives them (`credential_process`). Raises `UsageError` for a file or profile that was
+    named and has neither.
     """
     place = file or os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
     name = profile or os.environ.get("AWS_PROFILE")
@@ -110,14 +114,38 @@ def keys_of_profile(file: str | None = None, profile: str | None = None) -> Keys
         profiles = configparser.RawConfigParser()
         profiles.read_string(text)
         found = profiles[name or "default"]
+        if "credential_process" in found:
+            return keys_of_program(found["credential_process"])
         return Keys(found["aws_access_key_id"], found["aws_secret_access_key"], found.get("aws_session_token"))
     except (OSError, UnicodeDecodeError, configparser.Error, KeyError):
         if place is None and name is None:
             return None
     raise UsageError(  # without its cause, which may quote the file
         f"the credentials file {place or CREDENTIALS_FILE} has no profile '{name or 'default'}' with aws_access_key_id "
-        "and aws_secret_access_key"
+        "and aws_secret_access_key, or with credential_process"
     )
+
+
+RENEWED = timedelta(minutes=1)  # before keys expire
+GIVEN: dict[str, tuple[Keys, datetime | None]] = {}  # by the program that gave them: keys, and when they expire
+
+
+def keys_of_program(command: str) -> Keys:
+    """Return the keys that a program prints as JSON (`credential_process`); run it again before they expire.
+
+    Source: https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html.
+    """
+    keys, expires = GIVEN.get(command, (None, None))
+    if keys is None or (expires is not None and expires - datetime.now(timezone.utc) <= RENEWED):
+        try:
+            told = json.loads(subprocess.run(shlex.split(command), capture_output=True, timeout=60, check=True).stdout)
+            keys = Keys(told["AccessKeyId"], told["SecretAccessKey"], told.get("SessionToken"))
+            expires = datetime.fromisoformat(told["Expiration"]) if "Expiration" in told else None
+        except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as e:
+            why = f"exit code {e.returncode}" if isinstance(e, subprocess.CalledProcessError) else type(e).__name__
+            raise UsageError(f"credential_process `{command}` gave no keys ({why})") from None  # which may quote them
+        GIVEN[command] = (keys, expires)
+    return keys
 
 
 STORES: dict[str, Store] = {}  # by bucket: the stores of the environments of this process
@@ -257,7 +285,7 @@ def spark_settings(*places: str) -> dict[str, str]:
             f"{S3A}.session.token": keys.token,
             f"{S3A}.aws.credentials.provider": f"org.apache.hadoop.fs.s3a.{kind}AWSCredentialsProvider",
         }
-    # By these Java finds a profile, and reads it again when it has changed.
+    # By these Java finds a profile.
     found |= {f"{PROPERTY}aws.sharedCredentialsFile": store.credentials_file, f"{PROPERTY}aws.profile": store.profile}
     return PLAIN_SETTINGS | {name: value for name, value in found.items() if value}
 

@@ -144,6 +144,12 @@ def test_keys_come_from_references_variables_or_a_profile(tmp_path, monkeypatch)
         assert by_profile.current_keys() == Keys(name, "s%s", "t")
         # Executors find it where it lies; Java reads it again as well.
         assert stores.from_facts(by_profile.facts()).current_keys() == Keys(name, "s%s", "t")
+    (tmp_path / "keys.json").write_text('{"AccessKeyId": "given", "SecretAccessKey": "s%s"}')
+    file.write_text(f"[p]\ncredential_process = cat {tmp_path}/keys.json\n")
+    assert by_profile.current_keys() == Keys("given", "s%s")
+    file.write_text(f"[p]\ncredential_process = cat {tmp_path}/none.json\n")
+    with pytest.raises(UsageError, match=r"credential_process `cat .*none.json` gave no keys \(exit code 1\)"):
+        by_profile.current_keys()
     use(by_profile, "s3a://b/x")
     found = spark_settings("s3a://b/x")
     assert found["spark.headgate.java.aws.sharedCredentialsFile"] == str(file)
