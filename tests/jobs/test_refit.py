@@ -145,6 +145,7 @@ def test_rows_by_a_kept_state_are_as_a_full_build_by_it_makes_them(spark, tmp_pa
         again(spark, tmp_path)
 
 
+@pytest.mark.slow
 def test_drift_makes_steps_learn_anew(spark, tmp_path):
     choose = random.Random(1)
     write_pipeline(tmp_path, RAW + f"  part:{LEARNS}    refit: on_drift\n")
