@@ -40,7 +40,7 @@ class Records(Folder):
                 delta = self.open_or_create(table)
                 if application and delta.transaction_version(application) is not None:
                     return
-                if attempt.retry_state.attempt_number > 1 and has_row(delta, data):
+                if not application and attempt.retry_state.attempt_number > 1 and has_row(delta, data):
                     return  # the answer to the attempt before was lost on the way
                 write_deltalake(delta, data, mode="append", schema_mode="merge", commit_properties=once)
                 compact_now_and_then(delta)
@@ -66,7 +66,7 @@ class Records(Folder):
 
 
 def has_row(delta: DeltaTable, rows: pa.Table) -> bool:
-    """Return whether a system table has the first of some rows."""
+    """Return whether a system table whose rows tell their time has the first of some rows."""
     there = dataset(delta).to_table(filter=pc.field("recorded_at") == rows["recorded_at"][0])
     first = rows.slice(0, 1).select([n for n in rows.column_names if n in there.column_names])
     return first.to_pylist()[0] in there.select(first.column_names).to_pylist()

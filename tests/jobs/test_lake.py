@@ -250,3 +250,19 @@ def test_names_of_system_columns_need_no_quotes_in_spark(spark):
     own.sql(f"select {', '.join(f'{n!r} as `{n}`' for n in names)}").createOrReplaceTempView("t")
     told = own.sql(f"select {', '.join(names)} from t where {' and '.join(f'{n} is not null' for n in names)}")
     assert list(told.first()) == names
+
+
+def test_what_many_record_at_once_is_there_once(tmp_path):
+    """In tables that none of them finds made, with and without a build by which a row is known."""
+
+    def record(n):
+        lake = Lake(str(tmp_path))
+        lake.record("runs", [{"run_id": f"r{n}", "event": "started", "recorded_at": now()}])
+        for table in ("lineage", "metrics", "files"):
+            lake.record(table, [{"table_name": f"t{n}", "build": "b", "run_id": f"r{n}"}], "b")
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(record, range(6)))
+    for table in ("runs", "lineage", "metrics", "files"):
+        found = Lake(str(tmp_path)).system(table)
+        assert sorted(found["run_id"].to_pylist()) == [f"r{n}" for n in range(6)], table
