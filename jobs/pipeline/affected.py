@@ -46,7 +46,7 @@ def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[
     if plan.current.facts.get("state") != plan.state and plan.state is not None:
         return None, "all of it: what another build learned is applied"
     steps = pipeline.steps[table] if plan.state is None else load_fitted(lake, table, pipeline.steps[table], plan.state)
-    if plan.current.facts.get("unforeseen"):
+    if plan.current.facts.get("unforeseen", plan.current.facts.get("rows", {}).get("made")):
         return None, "all of it: its steps make rows"
     if any(pin.as_of or plan.before[n][1] for n, pin in plan.pins.items()):
         return None, "all of it: --as-of leaves out rows"
