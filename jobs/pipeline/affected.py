@@ -28,6 +28,7 @@ from headgate.transforms.step import Estimator, Step
 SMALL = 2 << 20  # bytes of the tables that one starts from, up to which finding what changed costs more than it saves
 LARGEST = 0.5  # share of an input that may have changed; beyond it all is built anew
 AFFECTED = "_hg_affected"
+TIE = "_hg_tie_"  # before the number of a step: the hash of what rows share that it ties
 
 
 def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[str, tuple[int, int]] | None, str]:
@@ -133,7 +134,7 @@ def affected(run: Run, work: Work, scratch: str) -> str:
     if work.state is not None:
         steps = load_fitted(run.lake, work.table, steps, work.state)
     interesting = [i for i, s in enumerate(steps) if s.scope == "table" or set(s.tables()) & work.moved.keys()]
-    ties: list[DataFrame] = []
+    ties: DataFrame | None = None
     if interesting:
         frames = {name: pinned(run, name, work.inputs[name]) for name in starts}
         df = together(work.table, frames)
@@ -146,13 +147,20 @@ def affected(run: Run, work: Work, scratch: str) -> str:
                 found.append(looking_up(run, df, step.keys_of(name), changed_rows(run, name, *work.moved[name])))
             if step.scope == "table":  # it marks rows and changes no cell
                 tie = step.tie(df)
-                ties.append(df.select(ROW_ID, F.lit(i).alias("step"), tie.alias("tie")).where(tie.isNotNull()))
+                # Hashes: rows that only share one are made again too, and come out as they are published.
+                df = df.withColumn(f"{TIE}{i}", F.when(tie.isNotNull(), F.xxhash64(tie)))
             else:
                 df = step.run(df, context.at(steps, i, df))
+        tied = [c for c in df.columns if c.startswith(TIE)]
+        if tied:
+            kept = context.keep(df.select(ROW_ID, *tied), "ties")
+            each = [F.struct(F.lit(c).alias("step"), F.col(c).alias("tie")) for c in tied]
+            ties = kept.select(ROW_ID, F.explode(F.array(*each)).alias("t")).select(ROW_ID, "t.step", "t.tie")
+            ties = ties.where("tie IS NOT NULL")
     name = "changed"
     ids = context.keep(union(found).distinct(), name)
-    if ties:
-        name = closed(ids, context.keep(union(ties).distinct(), "ties"), context)
+    if ties is not None:
+        name = closed(ids, ties, context)
     copying = [step for step in steps if step.foretells]
     if copying:
         ids = ids_at(run, f"{scratch}/{context.state}/{name}")
