@@ -10,6 +10,7 @@ from headgate.transforms.balancing.strata import ResampleStrata, SampleStrata
 from headgate.transforms.balancing.weights import AssignWeights, ClassWeights
 from headgate.transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
 from headgate.transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns
+from headgate.transforms.cleaning.repair import Dependency, RepairCells, RepairKnown
 from headgate.transforms.cleaning.text import NormalizeText
 from headgate.transforms.cleaning.times import LocalToUtc
 from headgate.transforms.cleaning.units import ConvertUnits, UnitChange
@@ -37,6 +38,7 @@ STEPS: dict[str, type[Step]] = {
     "check_bounds": CheckBounds,
     "check_outliers_iqr": CheckOutliersIqr,
     "reject_rows": RejectRows,
+    "repair_cells": RepairCells,
     # deduplication
     "drop_duplicates": DropDuplicates,
     "drop_near_duplicates": DropNearDuplicates,
@@ -63,6 +65,7 @@ FITTED: dict[str, type[Step]] = {
     "assign_weights": AssignWeights,
     "check_bounds": CheckBounds,
     "fill_missing": FillMissing,
+    "repair_known": RepairKnown,
     "resample_strata": ResampleStrata,
 }
 
@@ -80,6 +83,6 @@ def adapter_of(step: Any) -> TypeAdapter[Any]:
     return TypeAdapter(step)
 
 
-_nested: tuple[Any, ...] = (UnitChange, Summary)
+_nested: tuple[Any, ...] = (UnitChange, Summary, Dependency)
 for _options in _nested:
     _options.__pydantic_config__ = ConfigDict(extra="forbid")
