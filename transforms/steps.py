@@ -10,7 +10,9 @@ from headgate.transforms.balancing.strata import ResampleStrata, SampleStrata
 from headgate.transforms.balancing.weights import AssignWeights, ClassWeights
 from headgate.transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
 from headgate.transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns
+from headgate.transforms.cleaning.outliers import CheckGroupBounds, CheckOutliers
 from headgate.transforms.cleaning.repair import Dependency, RepairCells, RepairKnown
+from headgate.transforms.cleaning.scores import ScoreByForest, ScoreOutliers
 from headgate.transforms.cleaning.text import NormalizeText
 from headgate.transforms.cleaning.times import LocalToUtc
 from headgate.transforms.cleaning.units import ConvertUnits, UnitChange
@@ -37,6 +39,8 @@ STEPS: dict[str, type[Step]] = {
     "local_to_utc": LocalToUtc,
     "check_bounds": CheckBounds,
     "check_outliers_iqr": CheckOutliersIqr,
+    "check_outliers": CheckOutliers,
+    "score_outliers": ScoreOutliers,
     "reject_rows": RejectRows,
     "repair_cells": RepairCells,
     # deduplication
@@ -64,9 +68,11 @@ STEPS: dict[str, type[Step]] = {
 FITTED: dict[str, type[Step]] = {
     "assign_weights": AssignWeights,
     "check_bounds": CheckBounds,
+    "check_group_bounds": CheckGroupBounds,
     "fill_missing": FillMissing,
     "repair_known": RepairKnown,
     "resample_strata": ResampleStrata,
+    "score_by_forest": ScoreByForest,
 }
 
 
