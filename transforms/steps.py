@@ -23,6 +23,7 @@ from headgate.transforms.deduplication.lines import DropRepeatedLines
 from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.features.aggregate import Aggregate, Summary
 from headgate.transforms.fusion.join import JoinTable
+from headgate.transforms.imputation.missingness import DropSparse, EmptyMarkers, FlagMissing, NullMarkers, RejectMissing
 from headgate.transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
 from headgate.transforms.step import Step
 
@@ -49,6 +50,10 @@ STEPS: dict[str, type[Step]] = {
     "drop_near_images": DropNearImages,
     "drop_repeated_lines": DropRepeatedLines,
     # imputation
+    "null_markers": NullMarkers,
+    "flag_missing": FlagMissing,
+    "reject_missing": RejectMissing,
+    "drop_sparse": DropSparse,
     "impute_constant": ImputeConstant,
     "impute_mean": ImputeMean,
     "impute_median": ImputeMedian,
@@ -69,6 +74,8 @@ FITTED: dict[str, type[Step]] = {
     "assign_weights": AssignWeights,
     "check_bounds": CheckBounds,
     "check_group_bounds": CheckGroupBounds,
+    "drop_columns": DropColumns,
+    "empty_markers": EmptyMarkers,
     "fill_missing": FillMissing,
     "repair_known": RepairKnown,
     "resample_strata": ResampleStrata,
