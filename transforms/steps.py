@@ -24,6 +24,7 @@ from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.features.aggregate import Aggregate, Summary
 from headgate.transforms.fusion.join import JoinTable
 from headgate.transforms.imputation.missingness import DropSparse, EmptyMarkers, FlagMissing, NullMarkers, RejectMissing
+from headgate.transforms.imputation.series import ImputeInterpolated, ImputeNext, ImputePrevious
 from headgate.transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
 from headgate.transforms.step import Step
 
@@ -58,6 +59,9 @@ STEPS: dict[str, type[Step]] = {
     "impute_mean": ImputeMean,
     "impute_median": ImputeMedian,
     "impute_mode": ImputeMode,
+    "impute_previous": ImputePrevious,
+    "impute_next": ImputeNext,
+    "impute_interpolated": ImputeInterpolated,
     # fusion
     "join_table": JoinTable,
     # features
