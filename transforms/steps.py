@@ -24,6 +24,7 @@ from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.features.aggregate import Aggregate, Summary
 from headgate.transforms.fusion.join import JoinTable
 from headgate.transforms.imputation.missingness import DropSparse, EmptyMarkers, FlagMissing, NullMarkers, RejectMissing
+from headgate.transforms.imputation.models import FillGaussian, ImputeGaussian
 from headgate.transforms.imputation.series import ImputeInterpolated, ImputeNext, ImputePrevious
 from headgate.transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
 from headgate.transforms.step import Step
@@ -62,6 +63,7 @@ STEPS: dict[str, type[Step]] = {
     "impute_previous": ImputePrevious,
     "impute_next": ImputeNext,
     "impute_interpolated": ImputeInterpolated,
+    "impute_gaussian": ImputeGaussian,
     # fusion
     "join_table": JoinTable,
     # features
@@ -80,6 +82,7 @@ FITTED: dict[str, type[Step]] = {
     "check_group_bounds": CheckGroupBounds,
     "drop_columns": DropColumns,
     "empty_markers": EmptyMarkers,
+    "fill_gaussian": FillGaussian,
     "fill_missing": FillMissing,
     "repair_known": RepairKnown,
     "resample_strata": ResampleStrata,
