@@ -27,6 +27,7 @@ from headgate.transforms.imputation.missingness import DropSparse, EmptyMarkers,
 from headgate.transforms.imputation.models import FillGaussian, ImputeGaussian
 from headgate.transforms.imputation.series import ImputeInterpolated, ImputeNext, ImputePrevious
 from headgate.transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
+from headgate.transforms.imputation.trees import FillTrees, ImputeTrees
 from headgate.transforms.step import Step
 
 STEPS: dict[str, type[Step]] = {
@@ -64,6 +65,7 @@ STEPS: dict[str, type[Step]] = {
     "impute_next": ImputeNext,
     "impute_interpolated": ImputeInterpolated,
     "impute_gaussian": ImputeGaussian,
+    "impute_trees": ImputeTrees,
     # fusion
     "join_table": JoinTable,
     # features
@@ -84,6 +86,7 @@ FITTED: dict[str, type[Step]] = {
     "empty_markers": EmptyMarkers,
     "fill_gaussian": FillGaussian,
     "fill_missing": FillMissing,
+    "fill_trees": FillTrees,
     "repair_known": RepairKnown,
     "resample_strata": ResampleStrata,
     "score_by_forest": ScoreByForest,
