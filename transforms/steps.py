@@ -23,6 +23,7 @@ from headgate.transforms.deduplication.lines import DropRepeatedLines
 from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.features.aggregate import Aggregate, Summary
 from headgate.transforms.fusion.join import JoinTable
+from headgate.transforms.imputation.auto import FillChosen, ImputeAuto
 from headgate.transforms.imputation.missingness import DropSparse, EmptyMarkers, FlagMissing, NullMarkers, RejectMissing
 from headgate.transforms.imputation.models import FillGaussian, ImputeGaussian
 from headgate.transforms.imputation.series import ImputeInterpolated, ImputeNext, ImputePrevious
@@ -66,6 +67,7 @@ STEPS: dict[str, type[Step]] = {
     "impute_interpolated": ImputeInterpolated,
     "impute_gaussian": ImputeGaussian,
     "impute_trees": ImputeTrees,
+    "impute_auto": ImputeAuto,
     # fusion
     "join_table": JoinTable,
     # features
@@ -84,6 +86,7 @@ FITTED: dict[str, type[Step]] = {
     "check_group_bounds": CheckGroupBounds,
     "drop_columns": DropColumns,
     "empty_markers": EmptyMarkers,
+    "fill_chosen": FillChosen,
     "fill_gaussian": FillGaussian,
     "fill_missing": FillMissing,
     "fill_trees": FillTrees,
