@@ -215,8 +215,8 @@ def judging(step: RepairKnown) -> Callable[[pa.Array], pa.Array]:
         for i, faults in faults_of(table, model):
             for column, fault in sorted(faults.items()):
                 changed = action == "null" or (action == "repair" and fault.sure and fault.confidence >= least)
-                told = {"column": column, "was": table[column][i], "proposed": fault.new, "reason": fault.reason}
-                found[i].append(told | {"confidence": round(fault.confidence, 4), "changed": changed})
+                entry = {"column": column, "was": table[column][i], "proposed": fault.new, "reason": fault.reason}
+                found[i].append(entry | {"confidence": round(fault.confidence, 4), "changed": changed})
         return pa.array(found, pa.list_(kind))
 
     return judge

@@ -1,4 +1,4 @@
-"""Missing cells before they are filled: hidden ones found, told apart as columns, rows and columns of many left out."""
+"""Missing cells before they are filled: hidden ones found, flags as columns, rows and columns of many left out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -131,7 +131,7 @@ def in_kind(hidden: Hidden, kind: str) -> Any:
 class FlagMissing(Step):
     """Add a boolean column `<column>_missing` for each column: whether the cell is null or NaN.
 
-    columns: those to tell of; put the step before those that fill them.
+    columns: the columns to flag; put the step before those that fill them.
     Cost: one pass, no shuffle.
     """
 
