@@ -15,6 +15,8 @@ REASONS = {
     "erased_on_request": "erased on request",
     "invalid_local_time": "{columns} is nonexistent or ambiguous in its time zone",
     "out_of_bounds": "{columns} is out of bounds",
+    "outlying_row": "is outlying in {columns}",
+    "too_many_missing": "lacks {columns}",
     "exact_duplicate": "repeats another row in {columns}",
     "near_duplicate": "is a near duplicate of another row in {columns}",
     "contained_duplicate": "is contained in another row's {columns}",

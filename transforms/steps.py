@@ -10,6 +10,9 @@ from headgate.transforms.balancing.strata import ResampleStrata, SampleStrata
 from headgate.transforms.balancing.weights import AssignWeights, ClassWeights
 from headgate.transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
 from headgate.transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns
+from headgate.transforms.cleaning.outliers import CheckGroupBounds, CheckOutliers
+from headgate.transforms.cleaning.repair import Dependency, RepairCells, RepairKnown
+from headgate.transforms.cleaning.scores import ScoreByForest, ScoreOutliers
 from headgate.transforms.cleaning.text import NormalizeText
 from headgate.transforms.cleaning.times import LocalToUtc
 from headgate.transforms.cleaning.units import ConvertUnits, UnitChange
@@ -20,7 +23,12 @@ from headgate.transforms.deduplication.lines import DropRepeatedLines
 from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.features.aggregate import Aggregate, Summary
 from headgate.transforms.fusion.join import JoinTable
+from headgate.transforms.imputation.auto import FillChosen, ImputeAuto
+from headgate.transforms.imputation.missingness import DropSparse, EmptyMarkers, FlagMissing, NullMarkers, RejectMissing
+from headgate.transforms.imputation.models import FillGaussian, ImputeGaussian
+from headgate.transforms.imputation.series import ImputeInterpolated, ImputeNext, ImputePrevious
 from headgate.transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
+from headgate.transforms.imputation.trees import FillTrees, ImputeTrees
 from headgate.transforms.step import Step
 
 STEPS: dict[str, type[Step]] = {
@@ -36,17 +44,30 @@ STEPS: dict[str, type[Step]] = {
     "local_to_utc": LocalToUtc,
     "check_bounds": CheckBounds,
     "check_outliers_iqr": CheckOutliersIqr,
+    "check_outliers": CheckOutliers,
+    "score_outliers": ScoreOutliers,
     "reject_rows": RejectRows,
+    "repair_cells": RepairCells,
     # deduplication
     "drop_duplicates": DropDuplicates,
     "drop_near_duplicates": DropNearDuplicates,
     "drop_near_images": DropNearImages,
     "drop_repeated_lines": DropRepeatedLines,
     # imputation
+    "null_markers": NullMarkers,
+    "flag_missing": FlagMissing,
+    "reject_missing": RejectMissing,
+    "drop_sparse": DropSparse,
     "impute_constant": ImputeConstant,
     "impute_mean": ImputeMean,
     "impute_median": ImputeMedian,
     "impute_mode": ImputeMode,
+    "impute_previous": ImputePrevious,
+    "impute_next": ImputeNext,
+    "impute_interpolated": ImputeInterpolated,
+    "impute_gaussian": ImputeGaussian,
+    "impute_trees": ImputeTrees,
+    "impute_auto": ImputeAuto,
     # fusion
     "join_table": JoinTable,
     # features
@@ -62,8 +83,16 @@ STEPS: dict[str, type[Step]] = {
 FITTED: dict[str, type[Step]] = {
     "assign_weights": AssignWeights,
     "check_bounds": CheckBounds,
+    "check_group_bounds": CheckGroupBounds,
+    "drop_columns": DropColumns,
+    "empty_markers": EmptyMarkers,
+    "fill_chosen": FillChosen,
+    "fill_gaussian": FillGaussian,
     "fill_missing": FillMissing,
+    "fill_trees": FillTrees,
+    "repair_known": RepairKnown,
     "resample_strata": ResampleStrata,
+    "score_by_forest": ScoreByForest,
 }
 
 
@@ -80,6 +109,6 @@ def adapter_of(step: Any) -> TypeAdapter[Any]:
     return TypeAdapter(step)
 
 
-_nested: tuple[Any, ...] = (UnitChange, Summary)
+_nested: tuple[Any, ...] = (UnitChange, Summary, Dependency)
 for _options in _nested:
     _options.__pydantic_config__ = ConfigDict(extra="forbid")

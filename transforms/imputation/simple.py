@@ -27,6 +27,7 @@ class FillMissing(Step):
         and times as 2013-01-31T12:00:00Z.
     by, groups: with `by`, each entry of `groups` is {"key": [values of `by`], "values": {column: value}}; a group's
         value goes before the overall one, which serves unseen groups, null keys and groups without any value.
+    levels: more of such groups, each {"by": [...], "groups": [...]}, asked in turn where those before have no value.
     Null and NaN count as missing. A column whose value is null stays as it was. Cost: one pass; groups are
     broadcast.
     """
@@ -35,16 +36,22 @@ class FillMissing(Step):
     values: Mapping[str, Any]
     by: tuple[str, ...] = ()
     groups: tuple[Mapping[str, Any], ...] = ()
+    levels: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def lookups(self) -> list[tuple[Sequence[str], Sequence[Mapping[str, Any]]]]:
+        """Return the columns and the groups of each level."""
+        return [(self.by, self.groups), *((level["by"], level["groups"]) for level in self.levels)]
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_columns([*self.values, *self.by], have)
+        require_columns([*self.values, *(c for by, _ in self.lookups for c in by)], have)
         return have
 
     def check(self, df: DataFrame, context: Context) -> None:
         super().check(df, context)
-        need_kinds(df, self.name, self.by, numbers=False)
+        need_kinds(df, self.name, [c for by, _ in self.lookups for c in by], numbers=False)
         kinds = dict(df.dtypes)
-        for values in (self.values, *(g["values"] for g in self.groups)):
+        for values in (self.values, *(g["values"] for _, groups in self.lookups for g in groups)):
             for column, value in values.items():
                 constant(value, kinds[column], column)
 
@@ -55,20 +62,23 @@ class FillMissing(Step):
         kinds = dict(df.dtypes)
         fills: dict[str, Column] = {c: constant(v, kinds[c], c) for c, v in self.values.items()}
         before = df.columns
-        if self.groups:
-            rows = [(*map(str, g["key"]), *(g["values"].get(c) for c in self.values)) for g in self.groups]
-            key_types = [f"_hg_key{i} string" for i in range(len(self.by))]
+        for depth, (by, groups) in reversed(list(enumerate(self.lookups))):
+            if not groups:
+                continue
+            key, fill = f"_hg_key{depth}_", f"_hg_fill{depth}_"
+            rows = [(*map(str, g["key"]), *(g["values"].get(c) for c in self.values)) for g in groups]
+            key_types = [f"{key}{i} string" for i in range(len(by))]
             value_types = [
-                f"_hg_fill{i} {carrier(g['values'].get(c) for g in self.groups)}" for i, c in enumerate(self.values)
+                f"{fill}{i} {carrier(g['values'].get(c) for g in groups)}" for i, c in enumerate(self.values)
             ]
             lookup = local_frame(df.sparkSession, rows, ", ".join(key_types + value_types))
             matches = F.lit(True)
-            for i, column in enumerate(self.by):
+            for i, column in enumerate(by):
                 kind = kinds[column]
-                there = as_text(F.col(f"_hg_key{i}").try_cast(kind), kind)
+                there = as_text(F.col(f"{key}{i}").try_cast(kind), kind)
                 matches = matches & (as_text(F.col(quoted(column)), kind) == there)
             df = df.join(F.broadcast(lookup), on=matches, how="left")
-            fills = {c: F.coalesce(F.col(f"_hg_fill{i}").cast(kinds[c]), fills[c]) for i, c in enumerate(self.values)}
+            fills = {c: F.coalesce(F.col(f"{fill}{i}").cast(kinds[c]), fills[c]) for i, c in enumerate(self.values)}
         filled = {c: missing(c, kinds[c]) & fills[c].isNotNull() for c in self.values}
         values = {c: F.when(filled[c], fills[c]).otherwise(F.col(quoted(c))) for c in self.values}
         return change_cells(df, self.id, values, filled).select(*(quoted(c) for c in before))
@@ -104,19 +114,27 @@ class ImputeStatistic(Estimator):
 
     columns: tuple[str, ...]
     by: tuple[str, ...] = ()
+    levels: tuple[tuple[str, ...], ...] = ()
     numbers: ClassVar[bool] = True  # whether it needs numbers
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return the columns of all groups."""
+        return tuple(dict.fromkeys([*self.by, *(c for level in self.levels for c in level)]))
+
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_columns([*self.columns, *self.by], have)
+        require_columns([*self.columns, *self.keys], have)
+        if not all(self.levels) or (self.levels and not self.by):
+            raise StepError("levels: each names columns, and `by` those of the groups that are asked first")
         return have
 
     def check(self, df: DataFrame, context: Context) -> None:
         super().check(df, context)
         need_kinds(df, self.name, self.columns, self.numbers)
-        need_kinds(df, self.name, self.by, numbers=False)
+        need_kinds(df, self.name, self.keys, numbers=False)
 
     def learns_from(self) -> tuple[str, ...]:
-        return (*self.columns, *self.by)
+        return (*self.columns, *self.keys)
 
     def statistic(self, column: str, kind: str) -> Column:
         raise NotImplementedError
@@ -127,11 +145,19 @@ class ImputeStatistic(Estimator):
 
     def fit(self, df: DataFrame, context: Context) -> FillMissing:
         kinds = dict(df.dtypes)
-        found = self.values_of(df, kinds, [as_text(F.col(quoted(c)), kinds[c]) for c in self.by])
+        overall, groups = self.groups_of(df, kinds, self.by)
+        levels = [{"by": list(by), "groups": self.groups_of(df, kinds, by)[1]} for by in self.levels]
+        return FillMissing(values=overall, by=self.by, groups=tuple(groups), levels=tuple(levels))
+
+    def groups_of(
+        self, df: DataFrame, kinds: Mapping[str, str], by: Sequence[str]
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return the value of each column of all rows, and those of the groups of some columns."""
+        found = self.values_of(df, kinds, [as_text(F.col(quoted(c)), kinds[c]) for c in by])
         overall = found.pop((), [None] * len(self.columns))
         named = sorted((key, values) for key, values in found.items() if None not in key)
         groups = [{"key": list(key), "values": dict(zip(self.columns, values, strict=True))} for key, values in named]
-        return FillMissing(values=dict(zip(self.columns, overall, strict=True)), by=self.by, groups=tuple(groups))
+        return dict(zip(self.columns, overall, strict=True)), groups
 
     def values_of(
         self, df: DataFrame, kinds: Mapping[str, str], keys: Sequence[Column]
@@ -147,7 +173,7 @@ class ImputeStatistic(Estimator):
             found = df.agg(F.lit(1).alias("_hg_all"), *statistics)
         rows = found.limit(LARGEST_STATE + 2).collect()
         if len(rows) > LARGEST_STATE + 1:
-            raise StepError(f"by: more than {LARGEST_STATE:,} groups of {', '.join(self.by)}")
+            raise StepError(f"by: more than {LARGEST_STATE:,} groups of {', '.join(self.keys)}")
         return {
             () if row["_hg_all"] else tuple(row[: len(keys)]): [
                 self.settled(row[f"_hg_s{i}"], c, kinds[c]) for i, c in enumerate(self.columns)
@@ -161,7 +187,8 @@ class ImputeMean(ImputeStatistic):
     """Fill missing cells with the mean of the training rows.
 
     columns: numeric columns; by: columns whose groups each have their own mean (the overall mean serves unseen
-    groups and null keys). Null and NaN count as missing; an infinity among the values is refused.
+    groups and null keys); levels: columns of larger groups, asked in turn before the overall mean, as `[[city]]` with
+    `by: [shop, city]`. Null and NaN count as missing; an infinity among the values is refused.
     Whole numbers and decimals are summed exactly; an integer column takes the mean rounded toward zero, a decimal one
     rounded half up to its scale. Doubles are summed in decimals of 12 digits behind the point and what remains in 38,
     so that the mean does not depend on the order of rows; a sum beyond 1e26 is refused.
@@ -194,9 +221,9 @@ class ImputeMean(ImputeStatistic):
 class ImputeMedian(ImputeStatistic):
     """Fill missing cells with the exact median of the training rows.
 
-    columns: numeric columns; by: as in `impute_mean`. Null and NaN count as missing. Between two middle values the
-    median is their mean; an integer column takes it rounded toward zero, a decimal one rounded half up to its scale.
-    Filled cells are noted in `_changed`.
+    columns: numeric columns; by, levels: as in `impute_mean`. Null and NaN count as missing. Between two middle values
+    the median is their mean; an integer column takes it rounded toward zero, a decimal one rounded half up to its
+    scale. Filled cells are noted in `_changed`.
     Cost: one pass to fit, with memory in proportion to the distinct values; for a decimal column, or one of whole
     numbers beyond 2^52, a sort of its distinct values; one pass to apply.
     """
@@ -233,8 +260,8 @@ class ImputeMedian(ImputeStatistic):
 class ImputeMode(ImputeStatistic):
     """Fill missing cells with the most frequent value of the training rows.
 
-    columns: columns of any plain type; by: as in `impute_mean`. Null and NaN count as missing. Of equally frequent
-    values the smallest wins. Filled cells are noted in `_changed`.
+    columns: columns of any plain type; by, levels: as in `impute_mean`. Null and NaN count as missing. Of equally
+    frequent values the smallest wins. Filled cells are noted in `_changed`.
     Cost: one pass to fit, with memory in proportion to the distinct values; one pass to apply.
     """
 

@@ -1,0 +1,190 @@
+import dataclasses
+
+import pytest
+
+from headgate.transforms.cleaning.formats import learn_format, read_cell
+from headgate.transforms.cleaning.repair import Dependency, RepairCells
+from headgate.transforms.cleaning.typos import learn_typos
+from headgate.transforms.cleaning.votes import Model, Rule, Votes, judge_row, outside, parse_rules
+from headgate.transforms.rows import training_rows
+from headgate.transforms.step import StepError
+from headgate.transforms.steps import FITTED, options_of
+from tests.conftest import plain_rows
+from tests.transforms.frames import applied, columns_of, frame
+
+ZIP = Dependency(columns=("zip",), decides=("city",))
+CITIES = [
+    *[(i, 10001, "New York") for i in range(5)],
+    (5, 10001, "Newark"),
+    (6, 10001, None),
+    *[(i, 60601, "Chicago") for i in range(7, 11)],
+    (11, 60601, "Chicagx"),
+    (12, 99999, "Nome"),
+    (13, None, "Chicago"),
+]
+
+
+def cities(spark, rows=CITIES):
+    return frame(spark, "id int, zip int, city string", *rows)
+
+
+def values_of(df, *columns):
+    return {r[0]: r[1:] for r in plain_rows(df, "id", *columns)}
+
+
+def test_a_cell_that_its_group_outvotes_is_repaired_and_what_it_was_stays_visible(spark):
+    out = values_of(applied(RepairCells(dependencies=(ZIP,)), cities(spark)), "zip", "city", "faults", "_changed")
+    assert [out[i][1] for i in (0, 5, 6, 11, 12, 13)] == ["New York"] * 3 + ["Chicago", "Nome", "Chicago"]
+    (fault,) = out[5][2]
+    assert fault["column"] == "city" and fault["was"] == "Newark" and fault["proposed"] == "New York"
+    assert fault["reason"] == "dependency" and fault["changed"] and 0.5 < fault["confidence"] < 1
+    assert out[6][2][0]["reason"] == "missing_in_group" and out[6][2][0]["was"] is None
+    assert out[5][3] == [{"column": "city", "step": "repair_cells"}]
+    assert out[0][2:] == ([], []) and out[12][2:] == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("action", "city", "changed"), [("repair", "New York", True), ("null", None, True), ("flag", "Newark", False)]
+)
+def test_actions(spark, action, city, changed):
+    out = values_of(applied(RepairCells(dependencies=(ZIP,), action=action), cities(spark)), "city", "faults")
+    assert out[5][0] == city and out[5][1][0]["changed"] is changed
+
+
+def test_a_repair_below_the_confidence_is_flagged_alone(spark):
+    step = RepairCells(dependencies=(ZIP,), confidence=0.99)
+    out = values_of(applied(step, cities(spark)), "city", "faults")
+    assert out[5][0] == "Newark" and out[5][1][0]["proposed"] == "New York" and not out[5][1][0]["changed"]
+
+
+def test_partitioning_and_order_change_nothing(spark):
+    df = cities(spark)
+    step = RepairCells(dependencies=(ZIP,))
+    parts = [df.repartition(5), df.orderBy("city")]
+    assert len({repr(plain_rows(applied(step, part))) for part in parts}) == 1
+
+
+def test_only_training_rows_vote(spark):
+    kinds = "id int, zip int, city string, split string"
+    train = [(i, 1, "A", "train") for i in range(3)]
+    test = [(i, 1, "B", "test") for i in range(3, 9)]
+    out = values_of(applied(RepairCells(dependencies=(ZIP,)), frame(spark, kinds, *train, *test)), "city")
+    assert {v[0] for v in out.values()} == {"A"}
+
+
+def test_columns_of_other_types_keep_them(spark):
+    rows = [*[(i, "a", 7, True) for i in range(4)], (4, "a", 8, None)]
+    df = frame(spark, "id int, k string, n bigint, b boolean", *rows)
+    step = RepairCells(dependencies=(Dependency(columns=("k",), decides=("n", "b")),), faults=None)
+    out = applied(step, df)
+    assert dict(out.dtypes)["n"] == "bigint" and values_of(out, "n", "b")[4] == (7, True)
+    assert "faults" not in out.columns
+
+
+def test_fitted_state_survives_json_and_repairs_new_rows(spark):
+    df = cities(spark)
+    step = RepairCells(dependencies=(ZIP,), columns=("city",))
+    frozen = None
+
+    class Fitting(RepairCells):
+        def fit(self, rows, context):
+            nonlocal frozen
+            frozen = super().fit(rows, context)
+            return frozen
+
+    applied(Fitting(**{f.name: getattr(step, f.name) for f in dataclasses.fields(step)}), training_rows(df))
+    written = options_of(type(frozen)).dump_json(frozen)
+    again = options_of(FITTED[frozen.name]).validate_json(written)
+    new = frame(spark, "id int, zip int, city string", (1, 60601, "Chikago"), (2, 1, "Nowhere"))
+    assert values_of(again.apply(new), "city") == {1: ("Chicago",), 2: ("Nowhere",)}
+
+
+def test_sources_that_err_weigh_less(spark):
+    # Of a and b, alone against three copies of what c says, c is found out by the groups in which it stands alone.
+    rows = [(i, f"f{i}", f"t{i}", s) for i in range(8) for s in ("a", "b", "d")]
+    rows += [(i, f"f{i}", f"wrong{i}", "c") for i in range(8)]
+    rows += [(i, "f9", "right", s) for i, s in enumerate(("a", "b"))] + [(i, "f9", "late", "c") for i in range(3)]
+    df = frame(spark, "id int, flight string, time string, src string", *rows)
+    rule = Dependency(columns=("flight",), decides=("time",))
+    plain = applied(RepairCells(dependencies=(rule,)), df).where("flight = 'f9'")
+    weighed = applied(RepairCells(dependencies=(rule,), sources="src"), df).where("flight = 'f9'")
+    assert {r[0] for r in plain_rows(plain, "time")} == {"late"}
+    assert {r[0] for r in plain_rows(weighed, "time")} == {"right"}
+
+
+def test_no_rows_and_empty_columns_change_nothing(spark):
+    for rows in ([], [(1, None, None)]):
+        out = applied(RepairCells(columns=("city",), dependencies=(ZIP,)), cities(spark, rows))
+        assert values_of(out, "city", "faults") == {r[0]: (None, []) for r in rows}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "name columns, dependencies or ranges"),
+        ({"columns": ("citi",)}, "did you mean 'city'"),
+        ({"dependencies": (Dependency(columns=("zip",), decides=("zip",)),)}, "decides others"),
+        ({"columns": ("city",), "confidence": 2}, "not within 0 and 1"),
+        ({"columns": ("city",), "faults": "zip"}, "a column 'zip' already"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(StepError, match=message):
+        RepairCells(**options).columns_after(columns_of("id", "zip", "city"), {})
+
+
+def test_rules_of_holoclean_and_arrows_are_read():
+    text = "t1&t2&EQ(t1.zip,t2.zip)&IQ(t1.city,t2.city)\nzip, a_b -> state\nt1&t2&EQ(t1.zip,t2.zip)&GT(t1.a_b,t2.a_b)"
+    rules, skipped = parse_rules(text, ["zip", "city", "state", "a b"])
+    assert rules == [Rule(("zip",), "city"), Rule(("zip", "a b"), "state")]
+    assert len(skipped) == 1
+    with pytest.raises(StepError, match="no column 'town'"):
+        parse_rules("zip -> town", ["zip"])
+
+
+@pytest.mark.parametrize(
+    ("counts", "cell", "read", "fault"),
+    [
+        ({"12": 60, "12 oz": 30, "12.0 OZ.": 10}, "12.0 oz", "12", "unit"),
+        ({"95%": 100}, "95%", "95%", ""),
+        ({"1": 99, "x": 1}, "x", "x", "wrong_format"),
+        ({"9:15 am": 80, "10:05 pm": 30, "Dec 1 9:15 am": 4}, "Dec 2 7:05 am", "7:05 am", "embedded"),
+        ({"a": 5}, "N/A", None, "marker_of_missing"),
+        ({"a b": 50, "Smith-Jones": 1}, "Smith-Jones", "Smith-Jones", ""),
+    ],
+)
+def test_formats(counts, cell, read, fault):
+    assert read_cell(cell, learn_format(counts)) == (read, fault)
+
+
+def test_misspellings_have_the_same_digits_and_one_neighbour():
+    counts = {"Boston": 100, "Bostom": 1, "Austin": 100, "Austen": 90, "Austan": 1, "97 %": 100, "57 %": 1}
+    assert learn_typos(counts) == {"Bostom": "Boston"}
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "out"),
+    [
+        ("5", ("0", "4"), True),
+        ("4", ("0", "4.0"), False),
+        ("-1", (None, "4"), False),
+        ("2013-02-01", ("2013-01-01", "2013-01-31"), True),
+        ("2013-01-31T23:00:00", ("2013-01-01", "2013-01-31"), False),
+        ("word", ("0", "4"), False),
+        (None, ("0", "4"), False),
+    ],
+)
+def test_ranges(value, bounds, out):
+    assert outside(value, bounds) is out
+
+
+def test_a_value_that_is_out_of_range_is_known_to_be_at_fault_alone():
+    model = Model(columns=("n",), ranges={"n": ("0", "10")})
+    fault = judge_row({"n": "11"}, {"n": "11"}, model)["n"]
+    assert fault.new is None and not fault.sure and fault.reason == "out_of_range"
+
+
+def test_ties_keep_the_cell():
+    votes = Votes(rule=Rule(("k",), "v"), groups={("1",): (4.0, (("a", 2.0), ("b", 2.0)))}, strength=0.5)
+    model = Model(columns=("k", "v"), votes=((votes,),), counts={"v": {"a": 2, "b": 2}})
+    assert judge_row({"k": "1", "v": "b"}, {"k": "1", "v": "b"}, model) == {}

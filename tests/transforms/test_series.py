@@ -1,0 +1,116 @@
+from datetime import date, datetime
+from decimal import Decimal
+
+import pytest
+from pyspark.sql import functions as F
+
+from headgate.transforms.imputation.series import ImputeInterpolated, ImputeNext, ImputePrevious
+from headgate.transforms.imputation.simple import ImputeMean, ImputeMode
+from headgate.transforms.rows import Rejection, reject
+from headgate.transforms.step import StepError
+from headgate.transforms.steps import FITTED, options_of
+from tests.conftest import assert_rows, plain_rows
+from tests.transforms.frames import applied, columns_of, frame
+
+NAN = float("nan")
+WEATHER = [
+    ("a", 1, None), ("a", 2, 10.0), ("a", 3, NAN), ("a", 6, 20.0), ("a", 7, None),
+    ("b", 1, 5.0), ("b", 2, None), (None, 3, None), ("a", None, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("step", "a", "b"),
+    [
+        (ImputePrevious, [None, 10.0, 10.0, 20.0, 20.0], [5.0, 5.0]),
+        (ImputeNext, [10.0, 10.0, 20.0, 20.0, None], [5.0, None]),
+        (ImputeInterpolated, [None, 10.0, 12.5, 20.0, None], [5.0, None]),
+    ],
+)
+def test_cells_are_filled_from_their_group_in_order(spark, step, a, b):
+    df = frame(spark, "k string, t int, x double", *WEATHER)
+    out = applied(step(columns=("x",), by=("k",), order="t"), df.repartition(3))
+    found = {(k, t): x for k, t, x in plain_rows(out, "k", "t", "x")}
+    assert [found["a", t] for t in (1, 2, 3, 6, 7)] == a and [found["b", t] for t in (1, 2)] == b
+    assert found[None, 3] is None and found["a", None] is None
+    noted = {(r[0], r[1]) for r in plain_rows(out, "k", "t", "_changed") if r[2]}
+    before = {(k, t) for k, t, x in WEATHER if x is not None and x == x}
+    assert noted == {key for key, x in found.items() if x is not None and key not in before}
+
+
+def test_the_longest_gap_is_in_days_and_seconds(spark):
+    rows = [("a", date(2020, 1, d), datetime(2020, 1, d), v) for d, v in ((1, 1), (3, None), (9, None), (10, 10))]
+    df = frame(spark, "k string, d date, t timestamp, x int", *rows)
+    day = applied(ImputePrevious(columns=("x",), by=("k",), order="d", longest=2), df)
+    assert by_day(day) == {1: 1, 3: 1, 9: None, 10: 10}
+    seconds = applied(ImputeNext(columns=("x",), by=("k",), order="t", longest=86_400), df)
+    assert by_day(seconds) == {1: 1, 3: None, 9: 10, 10: 10}
+    line = ImputeInterpolated(columns=("x",), by=("k",), order="d")
+    assert by_day(applied(line, df)) == {1: 1, 3: 3, 9: 9, 10: 10}
+
+
+def by_day(df):
+    return {r[0].day: r[1] for r in plain_rows(df, "d", "x")}
+
+
+def test_types_keep_their_digits(spark):
+    big = 2**60 + 1
+    rows = [("a", 0, big, Decimal("1.10"), "p"), ("a", 1, None, None, None), ("a", 2, big + 3, Decimal("1.13"), "q")]
+    df = frame(spark, "k string, t int, n bigint, d decimal(6,2), s string", *rows)
+    out = applied(ImputeInterpolated(columns=("n", "d"), by=("k",), order="t"), df)
+    assert_rows(out.where("t = 1"), ["n", "d"], [(big, Decimal("1.12"))])
+    assert_rows(applied(ImputeNext(columns=("s",), by=("k",), order="t"), df).where("t = 1"), ["s"], [("q",)])
+
+
+def test_no_value_crosses_the_border_of_a_split_or_comes_of_a_marked_row(spark):
+    rows = [("a", 1, 1.0, "train"), ("a", 2, None, "train"), ("a", 3, 3.0, "test"), ("a", 4, 9.0, "train")]
+    df = frame(spark, "k string, t int, x double, split string", *rows)
+    step = ImputeNext(columns=("x",), by=("k",), order="t")
+    assert_rows(applied(step, df).where("t = 2"), ["x"], [(9.0,)])
+    across = ImputeNext(columns=("x",), by=("k",), order="t", across_splits=True)
+    assert_rows(applied(across, df).where("t = 2"), ["x"], [(3.0,)])
+    marked = reject(df, "s", Rejection(F.col("t") == 4, "r", {}))
+    assert_rows(applied(step, marked).where("t = 2"), ["x"], [(None,)])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"by": ()}, "by: name"),
+        ({"order": "x"}, "cannot be filled"),
+        ({"longest": 0}, "above 0"),
+        ({"by": ("z",)}, "no column"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(StepError, match=message):
+        ImputePrevious(**{"columns": ("x",), "by": ("k",), "order": "t", **options}).columns_after(
+            columns_of(*"kxt"), {}
+        )
+
+
+def test_an_order_that_is_a_text_is_refused(spark):
+    with pytest.raises(StepError, match="not a number, a date or a time"):
+        applied(
+            ImputePrevious(columns=("x",), by=("k",), order="t"), frame(spark, "k int, t string, x int", (1, "a", 1))
+        )
+
+
+def test_larger_groups_serve_where_smaller_ones_have_no_value(spark):
+    rows = [
+        ("s1", "c1", 1.0),
+        ("s1", "c1", None),
+        ("s2", "c1", 3.0),
+        ("s3", "c1", None),
+        ("s4", "c2", None),
+        ("s5", "c3", 11.0),
+    ]
+    df = frame(spark, "shop string, city string, x double", *rows)
+    step = ImputeMean(columns=("x",), by=("shop", "city"), levels=(("city",),))
+    out = {r[0]: r[1] for r in plain_rows(applied(step, df).where("x is not null"), "shop", "x")}
+    assert (out["s1"], out["s3"], out["s4"]) == (1.0, 2.0, 5.0)
+    frozen = ImputeMode(columns=("x",), by=("shop", "city"), levels=(("city",),)).fit(df, None)
+    again = options_of(FITTED[frozen.name]).validate_json(options_of(type(frozen)).dump_json(frozen))
+    assert plain_rows(again.apply(df), "shop", "x") == plain_rows(frozen.apply(df), "shop", "x")
+    with pytest.raises(StepError, match="levels"):
+        ImputeMean(columns=("x",), levels=(("city",),)).columns_after(columns_of("x", "city"), {})

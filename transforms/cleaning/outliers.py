@@ -1,0 +1,285 @@
+"""Outlying values of a column: fences learned by z-score, quartiles, median deviation or percentiles, also by group."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, ClassVar, Literal
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from headgate.transforms.cleaning.bounds import CheckBounds, Limits, flag_name, with_flags
+from headgate.transforms.kinds import FLOATS, as_text, exact, need_kinds, scale_of
+from headgate.transforms.rows import Rejection, change_cells, local_frame, quoted, reject
+from headgate.transforms.step import Action, Columns, Context, Estimator, Step, StepError, require_columns
+
+Method = Literal["zscore", "iqr", "mad", "percentiles"]
+FACTORS: dict[str, float] = {"zscore": 3.0, "iqr": 1.5, "mad": 3.5, "percentiles": 0.01}
+NORMAL_MAD = 1.4826022185056018  # standard deviations in a median absolute deviation of a normal distribution
+NORMAL_MEAN = 1.2533141373155  # the same in a mean absolute deviation
+MOST_GROUPS = 100_000
+DIGITS = 12  # of a fence
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckGroupBounds(Step):
+    """Act on values outside the bounds of their group: what `check_outliers` with `by` becomes once fitted.
+
+    columns: column -> [lowest, highest] for rows of other groups. by, groups: each entry of `groups` is
+        {"key": [values of `by`], "bounds": {column: [lowest, highest]}}.
+    action: as in `check_bounds`. Cost: one pass; groups are broadcast.
+    """
+
+    name: ClassVar[str] = "check_group_bounds"
+    columns: Mapping[str, tuple[Decimal | None, Decimal | None]]
+    by: tuple[str, ...]
+    groups: tuple[Mapping[str, Any], ...]
+    action: Action = "reject"
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([*self.columns, *self.by], have)
+        return with_flags(have, self.columns, self.action)
+
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        need_kinds(df, self.name, self.columns, numbers=True)
+        need_kinds(df, self.name, self.by, numbers=False)
+
+    def learned(self) -> bool:
+        return any(b is not None for pair in self.columns.values() for b in pair) or bool(self.groups)
+
+    def apply(self, df: DataFrame) -> DataFrame:
+        before, kinds = df.columns, dict(df.dtypes)
+        names = list(self.columns)
+        rows = []
+        for group in self.groups:
+            bounds = [group["bounds"].get(c, (None, None)) for c in names]
+            rows.append((*map(str, group["key"]), True, *(None if b is None else str(b) for p in bounds for b in p)))
+        ddl = [f"_hg_key{i} string" for i in range(len(self.by))] + ["_hg_known boolean"]
+        ddl += [f"_hg_{end}{i} string" for i in range(len(names)) for end in ("low", "high")]
+        lookup = local_frame(df.sparkSession, rows, ", ".join(ddl))
+        matches = F.lit(True)
+        for i, column in enumerate(self.by):
+            matches = matches & (as_text(F.col(quoted(column)), kinds[column]) == F.col(f"_hg_key{i}"))
+        df = df.join(F.broadcast(lookup), on=matches, how="left")
+        outside, ends = {}, {}
+        for i, column in enumerate(names):
+            bounds = []
+            for end, overall in zip(("low", "high"), self.columns[column], strict=True):
+                text = F.lit(None if overall is None else str(overall)).cast("string")
+                bounds.append(F.when(F.col("_hg_known"), F.col(f"_hg_{end}{i}")).otherwise(text))
+            ends[column] = tuple(within_type(b, kinds[column], up) for b, up in zip(bounds, (True, False), strict=True))
+            outside[column] = excluded(F.col(quoted(column)), kinds[column], *ends[column])
+        if self.action == "flag":
+            made = {flag_name(c): when for c, when in outside.items()}
+            return df.withColumns(made).select(*map(quoted, before), *(quoted(flag_name(c)) for c in names))
+        if self.action == "reject":
+            rejections = [
+                Rejection(
+                    outside[c],
+                    "out_of_bounds",
+                    {"column": F.lit(c), "value": F.col(quoted(c)), "lowest": ends[c][0], "highest": ends[c][1]},
+                )
+                for c in names
+            ]
+            return reject(df, self.id, *rejections).select(*map(quoted, before))
+        values = {}
+        for column in names:
+            value = F.col(quoted(column))
+            values[column] = F.when(~outside[column], value)
+            if self.action == "clip":
+                low, high = ends[column]
+                nan = F.isnan(value) if kinds[column] in FLOATS else F.lit(False)
+                clipped = F.when(~outside[column], value).when(nan, F.lit(None))
+                values[column] = clipped.when(value < low, low).when(value > high, high).cast(kinds[column])
+        return change_cells(df, self.id, values, outside).select(*map(quoted, before))
+
+
+def within_type(bound: Column, kind: str, up: bool) -> Column:
+    """Return a bound, given as text, as the nearest number of the type that lies within; null for an open end."""
+    if kind in FLOATS:
+        return bound.cast("double").cast(kind)
+    # Fences have at most 12 digits behind the point; a bound beyond the type bounds nothing.
+    number = bound.try_cast("decimal(38,12)")
+    scale = F.lit(scale_of(kind) or 0)
+    return (F.ceil(number, scale) if up else F.floor(number, scale)).try_cast(kind)
+
+
+def excluded(value: Column, kind: str, low: Column, high: Column) -> Column:
+    nan = F.isnan(value) if kind in FLOATS else F.lit(False)
+    below, above = F.coalesce(value < low, F.lit(False)), F.coalesce(value > high, F.lit(False))
+    return F.coalesce(nan, F.lit(False)) | below | above
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOutliers(Estimator):
+    """Act on values far from most of the training rows, overall or of their group.
+
+    columns: numeric columns.
+    method: `iqr` (default): factor interquartile ranges beyond the quartiles (Tukey 1977); `mad`: factor median
+        absolute deviations, in units of a standard deviation, from the median (Iglewicz and Hoaglin 1993; where half of
+        the values are alike, mean absolute deviations); `zscore`: factor standard deviations from the mean, which
+        outliers widen; `percentiles`: the lowest and the highest share.
+    factor: 1.5 for `iqr`, 3.5 for `mad`, 3 for `zscore`; for `percentiles` the share at either end, .01.
+    by: columns whose groups each have their own fences; groups with fewer than `least` values, unseen groups and null
+        keys have those of all rows.
+    least: values that a group must have for fences of its own (20).
+    action: as in `check_bounds`.
+    Nulls, NaN and infinities are left out of what is learned; without two values, or without any spread, there is no
+    fence. Fences are computed of doubles and rounded to 12 significant digits; `check_outliers_iqr` has exact ones.
+    More than 100,000 groups are refused. Cost: one pass to fit (two for `mad` and `zscore`) with memory in proportion
+    to the distinct values; one pass to apply.
+    """
+
+    name: ClassVar[str] = "check_outliers"
+    columns: tuple[str, ...]
+    method: Method = "iqr"
+    factor: float | None = None
+    by: tuple[str, ...] = ()
+    least: int = 20
+    action: Action = "reject"
+
+    @property
+    def reach(self) -> float:
+        return FACTORS[self.method] if self.factor is None else self.factor
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([*self.columns, *self.by], have)
+        most = 0.5 if self.method == "percentiles" else math.inf
+        if not 0 <= self.reach < most:
+            raise StepError(f"factor: {self.factor} is not a number of at least 0 (of percentiles, below .5)")
+        if self.least < 2:
+            raise StepError(f"least: {self.least} is not a number of at least 2")
+        return with_flags(have, self.columns, self.action)
+
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        need_kinds(df, self.name, self.columns, numbers=True)
+        need_kinds(df, self.name, self.by, numbers=False)
+
+    def learns_from(self) -> tuple[str, ...]:
+        return (*self.columns, *self.by)
+
+    def fit(self, df: DataFrame, context: Context) -> CheckBounds | CheckGroupBounds:
+        kinds = dict(df.dtypes)
+        keys = [as_text(F.col(quoted(c)), kinds[c]) for c in self.by]
+        found = self.fences(df, kinds, [])
+        overall = {c: fence for c, (_, *fence) in zip(self.columns, found.get((), ()), strict=False)}
+        bounds = {c: bounds_of(overall.get(c, (None, None)), kinds[c]) for c in self.columns}
+        if not self.by:
+            return CheckBounds(columns=bounds, action=self.action)
+        groups = []
+        for key, listed in sorted((k, v) for k, v in self.fences(df, kinds, keys).items() if None not in k):
+            own = {}
+            for column, (n, *fence) in zip(self.columns, listed, strict=True):
+                pair = bounds_of(fence, kinds[column]) if n >= self.least else bounds[column]
+                own[column] = [None if b is None else str(b) for b in pair]
+            groups.append({"key": list(key), "bounds": own})
+        return CheckGroupBounds(columns=bounds, by=self.by, groups=tuple(groups), action=self.action)
+
+    def fences(
+        self, df: DataFrame, kinds: Mapping[str, str], keys: Sequence[Column]
+    ) -> dict[tuple[Any, ...], list[tuple[int, float | None, float | None]]]:
+        """Return (values, lowest, highest) of each column for each group."""
+        names = [f"_hg_key{i}" for i in range(len(keys))]
+        values = {f"_hg_x{i}": finite(c, kinds[c]) for i, c in enumerate(self.columns)}
+        rows = df.select(
+            *(k.alias(n) for k, n in zip(keys, names, strict=True)), *(v.alias(n) for n, v in values.items())
+        )
+        share = self.reach if self.method == "percentiles" else 0.25
+        quantiles = F.array(F.lit(share), F.lit(0.5), F.lit(1 - share))
+        first = []
+        for x in values:
+            ends = (F.min(x).alias("low"), F.max(x).alias("high"))
+            found_of = () if self.method == "zscore" else (F.percentile(x, quantiles).alias("q"),)
+            first.append(F.struct(F.count(x).alias("n"), *ends, *found_of).alias(x))
+        found = self.collected(rows.groupBy(*names).agg(*first), len(keys))
+        spreads: dict[tuple[Any, ...], Any] = {}
+        if self.method in ("mad", "zscore"):
+            spreads = self.spreads(rows, found, names, list(values))
+        return {
+            key: [
+                (row[x]["n"], *fence_of(self.method, self.reach, row[x], spreads.get(key, {}).get(x))) for x in values
+            ]
+            for key, row in found.items()
+        }
+
+    def spreads(
+        self, rows: DataFrame, found: Mapping[tuple[Any, ...], Any], names: Sequence[str], values: Sequence[str]
+    ) -> dict[tuple[Any, ...], Any]:
+        """Return, for each group and column, sums of what values are apart from a centre, in units of their range.
+
+        The centre is the median of `mad` and the lowest value of `zscore`. Sums are exact, of 28 digits behind the
+        point, so that they do not depend on the order of rows.
+        """
+        looked_up = []
+        for key, row in found.items():
+            cells: list[float | None] = []
+            for x in values:
+                known = row[x]["n"] > 0
+                centre = row[x]["q"][1] if known and self.method == "mad" else row[x]["low"]
+                reach = row[x]["high"] - row[x]["low"] if known else 0.0
+                cells += [centre, reach if 0 < reach < math.inf else None]
+            looked_up.append((*key, *cells))
+        ddl = [f"_hg_m{n} string" for n in names] + [f"{end}{x} double" for x in values for end in ("_hg_m", "_hg_r")]
+        lookup = local_frame(rows.sparkSession, looked_up, ", ".join(ddl))
+        matches = F.lit(True)
+        for name in names:
+            matches = matches & F.col(name).eqNullSafe(F.col(f"_hg_m{name}"))
+        joined = rows.join(F.broadcast(lookup), on=matches, how="inner")
+        sums = []
+        for x in values:
+            apart = (F.col(x) - F.col(f"_hg_m{x}")) / F.col(f"_hg_r{x}")
+            parts = {"sum": exact_sum(F.abs(apart)), "squares": exact_sum(apart * apart)}
+            if self.method == "mad":
+                parts["median"] = F.percentile(F.abs(apart), F.lit(0.5))
+            sums.append(F.struct(*(p.alias(n) for n, p in parts.items())).alias(x))
+        return self.collected(joined.groupBy(*names).agg(*sums), len(names))
+
+    def collected(self, grouped: DataFrame, keys: int) -> dict[tuple[Any, ...], Any]:
+        rows = grouped.limit(MOST_GROUPS + 1).collect()
+        if len(rows) > MOST_GROUPS:
+            raise StepError(f"by: more than {MOST_GROUPS:,} groups of {', '.join(self.by)}")
+        return {tuple(row[:keys]): row.asDict() for row in rows}
+
+
+def exact_sum(value: Column) -> Column:
+    return F.try_sum(value.cast("decimal(38,28)"))
+
+
+def finite(column: str, kind: str) -> Column:
+    """Return a number as a double, null where it is NaN or infinite."""
+    value = F.col(quoted(column)).cast("double")
+    return F.when(F.abs(value) <= F.lit(1.7976931348623157e308), value)
+
+
+def fence_of(method: str, reach: float, found: Any, spread: Any) -> tuple[float | None, float | None]:
+    """Return the fences of one group from its statistics; none without two values or without spread."""
+    if found["n"] < 2:
+        return None, None
+    if method == "percentiles":
+        return found["q"][0], found["q"][2]
+    if method == "iqr":
+        low, _, high = found["q"]
+        far = reach * (high - low)
+    elif spread is None or spread["sum"] is None:
+        return None, None
+    elif method == "mad":
+        low = high = found["q"][1]
+        mean = float(Fraction(spread["sum"]) / found["n"])
+        far = reach * (found["high"] - found["low"]) * (NORMAL_MAD * spread["median"] or NORMAL_MEAN * mean)
+    else:
+        total, squares, n = Fraction(spread["sum"]), Fraction(spread["squares"]), found["n"]
+        width = found["high"] - found["low"]
+        low = high = found["low"] + width * float(total / n)
+        far = reach * width * math.sqrt(max((squares - total * total / n) / (n - 1), 0))
+    return (low - far, high + far) if far > 0 or (reach == 0 and high > low) else (None, None)
+
+
+def bounds_of(fence: Sequence[float | None], kind: str) -> tuple[Decimal | None, Decimal | None]:
+    """Return fences as bounds of `DIGITS` significant digits, in whole units of the type where it is exact."""
+    rounded = [None if f is None or not math.isfinite(f) else exact(float(f"{f:.{DIGITS}g}")) for f in fence]
+    limits = Limits.of(rounded, kind)
+    return (rounded[0], rounded[1]) if kind in FLOATS else (limits.low, limits.high)

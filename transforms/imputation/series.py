@@ -1,0 +1,156 @@
+"""Missing values filled from the rows before and after in an order: previous, next, linear interpolation."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import Window as W
+from pyspark.sql import functions as F
+
+from headgate.transforms.kinds import FLOATS, TIMES, WHOLE, is_number, missing, need_kinds
+from headgate.transforms.rows import ROW_ID, SPLIT, change_cells, is_kept, quoted
+from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImputeOrdered(Step):
+    """The base of imputation from neighbours in an order."""
+
+    scope: ClassVar[Literal["row", "table"]] = "table"
+    numbers: ClassVar[bool] = False  # whether it needs numbers
+    columns: tuple[str, ...]
+    by: tuple[str, ...]
+    order: str
+    longest: float | None = None
+    across_splits: bool = False
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([*self.columns, *self.by, self.order], have)
+        if not self.by:
+            raise StepError("by: name the columns whose groups are each in an order of their own")
+        both = set(self.columns) & {*self.by, self.order}
+        if both:
+            raise StepError(f"'{min(both)}' cannot be filled and be in `by` or `order` as well")
+        if self.longest is not None and not 0 < self.longest < math.inf:
+            raise StepError(f"longest: {self.longest} is not above 0")
+        return have
+
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        need_kinds(df, self.name, self.columns, self.numbers)
+        need_kinds(df, self.name, self.by, numbers=False)
+        kind = dict(df.dtypes)[self.order]
+        if not is_number(kind) and kind != "date" and kind not in TIMES:
+            raise StepError(f"order: '{self.order}' is {kind}, not a number, a date or a time")
+
+    def value(self, before: Column, after: Column, at: Column, kind: str) -> Column:
+        """Return what fills a cell at a place, from the known neighbours as structs of `at` and `value`."""
+        raise NotImplementedError
+
+    def apply(self, df: DataFrame) -> DataFrame:
+        kinds, names = dict(df.dtypes), df.columns
+        df = df.withColumn("_hg_at", place_of(F.col(quoted(self.order)), kinds[self.order]))
+        group = [quoted(c) for c in self.by]
+        if SPLIT in names and not self.across_splits and SPLIT not in self.by:
+            group.append(SPLIT)
+        # A group's order ends in the row id, so that rows of one place are in an order of their own.
+        upward = W.partitionBy(*group).orderBy("_hg_at", ROW_ID)
+        downward = W.partitionBy(*group).orderBy(F.col("_hg_at").desc(), F.col(ROW_ID).desc())
+        placed = F.col("_hg_at").isNotNull()
+        for column in self.by:
+            placed = placed & F.col(quoted(column)).isNotNull()
+        neighbours = {}
+        for i, column in enumerate(self.columns):
+            cell = F.struct(F.col("_hg_at").alias("at"), F.col(quoted(column)).alias("value"))
+            known = F.when(is_kept() & placed & ~missing(column, kinds[column]), cell)
+            # `unboundedFollowing` would look through the rest of the group for each row.
+            for name, way in (("before", upward), ("after", downward)):
+                upto = way.rowsBetween(W.unboundedPreceding, W.currentRow)
+                neighbours[f"_hg_{name}{i}"] = F.last(known, ignorenulls=True).over(upto)
+        df = df.withColumns(neighbours)
+        values, changes = {}, {}
+        for i, column in enumerate(self.columns):
+            kind = kinds[column]
+            fill = self.value(F.col(f"_hg_before{i}"), F.col(f"_hg_after{i}"), F.col("_hg_at"), kind)
+            changes[column] = missing(column, kind) & placed & fill.isNotNull()
+            values[column] = F.when(changes[column], fill).otherwise(F.col(quoted(column)))
+        return change_cells(df, self.id, values, changes).select(*(quoted(c) for c in names))
+
+    def near(self, gap: Column) -> Column:
+        return F.lit(True) if self.longest is None else gap <= F.lit(float(self.longest))
+
+
+def place_of(order: Column, kind: str) -> Column:
+    """Return a place in an order as a number: days of dates, seconds of times; null for NaN and infinities."""
+    if kind == "date":
+        return F.unix_date(order).cast("double")
+    if kind in TIMES:
+        return F.unix_micros(order.cast("timestamp")) / F.lit(1e6)
+    number = order.cast("double")
+    return F.when(F.abs(number) <= F.lit(1.7976931348623157e308), number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImputePrevious(ImputeOrdered):
+    """Fill missing cells with the last known value before them in their group.
+
+    columns: columns of any plain type; null and NaN count as missing.
+    by: the columns of a group, such as a station; rows with a null in them, or in `order`, stay as they are.
+    order: the column by which a group is in order: a number, a date or a time. Rows of one place are in the order of
+        their row ids.
+    longest: how far back the known value may lie, in units of `order`: days of dates, seconds of times.
+    across_splits: whether rows may take values of another split (default false).
+    Looks at no later row, and only at unmarked ones. Filled cells are noted in `_changed`. Cost: one shuffle by group,
+    and two sorts in each; a group is worked on by one task.
+    """
+
+    name: ClassVar[str] = "impute_previous"
+
+    def value(self, before: Column, after: Column, at: Column, kind: str) -> Column:
+        return F.when(self.near(at - before["at"]), before["value"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImputeNext(ImputeOrdered):
+    """Fill missing cells with the first known value after them in their group.
+
+    columns, by, order, longest, across_splits: as in `impute_previous`; `longest` says how far ahead the value may lie.
+    What it fills could not have been known then: for features of a forecast take `impute_previous`. Filled cells are
+    noted in `_changed`. Cost: as `impute_previous`.
+    """
+
+    name: ClassVar[str] = "impute_next"
+
+    def value(self, before: Column, after: Column, at: Column, kind: str) -> Column:
+        return F.when(self.near(after["at"] - at), after["value"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImputeInterpolated(ImputeOrdered):
+    """Fill missing cells on the straight line between the known values before and after them in their group.
+
+    columns: numeric columns; whole numbers are rounded half up, decimals to their scale.
+    by, order, across_splits: as in `impute_previous`.
+    longest: how far the two known values may lie apart, in units of `order`: days of dates, seconds of times.
+    Cells before the first and after the last known value stay as they are, as do those between infinities. It looks at
+    later rows: for features of a forecast take `impute_previous`. Filled cells are noted in `_changed`.
+    Cost: as `impute_previous`.
+    """
+
+    name: ClassVar[str] = "impute_interpolated"
+    numbers: ClassVar[bool] = True
+
+    def value(self, before: Column, after: Column, at: Column, kind: str) -> Column:
+        gap = after["at"] - before["at"]
+        share = F.when(gap > 0, (at - before["at"]) / gap).when(gap == 0, F.lit(0.0))
+        low, high = (x["value"].cast("double") for x in (before, after))
+        step = (high - low) * share
+        if kind in FLOATS:
+            line = low + step
+            return F.when(self.near(gap) & ~F.isnan(line), line.cast(kind))
+        # Of whole numbers beyond 2^53 only the step goes through a double.
+        exact = before["value"].cast("decimal(38,10)") + step.try_cast("decimal(38,10)")
+        whole = F.floor(exact + F.lit("0.5").cast("decimal(2,1)")) if kind in WHOLE else exact
+        return F.when(self.near(gap), whole.try_cast(kind))
