@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.fusion.entities import AssignEntities
 from headgate.transforms.fusion.links import LinkRecords
 from headgate.transforms.rows import ROW_ID, SOURCE, row_id, with_bookkeeping
 from tests.benchmarks.dedup import session, timed
 from tests.conftest import SHARED_DATA
-from headgate.jobs.pipeline.context import BuildContext
 
 Rows = list[dict[str, str | None]]
 Pairs = set[tuple[str, str]]  # of keys "source/number", in order
@@ -87,9 +87,7 @@ SETS: Mapping[str, Callable[[], Any]] = {
     "restaurants_d1": lambda: two("em_restaurants_d1", "rest1.csv", "rest2.csv", "gt.csv", "|"),
     "rldata500": lambda: one("em_rldata/RLdata500.csv", "ent_id", "rec_id"),
     "cora": cora,
-    "splink_fake1000": lambda: one(
-        "em_splink_fake1000/fake_1000_from_splink_demos.csv", "cluster", "unique_id"
-    ),
+    "splink_fake1000": lambda: one("em_splink_fake1000/fake_1000_from_splink_demos.csv", "cluster", "unique_id"),
     "febrl1": lambda: febrl(1),
     "dblp_acm": lambda: two("em_dblp_acm", "dblp.csv", "acm.csv", "gt.csv", "%"),
     "imdb_tmdb": lambda: two("em_imdb_tmdb", "imdb.csv", "tmdb.csv", "gt.csv", "|"),
@@ -105,7 +103,9 @@ def frame_of(spark: Any, sources: Mapping[str, Rows]) -> Any:
     """Return all sources as a frame with bookkeeping, whose row ids are those of `ref`: source/number."""
     common = [c for c in next(iter(sources.values()))[0] if all(c in rows[0] for rows in sources.values())]
     cells = [
-        (f"{name}/{i}", name, *(row.get(c) for c in common)) for name, rows in sources.items() for i, row in enumerate(rows)
+        (f"{name}/{i}", name, *(row.get(c) for c in common))
+        for name, rows in sources.items()
+        for i, row in enumerate(rows)
     ]
     schema = ", ".join(["ref string", f"{SOURCE} string", *(f"`{c}` string" for c in common)])
     df = spark.createDataFrame(cells, schema)
@@ -152,9 +152,7 @@ def measure(spark: Any, name: str) -> None:
         links = made[0]
         rows = links.where("linked").select("key_a", "key_b").collect()
         order = {s: i for i, s in enumerate(sources)}
-        found = {
-            tuple(sorted(r, key=lambda k: (order[k.rsplit("/", 1)[0]], int(k.rsplit("/", 1)[1])))) for r in rows
-        }
+        found = {tuple(sorted(r, key=lambda k: (order[k.rsplit("/", 1)[0]], int(k.rsplit("/", 1)[1])))) for r in rows}
         blocked = context.spark.read.parquet(f"{folder}//pairs").where("mask > 0").count()
         with_links = BuildContext(spark, folder, frames={"links": links}, reads_previous=True)
         assign = AssignEntities(links="links", one_to_one=False)

@@ -5,7 +5,7 @@ over the cap is refined by another common key of the same record (a *double* key
 dropped and counted. So a value that covers a third of all rows costs its rows times the cap.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,8 +115,9 @@ def block(
 ) -> Blocks:
     """Find the pairs of records that share a rare key or two common ones.
 
-    records: rid, src (its source's number), v0 … (normal forms). drawn: pairs to add, with their `family`: 0 for pairs at
-    random, of which those that keys propose too are not at random. cap: None for the largest of `CAPS` with which the pairs stay in the budget.
+    records: rid, src (its source's number), v0 … (normal forms). drawn: pairs to add, with their `family`: 0 for pairs
+    at random, of which those that keys propose too are not at random.
+    cap: None for the largest of `CAPS` with which the pairs stay in the budget.
     per_record: pairs of a record on average, beyond which each record keeps its best ones.
     """
     sources, space, n = len(sizes), space_of(sizes), sum(sizes)
@@ -190,10 +191,10 @@ def in_blocks(keys: DataFrame, sources: int, space: int, *, two: bool) -> DataFr
     return made.withColumns({"two": F.col("bits"), "bits": nothing} if two else {"two": nothing})
 
 
-def pairs_in(linking: bool) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def pairs_in(linking: bool) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
     """Return the body of a map from blocks (rows in order of source and id, bits) to their pairs."""
 
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for batch in batches:
             lists = batch.column("rows")
             rows = lists.flatten()

@@ -32,14 +32,14 @@ def components(n: int, one: Ints, other: Ints) -> Ints:
         label = new
 
 
-def one_to_one(one: Ints, other: Ints, side: Ints, score: Floats) -> Bools:
-    """Choose pairs best first, so that no record has two; ties by the numbers of the records.
+def one_to_one(one: Ints, other: Ints, side: Ints, score: Floats, common: Floats) -> Bools:
+    """Choose pairs best first, so that no record has two; ties by `common`, then by the numbers of the records.
 
     side: of each pair, a number for the two sources: one record may have a partner in each.
     """
     used: set[tuple[int, int]] = set()
     keep = np.zeros(len(one), np.bool_)
-    for i in np.lexsort((other, one, -score)).tolist():
+    for i in np.lexsort((other, one, -common, -score)).tolist():
         mine, theirs = (int(one[i]), int(side[i])), (int(other[i]), int(side[i]))
         if mine not in used and theirs not in used:
             keep[i] = True

@@ -113,11 +113,11 @@ class Column:
             cos = self.cosines(x[m], y[m])
             again = 1 + (near >= 0.80) + (near >= 0.88) + (near >= 0.94)
             level[m] = np.maximum.reduce([level[m], again, 1 + (cos >= 0.4) + (cos >= 0.65) + (cos >= 0.85)])
-        return level.astype(np.int8)
+        return np.asarray(level, np.int8)
 
     def _code(self, bare: Sequence[str], x: Ints, y: Ints) -> Levels:
         edits = edits_of(bare, x, y)
-        return (1 + (edits <= 2) + (edits <= 1)).astype(np.int8)
+        return np.asarray(1 + (edits <= 2) + (edits <= 1), np.int8)
 
     def _number(self, bare: Sequence[str], x: Ints, y: Ints) -> Levels:
         numbers = np.array([number(v) for v in bare])
@@ -130,7 +130,7 @@ class Column:
             length = np.array([len(v) for v in bare])
             slip = (np.minimum(length[x], length[y]) >= 3) & (edits_of(bare, x, y) <= 1)
             level = np.maximum(level, np.where(slip, 2, 1))
-        return level.astype(np.int8)
+        return np.asarray(level, np.int8)
 
     def _date(self, bare: Sequence[str], x: Ints, y: Ints) -> Levels:
         days, edits = np.array([day(v) for v in bare]), edits_of(bare, x, y)
@@ -138,7 +138,7 @@ class Column:
             far = np.abs(days[x] - days[y])
             level = 1 + (far <= 366) + (far <= 31)
         level[edits <= 1] = 3
-        return level.astype(np.int8)
+        return np.asarray(level, np.int8)
 
     def _text(self, bare: Sequence[str], x: Ints, y: Ints) -> Levels:
         cos = self.cosines(x, y)
@@ -160,10 +160,11 @@ class Column:
         shared = np.zeros(len(x))
         for low in range(0, len(x), AT_ONCE):
             part = slice(low, low + AT_ONCE)
-            laid = [laid_out(starts, places, len(weights), v[part]) for v in (x, y)]
-            both = np.intersect1d(*laid, assume_unique=True)
+            one, other = (laid_out(starts, places, len(weights), v[part]) for v in (x, y))
+            both = np.intersect1d(one, other, assume_unique=True)
             shared[part] = np.bincount(both // len(weights), weights[both % len(weights)], len(x[part]))
-        return shared / np.sqrt(np.maximum(of[x].astype(float) * of[y], 1.0))
+        found: Floats = shared / np.sqrt(np.maximum(of[x].astype(float) * of[y], 1.0))
+        return found
 
     def _number_words(self) -> tuple[Ints, Ints, Ints]:
         """Number the words: where each value's start, the distinct words of all values, and each word's weight."""
@@ -184,7 +185,8 @@ def laid_out(starts: Ints, places: Ints, size: int, values: Ints) -> Ints:
     at = (
         np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(starts[values], lengths)
     )
-    return np.repeat(np.arange(len(values)), lengths) * size + places[at]
+    found: Ints = np.repeat(np.arange(len(values)), lengths) * size + places[at]
+    return found
 
 
 def similar(values: Sequence[str], x: Ints, y: Ints) -> npt.NDArray[np.float32]:

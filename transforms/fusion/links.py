@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion import model, supervised
-from headgate.transforms.fusion.blocking import Blocks, block, missed
+from headgate.transforms.fusion.blocking import Blocks, block, missed, words_of
 from headgate.transforms.fusion.levels import first_equal
 from headgate.transforms.fusion.partners import one_partner_each
 from headgate.transforms.fusion.records import (
@@ -75,6 +75,8 @@ class LinkRecords(Step):
         cosine of its words, each weighed by its rarity), `code` (edits of its letters and digits), `number`, `date`.
         Without it, the values of all columns choose: see the run's summary.
     key: the columns that a reader knows a record by. They are shown, as `key_a` and `key_b`, and not compared.
+    source: the column that names a record's source: records of one source are not linked. Without it `_source`, where
+        the table starts from several; else all records are of one source, and are linked with each other.
     one_to_one: whether a record has at most one partner in each other source. Without it, yes where there are several
         sources and none repeats its own records.
     threshold: least probability of a link. Without it, the one with the best expected F1.
@@ -82,14 +84,16 @@ class LinkRecords(Step):
         `source_a`, `source_b`. The score is then learned from them as well.
     decisions: a table of the same form with what people decided: pairs that are one, whatever their score, and pairs
         that are not.
-    cap: of a key that many records share, at most half its square of pairs. Without it 50, 100 or 200, what is affordable.
+    cap: a key that many records share makes at most half the square of it in pairs. Without it 50, 100 or 200, as the
+        pairs can be afforded.
     pairs_per_record: candidate pairs of a record, on average, beyond which each keeps its best.
     seed: of the samples.
-    The table's `grain` is new: a row is a pair with a score of -8 bits or more, or decided by people. `score` is log2 of
-    the odds that both are one; `weights` are its parts in bits, by column, with `(prior)`, `(dependence)` (columns that
-    agree together by chance) and `(lead)` (over rivals for one partner); they add up to it. `probability` is that of the
-    score, and where a record has one partner at most, against its rivals. `pattern` is the level of each comparison: 0 a
-    null on either side, 1 different, higher is closer. `rule` is `model`, `supervised`, `must_link` or `cannot_link`;
+    The table's `grain` is new: a row is a pair with a score of -8 bits or more, or decided by people. `score` is log2
+    of the odds that both are one; `weights` are its parts in bits, by column, with `(prior)`, `(dependence)` (columns
+    that agree together by chance) and `(lead)` (over rivals for one partner); they add up to it. `probability` is that
+    of the score, and where a record has one partner at most, against its rivals. `pattern` is the level of each
+    comparison: 0 a null on either side, 1 different, higher is closer. `rule` is `model`, `supervised`, `must_link` or
+    `cannot_link`;
     `linked` is the decision. Of several sources, `a` is of the one whose name comes first; of one, the smaller row id.
     Records with one row id are one record, of which the first by its content is compared. Of more than 32 columns those
     that tell most are compared, of a value its first 4,000 characters. Rows marked before stay marked.
@@ -105,6 +109,7 @@ class LinkRecords(Step):
     grain: ClassVar[Literal["rows", "new"]] = "new"
     columns: Mapping[str, Kind] | None = None
     key: tuple[str, ...] = ()
+    source: str | None = None
     one_to_one: bool | None = None
     threshold: float | None = None
     labels: str | None = None
@@ -121,7 +126,7 @@ class LinkRecords(Step):
         return tuple(t for t in (self.labels, self.decisions) if t is not None)
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_columns([*(self.columns or ()), *self.key], have)
+        require_columns([*(self.columns or ()), *self.key, *([self.source] if self.source else [])], have)
         if self.columns is not None and not self.columns:
             raise StepError("columns: name at least one column, or leave the option out")
         for column in (*(self.columns or ()), *self.key):
@@ -143,15 +148,15 @@ class LinkRecords(Step):
             except StepError as e:
                 raise StepError(f"{option}: table '{table}': {e}") from e
             if tables[table]["same"] not in (None, "boolean"):
-                raise StepError(
-                    f"{option}: 'same' of table '{table}' is {tables[table]['same']}; put a cast to boolean"
-                )
+                kind = tables[table]["same"]
+                raise StepError(f"{option}: 'same' of table '{table}' is {kind}; put a cast to boolean")
             if not self.key:
                 raise StepError(f"{option}: needs the option key, by which the pairs name their records")
         return dict(LINK)
 
     def run(self, df: DataFrame, context: Context) -> DataFrame:
-        records = made_ready(df, context, columns=self.columns, key=self.key, seed=self.seed)
+        source = self.source or (SOURCE if SOURCE in df.columns else None)
+        records = made_ready(df, context, columns=self.columns, key=self.key, source=source, seed=self.seed)
         marked = df.where(~is_kept()).select(*(c for c in (*BOOKKEEPING, SOURCE) if c in df.columns))
         if records is None:
             empty = ", ".join(f"{c} {kind}" for c, kind in (LINK | BOOKKEEPING).items())
@@ -183,7 +188,7 @@ class LinkRecords(Step):
         pairs = context.keep(levels, "compared")
         if not blocks.found:
             context.warn("no two records share a key that few others have: there are no links")
-        found, scorer, names = self.learned(records, blocks, pairs, labels, alone, context)
+        found, scorer, names = self.learn(records, blocks, pairs, labels, alone, context)
         cut = self.threshold if self.threshold is not None else found.cut
         self.tell(records, blocks, found, cut, context)
         return self.rows(records, found, scorer, names, decisions, cut, alone, context).unionByName(
@@ -204,7 +209,10 @@ class LinkRecords(Step):
         return True
 
     def known_pairs(self, option: str, table: str | None, records: Records, context: Context) -> DataFrame | None:
-        """Return the pairs of a table of labels or decisions: one, src_one, other, src_other, same (null: contradictory)."""
+        """Return the pairs of a table of labels or decisions: one, src_one, other, src_other, same.
+
+        `same` is null where the table contradicts itself.
+        """
         if table is None:
             return None
         given = context.table(table)
@@ -251,7 +259,7 @@ class LinkRecords(Step):
             .agg(F.when(F.min("same") == F.max("same"), F.min("same")).alias("same"))
         )
 
-    def learned(
+    def learn(
         self,
         records: Records,
         blocks: Blocks,
@@ -315,8 +323,8 @@ class LinkRecords(Step):
         context.warn(f"linked from a probability of {cut:.3f} on; expected F1 {found.f1:.3f}")
         if blocks.refined:
             context.warn(
-                f"{blocks.refined:,} keys have more pairs and were refined by a second one; of these {blocks.dropped:,} "
-                f"had too many again and were dropped, with {blocks.lost:,} pairs"
+                f"{blocks.refined:,} keys have more pairs and were refined by a second one; of these "
+                f"{blocks.dropped:,} had too many again and were dropped, with {blocks.lost:,} pairs"
             )
 
     def rows(
@@ -343,7 +351,8 @@ class LinkRecords(Step):
         few = pairs.where((F.col("score") >= SHOWN) | (F.col("decided") & F.col("same").isNotNull()))
         few = few.withColumns({"rule": rule, "linked": likely}).drop("same", "decided")
         if alone:
-            few = one_partner_each(few, context)
+            values = F.concat_ws(" ", *(f"v{j}" for j in range(len(records.comparisons))))
+            few = one_partner_each(few, records.rows.select("rid", words_of(values).alias("words")), context)
         size = len(names) - 2
         explained = with_parts(few.select(*same, "pattern", "score", "probability", "rule", "linked"), scorer, size)
         ids = records.rows.select("rid", "id", "key")
@@ -353,7 +362,7 @@ class LinkRecords(Step):
         source = F.array(*map(F.lit, records.sources))
         swap = F.lit(False) if records.linking else F.col("id_a") > F.col("id_b")
 
-        def end(what: str, first: str, second: str) -> dict[str, object]:
+        def end(what: str, first: str, second: str) -> dict[str, Column]:
             a, b = F.col(first), F.col(second)
             return {
                 f"{what}_a": F.when(swap, b).otherwise(a),
@@ -361,7 +370,7 @@ class LinkRecords(Step):
             }
 
         digits = [F.conv(F.hex(F.substring("pattern", j + 1, 1)), 16, 10) for j in range(size)]
-        values = {
+        shown_as = {
             **end("id", "id_a", "id_b"),
             **end("key", "key_a", "key_b"),
             "source_a": F.element_at(source, F.col("src_one") + 1),
@@ -369,7 +378,7 @@ class LinkRecords(Step):
             "pattern": F.concat_ws(" ", *digits),
             "weights": F.map_from_arrays(F.array(*map(F.lit, names)), F.col("parts")),
         }
-        shown = explained.withColumns(values).select(*(F.col(c).cast(kind).alias(c) for c, kind in LINK.items()))
+        shown = explained.withColumns(shown_as).select(*(F.col(c).cast(kind).alias(c) for c, kind in LINK.items()))
         ends = F.array("id_a", "id_b")
         book = {
             ROW_ID: F.md5(content_key(shown, (), F.lit(self.id), F.array_min(ends), F.array_max(ends))),

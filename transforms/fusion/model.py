@@ -140,7 +140,8 @@ def fit(
         start = probability(np.clip(agreement - np.log2(space), -30, 30))
     start = np.where(blocked > 0, start, 0.0)
     member = _slices(agreement, space, start, backgrounds)
-    matches, logs, size = 0.0, [], member.sum(axis=0)
+    logs: list[Floats] = []
+    matches, size = 0.0, member.sum(axis=0)
     for step in range(STEPS):
         size = (weight[:, None] * member).sum(axis=0)
         rest = shares(counted(weight * member[:, 1:].sum(axis=1)) + extra + 1e-6)
@@ -170,7 +171,10 @@ def fit(
         return fit(
             patterns, blocked, background, equal, most=most, start=None, floors=floors, backgrounds=backgrounds // 2
         )
-    cut = lambda p: tuple(tuple(p[first[j] : first[j + 1]].tolist()) for j in range(len(sizes)))  # noqa: E731
+
+    def cut(p: Floats) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(p[first[j] : first[j + 1]].tolist()) for j in range(len(sizes)))
+
     bound = min(size[0], most) if most else size[0]
     prior = np.log2(np.maximum(np.r_[bound, size[1:]], 1e-9) / space)
     return Model(
@@ -225,7 +229,8 @@ def competing(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64], score: F
     """Return each pair's probability when a record has at most one partner: its odds against all its rivals'."""
     odds = np.exp2(np.clip(score, -LARGEST, LARGEST))
     left, right = np.bincount(one, odds, records), np.bincount(other, odds, records)
-    return odds / (1 + left[one] + right[other] - odds)
+    found: Floats = odds / (1 + left[one] + right[other] - odds)
+    return found
 
 
 UNSURE = 0.8  # expected F1 below which a pair is also judged by its lead over its rivals
@@ -241,7 +246,8 @@ def gap(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64], score: Floats,
 
 def gap_floor(sizes: tuple[int, int]) -> Floats:
     """Return the non-matches to expect per level of `gap`: records without a partner have a best candidate too."""
-    return np.r_[np.zeros(4), np.full(4, FLOOR * min(sizes))]
+    found: Floats = np.r_[np.zeros(4), np.full(4, FLOOR * min(sizes))]
+    return found
 
 
 def _rival(key: npt.NDArray[np.int64], score: Floats, records: int) -> Floats:

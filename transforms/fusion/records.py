@@ -1,6 +1,6 @@
 """Records made ready to be compared: which columns and how, their values in normal form, and how frequent these are."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from headgate.transforms.fusion.blocking import space_of, words_of
 from headgate.transforms.fusion.levels import Frequencies
 from headgate.transforms.fusion.values import JOINED, LONGEST, Comparison, Kind, choose, normal_form
 from headgate.transforms.kinds import as_text, is_plain
-from headgate.transforms.rows import ROW_ID, SOURCE, is_kept, local_frame, quoted
+from headgate.transforms.rows import FILE, FILE_DATE, ROW_ID, SOURCE, is_kept, local_frame, quoted
 from headgate.transforms.step import Context, StepError, user_columns
 
 SAMPLE = 8_000  # records of each source, chosen by hash, whose values choose the comparisons
@@ -44,31 +44,38 @@ class Records:
         return len(self.sources) > 1
 
 
-def raw_rows(df: DataFrame, columns: Sequence[str], key: Sequence[str]) -> DataFrame:
+def raw_rows(df: DataFrame, columns: Sequence[str], key: Sequence[str], source: str | None) -> DataFrame:
     """Return the unmarked rows with the cells to compare as text: rid, id, source, key, c0 …"""
     kinds = dict(df.dtypes)
     texts = [F.substring(as_text(F.col(quoted(c)), kinds[c]), 1, LONGEST).alias(f"c{j}") for j, c in enumerate(columns)]
     keys = [as_text(F.col(quoted(c)), kinds[c]) for c in key]
-    named = F.col(SOURCE) if SOURCE in df.columns else F.lit("")
+    named = F.lit("") if source is None else F.coalesce(F.col(quoted(source)).cast("string"), F.lit(""))
     whole = keys[0] if len(keys) == 1 else F.to_json(F.array(*keys)) if keys else F.col(ROW_ID)
     shown = F.xxhash64(ROW_ID).alias("rid"), F.col(ROW_ID).alias("id"), named.alias("source"), whole.alias("key")
     return df.where(is_kept()).select(*shown, *texts)
 
 
 def made_ready(
-    df: DataFrame, context: Context, *, columns: Mapping[str, Kind] | None, key: Sequence[str], seed: int
+    df: DataFrame,
+    context: Context,
+    *,
+    columns: Mapping[str, Kind] | None,
+    key: Sequence[str],
+    source: str | None,
+    seed: int,
 ) -> Records | None:
     """Choose the comparisons and make the records ready; None where there are no two records to compare.
 
+    source: the column that names a record's source; None: all are of one.
     Raises `StepError` where no column can be compared, or one that was asked for cannot.
     """
     kinds = user_columns(df)
-    wanted = [c for c in (columns or kinds) if c not in (*key, SOURCE, "_file", "_file_date") and is_plain(kinds[c])]
-    raw = raw_rows(df, wanted, key)
+    wanted = [c for c in (columns or kinds) if c not in (*key, source, SOURCE, FILE, FILE_DATE) and is_plain(kinds[c])]
+    raw = raw_rows(df, wanted, key, source)
     counts = raw.groupBy("source").agg(F.count(F.lit(1)).alias("n"), F.count_distinct("rid").alias("ids")).collect()
     by_source = {row["source"]: row["ids"] for row in sorted(counts, key=lambda r: str(r["source"]))}
     repeated = sum(row["n"] - row["ids"] for row in counts)
-    if SOURCE in df.columns and len(by_source) == 1:
+    if source is not None and len(by_source) == 1:
         context.warn(f"only source '{next(iter(by_source))}' has records: there is nothing to link them with")
         return None
     sources, sizes = tuple(by_source), tuple(by_source.values())
@@ -139,10 +146,10 @@ def entropy(values: pa.ChunkedArray) -> float:
     return round(float(bits), 6)
 
 
-def normalised(comparisons: Sequence[Comparison]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def normalised(comparisons: Sequence[Comparison]) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
     """Return the body of a map from cells to normal forms; the first four columns pass as they are."""
 
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         names = ["rid", "src", "id", "key", *(f"v{j}" for j in range(len(comparisons)))]
         forms = [normal_form(c.kind) for c in comparisons]
         for batch in batches:

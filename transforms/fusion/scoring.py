@@ -1,6 +1,6 @@
 """Scores of compared pairs: what is learned from the counts of patterns, rivals for one partner, and the cut."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -107,8 +107,8 @@ def columns_of(ddl: str) -> list[str]:
     return [part.split()[0] for part in ddl.split(",")]
 
 
-def score_body(scorer: Scorer, size: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def score_body(scorer: Scorer, size: int) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for batch in batches:
             found = scorer.score(as_levels(batch.column("pattern"), size))
             yield batch.append_column("score", pa.array(found, pa.float64()))
@@ -119,7 +119,7 @@ def score_body(scorer: Scorer, size: int) -> Callable[[Iterator[pa.RecordBatch]]
 def with_parts(pairs: DataFrame, scorer: Scorer, size: int) -> DataFrame:
     """Add to pairs the parts of their scores, as the array `parts`."""
 
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for batch in batches:
             parts = scorer.weights(as_levels(batch.column("pattern"), size))
             offsets = pa.array(np.arange(len(parts) + 1, dtype=np.int32) * parts.shape[1])

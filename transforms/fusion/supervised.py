@@ -28,7 +28,8 @@ class Supervised:
     bits: tuple[tuple[float, ...], ...]
 
     def score(self, patterns: Levels) -> Floats:
-        return np.clip(np.asarray(self.weights(patterns).sum(axis=1)), -LARGEST, LARGEST)
+        found: Floats = np.clip(self.weights(patterns).sum(axis=1), -LARGEST, LARGEST)
+        return found
 
     def weights(self, patterns: Levels) -> Floats:
         """Return the parts of each score, as `Model.weights` does."""
@@ -38,7 +39,8 @@ class Supervised:
         parts[:, 0] += self.bias
         for j, table in enumerate(self.bits):
             parts[:, j + 1] += np.array(table)[np.minimum(patterns[:, j], len(table) - 1)]
-        return parts
+        found: Floats = parts
+        return found
 
 
 def fit(before: Model, patterns: Levels, same: npt.NDArray[np.bool_]) -> Supervised:
@@ -47,9 +49,7 @@ def fit(before: Model, patterns: Levels, same: npt.NDArray[np.bool_]) -> Supervi
     Raises ValueError unless there are pairs of both kinds.
     """
     if same.all() or not same.any():
-        raise ValueError(
-            "the labelled pairs are all of one kind: both are needed, pairs that match and pairs that do not"
-        )
+        raise ValueError("all labelled pairs are of one kind; both are needed, pairs that match and pairs that do not")
     order = np.lexsort((same, *patterns.T[::-1]))
     patterns, same = patterns[order], same[order]
     sizes = patterns.max(axis=0).astype(int) + 1

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.fusion.levels import Frequencies, patterns
+from headgate.transforms.fusion.groups import one_array
+from headgate.transforms.fusion.levels import Frequencies, Levels, patterns
 from headgate.transforms.fusion.values import Comparison
 
 SMALL, LARGE = 4_000, 50_000  # records of a group: of a small table, so that several tasks have work; of a large one
@@ -57,9 +58,9 @@ def tile_body(
 ) -> Callable[[pa.Table, pa.Table], pa.Table]:
     def compare(records: pa.Table, pairs: pa.Table) -> pa.Table:
         names = ["one", "src_one", "other", "src_other", "mask"]
-        ids = records["rid"].combine_chunks()
-        one, other = (pc.index_in(pairs[c].combine_chunks(), ids).to_numpy().astype(np.int64) for c in ("one", "other"))
-        columns = [whole(records[f"v{j}"]) for j in range(len(comparisons))]
+        ids = one_array(records["rid"])
+        one, other = (pc.index_in(one_array(pairs[c]), ids).to_numpy().astype(np.int64) for c in ("one", "other"))
+        columns = [one_array(records[f"v{j}"]) for j in range(len(comparisons))]
         if not len(one):
             levels = np.zeros((0, len(comparisons)), np.int8)
         else:
@@ -69,13 +70,7 @@ def tile_body(
     return compare
 
 
-def whole(column: pa.ChunkedArray) -> pa.Array:
-    """Return one array of all chunks."""
-    found = column.combine_chunks()
-    return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
-
-
-def as_bytes(levels: np.ndarray) -> pa.Array:
+def as_bytes(levels: Levels) -> pa.Array:
     """Return each row of levels as bytes."""
     size = levels.shape[1]
     offsets = np.arange(len(levels) + 1, dtype=np.int32) * size
@@ -83,6 +78,6 @@ def as_bytes(levels: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(), len(levels), buffers)
 
 
-def as_levels(patterns: pa.Array, size: int) -> np.ndarray:
+def as_levels(patterns: pa.Array, size: int) -> Levels:
     """Return bytes as rows of levels."""
     return np.frombuffer(b"".join(patterns.to_pylist()), np.int8).reshape(-1, size)
