@@ -13,41 +13,12 @@ from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.explore import queries
 from headgate.jobs.lake.lake import Lake
 
-FIRST = [
-    "ada",
-    "grace",
-    "alan",
-    "edsger",
-    "barbara",
-    "donald",
-    "john",
-    "tony",
-    "leslie",
-    "niklaus",
-    "ken",
-    "dennis",
-    "brian",
-    "bjarne",
-    "guido",
-    "linus",
-]
-LAST = [
-    "lovelace",
-    "hopper",
-    "turing",
-    "dijkstra",
-    "liskov",
-    "knuth",
-    "backus",
-    "hoare",
-    "lamport",
-    "wirth",
-    "thompson",
-    "ritchie",
-    "perlis",
-    "gosling",
-]
-STREETS = ["oak", "elm", "maple", "cedar", "pine", "birch", "walnut", "chestnut", "spruce", "willow", "aspen", "poplar"]
+NAMES = """
+ada grace alan edsger barbara donald john tony leslie niklaus ken dennis brian bjarne guido linus
+lovelace hopper turing dijkstra liskov knuth backus hoare lamport wirth thompson ritchie perlis gosling
+oak elm maple cedar pine birch walnut chestnut spruce willow aspen poplar
+"""
+FIRST, LAST, STREETS = (line.split() for line in NAMES.strip().splitlines())
 
 
 @pytest.fixture

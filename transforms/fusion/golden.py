@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -56,7 +56,7 @@ class GoldenRecords(Step):
     The table's `grain` is new: its rows have the id of the entity, `records` (of how many rows it is made), all
     columns, and `evidence`: column -> source, rule, confidence, runner_up (the next best value), conflict (whether the
     records contradict each other), tie (whether the rule alone did not decide) and majority (what a vote would say).
-    The columns that `assign_entities` adds are left out. Nulls and NaN have no say; where all are null, so is the value.
+    The columns that `assign_entities` adds are left out. Nulls and NaN have no say; where all are, so is the value.
     Ties fall to the value of more records, then to the source that comes first, then to the smaller row id. Confidence
     is the value's share of what decides: of votes, of weight, its probability; for other rules the share of the records
     that agree with it. Rows marked before stay marked.
@@ -140,7 +140,9 @@ class GoldenRecords(Step):
         )
         for column in (c for u in units for c in u):
             schema.add(f"o{len(schema)}", T.DoubleType() if after[column] == "double" else kinds[column])
-        schema = T.StructType([*schema.fields, *T._parse_datatype_string(f"evidence {EVIDENCE}").fields])
+        schema = T.StructType(
+            [*schema.fields, *cast(T.StructType, T.StructType.fromDDL(f"evidence {EVIDENCE}")).fields]
+        )
         plan = Plan(
             units=tuple(units),
             rules=tuple(self.rule_of(u[0]) for u in units),

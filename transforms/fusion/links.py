@@ -243,16 +243,16 @@ class LinkRecords(Step):
             if n == every:
                 raise StepError(message)
             context.warn(message)
-        a, b = F.struct("src_a_", "rid_a_"), F.struct("src_b_", "rid_b_")
+        a, b = (F.struct(F.col(f"src_{e}_").alias("src"), F.col(f"rid_{e}_").alias("rid")) for e in ("a", "b"))
         ends_of = wanted.where(known & (F.col("rid_a_") != F.col("rid_b_"))).select(
             F.least(a, b).alias("first"), F.greatest(a, b).alias("last"), "same"
         )
         return (
             ends_of.select(
-                F.col("first.rid_a_").alias("one"),
-                F.col("first.src_a_").alias("src_one"),
-                F.col("last.rid_a_").alias("other"),
-                F.col("last.src_a_").alias("src_other"),
+                F.col("first.rid").alias("one"),
+                F.col("first.src").alias("src_one"),
+                F.col("last.rid").alias("other"),
+                F.col("last.src").alias("src_other"),
                 "same",
             )
             .groupBy("one", "src_one", "other", "src_other")

@@ -50,10 +50,11 @@ class Model:
 
         A level above those seen takes the highest seen; a null level carries no evidence.
         """
-        match = self.prior[0] + _sum(self.match, patterns)
+        match: Floats = self.prior[0] + _sum(self.match, patterns)
         rest = np.column_stack([p + _sum(t, patterns) for p, t in zip(self.prior[1:], self.background, strict=True)])
         top = rest.max(axis=1)
-        return np.clip(match - top - np.log2(np.exp2(rest - top[:, None]).sum(axis=1)), -LARGEST, LARGEST)
+        odds = match - top - np.log2(np.exp2(rest - top[:, None]).sum(axis=1))
+        return np.asarray(np.clip(odds, -LARGEST, LARGEST), np.float64)
 
     def weights(self, patterns: Levels) -> Floats:
         """Return the parts of each score: the prior, one weight a comparison, and the correction for dependence.
@@ -126,7 +127,7 @@ def fit(
     even = 1.0 / np.maximum(sizes - 1, 1)[column]  # so that no level is impossible
 
     def counted(w: Floats) -> Floats:
-        c = np.bincount(flat, weights=np.repeat(w, len(sizes)), minlength=first[-1])
+        c: Floats = np.bincount(flat, np.repeat(w, len(sizes)), first[-1]).astype(float)
         c[null] = 0
         return c
 

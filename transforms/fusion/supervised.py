@@ -12,6 +12,7 @@ Levels = npt.NDArray[np.int8]
 
 STEPS = 50
 RIDGE = 1.0  # pseudo-pairs that hold a weight at what was learned without labels
+HELD = 100.0  # the same for slope and bias: labelled pairs match more often than others do
 LIMIT = 30.0  # bits of the score without labels, beyond which it says no more
 
 
@@ -61,8 +62,7 @@ def fit(before: Model, patterns: Levels, same: npt.NDArray[np.bool_]) -> Supervi
     start = np.zeros(x.shape[1])
     start[0] = 1.0
     ridge = np.full(x.shape[1], RIDGE)
-    ridge[1] = 1e-3
-    ridge[0] = 10.0
+    ridge[:2] = HELD
     beta = start.copy()
     for _ in range(STEPS):
         p = probability(x @ beta)
