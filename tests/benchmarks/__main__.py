@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-BENCHMARKS = ("spine", "parity", "gate", "growth", "diff", "dedup", "dedup_sets")
+BENCHMARKS = ("spine", "parity", "gate", "growth", "diff", "dedup", "dedup_sets", "fusion")
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:
