@@ -83,11 +83,16 @@ def test_two_sources_become_products_with_cross_reference_and_links(fuse):
     columns = set(answer("select evidence['name']['source'], evidence['name']['rule'] from persons"))
     assert columns == {("a", "vote"), ("b", "vote")}
     assert "compared: name as name" in out and "matches by estimate" in out
-    # A record is taken away: the others keep their ids.
+
+
+@pytest.mark.slow
+def test_ids_last_when_a_record_is_taken_away(fuse):
+    two_sources()
+    assert fuse("a=a.csv", "b=b.csv", "--key", "id", "--into", "persons")[0] == 0
     before = dict(answer("select source || key, entity_id from persons_xref"))
     lines = Path("b.csv").read_text().splitlines()
     Path("b.csv").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
-    code, out, error = fuse("a=a.csv", "b=b.csv", "--key", "id", "--into", "persons")
+    code, _, error = fuse("a=a.csv", "b=b.csv", "--key", "id", "--into", "persons")
     assert code == 0, error
     after = dict(answer("select source || key, entity_id from persons_xref"))
     assert after == {k: v for k, v in before.items() if k != "bb0"}
