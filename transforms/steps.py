@@ -22,7 +22,11 @@ from headgate.transforms.deduplication.images import DropNearImages
 from headgate.transforms.deduplication.lines import DropRepeatedLines
 from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.features.aggregate import Aggregate, Summary
+from headgate.transforms.fusion.crossreference import ConfirmLinks, CrossReference
+from headgate.transforms.fusion.entities import AssignEntities
+from headgate.transforms.fusion.golden import GoldenRecords
 from headgate.transforms.fusion.join import JoinTable
+from headgate.transforms.fusion.links import LinkRecords
 from headgate.transforms.imputation.auto import FillChosen, ImputeAuto
 from headgate.transforms.imputation.missingness import DropSparse, EmptyMarkers, FlagMissing, NullMarkers, RejectMissing
 from headgate.transforms.imputation.models import FillGaussian, ImputeGaussian
@@ -70,6 +74,11 @@ STEPS: dict[str, type[Step]] = {
     "impute_auto": ImputeAuto,
     # fusion
     "join_table": JoinTable,
+    "link_records": LinkRecords,
+    "assign_entities": AssignEntities,
+    "golden_records": GoldenRecords,
+    "cross_reference": CrossReference,
+    "confirm_links": ConfirmLinks,
     # features
     "aggregate": Aggregate,
     # balancing

@@ -53,10 +53,11 @@ class Options(Yaml):
     """The pipeline that options ask for, whose places are told as those options."""
 
     named: Mapping[Any, str] = field(default_factory=dict)
+    command: str = "dedup"
 
     def at(self, *place: Any) -> str:
         inner = next((p for p in reversed(place[2:]) if p in self.named), None)
-        return self.named.get(inner if inner is not None else ("table", *place[1:2]), "dedup")
+        return self.named.get(inner if inner is not None else ("table", *place[1:2]), self.command)
 
 
 @dataclass(frozen=True)

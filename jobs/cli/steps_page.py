@@ -24,7 +24,7 @@ TITLES = {
     "cleaning": "Cleaning",
     "deduplication": "Duplicates",
     "imputation": "Missing values",
-    "fusion": "Joining",
+    "fusion": "Joining and linking",
     "features": "Aggregating",
     "balancing": "Splitting and balancing",
 }

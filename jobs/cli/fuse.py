@@ -1,0 +1,102 @@
+"""`headgate fuse`: the records of one or several sources as entities, with one golden record each."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from headgate.jobs.cli import places
+from headgate.jobs.cli.options import as_json, in_lake, listed
+from headgate.jobs.cli.output import json_text, summary
+from headgate.jobs.cli.places import Place
+
+if TYPE_CHECKING:
+    from headgate.jobs.cli.fusing import Fusion
+
+RULES = ("vote", "truth", "priority", "longest", "complete")
+
+
+@click.command()
+@click.argument("inputs", metavar="[NAME=]INPUT…", nargs=-1, required=True)
+@in_lake
+@click.option("--into", required=True, metavar="TABLE", help="The table of golden records.")
+@click.option("--key", metavar="COL,…", help="Columns that a record is known by in its source (default: its content).")
+@click.option("--labels", metavar="CSV", help="Known pairs: key_a, key_b, same (default: none; nothing is labelled).")
+@click.option("--decisions", metavar="CSV", help="Pairs that people decided, in the same form (default: none).")
+@click.option(
+    "--one-to-one/--many",
+    default=None,
+    help="At most one partner for a record in each other source, or many (default: by what the sources show).",
+)
+@click.option("--threshold", type=float, help="Least probability of a link (default: the best expected F1).")
+@click.option("--columns", metavar="COL,…", help="Compare these columns alone (default: all that the sources share).")
+@click.option("--rule", type=click.Choice(RULES), default="vote", help="How golden values are chosen (default: vote).")
+@click.option("--delimiter", metavar="CHAR", help="Of csv (default: the one in the header of , ; tab |).")
+@as_json
+def fuse(
+    place: Place,
+    inputs: tuple[str, ...],
+    into: str,
+    key: str | None,
+    labels: str | None,
+    decisions: str | None,
+    one_to_one: bool | None,
+    threshold: float | None,
+    columns: str | None,
+    rule: str,
+    delimiter: str | None,
+    json_: bool,
+) -> None:
+    """Link the records of INPUTs that are the same thing, and publish one golden record for each.
+
+    \b
+    headgate fuse abt=abt.csv buy=buy.csv --key id --into products
+    headgate fuse people.csv --key id --into persons          one source: its duplicates are found
+    headgate fuse a=a.csv b=b.csv --key id --labels pairs.csv --into products
+    headgate fuse crm=crm.parquet web=web.jsonl --key id --one-to-one --threshold 0.9 --into customers
+
+    INPUT is a file, a folder of files of one kind, or a table of the lake. The columns that the sources share, by name,
+    are compared; nothing need be said of them, and no pair be labelled. Publishes TABLE (golden records with evidence),
+    TABLE_xref (source, key, entity_id), TABLE_links (source_a, key_a, source_b, key_b, score, probability), and what
+    they are made of: TABLE_pairs (all pairs worth a look, explained) and TABLE_entities. Run again: ids of entities
+    last.
+    `headgate steps` says more: link_records, assign_entities, golden_records.
+    """
+    from headgate.jobs.cli.fusing import Fusion
+
+    build(
+        place,
+        Fusion(
+            inputs=inputs,
+            into=into,
+            key=listed(key),
+            labels=labels,
+            decisions=decisions,
+            one_to_one=one_to_one,
+            threshold=threshold,
+            columns=listed(columns),
+            rule=rule,
+            delimiter=delimiter,
+        ),
+        json_,
+    )
+
+
+def build(place: Place, fusion: "Fusion", json_: bool) -> None:
+    from headgate.jobs.cli import fusing, one_table
+    from headgate.jobs.pipeline import run as runs
+    from headgate.jobs.progress import Progress
+
+    environment = place.environment()
+    lake = places.lake_of(environment, needed=False)
+    pipeline, folder = fusing.pipeline_of(fusion, lake)
+    environment = environment.model_copy(update={"landing": folder})
+    with places.spark_of(environment) as start:
+        outcome = runs.run(pipeline, environment, lake, start, Progress())
+    for table in pipeline.tables[f"{fusion.into}_pairs"].starts:
+        if pipeline.tables.get(table) is not None and pipeline.tables[table].source is not None:
+            one_table.need_some_rows(lake, outcome, str(Path(table)), table)
+    if json_:
+        click.echo(json_text(outcome.asdict()))
+    else:
+        summary(outcome)

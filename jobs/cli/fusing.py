@@ -1,0 +1,230 @@
+"""The pipeline that `headgate fuse` builds, made of its options."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headgate.jobs.cli.one_table import Options, need_columns, source_of
+from headgate.jobs.config.columns import ARRIVES
+from headgate.jobs.config.pipeline import Pipeline, check_pipeline
+from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.system import TABLE_NAME
+from headgate.transforms.rows import is_own, quoted
+from headgate.words import did_you_mean
+
+SOURCE = "fuse_source"  # a column of the entities: the name of the source as it was given
+PARTS = ("pairs", "entities", "xref", "links", "labels", "decisions")
+YES = "('1', '1.0', 'true', 't', 'yes', 'y', 'match', 'same')"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fusion:
+    """A request by options: of `inputs`, each `name=place` or a place alone, the table `into`."""
+
+    inputs: Sequence[str]
+    into: str
+    key: Sequence[str] = ()
+    labels: str | None = None
+    decisions: str | None = None
+    one_to_one: bool | None = None
+    threshold: float | None = None
+    columns: Sequence[str] = ()
+    rule: str = "vote"
+    delimiter: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """A source: its name, its table, its columns and, where it is of files, folder and source as in YAML."""
+
+    name: str
+    table: str
+    columns: Sequence[str]
+    folder: str | None = None
+    source: dict[str, Any] | None = None
+
+
+def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
+    """Return the pipeline that builds `into` and the tables beside it, and its landing folder."""
+    into = fusion.into
+    if not re.match(TABLE_NAME, into):
+        raise UsageError(f"--into: '{into}' is not a valid table name: use lower-case letters, digits and '_'")
+    inputs = inputs_of(fusion, lake)
+    made = [into, *(f"{into}_{part}" for part in PARTS), *(i.table for i in inputs if i.source is not None)]
+    stands = next((t for t in made if lake.open(t) is not None), None)
+    if stands and f"fuse_{into}" not in lake.system("runs")["pipeline"].to_pylist():
+        raise UsageError(f"--into: the table '{stands}' exists and is not of `headgate fuse`; choose another name")
+    shared = [c for c in inputs[0].columns if all(c in i.columns for i in inputs) and c not in fusion.key]
+    if not shared:
+        each = "; ".join(f"{i.name}: {', '.join(i.columns)}" for i in inputs)
+        beside = f" beside the key {', '.join(fusion.key)}" if fusion.key else ""
+        raise UsageError(f"the sources share no column{beside}: rename those that mean the same ({each})")
+    need_columns("--columns", fusion.columns, shared)
+    taken = next((i.name for i in inputs if SOURCE in i.columns), None)
+    if taken is not None:
+        raise UsageError(f"{taken}: '{SOURCE}' is a column that this command adds; rename it")
+    known = {o: known_pairs(o, p, lake) for o, p in (("labels", fusion.labels), ("decisions", fusion.decisions)) if p}
+    if known and not fusion.key:
+        raise UsageError(f"--{next(iter(known))}: needs --key, by which the pairs name their records")
+    folders = [i.folder for i in inputs if i.folder is not None] + [str(p.parent) for p, _ in known.values()]
+    landing = os.path.commonpath([os.path.abspath(f) for f in folders]) if folders else "."
+    tables: dict[str, Any] = {}
+    for i in inputs:
+        if i.source is not None and i.folder is not None:
+            path = os.path.join(os.path.relpath(os.path.abspath(i.folder), landing), i.source["path"])
+            tables[i.table] = {"source": i.source | {"path": os.path.normpath(path)}, "suite": None}
+    for option, (file, (names, delimiter)) in known.items():
+        tables |= table_of_pairs(f"{into}_{option}", file, names, delimiter, landing, inputs)
+    tables |= derived_tables(fusion, inputs, known)
+    places: dict[Any, str] = {"columns": "--columns", "threshold": "--threshold", "key": "--key", "rule": "--rule"}
+    places |= {("table", i.table): i.name for i in inputs} | {("table", into): "--into"}
+    places |= {"labels": "--labels", "decisions": "--decisions", "delimiter": "--delimiter"}
+    there: dict[str, Any] = {i.table: {**dict.fromkeys(i.columns), **ARRIVES} for i in inputs}
+    document = Options(Path("fuse"), {"pipeline": f"fuse_{into}", "tables": tables}, {}, places, "fuse")
+    return check_pipeline(document, there), landing
+
+
+def inputs_of(fusion: Fusion, lake: Lake) -> list[Input]:
+    """Return the sources, in the order of their names where these decide which is `a`."""
+    found: list[Input] = []
+    for given in fusion.inputs:
+        name, _, place = given.partition("=") if "=" in given and not os.path.lexists(given) else ("", "", given)
+        path = Path(place)
+        if not name:
+            name = re.sub(r"\W+", "_", path.name.split(".")[0].lower()).strip("_") or "source"
+        if not re.match(TABLE_NAME, name):
+            raise UsageError(
+                f"{given}: '{name}' is not a valid name of a source: use lower-case letters, digits and '_'"
+            )
+        if name in PARTS or name in (i.name for i in found):
+            why = "is a name that this command uses" if name in PARTS else "names two sources"
+            raise UsageError(f"{given}: '{name}' {why}; name the source by NAME={place}")
+        table = f"{fusion.into}_{name}"
+        if os.path.lexists(path):
+            folder, source, columns = source_of(path, (), "", fusion.delimiter, lake, table)
+            need_columns(f"{name}: --key", fusion.key, columns)
+            source |= {"key": list(fusion.key), "on_changed_file": "replace"}
+            found.append(Input(name=name, table=table, columns=columns, folder=folder, source=source))
+        elif re.match(TABLE_NAME, place) and place in lake.tables():
+            columns = [f.name for f in lake.need_table(place).schema().fields if not is_own(f.name)]
+            need_columns(f"{name}: --key", fusion.key, columns)
+            found.append(Input(name=name, table=place, columns=columns))
+        else:
+            known = lake.tables()
+            held = f"; the lake {lake.root} has {', '.join(known)}" if known else ""
+            raise InputMissing(
+                f"{place}: neither a file or folder nor a table of the lake{did_you_mean(place, known)}{held}"
+            )
+    twice = next((i.table for n, i in enumerate(found) if i.table in (j.table for j in found[:n])), None)
+    if twice is not None:
+        raise UsageError(f"the table '{twice}' is given twice")
+    return found
+
+
+def known_pairs(option: str, place: str, lake: Lake) -> tuple[Path, tuple[list[str], str]]:
+    """Return the path of a file of known pairs, its columns and its delimiter."""
+    path = Path(place)
+    if not path.is_file():
+        raise InputMissing(f"--{option}: there is no file {place}")
+    _, source, columns = source_of(path, (), "", None, lake, f"no_such_{option}")
+    if source["format"] != "csv" or len(columns) < 3:
+        raise UsageError(
+            f"--{option}: {place} is not a csv with three columns: the key of one record, the key of the other, and "
+            "whether they are the same (1 or 0)"
+        )
+    return path, (columns, str(source["delimiter"]))
+
+
+def table_of_pairs(
+    table: str, path: Path, columns: Sequence[str], delimiter: str, landing: str, inputs: Sequence[Input]
+) -> dict[str, Any]:
+    """Return the table of known pairs: key_a, key_b, same, and with two sources source_a, source_b.
+
+    By these names where the file has them; else its first three columns are those.
+    """
+    named = {"key_a", "key_b", "same"} <= set(columns)
+    key_a, key_b, same = ("key_a", "key_b", "same") if named else columns[:3]
+    derived = {
+        "fuse_key_a": f"trim({quoted(key_a)})",
+        "fuse_key_b": f"trim({quoted(key_b)})",
+        "fuse_same": f"lower(trim({quoted(same)})) IN {YES}",
+    }
+    sources = named and {"source_a", "source_b"} <= set(columns)
+    if not sources and len(inputs) == 2:
+        derived |= {"fuse_source_a": f"'{inputs[0].name}'", "fuse_source_b": f"'{inputs[1].name}'"}
+    elif sources:
+        derived |= {"fuse_source_a": "`source_a`", "fuse_source_b": "`source_b`"}
+    elif len(inputs) > 2:
+        raise UsageError(f"{path}: with more than two sources, the columns source_a and source_b must name them")
+    relative = os.path.relpath(os.path.abspath(path), landing)
+    schema = ", ".join(f"{quoted(c)} STRING" for c in columns)
+    source = {"format": "csv", "path": relative, "schema": schema, "delimiter": delimiter, "key": []}
+    return {
+        f"{table}_input": {"source": source, "suite": None},
+        table: {
+            "from": f"{table}_input",
+            "suite": None,
+            "steps": [
+                {"derive": {"columns": derived}},
+                {"select_columns": {"columns": list(derived)}},
+                {"rename": {"columns": {c: c.removeprefix("fuse_") for c in derived}}},
+            ],
+        },
+    }
+
+
+def derived_tables(fusion: Fusion, inputs: Sequence[Input], known: dict[str, Any]) -> dict[str, Any]:
+    """Return the tables that are made of the sources."""
+    into, several = fusion.into, len(inputs) > 1
+    starts = [i.table for i in inputs]
+    cases = " ".join(f"WHEN '{i.table}' THEN '{i.name}'" for i in inputs)
+    named = f"CASE `_source` {cases} END" if several else f"'{inputs[0].name}'"
+    of_source = {"derive": {"columns": {SOURCE: named}}}
+    link: dict[str, Any] = {"key": list(fusion.key), "one_to_one": fusion.one_to_one, "threshold": fusion.threshold}
+    link |= {option: f"{into}_{option}" for option in known}
+    if several:
+        link["source"] = SOURCE
+    link = {option: value for option, value in link.items() if value is not None}
+    alone = {"one_to_one": True, "source": SOURCE} if fusion.one_to_one and several else {}
+    left_out = sorted({c for i in inputs for c in i.columns} - {*fusion.columns, *fusion.key}) if fusion.columns else []
+    only = [{"drop_columns": {"columns": left_out}}] if left_out else []
+    return {
+        f"{into}_pairs": {
+            "from": starts,
+            "suite": None,
+            "grain": "new",
+            "steps": [*([of_source] if several else []), *only, {"link_records": link}],
+        },
+        f"{into}_entities": {
+            "from": starts,
+            "suite": None,
+            "steps": [of_source, {"assign_entities": {"links": f"{into}_pairs"} | alone}],
+        },
+        into: {
+            "from": f"{into}_entities",
+            "suite": None,
+            "grain": "new",
+            "steps": [{"golden_records": golden(fusion, inputs)}],
+        },
+        f"{into}_xref": {
+            "from": f"{into}_entities",
+            "suite": None,
+            "grain": "new",
+            "steps": [{"cross_reference": {"key": list(fusion.key), "source": SOURCE}}],
+        },
+        f"{into}_links": {
+            "from": f"{into}_pairs",
+            "suite": None,
+            "grain": "new",
+            "steps": [{"confirm_links": {"entities": f"{into}_entities"}}],
+        },
+    }
+
+
+def golden(fusion: Fusion, inputs: Sequence[Input]) -> dict[str, Any]:
+    """Return the options of the golden records: with a rule for all columns, the sources in the order given."""
+    return {"rule": fusion.rule, "source": SOURCE, "sources": [i.name for i in inputs]}

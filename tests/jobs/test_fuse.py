@@ -1,0 +1,134 @@
+"""`headgate fuse`: sources without a common key become entities, golden records and a cross-reference."""
+
+import contextlib
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+from headgate.jobs.cli import fusing, places
+from headgate.jobs.cli import main as cli
+from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.explore import queries
+from headgate.jobs.lake.lake import Lake
+
+NAMES = """
+ada grace alan edsger barbara donald john tony leslie niklaus ken dennis brian bjarne guido linus
+lovelace hopper turing dijkstra liskov knuth backus hoare lamport wirth thompson ritchie perlis gosling
+oak elm maple cedar pine birch walnut chestnut spruce willow aspen poplar
+"""
+FIRST, LAST, STREETS = (line.split() for line in NAMES.strip().splitlines())
+
+
+@pytest.fixture
+def fuse(spark, tmp_path, monkeypatch, capsys):
+    """Runs `headgate fuse` in this process, in the suite's session; gives exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(places, "spark_of", lambda environment: contextlib.nullcontext(lambda reads: spark))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["headgate", "fuse", *arguments, "--lake", "lake"])
+        code = cli.exit_code()
+        out, error = capsys.readouterr()
+        return code, out, "".join(line for line in error.splitlines(True) if not line.startswith("["))
+
+    return run
+
+
+def answer(query):
+    return [tuple(r.values()) for r in queries.sql(Lake("lake"), query, None, None).to_pylist()]
+
+
+def people(seed, n):
+    """Return records of people: name, street, city, phone."""
+    r = random.Random(seed)
+    for i in range(n):
+        name = f"{FIRST[(i * 7 + i // 16) % 16]} {LAST[(i * 5 + i // 14) % 14]}"
+        street, phone = f"{r.randint(1, 400)} {r.choice(STREETS)} street", f"{r.randint(10**6, 10**7)}"
+        yield [name, street, r.choice(["bern", "zug", "chur"]), phone]
+
+
+def misspelt(r, text):
+    i = r.randrange(len(text) - 1)
+    return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+
+
+def write(path, rows, header="id,name,street,city,phone"):
+    Path(path).write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
+
+
+def two_sources(n=120, shared=80):
+    """Write a.csv and b.csv, of which so many people stand in both, in b with faults; return the pairs of ids."""
+    r, every = random.Random(1), list(people(2, 2 * n - shared))
+    write("a.csv", [[f"a{i}", *p] for i, p in enumerate(every[:n])])
+    b = []
+    for i, (name, street, city, phone) in enumerate(every[n - shared :]):
+        faults = [misspelt(r, name) if i % 3 == 0 else name, street if i % 4 else "", city, phone if i % 5 else ""]
+        b.append([f"b{i}", *faults])
+    write("b.csv", b)
+    return {(f"a{n - shared + i}", f"b{i}") for i in range(shared)}
+
+
+def test_two_sources_become_products_with_cross_reference_and_links(fuse):
+    true = two_sources()
+    code, out, error = fuse("a=a.csv", "b=b.csv", "--key", "id", "--into", "persons")
+    assert code == 0, error
+    found = set(answer("select key_a, key_b from persons_links where source_a = 'a' and source_b = 'b'"))
+    assert len(found & true) >= 0.97 * len(true) and len(found - true) <= 2
+    assert answer("select count(*), count(distinct source || key) from persons_xref") == [(240, 240)]
+    (entities,) = answer("select count(distinct entity_id) from persons_xref")
+    assert answer("select count(*), count(distinct entity_id) from persons") == [(*entities, *entities)]
+    assert answer("select count(*) from persons where records = 2") == [(len(found),)]
+    columns = set(answer("select evidence['name']['source'], evidence['name']['rule'] from persons"))
+    assert columns == {("a", "vote"), ("b", "vote")}
+    assert "compared: name as name" in out and "matches by estimate" in out
+
+
+@pytest.mark.slow
+def test_ids_last_when_a_record_is_taken_away(fuse):
+    two_sources()
+    assert fuse("a=a.csv", "b=b.csv", "--key", "id", "--into", "persons")[0] == 0
+    before = dict(answer("select source || key, entity_id from persons_xref"))
+    lines = Path("b.csv").read_text().splitlines()
+    Path("b.csv").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    code, _, error = fuse("a=a.csv", "b=b.csv", "--key", "id", "--into", "persons")
+    assert code == 0, error
+    after = dict(answer("select source || key, entity_id from persons_xref"))
+    assert after == {k: v for k, v in before.items() if k != "bb0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("a=a.csv", "c=c.csv", "--key", "id"), "the sources share no column beside the key id"),
+        (("a=a.csv", "a=c.csv"), "'a' names two sources"),
+        (("a=a.csv", "pairs=c.csv"), "'pairs' is a name that this command uses"),
+        (("a=a.csv", "c=nowhere.csv"), "nowhere.csv: neither a file or folder nor a table of the lake"),
+        (("a=a.csv", "--key", "idd"), "a: --key: there is no column 'idd' — did you mean 'id'"),
+        (("a=a.csv", "--columns", "nam"), "--columns: there is no column 'nam' — did you mean 'name'"),
+        (("a=a.csv", "--labels", "a.csv"), "--labels: needs --key"),
+        (("a=a.csv", "--key", "id", "--labels", "none.csv"), "--labels: there is no file none.csv"),
+        (("a=a.csv", "--key", "id", "--labels", "c.csv"), "--labels: c.csv is not a csv with three columns"),
+        (("a=a.csv", "--threshold", "1.5"), "threshold: 1.5 is not a probability"),
+        (("empty.csv",), "the file is empty"),
+    ],
+)
+def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    write("a.csv", [["1", "ada", "x", "y", "z"]])
+    write("c.csv", [["1", "ada"]], "id,who")
+    Path("empty.csv").write_text("")
+    inputs = [a for i, a in enumerate(arguments) if not a.startswith("--") and not arguments[i - 1].startswith("--")]
+    options = {a[2:]: arguments[i + 1] for i, a in enumerate(arguments) if a.startswith("--")}
+    fusion = fusing.Fusion(
+        inputs=inputs,
+        into="t",
+        key=[options["key"]] if "key" in options else [],
+        labels=options.get("labels"),
+        threshold=float(options["threshold"]) if "threshold" in options else None,
+        columns=[options["columns"]] if "columns" in options else [],
+    )
+    with pytest.raises((UsageError, InputMissing)) as error:
+        fusing.pipeline_of(fusion, Lake("lake"))
+    assert told in str(error.value) and "\n" not in str(error.value), str(error.value)

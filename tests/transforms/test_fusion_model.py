@@ -1,0 +1,203 @@
+"""What fusion computes without Spark: the model, levels, clusters, values, truth."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from headgate.transforms.fusion import model, supervised
+from headgate.transforms.fusion.clusters import components, one_to_one, parts
+from headgate.transforms.fusion.groups import whole_groups
+from headgate.transforms.fusion.levels import Column, Frequencies, first_equal
+from headgate.transforms.fusion.truth import Accuracy, Claims, Confusion, Distance, learn
+from headgate.transforms.fusion.values import Comparison, choose, normal_form, worded
+
+
+def made(seed=0, matches=300, pairs=40_000, street=0):
+    """Levels of six independent comparisons, and of near non-matches that agree in three of them at once."""
+    r = np.random.default_rng(seed)
+
+    def drawn(n, same):
+        x = r.random((n, 6))
+        return np.where(x < same, 3, np.where(x < np.array(same) + 0.08, 2, 1))
+
+    levels = [drawn(pairs, [0.02] * 6), drawn(street, [0.02] * 3 + [0.9] * 3), drawn(matches, [0.8] * 6)]
+    return np.vstack(levels).astype(np.int8), np.r_[np.zeros(pairs + street, bool), np.ones(matches, bool)]
+
+
+def fitted(levels, **options):
+    patterns, inverse = np.unique(levels, axis=0, return_inverse=True)
+    inverse = inverse.ravel()
+    n = np.bincount(inverse).astype(float)
+    agree = (patterns >= 3).sum(1) >= 1
+    return model.fit(patterns, n * agree, n * ~agree, [3] * 6, **options), patterns, inverse
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_number_of_matches_is_found(seed):
+    found, *_ = fitted(made(seed)[0])
+    assert found.matches == pytest.approx(300, rel=0.1)
+
+
+def test_near_non_matches_are_no_matches():
+    levels, same = made(street=1000)
+    found, patterns, inverse = fitted(levels)
+    p = model.probability(found.score(patterns)[inverse])
+    assert p[same].mean() > 0.8 and p[~same].sum() < 30
+
+
+def test_the_order_of_patterns_does_not_matter():
+    levels, _ = made()
+    assert fitted(levels[::-1])[0] == fitted(levels)[0]
+
+
+def test_weights_add_up_to_the_score_with_and_without_labels():
+    levels, same = made(street=500)
+    found, patterns, inverse = fitted(levels)
+    np.testing.assert_allclose(found.weights(patterns).sum(1), found.score(patterns), atol=1e-9)
+    few = np.r_[0:200, len(levels) - 200 : len(levels)]
+    learnt = supervised.fit(found, levels[few], same[few])
+    np.testing.assert_allclose(learnt.weights(patterns).sum(1), learnt.score(patterns), atol=1e-9)
+    p = model.probability(learnt.score(patterns)[inverse])
+    assert p[same].mean() > 0.9 and p[~same].mean() < 0.01
+    with pytest.raises(ValueError, match="both are needed"):
+        supervised.fit(found, levels[:9], same[:9])
+
+
+def test_a_null_is_no_evidence():
+    levels, _ = made()
+    found, *_ = fitted(np.vstack([levels, np.zeros((1, 6), np.int8)]))
+    assert found.weights(np.zeros((1, 6), np.int8))[0, 1:7] == pytest.approx(0)
+
+
+def test_nothing_to_learn_from():
+    with pytest.raises(ValueError, match="no candidate pairs"):
+        model.fit(np.ones((1, 2), np.int8), np.zeros(1), np.ones(1), [2, 2])
+
+
+def clustered(n, pairs, must=(), cannot=(), source=None):
+    one, other, score = zip(*pairs, strict=True)
+    bound = [(a, b) in must for a, b in zip(one, other, strict=True)]
+    never = [(a, b) in cannot for a, b in zip(one, other, strict=True)]
+    return parts(n, one, other, score, bound, never, source)
+
+
+def test_a_chain_does_not_take_strangers_together():
+    chain = [(0, 1, 9), (0, 2, 9), (1, 2, 9), (3, 4, 9), (3, 5, 9), (4, 5, 9), (2, 3, 2)]
+    assert clustered(6, chain) == [0, 0, 0, 3, 3, 3]
+    bound = clustered(6, chain, must={(2, 3)})
+    assert bound[2] == bound[3]
+    assert clustered(6, chain, cannot={(0, 1)}) in ([0, 1, 0, 3, 3, 3], [0, 1, 1, 3, 3, 3])
+    assert clustered(3, [(0, 1, 9), (1, 2, 8), (0, 2, 9)], source=[0, 1, 1]) == [0, 0, 2]
+
+
+def test_a_cannot_link_holds_against_must_links_and_evidence():
+    label = clustered(4, [(0, 1, 9), (1, 2, 9), (2, 3, 9), (0, 3, 9)], must={(0, 1), (1, 2), (2, 3)}, cannot={(0, 3)})
+    assert label[0] != label[3]
+
+
+def test_components_and_one_partner_each():
+    assert components(6, np.array([4, 3, 1]), np.array([3, 1, 5])).tolist() == [0, 1, 2, 1, 1, 1]
+    one, other, score = np.array([0, 0, 1]), np.array([2, 3, 3]), np.array([5.0, 9, 9])
+    nothing = np.zeros(3)
+    assert one_to_one(one, other, nothing.astype(int), score, nothing).tolist() == [False, True, False]
+    common = np.array([0.0, 0.1, 0.9])
+    assert one_to_one(one, other, nothing.astype(int), score, common).tolist() == [True, False, True]
+
+
+def test_groups_are_never_parted():
+    values = [1] * 5 + [2] + [3] * 12 + [4, 5]
+    for size in (1, 2, 3, 7, 30):
+        batches = pa.table({"k": values}).to_batches(max_chunksize=size)
+        tables = [t["k"].to_pylist() for t in whole_groups(iter(batches), "k")]
+        assert [v for t in tables for v in t] == values
+        assert sum(len(set(t)) for t in tables) == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([f"{d:02}.{m:02}.19{y}" for d in (1, 9, 17) for m in (1, 5) for y in (70, 81, 92, 55)], "date"),
+        ([f"212/555-{n}" for n in range(1000, 1030)], "code"),
+        ([f"${n / 7:.2f}" for n in range(30)], "number"),
+        (["the quick brown fox jumps", "a lazy dog of some sort", "one two three four five"], "text"),
+        (["anna", "berta", "carla", "doris"], "name"),
+        (["北京市海淀区", "上海市浦东新区", "广州市天河区"], "text"),
+    ],
+)
+def test_values_choose_their_comparison(values, kind):
+    found = choose("c", [values, values[::-1]])
+    assert isinstance(found, Comparison) and found.kind == kind, found
+
+
+def test_what_cannot_be_compared():
+    assert choose("c", [[None, ""], ["x", "y"]]) == "no value in one of the sources"
+    assert choose("c", [["x"] * 20]) == "one value only"
+    assert choose("c", [[f"r{i}" for i in range(20)]]) == "an identifier of the row"
+    assert choose("c", [["x", "y"]], "number") == "no number"
+
+
+def compared(kind, cells, pairs, **frequencies):
+    column = Column(
+        Comparison(column="c", kind=kind, why=""),
+        Frequencies(filled=1000, **frequencies),
+        pa.array([normal_form(kind)(v) for v in cells], pa.string()),
+    )
+    one, other = (np.array(p) for p in zip(*pairs, strict=True))
+    return column.levels(one, other).tolist()
+
+
+def test_levels():
+    pairs = [(0, 0), (0, 1), (0, 2), (0, 3)]
+    same = first_equal("name")
+    jones = compared("name", ["Jones", "jones", "jonse", None], pairs, values={"jones": 500})
+    assert jones == [same, same, 4, 0]
+    rare = compared("name", ["Jones", "jones", "xyz", None], pairs)
+    assert rare[0] > same and rare[2] == 1
+    assert compared("code", ["1234-5", "12345", "12354", "99999"], pairs)[1:] == [
+        compared("code", ["a"], [(0, 0)])[0],
+        3,
+        1,
+    ]
+    assert compared("date", ["1990-05-01", "1990-05-01", "1990-05-11", "1970-01-01"], pairs)[2:] == [3, 1]
+    assert compared("number", ["10", "10.0", "10.01", "99"], pairs)[1:] == [3, 3, 1]
+    text = ["red sony camera dsc w300", "sony dsc-w300 camera", "a green apple pie", "red sony camera dsc w300"]
+    one, near, far, equal = compared("text", text, pairs)
+    assert one == equal >= first_equal("text") and 1 < near < one and far == 1
+    assert compared("text", ["北京市海淀区", "北京海淀区", "x", "y"], [(0, 1), (0, 2)])[0] > 5
+
+
+def test_words_of_runs():
+    assert worded("ps-lx350h x") == "ps lx350h x\x1fpslx350h"
+    assert worded("北京 市") == "北 京 市"
+    assert worded("--") is None
+
+
+def test_levels_do_not_depend_on_what_else_is_compared():
+    r = np.random.default_rng(3)
+    words = [" ".join(f"w{w}" for w in r.integers(0, 30, r.integers(2, 9))) for _ in range(200)]
+    one, other = r.integers(0, 200, (2, 500))
+    counts = {f"w{w}": int(n) for w, n in enumerate(r.integers(2, 90, 30))}
+    whole = compared("text", words, list(zip(one, other, strict=True)), words=counts)
+    few = [compared("text", [words[a], words[b]], [(0, 1)], words=counts)[0] for a, b in zip(one, other, strict=True)]
+    assert whole == few
+
+
+def test_sources_are_trusted_by_what_they_get_right():
+    r = np.random.default_rng(5)
+    truth = r.integers(0, 4, 400)
+    accuracy = [0.95, 0.9, 0.5, 0.5, 0.5]
+    said = [np.where(r.random(400) < a, truth, (truth + r.integers(1, 4, 400)) % 4) for a in accuracy]
+    obj, src = np.tile(np.arange(400), 5), np.repeat(np.arange(5), 400)
+    claims = Claims(obj, src, np.concatenate(said))
+
+    def right(p):
+        best = claims.best(p)
+        return float((claims.value[best] == truth[claims.of[best]]).mean())
+
+    half = obj < 200
+    halves = [Claims(obj[h] - obj[h].min(), src[h], np.concatenate(said)[h]) for h in (half, ~half)]
+    for method in (Accuracy(sources=5), Distance(sources=5), Confusion(sources=5, values=4)):
+        state = learn(method, lambda s, m=method: m.sums(claims, s))
+        assert right(method.probabilities(claims, state)) > right(claims.votes) + 0.05
+        again = learn(method, lambda s, m=method: m.sums(halves[0], s) + m.sums(halves[1], s))
+        assert all(np.array_equal(a, b) for a, b in zip(state, again, strict=True)), "in parts as at once"

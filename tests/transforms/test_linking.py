@@ -1,0 +1,304 @@
+"""The steps of fusion in Spark: links, entities, golden records."""
+
+import random
+import tempfile
+from collections import defaultdict
+
+import pytest
+from pyspark.sql import functions as F
+
+from headgate.jobs.pipeline.context import BuildContext
+from headgate.transforms.fusion import components, learning, partners, truth
+from headgate.transforms.fusion.blocking import block
+from headgate.transforms.fusion.components import label_components
+from headgate.transforms.fusion.crossreference import ConfirmLinks, CrossReference
+from headgate.transforms.fusion.entities import AssignEntities
+from headgate.transforms.fusion.golden import GoldenRecords
+from headgate.transforms.fusion.links import LinkRecords
+from headgate.transforms.fusion.partners import one_partner_each
+from headgate.transforms.fusion.values import Comparison
+from headgate.transforms.rows import SOURCE, row_id, with_bookkeeping
+from headgate.transforms.step import StepError
+from tests.conftest import plain_rows
+from tests.jobs.test_fuse import misspelt, people
+from tests.transforms.frames import columns_of, frame
+
+PERSON = "key string, name string, street string, city string, phone string"
+
+
+def run(step, df, warnings=None, previous=None, **tables):
+    """The rows after a step as plain dicts; what it says of them is added to `warnings`."""
+    with tempfile.TemporaryDirectory() as folder:
+        spark = df.sparkSession
+        context = BuildContext(
+            spark, folder, frames=tables, rows=df, before=lambda: previous, reads_previous=step.reads_previous
+        )
+        step.check(df, context)
+        rows = [r.asDict(recursive=True) for r in step.run(df, context).collect()]
+        if warnings is not None:
+            warnings.extend(context.warnings)
+        return rows
+
+
+def persons(n=60, copies=25):
+    """Return rows of people, of whom so many come twice, the second time misspelt."""
+    r, every = random.Random(4), list(people(9, n))
+    rows = [(f"p{i}", *p) for i, p in enumerate(every)]
+    return rows + [(f"q{i}", misspelt(r, every[i][0]), *every[i][1:]) for i in range(copies)]
+
+
+def test_links_of_one_source(spark):
+    said = []
+    df = frame(spark, PERSON, *persons())
+    found = run(LinkRecords(key=("key",)), df, said)
+    linked = {frozenset((r["key_a"], r["key_b"])) for r in found if r["linked"]}
+    true = {frozenset((f"p{i}", f"q{i}")) for i in range(25)}
+    assert len(linked & true) >= 24 and len(linked - true) <= 1
+    for row in found:
+        assert sum(row["weights"].values()) == pytest.approx(row["score"], abs=1e-6)
+        assert row["id_a"] < row["id_b"] and row["_parents"] == [row["id_a"], row["id_b"]]
+        assert row["rule"] == "model" and (row["probability"] >= 0.5 or not row["linked"])
+    assert any(s.startswith("compared: name as name (2 words a value)") for s in said)
+    assert any("matches by estimate" in s for s in said)
+    again = run(LinkRecords(key=("key",)), df.repartition(5, "phone"))
+    assert sorted(map(repr, again)) == sorted(map(repr, found)), "in any partitioning"
+
+
+def test_people_decide_and_labels_teach(spark):
+    df = frame(spark, PERSON, *persons())
+    pairs = "key_a string, key_b string, same boolean"
+    decisions = spark.createDataFrame([("p1", "q1", False), ("p30", "p31", True), ("p1", "nobody", True)], pairs)
+    labels = [(f"p{i}", f"q{i}", True) for i in range(6)] + [(f"p{i}", f"p{i + 1}", False) for i in range(20)]
+    said = []
+    step = LinkRecords(key=("key",), decisions="decided", labels="known")
+    found = run(step, df, said, decided=decisions, known=spark.createDataFrame(labels, pairs))
+    by_pair = {frozenset((r["key_a"], r["key_b"])): r for r in found}
+    assert by_pair[frozenset(("p1", "q1"))]["rule"] == "cannot_link" and not by_pair[frozenset(("p1", "q1"))]["linked"]
+    assert by_pair[frozenset(("p30", "p31"))]["rule"] == "must_link" and by_pair[frozenset(("p30", "p31"))]["linked"]
+    assert by_pair[frozenset(("p2", "q2"))]["rule"] == "supervised" and by_pair[frozenset(("p2", "q2"))]["linked"]
+    assert "decisions: 1 of 3 pairs of table 'decided' name records that are not there (p1 and nobody)" in said
+    unknown = spark.createDataFrame([("x", "y", True)], pairs)
+    with pytest.raises(StepError, match="labels: 1 of 1 pairs of table 'known' name records that are not there"):
+        run(LinkRecords(key=("key",), labels="known"), df, known=unknown)
+
+
+def test_inputs_that_cannot_be_linked(spark):
+    nothing = frame(spark, "a string, b int", *[(None, None)] * 3)
+    with pytest.raises(StepError, match=r"no column can be compared: 'a' \(no value\), 'b' \(no value\)"):
+        run(LinkRecords(), with_bookkeeping(nothing.drop("_row_id").withColumn("_row_id", F.expr("uuid()"))))
+    said = []
+    rows = frame(spark, f"{PERSON}, {SOURCE} string", *((*p, "a") for p in persons(5, 0)))
+    assert run(LinkRecords(), rows, said) == []
+    assert said == ["only source 'a' has records: there is nothing to link them with"]
+    # A record that came twice, and a text of a megabyte.
+    long = "word " * 200_000
+    twice = [(f"k{i // 2}", f"{long}{i}" if i == 1 else f"t{i} and more words to it", "x") for i in range(8)]
+    df = spark.createDataFrame(twice, "key string, text string, city string")
+    df = with_bookkeeping(df.withColumn("_row_id", row_id(df, "test", ["key"])))
+    said = []
+    run(LinkRecords(key=("key",)), df, said)
+    assert said[0] == "4 rows repeat the row id of another one: these are one record"
+    for options, told in (
+        ({"columns": {"nam": "name"}}, "there is no column 'nam'"),
+        ({"threshold": 2.0}, "threshold: 2.0 is not a probability"),
+        ({"cap": 0}, "cap: 0 is less than 1"),
+        ({"labels": "known"}, "labels: there is no table 'known'"),
+    ):
+        with pytest.raises(StepError, match=told):
+            LinkRecords(**options).columns_after(columns_of("name"), {})
+
+
+def test_a_value_of_a_third_of_all_rows_stays_linear(spark):
+    n = 3000
+    every = spark.range(n).select(
+        F.xxhash64("id").alias("rid"),
+        F.lit(0).alias("src"),
+        F.when(F.col("id") % 3 == 0, "same").otherwise(F.concat(F.lit("n"), (F.col("id") / 2).cast("int"))).alias("v0"),
+        F.concat(F.lit("m"), (F.col("id") / 3).cast("int")).alias("v1"),
+    )
+    comparisons = [Comparison(column=c, kind="name", why="") for c in "ab"]
+    drawn = "one long, src_one int, other long, src_other int, family long"
+    with tempfile.TemporaryDirectory() as folder:
+        context = BuildContext(spark, folder)
+        no_pairs = spark.createDataFrame([], drawn)
+        found = block(every, comparisons, [n], no_pairs, context, cap=20, per_record=60)
+        assert n / 2 < found.found < 12 * n and found.refined >= 1
+
+
+def test_rounds_give_what_one_task_gives(spark, monkeypatch):
+    r = random.Random(7)
+    names = [f"{r.random():.12f}" for _ in range(200)]
+    edges = spark.createDataFrame([(r.choice(names), r.choice(names)) for _ in range(150)], "a string, b string")
+    pairs = [(r.randrange(40), 0, 100 + r.randrange(40), 1, float(r.randrange(6))) for _ in range(150)]
+    pairs = {(p[0], p[2]): (*p, "model", True) for p in pairs}.values()
+    schema = "one long, src_one int, other long, src_other int, score double, rule string, linked boolean"
+    scored = spark.createDataFrame(list(pairs), schema)
+    words = spark.createDataFrame([(i, [f"w{i % 7}", "x"]) for i in range(140)], "rid long, words array<string>")
+
+    def both():
+        with tempfile.TemporaryDirectory() as folder:
+            context = BuildContext(spark, folder)
+            labels = plain_rows(label_components(edges, context), "id", "component")
+            return labels, plain_rows(one_partner_each(scored, words, context), "one", "other", "linked")
+
+    at_once = both()
+    monkeypatch.setattr(components, "EDGES_AT_ONCE", 60)
+    monkeypatch.setattr(partners, "PAIRS_AT_ONCE", 60)
+    assert both() == at_once
+
+
+LINKS = "id_a string, id_b string, score double, rule string, linked boolean"
+
+
+def entities_of(spark, members, links, previous=None, said=None):
+    """Return the rows of entities of records with given ids, from links (id, id, score)."""
+    rows = spark.createDataFrame([(m,) for m in members], "_row_id string")
+    table = spark.createDataFrame([(a, b, float(s), "model", s > 0) for a, b, s in links], LINKS)
+    return run(AssignEntities(links="links"), with_bookkeeping(rows), said, previous, links=table)
+
+
+def as_previous(spark, rows):
+    return spark.createDataFrame([(r["_row_id"], r["entity_id"]) for r in rows], "_row_id string, entity_id string")
+
+
+def ids(rows):
+    return {r["_row_id"]: r["entity_id"] for r in rows}
+
+
+def test_ids_of_entities_last(spark):
+    first = entities_of(spark, "abcdefgh", [("a", "b", 9), ("b", "c", 9), ("a", "c", 9), ("d", "e", 9), ("g", "h", 9)])
+    one = ids(first)
+    assert one["a"] == one["b"] == one["c"] != one["d"] and {r["entity_event"] for r in first} == {"new"}
+    # a leaves b and c, which keep the id; d, e and f become one; g and h are gone; i is new.
+    said = []
+    links = [("b", "c", 9), ("d", "e", 9), ("e", "f", 9), ("d", "f", 9)]
+    second = entities_of(spark, "abcdefi", links, as_previous(spark, first), said)
+    two, event = ids(second), {r["_row_id"]: r["entity_event"] for r in second}
+    assert two["b"] == two["c"] == one["b"] and two["a"] not in one.values()
+    assert two["d"] == two["e"] == two["f"] == one["d"]
+    assert event == dict(zip("abcdefi", ["split", "same", "same", "same", "same", "merged", "new"], strict=True))
+    assert said == ["4 entities, 2 of several records, the largest of 3; 2 minted, 1 merged, 1 split, 1 gone"]
+    sizes = {r["_row_id"]: (r["entity_size"], r["weakest_link"]) for r in second}
+    assert sizes["a"] == (1, None) and sizes["d"] == (3, 9.0)
+
+
+@pytest.mark.parametrize("nights", [2, pytest.param(30, marks=pytest.mark.slow)])
+def test_ids_over_nights_of_changes(spark, nights):
+    r = random.Random(11)
+    living, number = {}, 0
+    previous, before = None, []
+    for _ in range(nights):
+        for _ in range(12):
+            number += 1
+            living[f"{r.getrandbits(40):010x}"] = r.randrange(15)
+        for gone in r.sample(sorted(living), 4):
+            del living[gone]
+        moved = r.choice(sorted(living))
+        living[moved] = r.randrange(15)
+        groups = defaultdict(list)
+        for record, of in living.items():
+            groups[of].append(record)
+        links = [(a, b, 9) for m in groups.values() for a in m for b in m if a < b]
+        rows = entities_of(spark, sorted(living), links, previous)
+        now = ids(rows)
+        parts = defaultdict(set)
+        for record, entity in now.items():
+            parts[entity].add(record)
+        assert sorted(map(sorted, parts.values())) == sorted(map(sorted, groups.values()))
+        for entity, members in parts.items():
+            if before and members == {m for m, e in before.items() if e in {before.get(x) for x in members}}:
+                assert {before[m] for m in members} == {entity}, "an entity that did not change keeps its id"
+        previous, before = as_previous(spark, rows), now
+
+
+GOLDEN = "e string, source string, name string, n int, at date, street string, zip string"
+CLAIMS = [
+    ("x", "crm", "Ada", 1, "2024-01-01", "Oak 1", None),
+    ("x", "web", "Ada L", 3, "2024-03-01", "Elm 2", "8001"),
+    ("x", "app", "Ada L", 8, "2024-02-01", None, "9000"),
+    ("y", "web", None, None, None, None, None),
+    (None, "web", "nobody", 5, None, None, None),
+]
+
+
+def golden(spark, said=None, **options):
+    import datetime
+
+    rows = [(*r[:4], datetime.date.fromisoformat(r[4]) if r[4] else None, *r[5:]) for r in CLAIMS]
+    df = frame(spark, GOLDEN, *rows)
+    return {r["e"]: r for r in run(GoldenRecords(by="e", source="source", **options), df, said)}
+
+
+def test_golden_records(spark):
+    rules = {"name": "vote", "n": "median", "at": "recent"}
+    found = golden(spark, columns=rules, recent="at", together=(("street", "zip"),), sources=("crm", "web"))
+    x = found["x"]
+    assert (x["name"], x["n"], str(x["at"]), x["street"], x["zip"]) == ("Ada L", 3.0, "2024-03-01", "Elm 2", "8001")
+    assert x["records"] == 3 and len(x["_parents"]) == 3 and set(found) == {"x", "y"}
+    assert x["evidence"]["name"] == {
+        "source": "web",
+        "rule": "vote",
+        "confidence": pytest.approx(2 / 3, abs=1e-5),
+        "runner_up": "Ada",
+        "conflict": True,
+        "tie": False,
+        "majority": "Ada L",
+    }
+    assert x["evidence"]["n"]["source"] is None and x["evidence"]["zip"]["source"] == "web"
+    assert found["y"]["name"] is None and found["y"]["evidence"]["name"]["confidence"] is None
+    others = {"name": "priority", "n": "mean", "street": "longest", "zip": "complete", "at": "weighted_vote"}
+    x = golden(spark, columns=others, sources=("crm",), weights={"crm": 5.0})["x"]
+    assert (x["name"], x["n"], x["street"], x["zip"], str(x["at"])) == ("Ada", 4.0, "Oak 1", "8001", "2024-01-01")
+    assert x["evidence"]["street"]["tie"] and x["evidence"]["name"]["majority"] == "Ada L"
+
+
+def test_what_is_learned_of_sources_is_the_same_in_spark(spark, monkeypatch):
+    r = random.Random(3)
+    rows = [
+        (f"e{e}", f"s{s}", f"v{e % 4 if r.random() < a else r.randrange(4)}")
+        for e in range(60)
+        for s, a in enumerate([0.95, 0.9, 0.4, 0.4, 0.4])
+    ]
+    df = frame(spark, "e string, source string, v string", *rows)
+
+    def chosen(rule, df):
+        found = run(GoldenRecords(by="e", source="source", rule=rule), df)
+        return sorted((f["e"], f["v"], f["evidence"]["v"]["confidence"]) for f in found)
+
+    monkeypatch.setattr(truth, "ROUNDS", 3)
+    at_once = chosen("dawid_skene", df)
+    assert sum(v == f"v{int(e[1:]) % 4}" for e, v, _ in at_once) >= 54
+    monkeypatch.setattr(learning, "CLAIMS_AT_ONCE", 10)
+    assert chosen("dawid_skene", df.repartition(3)) == at_once
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"columns": {"nam": "vote"}}, "there is no column 'nam'"),
+        ({"columns": {"name": "mean"}}, "'name' is string, not a number: it has no mean"),
+        ({"rule": "recent"}, "'name' has the rule recent"),
+        ({"rule": "priority"}, "'name' has the rule priority: name the sources"),
+        ({"rule": "weighted_vote"}, "'name' has the rule weighted_vote: give weights"),
+        ({"together": (("name", "n"), ("n",))}, "together: 'n' is in two lists"),
+        ({"columns": {"e": "vote"}}, "'e' names the entity"),
+    ],
+)
+def test_golden_records_that_cannot_be(options, told):
+    with pytest.raises(StepError, match=told):
+        GoldenRecords(by="e", **options).columns_after({"e": "string", "name": "string", "n": "int"}, {})
+
+
+def test_what_readers_join_by(spark):
+    of = frame(spark, "id int, source string, entity_id string", (1, "a", "x"), (2, "b", "x"), (3, "b", "y"))
+    rows = run(CrossReference(key=("id",), source="source"), of)
+    assert sorted((r["source"], r["key"], r["entity_id"]) for r in rows) == [
+        ("a", "1", "x"),
+        ("b", "2", "x"),
+        ("b", "3", "y"),
+    ]
+    row = {r["id"]: r["_row_id"] for r in of.collect()}
+    shown = "source_a string, key_a string, source_b string, key_b string, score double, probability double"
+    pairs = [("a", "1", "b", str(k), 5.0, 0.9, row[1], row[k]) for k in (2, 3)]
+    found = run(ConfirmLinks(entities="e"), frame(spark, f"{shown}, id_a string, id_b string", *pairs), e=of)
+    assert [r["key_b"] for r in found] == ["2"]

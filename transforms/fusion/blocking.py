@@ -1,0 +1,234 @@
+"""Candidate pairs from shared keys, whose cost grows with the rows of a key and never with their square.
+
+A record has *single* keys: whole values, words, the beginnings of values. A key that few records hold blocks alone. One
+over the cap is refined by another common key of the same record (a *double* key), and what is over the cap again is
+dropped and counted. So a value that covers a third of all rows costs its rows times the cap.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import Window as W
+from pyspark.sql import functions as F
+
+from headgate.transforms.fusion.values import JOINED, Comparison
+from headgate.transforms.step import Context
+
+REFINED = 12  # common keys of a record that are combined two by two
+PREFIX = 4  # characters
+CAPS = (50, 100, 200)  # a key blocks at most half the square of the cap in pairs; small tables can afford more
+SMALL_BUDGET = 500_000  # pairs that any table can afford
+BITS = 16  # parts of a bit in which evidence is added up: whole numbers have one sum in any order
+ENTITY_PAIR = "one long, src_one int, other long, src_other int, family long, bits long, two long"
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """Candidate pairs, and what blocking has to say of itself.
+
+    pairs: one, src_one, other, src_other, mask (the columns through which the pair was found; 0: drawn at random).
+    space: comparable pairs in all; found: pairs that keys proposed; cap: pairs of a key at most; refined: keys over the
+    cap; dropped, lost: refined keys over the cap again, and their pairs.
+    """
+
+    pairs: DataFrame
+    space: int
+    found: int
+    cap: int
+    refined: int
+    dropped: int
+    lost: int
+
+
+def space_of(sizes: Sequence[int]) -> int:
+    """Count the comparable pairs: across sources where there are several, within the source where there is one."""
+    n = sum(sizes)
+    return n * (n - 1) // 2 if len(sizes) == 1 else (n * n - sum(s * s for s in sizes)) // 2
+
+
+def words_of(value: Column) -> Column:
+    """Return the distinct words of a normal form; none for a null."""
+    split = F.array_distinct(F.split(F.translate(value, JOINED, " "), " "))
+    return F.coalesce(split, F.array().cast("array<string>"))
+
+
+def keys_of(records: DataFrame, comparisons: Sequence[Comparison]) -> DataFrame:
+    """Return the keys of records (rid, src, v0 … in normal form): rid, src, family, key, fine (may block alone)."""
+
+    def key(family: Column, what: str, value: Column, fine: Column) -> Column:
+        return F.struct(family.alias("family"), F.xxhash64(F.lit(what), value).alias("key"), fine.alias("fine"))
+
+    single, worded = [], []
+    for j, comparison in enumerate(comparisons):
+        value, family = F.substring_index(f"v{j}", JOINED, 1), F.lit(1 << j).cast("long")
+        if comparison.kind != "text":
+            single.append(F.when(value.isNotNull(), key(family, f"{j}=", value, F.lit(True))))
+        if comparison.kind in ("name", "date"):
+            fine = F.length(value) > PREFIX if comparison.kind == "name" else F.lit(False)
+            single.append(F.when(value.isNotNull(), key(family, f"{j}^", F.substring(value, 1, PREFIX), fine)))
+        if comparison.kind in ("name", "text"):
+            worded.append((family, words_of(F.col(f"v{j}"))))
+    lists = [F.filter(F.array(*single), lambda k: k.isNotNull())] if single else []
+    if worded:
+        # A word is one key in whichever columns it stands, and carries them all.
+        def of_word(word: Column) -> Column:
+            family = F.lit(0).cast("long")
+            for column, words in worded:
+                family = family + F.when(F.array_contains(words, word), column).otherwise(F.lit(0).cast("long"))
+            return key(family, "w:", word, F.lit(True))
+
+        every = F.array_distinct(F.flatten(F.array(*(words for _, words in worded))))
+        lists.append(F.transform(every, of_word))
+    return records.select("rid", "src", F.explode(F.concat(*lists)).alias("k")).select("rid", "src", "k.*")
+
+
+def counted(keys: DataFrame, sources: int) -> DataFrame:
+    """Add to keys that several comparable records share how many pairs each makes, and of how many a row is part."""
+    by_key = W.partitionBy("key").rowsBetween(W.unboundedPreceding, W.unboundedFollowing)
+    rows = F.count(F.lit(1)).over(by_key)
+    if sources == 1:
+        return keys.withColumn("partners", rows - 1).withColumn(
+            "pairs", F.col("partners") * (F.col("partners") + 1) / 2
+        )
+    each = [F.sum(F.when(F.col("src") == s, 1).otherwise(0)).over(by_key) for s in range(sources)]
+    own = F.element_at(F.array(*(F.col(f"n{s}") for s in range(sources))), F.col("src") + 1)
+    squares = sum((F.col(f"n{s}") * F.col(f"n{s}") for s in range(sources)), F.lit(0))
+    made = keys.withColumns({"n": rows} | {f"n{s}": n for s, n in enumerate(each)})
+    made = made.withColumns({"partners": F.col("n") - own, "pairs": (F.col("n") * F.col("n") - squares) / 2})
+    return made.drop("n", *(f"n{s}" for s in range(sources)))
+
+
+def block(
+    records: DataFrame,
+    comparisons: Sequence[Comparison],
+    sizes: Sequence[int],
+    drawn: DataFrame,
+    context: Context,
+    *,
+    cap: int | None,
+    per_record: int,
+) -> Blocks:
+    """Find the pairs of records that share a rare key or two common ones.
+
+    records: rid, src (its source's number), v0 … (normal forms). drawn: pairs to add, with their `family`: 0 for pairs
+    at random, of which those that keys propose too are not at random.
+    cap: None for the largest of `CAPS` with which the pairs stay in the budget.
+    per_record: pairs of a record on average, beyond which each record keeps its best ones.
+    """
+    sources, space, n = len(sizes), space_of(sizes), sum(sizes)
+    budget = max(per_record * n, SMALL_BUDGET)
+    keys = context.keep(counted(keys_of(records, comparisons), sources).where("pairs >= 1"), "keys")
+    cap = cap or affordable(keys, budget)
+    limit = cap * cap // 2
+    single = in_blocks(keys.where(F.col("fine") & (F.col("pairs") <= limit)), sources, space, two=False)
+    common = keys.where(~F.col("fine") | (F.col("pairs") > limit))
+    double = context.keep(counted(combined(common), sources).where("pairs >= 1"), "double_keys")
+    pairs = single.unionByName(in_blocks(double.where(F.col("pairs") <= limit), sources, space, two=True))
+    at_random = drawn.withColumns({c: F.lit(0).cast("long") for c in ("bits", "two")})
+    same = ["one", "src_one", "other", "src_other"]
+    mask, bits = F.bit_or("family").alias("mask"), F.greatest(F.sum("bits"), F.max("two")).alias("bits")
+    pairs = context.keep(pairs.unionByName(at_random).groupBy(*same).agg(mask, bits), "pairs")
+    found = pairs.where("mask > 0").count()
+    if found > budget:
+        pairs = context.keep(best(pairs, max(1, budget // n)), "best_pairs")
+        found = pairs.where("mask > 0").count()
+    over, lost = F.count_distinct("key").alias("keys"), F.sum(F.col("partners") / 2).alias("pairs")
+    refined = common.where("fine").agg(over).first()
+    dropped = double.where(F.col("pairs") > limit).agg(over, lost).first()
+    assert refined is not None and dropped is not None  # aggregates of all rows
+    return Blocks(
+        pairs=pairs.drop("bits"),
+        space=space,
+        found=found,
+        cap=cap,
+        refined=refined["keys"],
+        dropped=dropped["keys"],
+        lost=int(dropped["pairs"] or 0),
+    )
+
+
+def affordable(keys: DataFrame, budget: int) -> int:
+    """Return the largest cap with which single keys alone make no more pairs than the budget."""
+    made = [F.sum(F.when(F.col("pairs") <= c * c // 2, F.col("partners")).otherwise(0)) / 2 for c in CAPS]
+    found = keys.where("fine").agg(*(pairs.alias(f"c{c}") for c, pairs in zip(CAPS, made, strict=True))).first()
+    assert found is not None  # an aggregate of all rows
+    return max([CAPS[0], *(c for c in CAPS if (found[f"c{c}"] or 0) <= budget)])
+
+
+def combined(common: DataFrame) -> DataFrame:
+    """Return the double keys of records: of each, the `REFINED` rarest common keys two by two, of other columns."""
+    entry = F.struct("pairs", "key", "family")
+    rarest = F.slice(F.array_sort(F.collect_list(entry)), 1, REFINED)
+    rows = common.groupBy("rid", "src").agg(rarest.alias("common"))
+
+    def with_others(a: Column) -> Column:
+        others = F.filter("common", lambda b: (b["key"] > a["key"]) & (b["family"].bitwiseAND(a["family"]) == 0))
+        return F.transform(
+            others,
+            lambda b: F.struct(
+                a["family"].bitwiseOR(b["family"]).alias("family"), F.xxhash64(a["key"], b["key"]).alias("key")
+            ),
+        )
+
+    doubles = F.explode(F.flatten(F.transform("common", with_others)))
+    return rows.select("rid", "src", doubles.alias("k")).select("rid", "src", "k.*")
+
+
+def in_blocks(keys: DataFrame, sources: int, space: int, *, two: bool) -> DataFrame:
+    """Return the pairs of records under each key, with the evidence that sharing the key is."""
+    entry = F.struct("src", "rid", "family")
+    bits = F.round(F.log2(F.lit(float(space)) / F.max("pairs")) * BITS).cast("long").alias("bits")
+    blocks = keys.groupBy("key").agg(F.array_sort(F.collect_list(entry)).alias("rows"), bits)
+    made = blocks.select("rows", "bits").mapInArrow(
+        pairs_in(sources > 1), "one long, src_one int, other long, src_other int, family long, bits long"
+    )
+    nothing = F.lit(0).cast("long")
+    return made.withColumns({"two": F.col("bits"), "bits": nothing} if two else {"two": nothing})
+
+
+def pairs_in(linking: bool) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """Return the body of a map from blocks (rows in order of source and id, bits) to their pairs."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        for batch in batches:
+            lists = batch.column("rows")
+            rows = lists.flatten()
+            src, rid, family = (rows.field(i).to_numpy(zero_copy_only=False) for i in range(3))
+            ends = np.cumsum(lists.value_lengths().to_numpy().astype(np.int64))
+            block = np.repeat(np.arange(len(ends)), np.diff(np.r_[0, ends]))
+            at = np.arange(len(rid))
+            start = at + 1
+            if linking:  # a record meets those of later sources
+                last = np.r_[(block[1:] != block[:-1]) | (src[1:] != src[:-1]), True][: len(at)]
+                turns = np.flatnonzero(last)
+                start = turns[np.searchsorted(turns, at)] + 1
+            count = ends[block] - start
+            one = np.repeat(at, count)
+            other = np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(start, count)
+            columns = [rid[one], src[one], rid[other], src[other], family[one] | family[other]]
+            bits = batch.column("bits").to_numpy()[block[one]]
+            names = ["one", "src_one", "other", "src_other", "family", "bits"]
+            yield pa.RecordBatch.from_arrays([pa.array(c) for c in (*columns, bits)], names)
+
+    return run
+
+
+def best(pairs: DataFrame, each: int) -> DataFrame:
+    """Keep the pairs that are among the `each` best of either record, and those drawn at random."""
+    place = [
+        F.row_number().over(W.partitionBy(mine, F.col("mask") > 0).orderBy(F.desc("bits"), theirs))
+        for mine, theirs in (("one", "other"), ("other", "one"))
+    ]
+    ranked = pairs.withColumns({"place_one": place[0], "place_other": place[1]})
+    kept = (F.col("mask") == 0) | (F.col("place_one") <= each) | (F.col("place_other") <= each)
+    return ranked.where(kept).drop("place_one", "place_other")
+
+
+def missed(found_once: float, found_twice: float) -> float:
+    """Estimate the matches that no key found, from those found through one column and through two (Chao 1987)."""
+    return found_once * (found_once - 1) / (2 * (found_twice + 1)) if found_once > 1 else 0.0

@@ -1,0 +1,213 @@
+"""The choice of golden values among the claims of the records of an entity, in numpy."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headgate.transforms.fusion.groups import one_array, whole_groups
+from headgate.transforms.fusion.learning import LEARNED, Learned
+
+How = Literal[
+    "vote",
+    "weighted_vote",
+    "truth",
+    "crh",
+    "dawid_skene",
+    "priority",
+    "recent",
+    "longest",
+    "complete",
+    "mean",
+    "median",
+]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is chosen: the units of columns, a rule each, given weights, and what was learned of sources, by unit."""
+
+    units: tuple[tuple[str, ...], ...]
+    rules: tuple[How, ...]
+    weights: Mapping[str, float]
+    learned: Mapping[int, Learned]
+
+
+def by_entity(plan: Plan) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """Return the body of a map from rows in order of entity, source and id to golden records."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        for rows in whole_groups(batches, "e"):
+            yield golden(rows.combine_chunks(), plan)
+
+    return run
+
+
+def golden(rows: pa.Table, plan: Plan) -> pa.RecordBatch:
+    """Make the records of whole entities."""
+    codes = one_array(rows["e"]).dictionary_encode().indices.to_numpy().astype(np.int64)  # in order of appearance
+    entities = int(codes.max()) + 1
+    starts = np.searchsorted(codes, np.arange(entities + 1))
+    parents = one_array(rows["parents"])
+    flat = [sorted({x for p in parents[a:b].to_pylist() for x in p or ()}) for a, b in pairwise(starts.tolist())]
+    columns: list[Any] = [
+        one_array(rows["e"]).take(pa.array(starts[:-1])),
+        pa.array(np.diff(starts)),
+        pa.array(flat, pa.list_(pa.string())),
+    ]
+    keys: list[str] = []
+    evidence: list[list[Any]] = []
+    cell = 0
+    for i, (unit, rule) in enumerate(zip(plan.units, plan.rules, strict=True)):
+        chosen = Choice(rows, codes, entities, i, rule, plan)
+        for column in unit:
+            values = one_array(rows[f"c{cell}"])
+            columns.append(chosen.number(values) if rule in ("mean", "median") else values.take(chosen.rows))
+            keys.append(column)
+            evidence.append(chosen.evidence())
+            cell += 1
+    kind = pa.struct(
+        [
+            ("source", pa.string()),
+            ("rule", pa.string()),
+            ("confidence", pa.float64()),
+            ("runner_up", pa.string()),
+            ("conflict", pa.bool_()),
+            ("tie", pa.bool_()),
+            ("majority", pa.string()),
+        ]
+    )
+    order = [evidence[c][e] for e in range(entities) for c in range(len(keys))]
+    offsets = np.arange(entities + 1, dtype=np.int32) * len(keys)
+    columns.append(
+        pa.MapArray.from_arrays(pa.array(offsets), pa.array(keys * entities, pa.string()), pa.array(order, kind))
+    )
+    names = ["e", "records", "parents", *(f"o{i + 3}" for i in range(cell)), "evidence"]
+    return pa.RecordBatch.from_arrays(columns, names)
+
+
+class Choice:
+    """The choice of a unit's value in each of some entities."""
+
+    def __init__(self, table: pa.Table, entity: Ints, entities: int, unit: int, rule: How, plan: Plan) -> None:
+        texts = one_array(table[f"t{unit}"])
+        self.at: Ints = np.flatnonzero(pc.is_valid(texts).to_numpy(zero_copy_only=False))
+        self.entities, self.rule, self.entity = entities, rule, entity[self.at]
+        self.texts = texts.take(pa.array(self.at))
+        distinct = pc.unique(self.texts)
+        distinct = distinct.take(pc.sort_indices(distinct))
+        self.value: Ints = pc.index_in(self.texts, distinct).to_numpy().astype(np.int64)
+        self.distinct: list[str] = distinct.to_pylist()
+        self.source = one_array(table["source"]).take(pa.array(self.at)).to_pylist()
+        key, self.candidate = np.unique(self.entity * max(len(distinct), 1) + self.value, return_inverse=True)
+        self.of, self.value_of = key // max(len(distinct), 1), key % max(len(distinct), 1)
+        self.votes = np.bincount(self.candidate, minlength=len(key)).astype(float)
+        self.claims = np.bincount(self.entity, minlength=entities)
+        filled = table[f"f{unit}"].to_numpy()[self.at]
+        self.support = self.votes
+        if rule == "weighted_vote":
+            weight = np.array([plan.weights.get(s, 1.0) for s in self.source])
+            self.support = np.bincount(self.candidate, weight, len(key))
+        elif rule in LEARNED:
+            self.support = plan.learned[unit].probabilities(self.entity, self.source, self.texts)
+        merit = self.merit(table, rule)
+        rank, n = table["rank"].to_numpy()[self.at], np.arange(len(self.at))  # rows come in order of rank and id
+        order = np.lexsort((n, rank, -self.votes[self.candidate], -np.round(merit, 9), -filled, self.entity))
+        first = np.r_[True, self.entity[order][1:] != self.entity[order][:-1]] if len(order) else np.zeros(0, bool)
+        best = order[first]
+        self.chosen = np.full(entities, -1)
+        self.chosen[self.entity[best]] = best
+        places = np.where(self.chosen >= 0, self.at[self.chosen] if len(self.at) else 0, -1)
+        self.rows = pa.array(places, mask=places < 0)
+        self.merits, self.filled = merit, filled
+
+    def merit(self, table: pa.Table, rule: How) -> Floats:
+        """Return what a rule goes by, the greatest first, for each claim."""
+        if rule == "longest":
+            return np.asarray(pc.utf8_length(self.texts).to_numpy(), float)
+        if rule == "priority":
+            return -np.asarray(table["rank"].to_numpy()[self.at], float)
+        if rule == "recent":
+            last = one_array(table["last"])
+            ordered = pc.rank(last, sort_keys="ascending", null_placement="at_start", tiebreaker="min")
+            found = np.where(pc.is_valid(last).to_numpy(zero_copy_only=False), ordered.to_numpy(), 0)
+            return np.asarray(found[self.at], float)
+        if rule == "complete":
+            filled = sum(
+                table[c].to_numpy().astype(float) for c in table.column_names if c[0] == "f" and c[1:].isdigit()
+            )
+            return np.asarray(filled)[self.at]
+        if rule in ("mean", "median"):
+            return np.zeros(len(self.at))
+        return np.asarray(self.support[self.candidate], float)
+
+    def number(self, values: pa.Array) -> pa.Array:
+        """Return the mean or median of each entity's numbers, added up in their order."""
+        numbers = values.take(pa.array(self.at)).cast(pa.float64()).to_numpy()
+        order = np.lexsort((numbers, self.entity))
+        ends = np.searchsorted(self.entity[order], np.arange(self.entities + 1))
+        found: list[float | None] = []
+        for low, high in pairwise(ends.tolist()):
+            part = numbers[order[low:high]]
+            how = np.mean if self.rule == "mean" else np.median
+            found.append(float(how(part)) if len(part) else None)
+        return pa.array(found, pa.float64())
+
+    def evidence(self) -> list[Any]:
+        """Return what stands behind each entity's value."""
+        total = np.bincount(self.of, self.support, self.entities)
+        order = np.lexsort((self.value_of, -self.votes, -np.round(self.support, 9), self.of))
+        by_votes = np.lexsort((self.value_of, -self.votes, self.of))
+        ends = np.searchsorted(self.of[order], np.arange(self.entities + 1))
+        most = self.by_entity(np.round(self.merits, 9), self.filled)
+        out: list[Any] = []
+        made = self.rule in ("mean", "median")
+        for e in range(self.entities):
+            claim = self.chosen[e]
+            if claim < 0:
+                out.append(
+                    {
+                        "source": None,
+                        "rule": self.rule,
+                        "confidence": None,
+                        "runner_up": None,
+                        "conflict": False,
+                        "tie": False,
+                        "majority": None,
+                    }
+                )
+                continue
+            mine = self.candidate[claim]
+            others = [c for c in order[ends[e] : ends[e + 1]].tolist() if c != mine]
+            majority = self.distinct[self.value_of[by_votes[ends[e]]]]
+            share = float(self.support[mine] / total[e]) if total[e] > 0 else 0.0
+            out.append(
+                {
+                    "source": None if made else self.source[claim],
+                    "rule": self.rule,
+                    "confidence": round(float(self.votes[mine] / self.claims[e]) if made else share, 6),
+                    "runner_up": self.distinct[self.value_of[others[0]]] if others and not made else None,
+                    "conflict": ends[e + 1] - ends[e] > 1,
+                    "tie": bool(len(most[e]) > 1) and not made,
+                    "majority": majority,
+                }
+            )
+        return out
+
+    def by_entity(self, merit: Floats, filled: Ints) -> list[set[int]]:
+        """Return the values that are best alike by the rule, of each entity."""
+        best: list[tuple[float, float, set[int]]] = [(-1.0, -np.inf, set()) for _ in range(self.entities)]
+        cells = (x.tolist() for x in (self.entity, filled, merit, self.value))
+        for e, f, m, v in zip(*cells, strict=True):
+            if (f, m) > best[e][:2]:
+                best[e] = (f, m, {v})
+            elif (f, m) == best[e][:2]:
+                best[e][2].add(v)
+        return [values for _, _, values in best]

@@ -1,0 +1,122 @@
+"""What readers join by: which record is of which entity, and the links that hold within entities."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from headgate.transforms.fusion.links import LINK
+from headgate.transforms.kinds import as_text, is_plain
+from headgate.transforms.rows import (
+    BOOKKEEPING,
+    CHANGED,
+    CHANGED_TYPE,
+    MADE,
+    PARENTS,
+    REJECTED,
+    ROW_ID,
+    SOURCE,
+    content_key,
+    is_kept,
+    quoted,
+)
+from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+from headgate.words import did_you_mean
+
+CONFIRMED = ("source_a", "key_a", "source_b", "key_b", "score", "probability")
+
+
+def made_of(shown: DataFrame, df: DataFrame, step: str) -> DataFrame:
+    """Return rows with the column `parent`, the row each was made of, with their bookkeeping; and the marked ones."""
+    book = {
+        ROW_ID: F.md5(content_key(shown, (), F.lit(step), F.col("_hg_parent"))),
+        CHANGED: F.array().cast(CHANGED_TYPE),
+        PARENTS: F.array("_hg_parent"),
+        REJECTED: F.lit(None).cast(BOOKKEEPING[REJECTED]),
+        MADE: F.lit(step),
+    }
+    marked = df.where(~is_kept()).select(*BOOKKEEPING)
+    return shown.withColumns(book).drop("_hg_parent").unionByName(marked, allowMissingColumns=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossReference(Step):
+    """Show of each record only its source, its key and its entity: what other tables join by.
+
+    key: the columns that a reader knows a record by; several are one JSON array. Without it, the row id.
+    source: the column that names a record's source; where it is not there, `named` says it.
+    named: the source of all records where no column says it.
+    by: the column that names the entity.
+    The table's `grain` is new: columns `source`, `key`, `entity_id`; `_parents` is the record. Rows with one row id
+    give one row. Rows marked before stay marked. Cost: one pass, and a shuffle of what is shown.
+    """
+
+    name: ClassVar[str] = "cross_reference"
+    scope: ClassVar[Literal["row", "table"]] = "table"
+    grain: ClassVar[Literal["rows", "new"]] = "new"
+    key: tuple[str, ...] = ()
+    source: str = SOURCE
+    named: str = ""
+    by: str = "entity_id"
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([*self.key, self.by], have)
+        for column in self.key:
+            kind = have[column]
+            if kind is not None and not is_plain(kind):
+                raise StepError(f"'{column}' is {kind}, not a plain value; put a cast before")
+        return {"source": "string", "key": "string", "entity_id": have[self.by]}
+
+    def run(self, df: DataFrame, context: Context) -> DataFrame:
+        kinds = dict(df.dtypes)
+        keys = [as_text(F.col(quoted(c)), kinds[c]) for c in self.key]
+        key = keys[0] if len(keys) == 1 else F.to_json(F.array(*keys)) if keys else F.col(ROW_ID)
+        source = F.col(quoted(self.source)).cast("string") if self.source in df.columns else F.lit(self.named)
+        shown = df.where(is_kept()).select(
+            source.alias("source"),
+            key.alias("key"),
+            F.col(quoted(self.by)).alias("entity_id"),
+            F.col(ROW_ID).alias("_hg_parent"),
+        )
+        return made_of(shown.distinct(), df, self.id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfirmLinks(Step):
+    """Show of a table of pairs those whose records are of one entity: the links that hold.
+
+    entities: the table that names the entity of each record, as `assign_entities` makes it.
+    by: its column that does.
+    The table's `grain` is new: columns `source_a`, `key_a`, `source_b`, `key_b`, `score`, `probability`; `_parents` is
+    the pair. Pairs that are no rows are not shown, though they may be of one entity. Rows marked before stay marked.
+    Cost: two joins of the pairs with the entities, by row id.
+    """
+
+    name: ClassVar[str] = "confirm_links"
+    scope: ClassVar[Literal["row", "table"]] = "table"
+    grain: ClassVar[Literal["rows", "new"]] = "new"
+    entities: str
+    by: str = "entity_id"
+
+    def tables(self) -> tuple[str, ...]:
+        return (self.entities,)
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([*CONFIRMED, "id_a", "id_b"], have)
+        if self.entities not in tables:
+            hint = did_you_mean(self.entities, tables)
+            raise StepError(f"entities: there is no table '{self.entities}'{hint}")
+        try:
+            require_columns([self.by], tables[self.entities])
+        except StepError as e:
+            raise StepError(f"entities: table '{self.entities}': {e}") from e
+        return {c: LINK[c] for c in CONFIRMED}
+
+    def run(self, df: DataFrame, context: Context) -> DataFrame:
+        of = context.table(self.entities).groupBy(ROW_ID).agg(F.min(quoted(self.by)).alias("e"))
+        ends = [of.select(F.col(ROW_ID).alias(f"id_{end}"), F.col("e").alias(f"_hg_{end}")) for end in ("a", "b")]
+        rows = df.where(is_kept()).select("id_a", "id_b", *CONFIRMED, F.col(ROW_ID).alias("_hg_parent"))
+        rows = rows.join(ends[0], on="id_a", how="inner").join(ends[1], on="id_b", how="inner")
+        return made_of(rows.where("_hg_a = _hg_b").select(*CONFIRMED, "_hg_parent"), df, self.id)

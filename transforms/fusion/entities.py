@@ -1,0 +1,242 @@
+"""From links to entities with ids that last."""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import Window as W
+from pyspark.sql import functions as F
+
+from headgate.transforms.fusion.clusters import parts
+from headgate.transforms.fusion.components import label_components
+from headgate.transforms.fusion.groups import whole_groups
+from headgate.transforms.rows import ROW_ID, SOURCE, is_kept, quoted
+from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, with_new
+from headgate.words import did_you_mean
+
+NEW = {"entity_id": "string", "entity_size": "int", "weakest_link": "double", "entity_event": "string"}
+NEEDED = ("id_a", "id_b", "score", "rule", "linked")
+GIANT = 100  # members
+NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssignEntities(Step):
+    """Give each record the id of its entity, from a table of links; ids last from one build to the next.
+
+    links: the table of links, as `link_records` makes it.
+    one_to_one: whether no entity may have two records of one source.
+    source: the column that names a record's source.
+    Records that hang together by links are taken apart where they do not hold together: two groups become one only
+    while the mean score over all pairs across them is for it, a pair that is no row of the links counting -4 bits. So
+    no chain takes strangers together. What people decided (`must_link`, `cannot_link`) holds whatever the scores.
+    Adds `entity_id`, `entity_size` (its records), `weakest_link` (of the links that hold the entity together at best,
+    the score of the weakest; null for one record) and `entity_event`: `new` (the record was not there before), `same`,
+    `merged` (its entity went into another one) or `split` (it left an entity that goes on without it). An id is minted
+    from the smallest row id of the entity. From one build to the next it stays with the group that has most of its
+    records, ties falling to the smaller row id; of several ids the group keeps the one of which it has most, of these
+    the smallest. The run's summary counts entities minted, merged, split and gone, and names giant ones with their
+    weakest link. Rows with one row id are of one entity. Rows marked before get nulls. Links to rows that are not there
+    are passed over.
+    Cost: shuffles of the links by component, and a join of all rows with their entities; components of more than
+    4,000,000 links take rounds that halve them. A component is held by one task. Source: average-link agglomeration.
+    """
+
+    name: ClassVar[str] = "assign_entities"
+    scope: ClassVar[Literal["row", "table"]] = "table"
+    reads_previous: ClassVar[bool] = True
+    links: str
+    one_to_one: bool = False
+    source: str = SOURCE
+
+    def tables(self) -> tuple[str, ...]:
+        return (self.links,)
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        if self.links not in tables:
+            raise StepError(f"links: there is no table '{self.links}'{did_you_mean(self.links, tables)}")
+        try:
+            require_columns(NEEDED, tables[self.links])
+        except StepError as e:
+            raise StepError(f"links: table '{self.links}': {e}; link_records makes such a table") from e
+        if self.one_to_one:
+            require_columns([self.source], have)
+        return with_new(have, NEW)
+
+    def run(self, df: DataFrame, context: Context) -> DataFrame:
+        source = F.col(quoted(self.source)).cast("string") if self.one_to_one else F.lit(None).cast("string")
+        there = df.where(is_kept()).select(F.col(ROW_ID).alias("id"), source.alias("source"))
+        there = context.keep(
+            there.groupBy("id").agg(F.count(F.lit(1)).alias("rows"), F.min("source").alias("source")), "there"
+        )
+        ends = [there.select(F.col("id").alias(f"id_{e}"), F.col("source").alias(f"source_{e}")) for e in ("a", "b")]
+        links = context.table(self.links).select(*NEEDED)
+        links = context.keep(links.join(ends[0], on="id_a", how="inner").join(ends[1], on="id_b", how="inner"), "links")
+        groups = context.keep(self.grouped(links, context), "groups")
+        before = context.previous()
+        ids = context.keep(self.named(groups, there, before), "ids")
+        self.tell(ids, before, context)
+        chosen = ids.select(
+            F.col("id").alias("_hg_id"), *(F.col(c).cast(kind).alias(f"_hg_{c}") for c, kind in NEW.items())
+        )
+        out = df.join(chosen, on=F.when(is_kept(), F.col(ROW_ID)) == F.col("_hg_id"), how="left")
+        return out.select(*map(quoted, df.columns), *(F.col(f"_hg_{c}").alias(c) for c in NEW))
+
+    def grouped(self, links: DataFrame, context: Context) -> DataFrame:
+        """Return the groups of records that hold together, of those with links: id, grp, weakest."""
+        sure = links.where("linked").select(F.col("id_a").alias("a"), F.col("id_b").alias("b"))
+        of = context.keep(label_components(sure, context), "components")
+        ends = [of.select(F.col("id").alias(f"id_{e}"), F.col("component").alias(f"component_{e}")) for e in ("a", "b")]
+        inside = links.join(ends[0], on="id_a", how="inner").join(ends[1], on="id_b", how="inner")
+        inside = (
+            inside.where("component_a = component_b").withColumnRenamed("component_a", "component").drop("component_b")
+        )
+        order = ["component", "id_a", "id_b"]
+        rows = inside.select(*order, "score", "rule", "source_a", "source_b").repartition("component")
+        return rows.sortWithinPartitions(*order).mapInArrow(
+            by_component(self.one_to_one), "id string, grp string, weakest double, component string"
+        )
+
+    def named(self, groups: DataFrame, there: DataFrame, before: DataFrame | None) -> DataFrame:
+        """Return every record with its entity: id, old (its id before), and the columns of `NEW`."""
+        rows = there.join(groups, on="id", how="left").withColumn("grp", F.coalesce("grp", "id"))
+        nothing = F.lit(None).cast("string")
+        if before is None or "entity_id" not in before.columns:
+            rows = rows.withColumn("old", nothing)
+        else:
+            known = before.groupBy(F.col(ROW_ID).alias("id")).agg(F.min("entity_id").alias("old"))
+            rows = rows.join(known, on="id", how="left")
+        # An id stays with the group that has most of its records; a group keeps the one of which it has most.
+        overlap = rows.where("old IS NOT NULL").groupBy("old", "grp").agg(F.count(F.lit(1)).alias("n"))
+        goes = overlap.withColumn("at", F.row_number().over(W.partitionBy("old").orderBy(F.desc("n"), "grp")))
+        stays = goes.where("at = 1").groupBy("grp").agg(F.min(F.struct(-F.col("n"), F.col("old"))).alias("best"))
+        taken = stays.select("grp", F.col("best.old").alias("kept"))
+        rows = rows.join(taken, on="grp", how="left")
+        # A new one is minted from the smallest record whose id no entity of before has.
+        alive = overlap.select(F.col("old").alias("minted")).distinct().withColumn("alive", F.lit(True))
+        fresh = rows.where("kept IS NULL").select("grp", "id", F.md5(F.concat(F.lit("entity:"), "id")).alias("minted"))
+        free = fresh.join(alive, on="minted", how="left")
+        smallest = F.min(F.when(F.col("alive").isNull(), F.struct("id", "minted")))["minted"]
+        members = F.md5(F.concat_ws(",", F.array_sort(F.collect_list("id"))))
+        minted = free.groupBy("grp").agg(F.coalesce(smallest, members).alias("minted"))
+        rows = rows.join(minted, on="grp", how="left").withColumn("entity_id", F.coalesce("kept", "minted"))
+        living = rows.select(F.col("entity_id").alias("old")).distinct().withColumn("lives", F.lit(True))
+        rows = rows.join(living, on="old", how="left")
+        event = (
+            F.when(F.col("old").isNull(), "new")
+            .when(F.col("old") == F.col("entity_id"), "same")
+            .when(F.col("lives"), "split")
+            .otherwise("merged")
+        )
+        size = F.sum("rows").over(W.partitionBy("grp"))
+        return rows.select(
+            "id",
+            "old",
+            "entity_id",
+            size.alias("entity_size"),
+            F.col("weakest").alias("weakest_link"),
+            event.alias("entity_event"),
+        )
+
+    def tell(self, ids: DataFrame, before: DataFrame | None, context: Context) -> None:
+        """Say how many entities there are and what became of those of before, and name giant ones."""
+        entities = ids.groupBy("entity_id").agg(
+            F.max("entity_size").alias("size"),
+            F.min("weakest_link").alias("weakest"),
+            F.max(F.col("old").eqNullSafe(F.col("entity_id"))).alias("known"),
+        )
+        several = F.count(F.when(F.col("size") > 1, 1)).alias("several")
+        minted = F.count(F.when(~F.col("known"), 1)).alias("minted")
+        now = entities.agg(F.count(F.lit(1)).alias("n"), several, minted, F.max("size").alias("largest")).first()
+        assert now is not None  # an aggregate of all rows
+        line = f"{now['n']:,} entities, {now['several']:,} of several records, the largest of {now['largest'] or 0:,}"
+        if before is not None and "entity_id" in before.columns:
+            held = before.where("entity_id IS NOT NULL").select(F.col("entity_id").alias("old")).distinct()
+            moved = (
+                ids.where("old IS NOT NULL")
+                .groupBy("old")
+                .agg(
+                    F.count_distinct("entity_id").alias("into"),
+                    F.max(F.col("old") == F.col("entity_id")).alias("lives"),
+                )
+            )
+            fate = (
+                held.join(moved, on="old", how="left")
+                .agg(
+                    F.count(F.when(F.col("into").isNull(), 1)).alias("gone"),
+                    F.count(F.when(F.col("into") > 1, 1)).alias("split"),
+                    F.count(F.when(~F.col("lives"), 1)).alias("merged"),
+                )
+                .first()
+            )
+            assert fate is not None  # an aggregate of all rows
+            line += (
+                f"; {now['minted']:,} minted, {fate['merged']:,} merged, {fate['split']:,} split, {fate['gone']:,} gone"
+            )
+        context.warn(line)
+        for giant in entities.where(F.col("size") > GIANT).orderBy(F.desc("size"), "entity_id").limit(NAMED).collect():
+            context.warn(
+                f"entity {giant['entity_id']} has {giant['size']:,} records; its weakest link has "
+                f"{giant['weakest'] or 0:.1f} bits"
+            )
+
+
+def by_component(apart: bool) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """Return the body of a map from links in order of component to groups: id, grp, weakest, component."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        for links in whole_groups(batches, "component"):
+            yield grouped(links, apart)
+
+    return run
+
+
+def grouped(links: pa.Table, apart: bool) -> pa.RecordBatch:
+    """Take the components of links apart where they do not hold together."""
+    cells = {c: links[c].to_pylist() for c in links.column_names}
+    component = np.array(cells["component"])
+    starts = [*np.flatnonzero(np.r_[True, component[1:] != component[:-1]]).tolist(), len(component)]
+    out: tuple[list[str], list[str], list[float | None], list[str]] = ([], [], [], [])
+    for low, high in itertools.pairwise(starts):
+        a, b, score, rule = (cells[c][low:high] for c in ("id_a", "id_b", "score", "rule"))
+        source = dict(zip(a, cells["source_a"][low:high], strict=True))
+        source |= dict(zip(b, cells["source_b"][low:high], strict=True))
+        ids = sorted(source)
+        at = {x: i for i, x in enumerate(ids)}
+        one, other = [at[x] for x in a], [at[x] for x in b]
+        must, cannot = [r == "must_link" for r in rule], [r == "cannot_link" for r in rule]
+        numbers = {s: i for i, s in enumerate(sorted({str(s) for s in source.values()}))}
+        of = [numbers[str(source[x])] for x in ids] if apart else None
+        label = parts(len(ids), one, other, score, must, cannot, of)
+        weakest = weakest_links(len(ids), one, other, score, label)
+        out[0].extend(ids)
+        out[1].extend(ids[x] for x in label)
+        out[2].extend(weakest[x] for x in label)
+        out[3].extend([cells["component"][low]] * len(ids))
+    kinds = (pa.string(), pa.string(), pa.float64(), pa.string())
+    arrays = [pa.array(c, k) for c, k in zip(out, kinds, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, ["id", "grp", "weakest", "component"])
+
+
+def weakest_links(
+    n: int, one: list[int], other: list[int], score: list[float], label: list[int]
+) -> dict[int, float | None]:
+    """Return for each group the weakest of the links that hold it together at best: of a spanning tree of the best."""
+    tree = list(range(n))
+
+    def root(x: int) -> int:
+        while tree[x] != x:
+            tree[x] = tree[tree[x]]
+            x = tree[x]
+        return x
+
+    weakest: dict[int, float | None] = dict.fromkeys(label)
+    for w, a, b in sorted(zip(score, one, other, strict=True), key=lambda e: (-e[0], e[1], e[2])):
+        if label[a] == label[b] and root(a) != root(b):
+            tree[root(a)] = root(b)
+            weakest[label[a]] = w
+    return weakest

@@ -1,0 +1,355 @@
+"""The step that finds which records are the same: blocked, compared, scored, explained pairs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from headgate.transforms.fusion import model, supervised
+from headgate.transforms.fusion.asked import known_pairs
+from headgate.transforms.fusion.blocking import Blocks, block, missed, words_of
+from headgate.transforms.fusion.levels import first_equal
+from headgate.transforms.fusion.partners import one_partner_each
+from headgate.transforms.fusion.records import (
+    Records,
+    drawn_pairs,
+    frequencies_of,
+    made_ready,
+    repeats_itself,
+)
+from headgate.transforms.fusion.scoring import (
+    ASKED,
+    Counted,
+    Scored,
+    Scorer,
+    count_patterns,
+    judged,
+    scored,
+    with_lead,
+    with_parts,
+)
+from headgate.transforms.fusion.tiles import as_levels, compared
+from headgate.transforms.fusion.values import Kind
+from headgate.transforms.kinds import is_plain
+from headgate.transforms.rows import (
+    BOOKKEEPING,
+    CHANGED,
+    CHANGED_TYPE,
+    MADE,
+    PARENTS,
+    REJECTED,
+    ROW_ID,
+    SOURCE,
+    content_key,
+    is_kept,
+)
+from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+from headgate.words import did_you_mean
+
+SHOWN = -8.0  # bits from which on a pair is a row: what stands against two records being one counts too
+LEAD, PRIOR, DEPENDENCE = "(lead)", "(prior)", "(dependence)"
+LINK = {
+    "source_a": "string",
+    "id_a": "string",
+    "source_b": "string",
+    "id_b": "string",
+    "key_a": "string",
+    "key_b": "string",
+    "score": "double",
+    "probability": "double",
+    "pattern": "string",
+    "weights": "map<string,double>",
+    "rule": "string",
+    "linked": "boolean",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkRecords(Step):
+    """Find the pairs of records that are the same thing, of one source or across several, without a common key.
+
+    columns: column -> how it is compared: `name` (short text: Jaro-Winkler, or the cosine of its words), `text` (the
+        cosine of its words, each weighed by its rarity), `code` (edits of its letters and digits), `number`, `date`.
+        Without it, the values of all columns choose: see the run's summary.
+    key: the columns that a reader knows a record by. They are shown, as `key_a` and `key_b`, and not compared.
+    source: the column that names a record's source: records of one source are not linked. Without it `_source`, where
+        the table starts from several; else all records are of one source, and are linked with each other.
+    one_to_one: whether a record has at most one partner in each other source. Without it, yes where there are several
+        sources and none repeats its own records.
+    threshold: least probability of a link. Without it, the one with the best expected F1.
+    labels: a table of pairs that are known: `key_a`, `key_b`, `same` (true or false), and with several sources
+        `source_a`, `source_b`. The score is then learned from them as well.
+    decisions: a table of the same form with what people decided: pairs that are one, whatever their score, and pairs
+        that are not.
+    cap: a key that many records share makes at most half the square of it in pairs. Without it 50, 100 or 200, as the
+        pairs can be afforded.
+    pairs_per_record: candidate pairs of a record, on average, beyond which each keeps its best.
+    seed: of the samples.
+    The table's `grain` is new: a row is a pair with a score of -8 bits or more, or decided by people. `score` is log2
+    of the odds that both are one; `weights` are its parts in bits, by column, with `(prior)`, `(dependence)` (columns
+    that agree together by chance) and `(lead)` (over rivals for one partner); they add up to it. `probability` is that
+    of the score, and where a record has one partner at most, against its rivals. `pattern` is the level of each
+    comparison: 0 a null on either side, 1 different, higher is closer. `rule` is `model`, `supervised`, `must_link` or
+    `cannot_link`;
+    `linked` is the decision. Of several sources, `a` is of the one whose name comes first; of one, the smaller row id.
+    Records with one row id are one record, of which the first by its content is compared. Of more than 32 columns those
+    that tell most are compared, of a value its first 4,000 characters. Rows marked before stay marked.
+    Labels and decisions that name unknown records are counted in a warning; if all do, that is an error. So is it where
+    no column has values in every source. Where there is no pair to compare, there are no rows, and a warning.
+    Cost: one pass to make records ready, shuffles of their keys and of the candidate pairs, and the comparison, some
+    300,000 pairs of ten columns a second and core. What is learned on the driver is counts of patterns. Candidates of a
+    key grow with its records, not with their square. Source: Fellegi and Sunter 1969; Winkler 1988 and 2000; Larsen and
+    Rubin 2001.
+    """
+
+    name: ClassVar[str] = "link_records"
+    scope: ClassVar[Literal["row", "table"]] = "table"
+    grain: ClassVar[Literal["rows", "new"]] = "new"
+    columns: Mapping[str, Kind] | None = None
+    key: tuple[str, ...] = ()
+    source: str | None = None
+    one_to_one: bool | None = None
+    threshold: float | None = None
+    labels: str | None = None
+    decisions: str | None = None
+    cap: int | None = None
+    pairs_per_record: int = 60
+    seed: int = 7
+
+    @property
+    def whole_rows(self) -> bool:
+        return self.columns is None
+
+    def tables(self) -> tuple[str, ...]:
+        return tuple(t for t in (self.labels, self.decisions) if t is not None)
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([*(self.columns or ()), *self.key, *([self.source] if self.source else [])], have)
+        if self.columns is not None and not self.columns:
+            raise StepError("columns: name at least one column, or leave the option out")
+        for column in (*(self.columns or ()), *self.key):
+            kind = have[column]
+            if kind is not None and not is_plain(kind):
+                raise StepError(f"'{column}' is {kind}, not a plain value; put a cast before")
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise StepError(f"threshold: {self.threshold} is not a probability above 0, up to 1")
+        for option, value in (("cap", self.cap), ("pairs_per_record", self.pairs_per_record)):
+            if value is not None and value < 1:
+                raise StepError(f"{option}: {value} is less than 1")
+        for option, table in (("labels", self.labels), ("decisions", self.decisions)):
+            if table is None:
+                continue
+            if table not in tables:
+                raise StepError(f"{option}: there is no table '{table}'{did_you_mean(table, tables)}")
+            try:
+                require_columns(["key_a", "key_b", "same"], tables[table])
+            except StepError as e:
+                raise StepError(f"{option}: table '{table}': {e}") from e
+            if tables[table]["same"] not in (None, "boolean"):
+                kind = tables[table]["same"]
+                raise StepError(f"{option}: 'same' of table '{table}' is {kind}; put a cast to boolean")
+            if not self.key:
+                raise StepError(f"{option}: needs the option key, by which the pairs name their records")
+        return dict(LINK)
+
+    def run(self, df: DataFrame, context: Context) -> DataFrame:
+        source = self.source or (SOURCE if SOURCE in df.columns else None)
+        records = made_ready(df, context, columns=self.columns, key=self.key, source=source, seed=self.seed)
+        marked = df.where(~is_kept()).select(*(c for c in (*BOOKKEEPING, SOURCE) if c in df.columns))
+        if records is None:
+            empty = ", ".join(f"{c} {kind}" for c, kind in (LINK | BOOKKEEPING).items())
+            nothing = df.sparkSession.createDataFrame([], empty)
+            return nothing.unionByName(marked.drop(SOURCE), allowMissingColumns=True)
+        if records.repeated:
+            context.warn(f"{records.repeated:,} rows repeat the row id of another one: these are one record")
+        chosen = ", ".join(map(str, records.comparisons))
+        left = ", ".join(f"{c} ({why})" for c, why in list(records.left_out.items())[:10])
+        context.warn(f"compared: {chosen}" + (f"; left out: {left}" if left else ""))
+        alone = self.one_partner(records, context)
+        labels = known_pairs("labels", self.labels, records, context)
+        decisions = known_pairs("decisions", self.decisions, records, context)
+        drawn = drawn_pairs(records, self.seed).withColumn("family", F.lit(0).cast("long"))
+        for asked in (labels, decisions):
+            if asked is not None:
+                drawn = drawn.unionByName(asked.drop("same").withColumn("family", F.lit(ASKED).cast("long")))
+        blocks = block(
+            records.rows,
+            records.comparisons,
+            records.sizes,
+            drawn,
+            context,
+            cap=self.cap,
+            per_record=self.pairs_per_record,
+        )
+        frequencies = frequencies_of(records.rows, records.comparisons)
+        levels = compared(records.rows, blocks.pairs, records.comparisons, frequencies, records.sizes)
+        pairs = context.keep(levels, "compared")
+        if not blocks.found:
+            context.warn("no two records share a key that few others have: there are no links")
+        found, scorer, names = self.learn(records, blocks, pairs, labels, alone, context)
+        cut = self.threshold if self.threshold is not None else found.cut
+        self.tell(records, blocks, found, cut, context)
+        return self.rows(records, found, scorer, names, decisions, cut, alone, context).unionByName(
+            marked.drop(SOURCE), allowMissingColumns=True
+        )
+
+    def one_partner(self, records: Records, context: Context) -> bool:
+        """Return whether a record has at most one partner in each other source."""
+        if self.one_to_one is not None:
+            return self.one_to_one and records.linking
+        if not records.linking:
+            return False
+        again = repeats_itself(records)
+        if again is not None:
+            context.warn(f"links may be many to many: {again[1]:.0%} of the records of '{again[0]}' repeat another one")
+            return False
+        context.warn("a record has one partner at most in each other source: no source repeats its own records")
+        return True
+
+    def learn(
+        self,
+        records: Records,
+        blocks: Blocks,
+        pairs: DataFrame,
+        labels: DataFrame | None,
+        alone: bool,
+        context: Context,
+    ) -> tuple[Scored, Scorer, list[str]]:
+        """Return the scored pairs, what scored them, and the names of the parts of a score."""
+        size = len(records.comparisons)
+        equal = [first_equal(c.kind) for c in records.comparisons]
+        unseen = float(max(blocks.space - blocks.found, 0))
+        most = most_matches(records.sizes) if alone else None
+        counts = count_patterns(pairs, size, blocks.found, unseen, seed=self.seed, started=False)
+        names = [PRIOR, *(named_part(c.column) for c in records.comparisons), DEPENDENCE]
+        if not counts.blocked.sum():
+            counts = nothing_seen(size)
+        found = model.fit(counts.patterns, counts.blocked, counts.background, equal, most=most)
+        scorer: Scorer = found
+        if labels is not None:
+            known = pairs.join(labels, on=["one", "src_one", "other", "src_other"], how="inner").where(
+                "same IS NOT NULL"
+            )
+            table = known.select("pattern", "same").toArrow()  # pairs that people labelled
+            try:
+                same = np.array(table["same"].to_pylist(), bool)
+                scorer = supervised.fit(found, as_levels(table["pattern"].combine_chunks(), size), same)
+            except ValueError as e:
+                raise StepError(f"labels: {e}") from e
+            return judged(scored(pairs, scorer, size), context, "scored", alone=alone), scorer, names
+        result = judged(scored(pairs, scorer, size), context, "scored", alone=alone)
+        if not alone or result.f1 >= model.UNSURE or len(records.sizes) != 2 or not blocks.found:
+            return result, scorer, names
+        # The columns alone do not tell: so does, of a record with one partner, how far a candidate leads its rivals.
+        led = context.keep(with_lead(pairs, result.pairs), "led")
+        counts = count_patterns(led, size + 1, blocks.found, unseen, seed=self.seed, started=True)
+        floors = {size: model.gap_floor((records.sizes[0], records.sizes[1]))}
+        scorer = model.fit(
+            counts.patterns,
+            counts.blocked,
+            counts.background,
+            [*equal, 5],
+            most=most,
+            start=counts.start,
+            floors=floors,
+        )
+        names = [*names[:-1], LEAD, DEPENDENCE]
+        context.warn("the columns alone leave many pairs unsure: a pair's lead over its rivals counts as well")
+        return judged(scored(led, scorer, size + 1), context, "scored_again", alone=True), scorer, names
+
+    def tell(self, records: Records, blocks: Blocks, found: Scored, cut: float, context: Context) -> None:
+        """Say what blocking did and missed, and what is expected of the links."""
+        hidden = missed(found.once, found.twice) if len(records.comparisons) > 1 else 0.0
+        recall = found.matches / (found.matches + hidden) if found.matches else 1.0
+        records_in = " and ".join(f"{n:,}" for n in records.sizes[:4])
+        context.warn(
+            f"{records_in} records: {blocks.found:,} candidate pairs of {blocks.space:,} (at most "
+            f"{blocks.cap**2 // 2:,} of a key), among them {found.matches:,.0f} matches by estimate; blocking found "
+            f"{recall:.1%} of the matches by estimate"
+        )
+        context.warn(f"linked from a probability of {cut:.3f} on; expected F1 {found.f1:.3f}")
+        if blocks.refined:
+            context.warn(
+                f"{blocks.refined:,} keys have more pairs and were refined by a second one; of these "
+                f"{blocks.dropped:,} had too many again and were dropped, with {blocks.lost:,} pairs"
+            )
+
+    def rows(
+        self,
+        records: Records,
+        found: Scored,
+        scorer: Scorer,
+        names: list[str],
+        decisions: DataFrame | None,
+        cut: float,
+        alone: bool,
+        context: Context,
+    ) -> DataFrame:
+        """Return the pairs to publish, with their explanation and bookkeeping."""
+        same = ["one", "src_one", "other", "src_other"]
+        pairs = found.pairs
+        if decisions is not None:
+            pairs = pairs.join(decisions.withColumn("decided", F.lit(True)), on=same, how="left")
+        else:
+            pairs = pairs.withColumns({"same": F.lit(None).cast("boolean"), "decided": F.lit(None).cast("boolean")})
+        usual = F.lit("supervised" if isinstance(scorer, supervised.Supervised) else "model")
+        rule = F.when(F.col("same"), "must_link").when(~F.col("same"), "cannot_link").otherwise(usual)
+        likely = F.coalesce(F.col("same"), F.col("probability") >= F.lit(cut))
+        few = pairs.where((F.col("score") >= SHOWN) | (F.col("decided") & F.col("same").isNotNull()))
+        few = few.withColumns({"rule": rule, "linked": likely}).drop("same", "decided")
+        if alone:
+            values = F.concat_ws(" ", *(f"v{j}" for j in range(len(records.comparisons))))
+            few = one_partner_each(few, records.rows.select("rid", words_of(values).alias("words")), context)
+        size = len(names) - 2
+        explained = with_parts(few.select(*same, "pattern", "score", "probability", "rule", "linked"), scorer, size)
+        ids = records.rows.select("rid", "id", "key")
+        for side, of in (("a", "one"), ("b", "other")):
+            mine = ids.select(*(F.col(c).alias(f"{c}_{side}") for c in ids.columns))
+            explained = explained.join(mine, on=F.col(of) == F.col(f"rid_{side}"), how="inner")
+        source = F.array(*map(F.lit, records.sources))
+        swap = F.lit(False) if records.linking else F.col("id_a") > F.col("id_b")
+
+        def end(what: str, first: str, second: str) -> dict[str, Column]:
+            a, b = F.col(first), F.col(second)
+            return {
+                f"{what}_a": F.when(swap, b).otherwise(a),
+                f"{what}_b": F.when(swap, a).otherwise(b),
+            }
+
+        digits = [F.conv(F.hex(F.substring("pattern", j + 1, 1)), 16, 10) for j in range(size)]
+        shown_as = {
+            **end("id", "id_a", "id_b"),
+            **end("key", "key_a", "key_b"),
+            "source_a": F.element_at(source, F.col("src_one") + 1),
+            "source_b": F.element_at(source, F.col("src_other") + 1),
+            "pattern": F.concat_ws(" ", *digits),
+            "weights": F.map_from_arrays(F.array(*map(F.lit, names)), F.col("parts")),
+        }
+        shown = explained.withColumns(shown_as).select(*(F.col(c).cast(kind).alias(c) for c, kind in LINK.items()))
+        ends = F.array("id_a", "id_b")
+        book = {
+            ROW_ID: F.md5(content_key(shown, (), F.lit(self.id), F.array_min(ends), F.array_max(ends))),
+            CHANGED: F.array().cast(CHANGED_TYPE),
+            PARENTS: F.array_sort(F.array_distinct(ends)),
+            REJECTED: F.lit(None).cast(BOOKKEEPING[REJECTED]),
+            MADE: F.lit(self.id),
+        }
+        return shown.withColumns(book)
+
+
+def named_part(column: str) -> str:
+    """Return the name of a column's part of a score: its own, unless a part that is no column's has that."""
+    return f"`{column}`" if column in (LEAD, PRIOR, DEPENDENCE) else column
+
+
+def most_matches(sizes: tuple[int, ...]) -> float:
+    """Return the most matches there can be where a record has one partner at most in each other source."""
+    return float(sum(min(a, b) for i, a in enumerate(sizes) for b in sizes[i + 1 :]))
+
+
+def nothing_seen(size: int) -> Counted:
+    """Return the counts of one pair that differs in all, where no pair was compared."""
+    return Counted(patterns=np.ones((1, size), np.int8), blocked=np.ones(1), background=np.ones(1))
