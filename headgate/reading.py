@@ -3,11 +3,10 @@
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from headgate.jobs.config.environment import load_environment
 from headgate.jobs.errors import UsageError
 from headgate.jobs.explore import queries
 from headgate.jobs.lake.lake import Lake as LakeFolder
-from headgate.jobs.lake.stores import for_java
+from headgate.jobs.lake.stores import for_java, scheme_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,7 +27,12 @@ class Lake:
     """
 
     def __init__(self, path: str | PathLike[str] | None = None, env: str | None = None) -> None:
-        self.folder = LakeFolder(load_environment(env, lake=None if path is None else fspath(path)).lake)
+        place = None if path is None else fspath(path)
+        if place is None or env is not None or scheme_of(place):  # a folder of a disk needs no environment
+            from headgate.jobs.config.environment import load_environment
+
+            place = load_environment(env, lake=place).lake
+        self.folder = LakeFolder(place)
         self.folder.need_folder()
 
     def __repr__(self) -> str:
