@@ -163,7 +163,7 @@ def measure(spark: Any, name: str) -> None:
     candidates, expected = (
         float(m.replace(",", "")) for m in re.findall(r"([\d,]+) candidate pairs .* among them ([\d,]+)", said)[0]
     )
-    recall_of_blocking = re.findall(r"blocking found ([\d.]+%)", said)[0]
+    recall_of_blocking = (re.findall(r"blocking found ([\d.]+%)", said) or ["?"])[0]
     precision, recall, f1 = f1_of(found, true)
     entities = f1_of({p for p in in_order(pairs_within(members.values())) if len(order) == 1 or across(p)}, true)[2]
     print(

@@ -262,13 +262,14 @@ class LinkRecords(Step):
 
     def tell(self, records: Records, blocks: Blocks, found: Scored, cut: float, context: Context) -> None:
         """Say what blocking did and missed, and what is expected of the links."""
-        hidden = missed(found.once, found.twice) if len(records.comparisons) > 1 else 0.0
-        recall = found.matches / (found.matches + hidden) if found.matches else 1.0
+        missing = "blocking cannot tell what it missed: most matches share one column only"
+        if found.once <= found.matches / 2:
+            recall = found.matches / (found.matches + missed(found.once, found.twice)) if found.matches else 1.0
+            missing = f"blocking found {recall:.1%} of the matches by estimate"
         records_in = " and ".join(f"{n:,}" for n in records.sizes[:4])
         context.warn(
             f"{records_in} records: {blocks.found:,} candidate pairs of {blocks.space:,} (at most "
-            f"{blocks.cap**2 // 2:,} of a key), among them {found.matches:,.0f} matches by estimate; blocking found "
-            f"{recall:.1%} of the matches by estimate"
+            f"{blocks.cap**2 // 2:,} of a key), among them {found.matches:,.0f} matches by estimate; {missing}"
         )
         context.warn(f"linked from a probability of {cut:.3f} on; expected F1 {found.f1:.3f}")
         if blocks.refined:

@@ -20,10 +20,8 @@ Levels = npt.NDArray[np.int8]
 
 BACKGROUNDS = 6  # classes of non-matches, at most: as many as the distinct patterns can tell apart
 STEPS = 150
-LEAST = 60  # steps, so that the prior has faded
 MOVES = 1e-4  # relative change of the expected matches at which learning ends
 EVIDENCE = 15.0  # bits that one agreement may give at the start
-PRIOR_LAST, COOLING = 0.1, 0.97  # the share that stays, and what a step leaves of the rest
 PRIOR = 0.5  # weight of the prior shape of a match, as a share of the matches themselves
 SMALL = 0.5  # pseudo-pairs per comparison and class
 LARGEST = 400.0  # bits, either way
@@ -151,7 +149,7 @@ def fit(
             d = counted(weight * member[:, c])
             if c == 0:
                 held = np.bincount(column, weights=d, minlength=len(sizes))[column]
-                p = shares(d + (max(PRIOR * COOLING**step, PRIOR_LAST) * held + SMALL) * shape)
+                p = shares(d + (PRIOR * held + SMALL) * shape)
             else:
                 p = shares(d + SMALL * (rest + even) / 2 + extra * size[c] / max(size[1:].sum(), 1e-300))
             p = np.log(np.maximum(p, 1e-300))
@@ -165,7 +163,7 @@ def fit(
         member[blocked == 0, 0] = 0
         member /= np.maximum(member.sum(axis=1, keepdims=True), 1e-300)
         now = float(weight @ member[:, 0])
-        if step > LEAST and abs(now - matches) < MOVES * now:
+        if step > 20 and abs(now - matches) < MOVES * now:
             break
         matches = now
     if now < 1 and backgrounds > 1:  # the matches drowned in one of the backgrounds: begin again with fewer of them
@@ -234,7 +232,7 @@ def competing(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64], score: F
     return found
 
 
-UNSURE = 0.8  # expected F1 below which a pair is also judged by its lead over its rivals
+UNSURE = 0.7  # expected F1 below which a pair is also judged by its lead over its rivals
 FLOOR = 0.25  # records without a partner whose best candidate leads, per level
 GAPS = np.array([-8.0, -3.0, -0.5, 0.5, 3.0, 8.0])  # bits
 
