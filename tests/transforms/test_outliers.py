@@ -45,6 +45,7 @@ def test_actions_are_those_of_bounds(spark):
     assert plain_rows(applied(CheckOutliers(columns=("x",), action="null"), df).where("x is null"), "id") == [(19,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["iqr", "mad", "zscore", "percentiles"])
 def test_fences_do_not_depend_on_the_order_of_rows(spark, method):
     rows = [(i, "ab"[i % 2], 1e6 + 0.1 * ((i * 7919) % 997)) for i in range(997)]
