@@ -28,7 +28,7 @@ from headgate.jobs.lake.stores import Keys, Store, spark_settings, use
 from headgate.jobs.lake.system import now
 from headgate.jobs.lake.transaction import Change, commit
 from tests.conftest import ROOT
-from tests.jobs.test_cli import headgate, here  # noqa: F401  (a fixture)
+from tests.jobs.test_cli import here  # noqa: F401  (a fixture)
 from tests.lakes import write_pipeline
 from tests.store_server import store_server
 
@@ -386,7 +386,9 @@ def test_a_run_on_the_command_line_tells_no_secret(server, root, tmp_path):
     )
     put("s3://landing/secrets", "a.csv", b"i\n1\n2\n")
     secrets = {name: f"s3cret-{name}-{random.Random(1).random()}" for name in ("K", "S", "T")}
-    done = headgate("run", "p.yaml", cwd=tmp_path, **secrets)
+    command = [sys.executable, "-m", "headgate", "run", "p.yaml"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | secrets
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
     assert Lake(root).dataset("t").count_rows() == 2
     texts = [p.read_text(errors="replace") for p in (tmp_path / "events").rglob("*") if p.is_file()]
