@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headgate.jobs.cli import places
-from headgate.jobs.cli.options import as_json, in_lake, listed
+from headgate.jobs.cli.options import Command, as_json, in_lake, listed
 from headgate.jobs.cli.output import json_text, summary
 from headgate.jobs.cli.places import Place
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RULES = ("vote", "truth", "priority", "longest", "complete")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("inputs", metavar="[NAME=]INPUT…", nargs=-1, required=True)
 @in_lake
 @click.option("--into", required=True, metavar="TABLE", help="The table of golden records.")
