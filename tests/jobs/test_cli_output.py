@@ -210,7 +210,7 @@ def test_the_environment_is_found_from_any_folder(tmp_path, monkeypatch):
     assert load_environment(None).lake == "lake"
     monkeypatch.chdir(deep)
     above = load_environment(None)
-    assert (above.lake, above.landing) == (str(tmp_path / "lake"), "s3a://bucket/x")
+    assert (above.lake, above.landing) == (str(tmp_path / "lake"), "s3://bucket/x")
     assert (
         load_environment(None, tmp_path / "conf" / "p.yaml")
         == load_environment(None, deep / "../../conf/p.yaml")
