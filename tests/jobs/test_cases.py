@@ -187,7 +187,10 @@ def reasons(lake: Lake, table: str) -> list[str]:
 
 
 REFUSED = [name for name, case in CASES.items() if case.refused is not None]
-LONG = {"34-common-names", "37-pulled-twice", "09-csv-dialects", "13-times", "14-delta-sources"}
+LONG = {
+    *("34-common-names", "37-pulled-twice", "09-csv-dialects", "13-times", "14-delta-sources"),
+    *("06-dedup-types", "07-dedup-text", "19-dedup-more"),
+}
 
 
 def of_all(folders):
@@ -347,7 +350,9 @@ DEDUPED = {  # case -> the commands' table -> a column of what stays
 }
 
 
-@pytest.mark.parametrize("name", DEDUPED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n[:2] in ("06", "07", "19") else n for n in DEDUPED]
+)
 def test_deduplicated_as_reported(name, tmp_path, command, monkeypatch):
     place = copied(name, tmp_path)
     monkeypatch.chdir(place)

@@ -409,6 +409,7 @@ def test_cells_that_a_join_took_from_an_erased_row_become_null(spark, people):
     assert not any(t["failed"] for t in verified(spark, people, "people-2").values())
 
 
+@pytest.mark.slow
 def test_cells_of_a_build_that_took_up_a_dead_runs_staging_are_erased_too(spark, people):
     land(people, "people/c.csv", "id,name,email,city,age\n61,n61,e61@x.org,Atlantis,1\n")
     with pytest.raises(Killed):
