@@ -249,6 +249,7 @@ def test_null_join_keys_match_nothing(spark, tmp_path):
     assert {r[0]: r[-2:] for r in rows_of(lake, "joined") if r[1] is None} == {3: (None, False)}
 
 
+@pytest.mark.slow
 def test_imputed_numbers_are_exact(spark, tmp_path):
     lake = built(spark, copied("11-imputation", tmp_path), "conf")
     for table in ("by_median", "by_mean_group"):

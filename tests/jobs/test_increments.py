@@ -47,6 +47,7 @@ def die_after_staging(spark, folder: Path, file: Path) -> None:
         run_pipeline(spark, folder, file, progress=dies("clean", "balance"))
 
 
+@pytest.mark.slow
 def test_a_dead_increment_is_never_taken_for_the_whole_table(spark, tmp_path, monkeypatch):
     file, lake = growing(tmp_path), lake_of(tmp_path)
     land(tmp_path, "a", *(f"{i},v{i},w" for i in range(20)))

@@ -103,6 +103,7 @@ def orders(postgres, monkeypatch) -> Iterator[str]:
     postgres.sql('drop schema "Shop" cascade')
 
 
+@pytest.mark.slow
 def test_a_table_is_read_in_parts_and_then_only_what_is_new(spark, postgres, orders, tmp_path):
     table = "table: Shop.Orders, watermark: at, look_back: 2 hours, key: [id], partition_by: id, partitions: 4"
     file = pipeline(tmp_path, orders + table)

@@ -100,6 +100,7 @@ def test_columns_that_steps_name_are_kept_and_others_are_not():
     assert mentioned(steps, columns) == set(columns) - {"kind", "zip"}
 
 
+@pytest.mark.slow
 def test_rows_by_a_kept_state_are_as_a_full_build_by_it_makes_them(spark, tmp_path):
     choose = random.Random(4)
     part = f"  part:{LEARNS}    refit: weekly\n"

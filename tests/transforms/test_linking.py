@@ -64,6 +64,7 @@ def test_links_of_one_source(spark):
     assert sorted(map(repr, again)) == sorted(map(repr, found)), "in any partitioning"
 
 
+@pytest.mark.slow
 def test_people_decide_and_labels_teach(spark):
     df = frame(spark, PERSON, *persons())
     pairs = "key_a string, key_b string, same boolean"
@@ -125,6 +126,7 @@ def test_a_value_of_a_third_of_all_rows_stays_linear(spark):
         assert n / 2 < found.found < 12 * n and found.refined >= 1
 
 
+@pytest.mark.slow
 def test_rounds_give_what_one_task_gives(spark, monkeypatch):
     r = random.Random(7)
     names = [f"{r.random():.12f}" for _ in range(200)]
@@ -182,6 +184,7 @@ def test_ids_of_entities_last(spark):
     assert sizes["a"] == (1, None) and sizes["d"] == (3, 9.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nights", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_ids_over_nights_of_changes(spark, nights):
     r = random.Random(11)

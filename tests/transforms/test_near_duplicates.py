@@ -514,6 +514,7 @@ def test_parts_of_other_texts_go_as_in_a_greedy_loop_over_all_pairs(spark, seed,
     assert 20 < len(found) < 110
 
 
+@pytest.mark.slow
 def test_short_texts_are_found_within_long_ones(spark):
     long = " ".join(f"word{i}" for i in range(30)) + " learn C++ today 哈哈哈"
     parts = ["word7", "word8 word9", "word10 word11 word12", "learn C++ today", "哈哈"]
