@@ -15,7 +15,8 @@ def rows_to_learn(df: DataFrame, steps: Sequence[Step], context: Context) -> Dat
     """Return the training rows before the first of some steps, kept for all that learn; None if only one of them does.
 
     They have the columns that a step up to the last one that learns may read: those whose names are in its options; all
-    of them where there is a step of a user's own. Cost: one pass, and a write of these columns.
+    of them where there is a step of a user's own or one that says so (`whole_rows`).
+    Cost: one pass, and a write of these columns.
     """
     learning = [i for i, step in enumerate(steps) if isinstance(step, Estimator)]
     if len(learning) < 2:
@@ -27,7 +28,7 @@ def rows_to_learn(df: DataFrame, steps: Sequence[Step], context: Context) -> Dat
 
 def mentioned(steps: Sequence[Step], columns: Sequence[str]) -> set[str]:
     """Return the columns whose names stand anywhere in the options of steps, in any case, or cannot be told there."""
-    if not all(type(step).__module__.startswith("headgate.") for step in steps):
+    if any(step.whole_rows or not type(step).__module__.startswith("headgate.") for step in steps):
         return set(columns)
     options = [options_of(type(step)).dump_python(step, mode="json") for step in steps]
     text = json.dumps(options, ensure_ascii=False).lower()

@@ -23,7 +23,7 @@ from headgate.transforms.balancing.split import fitted
 from headgate.transforms.cleaning.columns import Derive
 from headgate.transforms.imputation.simple import ImputeMean
 from headgate.transforms.rows import with_bookkeeping
-from headgate.transforms.step import Estimator
+from headgate.transforms.step import Estimator, Step
 from tests.lakes import Faults, Killed, again, answer, die, environment_of, lake_of, land, rows, write_pipeline
 
 RAW = """
@@ -94,10 +94,18 @@ def learned_alone(spark, folder, table):
     return [described(s) for s in frozen]
 
 
+class Whole(Step):
+    """As one of headgate's own whose effect depends on columns that it does not name."""
+
+    __module__ = "headgate.transforms.whole"
+    whole_rows = True
+
+
 def test_columns_that_steps_name_are_kept_and_others_are_not():
     steps = [ImputeMean(columns=("Size",), by=("city",)), Derive(columns={"x": "`odd name` + seats2"})]
     columns = ["size", "city", "seats2", "odd name", "a.b", "kind", "zip"]
     assert mentioned(steps, columns) == set(columns) - {"kind", "zip"}
+    assert mentioned([*steps, Whole()], columns) == set(columns)
 
 
 @pytest.mark.slow
