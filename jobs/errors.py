@@ -62,8 +62,8 @@ class Terminated(Interrupted):
     status = "terminated"
 
 
-STORAGE = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Permission denied")
-STORAGE += ("Not a directory", "AccessDenied", "Mkdirs failed", "Input/output error")
+STORAGE: tuple[str, ...] = ("No space left on device", "Disk quota exceeded", "Read-only file system")
+STORAGE += ("Permission denied", "Not a directory", "AccessDenied", "Mkdirs failed", "Input/output error")
 READABLE = ("Permission denied", "Not a directory", "AccessDenied", "Input/output error")  # also while reading
 PATH = re.compile(r"(?<=')[^'\n]*/[^'\n]*(?=')|(?:[a-z][a-z0-9]*:/{1,3}|/)[^\s'\"(),;\]]+")
 

@@ -126,6 +126,7 @@ def rows_read(spark: Any) -> int | None:
     """Rows read by the stages that run now, from Spark's own status store; None where it cannot be asked."""
     try:
         stages = spark.sparkContext._jsc.sc().statusStore().activeStages()
-        return sum(stages.apply(i).inputRecords() + stages.apply(i).shuffleReadRecords() for i in range(stages.size()))
+        running = [stages.apply(i) for i in range(stages.size())]
+        return sum(int(s.inputRecords()) + int(s.shuffleReadRecords()) for s in running)
     except Exception:  # a display must never stop a run
         return None

@@ -26,6 +26,7 @@ class Dedup(StepCommand):
 @click.pass_context
 def dedup(
     ctx: click.Context,
+    /,
     place: Place,
     source: str,
     into: str,

@@ -121,7 +121,7 @@ def pipeline_of(request: Request, lake: Lake) -> tuple[Pipeline, str]:
         "steps": [{name: dict(options)} for name, options in steps],
         "publish": {"mode": "increment"},
     }
-    places = {"columns": compared, "path": given, ("table", into): "--into", ("table", start): given}
+    places: dict[Any, str] = {"columns": compared, "path": given, ("table", into): "--into", ("table", start): given}
     places |= {option: f"--{option}" for option in ("schema", "key", "delimiter", "where")}
     places |= {option: f"--{option}" for _, options in request.steps for option in options if option != "columns"}
     places |= {name: compared for name, _ in request.steps} | {"reject_rows": "--where"}
@@ -362,7 +362,7 @@ def without_value(lake: Lake, table: str, columns: Sequence[str], every: bool) -
     found = none[0]
     for each in none[1:]:
         found = found & each if every else found | each
-    return rows.count_rows(filter=found)
+    return int(rows.count_rows(filter=found))
 
 
 def clusters(lake: Lake, table: str, build: str, column: str | None = None) -> list[dict[str, Any]]:
@@ -389,5 +389,5 @@ def clusters(lake: Lake, table: str, build: str, column: str | None = None) -> l
     found = duckdb.from_arrow(entries).query("entries", chosen)
     return [
         {"row_id": kept, "others": n, "weakest": weakest, "giant": n > GIANT and n > total / 100}
-        for kept, n, weakest in found.fetchall()
+        for kept, n, weakest in (found.fetchall() if found is not None else ())
     ]

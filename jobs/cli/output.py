@@ -118,7 +118,7 @@ def show_fitting(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> N
 
 
 def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    writer = csv.writer(click.get_text_stream("stdout"), lineterminator="\n")
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
         writer.writerow([csv_text(row[c]) for c in columns])

@@ -99,7 +99,7 @@ def module_of(file: Path, place: str) -> ModuleType:
     except Exception as e:
         del sys.modules[name]
         raise UsageError(f"{place}: {file} cannot be run: {type(e).__name__}: {e}") from e
-    cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
+    cloudpickle.register_pickle_by_value(module)
     return module
 
 

@@ -47,7 +47,7 @@ def table_tree(recorded: Mapping[str, list[dict[str, Any]]], table: str) -> dict
 
 def column_tree(recorded: Mapping[str, list[dict[str, Any]]], table: str, column: str) -> dict[str, Any]:
     entries = recorded.get(table, [])
-    known = next((json.loads(e["columns"]) for e in entries if e["columns"]), {})
+    known: dict[str, list[str]] = next((json.loads(e["columns"]) for e in entries if e["columns"]), {})
     inputs = []
     for origin in known.get(column, []):
         name, _, below = origin.partition(".")

@@ -41,7 +41,7 @@ def examine(lake: str, landing: str) -> Iterator[Finding]:
         found = installed(package)
         yield Finding(package, found == wanted, f"{found or 'not installed'} (needs {wanted})")
     pandas = installed("pandas")
-    yield Finding("pandas", bool(pandas) and pandas.split(".")[0] == "2", f"{pandas} (needs 2; 3 breaks PySpark 4.1)")
+    yield Finding("pandas", (pandas or "").split(".")[0] == "2", f"{pandas} (needs 2; 3 breaks PySpark 4.1)")
     versions = [c.rsplit(":", 1)[1] for c in COORDINATES.split(",")]
     fit = versions[:2] == [installed("delta-spark"), installed("pyspark")]
     yield Finding("jars fit", fit, COORDINATES.replace(",", ", "))

@@ -245,7 +245,7 @@ def add_to_running_jvm(sets: Collection[Jars], properties: Mapping[str, str]) ->
     from pyspark import SparkContext
 
     SparkContext._ensure_initialized()
-    jvm = SparkContext._jvm
+    jvm: Any = SparkContext._jvm
     for name, value in properties.items():
         jvm.java.lang.System.setProperty(name, value)
     loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
