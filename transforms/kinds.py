@@ -19,6 +19,7 @@ WHOLE = {"tinyint": 8, "smallint": 16, "int": 32, "bigint": 64}  # bits
 FLOATS = ("float", "double")
 LARGEST = {"float": 3.4028234663852886e38, "double": sys.float_info.max}
 TIMES = ("timestamp", "timestamp_ntz")
+EXACT_DOUBLES = 2**52  # up to here the half between two whole numbers is a double too
 EXACT = Context(prec=80)
 DATE = r"\d{4}-\d\d-\d\d"
 MOMENT = rf"({DATE})(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.\d{{1,6}})?)?(Z|[+-]\d\d:\d\d)?"

@@ -5,6 +5,7 @@ type only if all of it is, and if the type holds it exactly.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyspark.sql import Column
@@ -73,7 +74,7 @@ def parsed(text: Column, kind: T.DataType, marks: Marks = PLAIN) -> Column:
     for none makes the whole null.
     """
     if isinstance(kind, T.ArrayType):
-        each = lambda x: parsed(x, kind.elementType, marks)  # noqa: E731
+        each: Callable[[Column], Column] = lambda x: parsed(x, kind.elementType, marks)  # noqa: E731
         fine = F.forall(text, lambda x: x.isNull() | each(x).isNotNull())
         return F.when(fine, F.transform(text, each))
     if isinstance(kind, T.MapType):

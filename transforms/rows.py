@@ -5,7 +5,7 @@ Steps mark rows and never drop them, so that every row that came in can be accou
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -47,9 +47,14 @@ def with_bookkeeping(df: DataFrame) -> DataFrame:
     return df.withColumns(columns)
 
 
+def struct_of(ddl: str) -> T.StructType:
+    """Return columns that are written as DDL."""
+    return cast(T.StructType, T.StructType.fromDDL(ddl))
+
+
 def local_frame(spark: SparkSession, rows: Sequence[Sequence[Any]], columns: str) -> DataFrame:
     """The few rows that the driver knows as a DataFrame; `columns` as in DDL. No Python worker is asked for them."""
-    schema = T.StructType.fromDDL(columns)
+    schema = struct_of(columns)
     cells = zip(*rows, strict=True) if rows else [()] * len(schema)
     wanted = to_arrow_schema(schema)
     table = pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(cells, wanted, strict=True)], schema=wanted)
@@ -209,5 +214,5 @@ def stable_hash(df: DataFrame, seed: int, columns: Iterable[str]) -> Column:
 
 def content_of(rows: DataFrame) -> tuple[int, str]:
     """Return how many rows there are, and the sum of their hashes: one pass."""
-    found = rows.agg(F.count("*").alias("n"), hash_sum(content_hash(rows, rows.columns)).alias("s")).first()
+    found = rows.agg(F.count("*").alias("n"), hash_sum(content_hash(rows, rows.columns)).alias("s")).collect()[0]
     return found["n"], f"{total_of(*found['s']):016x}"

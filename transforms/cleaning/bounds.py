@@ -11,7 +11,18 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.cleaning.expressions import checked, times_in
-from headgate.transforms.kinds import EXACT, FLOATS, WHOLE, exact, need_kinds, present, range_of, rounded, scale_of
+from headgate.transforms.kinds import (
+    EXACT,
+    EXACT_DOUBLES,
+    FLOATS,
+    WHOLE,
+    exact,
+    need_kinds,
+    present,
+    range_of,
+    rounded,
+    scale_of,
+)
 from headgate.transforms.quantiles import exact_quantiles
 from headgate.transforms.rows import Rejection, change_cells, quoted, reject
 from headgate.transforms.step import (
@@ -26,8 +37,6 @@ from headgate.transforms.step import (
     with_new,
 )
 from headgate.words import REASONS
-
-EXACT_DOUBLES = 2**52
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +79,12 @@ class CheckBounds(Step):
         if self.action == "reject":
             rejections = []
             for column, when in outside.items():
-                low, high = (None if b is None else f"{exact(b):f}" for b in self.columns[column])
+                lowest, highest = (None if b is None else f"{exact(b):f}" for b in self.columns[column])
                 evidence = {
                     "column": F.lit(column),
                     "value": F.col(quoted(column)),
-                    "lowest": F.lit(low),
-                    "highest": F.lit(high),
+                    "lowest": F.lit(lowest),
+                    "highest": F.lit(highest),
                 }
                 rejections.append(Rejection(when, "out_of_bounds", evidence))
             return reject(df, self.id, *rejections)
@@ -135,7 +144,8 @@ class Limits:
             low is not None and high is not None and low > high
         ):
             raise StepError(f"'{column}' is {self.kind}, and no value of that type lies within its bounds to clip to")
-        return tuple(None if b is None else self.literal(b).cast(self.kind) for b in (low, high))  # type: ignore
+        least, greatest = (None if b is None else self.literal(b).cast(self.kind) for b in (low, high))
+        return least, greatest
 
 
 def single(bound: Decimal, toward: float) -> Decimal:
@@ -193,12 +203,14 @@ class CheckOutliersIqr(Estimator):
             elif kind in FLOATS or (kind in WHOLE and max(-low, high) <= EXACT_DOUBLES):
                 reach = self.factor * (pair[1] - pair[0])
                 fences = (pair[0] - reach, pair[1] + reach)
-                bounds[column] = tuple(exact(f) if math.isfinite(f) else None for f in fences)  # type: ignore
+                below, above = (exact(f) if math.isfinite(f) else None for f in fences)
+                bounds[column] = (below, above)
             else:
                 first, third = exact_quantiles(df, F.col(quoted(column)), [], (1, 3))[()]
                 reach = Fraction(exact(self.factor)) * (third - first)
-                fences = (first - reach, third + reach)
-                bounds[column] = tuple(EXACT.divide(Decimal(f.numerator), Decimal(f.denominator)) for f in fences)  # type: ignore
+                ends = (first - reach, third + reach)
+                below, above = (EXACT.divide(Decimal(f.numerator), Decimal(f.denominator)) for f in ends)
+                bounds[column] = (below, above)
         return CheckBounds(columns=bounds, action=self.action)
 
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from headgate.transforms.batches import by_batches
 from headgate.transforms.rows import change_cells, quoted
 from headgate.transforms.step import Columns, Step, require_columns
 
@@ -43,7 +44,7 @@ class NormalizeText(Step):
         for column in self.columns:
             text = F.col(quoted(column))
             if self.unicode != "none":
-                text = F.arrow_udf(in_form(self.unicode), "string")(text)
+                text = by_batches(in_form(self.unicode), "string", text)
             if self.spaces == "collapse":
                 text = F.regexp_replace(text, r"(?U)\s+", " ")
             text = F.regexp_replace(text, r"(?U)^\s+|\s+$", "")

@@ -76,7 +76,7 @@ class LocalToUtc(Step):
         if self.time_zone is None:
             known = zone.isin(*sorted(zoneinfo.available_timezones())) | zone.rlike(r"^(Z|[+-]\d{2}:\d{2})$")
             zone = F.when(known, zone)  # Java knows more: old names of three letters, which say what few would guess
-        parts = [F.year(clock), F.month(clock), F.day(clock), F.hour(clock), F.minute(clock), second]
+        parts = (F.year(clock), F.month(clock), F.day(clock), F.hour(clock), F.minute(clock), second)
         shifted = within(F.try_make_timestamp(*parts, zone), "timestamp")
         if not text:
             return shifted

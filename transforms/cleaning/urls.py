@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from w3lib.url import canonicalize_url
 
+from headgate.transforms.batches import by_batches
 from headgate.transforms.rows import change_cells, quoted
 from headgate.transforms.step import Columns, Step, require_columns
 
@@ -47,7 +48,7 @@ class NormalizeUrl(Step):
             found = [None if url is None else normal(url, drop, keep_fragment) for url in urls.to_pylist()]
             return pa.array(found, pa.string())
 
-        values = {c: F.arrow_udf(plain, "string")(F.col(quoted(c))) for c in self.columns}
+        values = {c: by_batches(plain, "string", F.col(quoted(c))) for c in self.columns}
         changes = {c: ~F.col(quoted(c)).eqNullSafe(v) for c, v in values.items()}
         return change_cells(df, self.id, values, changes)
 

@@ -8,7 +8,7 @@ shorter runs of tokens that a text too short for shingles asks for.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -99,7 +99,7 @@ class Contained:
 OPENED = f"{ROW_ID} string, size int, hashes array<bigint>"
 
 
-def opened(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def opened(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Sets of hashes, sorted, as lists of whole numbers; behind `size` of them those of a text's parts."""
     for batch in batches:
         hashes, starts = sets_of(batch.column("shingles"))

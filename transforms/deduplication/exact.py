@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
+from headgate.transforms.batches import by_batches
 from headgate.transforms.deduplication.forms import Ignored, compatible, without_accents
 from headgate.transforms.deduplication.keep import order_of, ordering
 from headgate.transforms.rows import FILE, ROW_ID, Rejection, canonical, is_kept, is_own, quoted, reject
@@ -73,11 +74,11 @@ class DropDuplicates(Step):
         if kind != "string":
             return value
         if "unicode" in self.ignore:
-            value = F.arrow_udf(compatible, "string")(value)
+            value = by_batches(compatible, "string", value)
         if "case" in self.ignore:
             value = F.lower(value)
         if "accents" in self.ignore:
-            value = F.arrow_udf(without_accents, "string")(value)
+            value = by_batches(without_accents, "string", value)
         if "punctuation" in self.ignore:
             value = F.regexp_replace(value, r"[\p{P}\p{S}]+", "")
         if "spaces" in self.ignore:

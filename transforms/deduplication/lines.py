@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from headgate.transforms.batches import by_batches
 from headgate.transforms.rows import ROW_ID, change_cells, is_kept, quoted
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
@@ -50,8 +51,8 @@ class DropRepeatedLines(Step):
             rows = df.where(is_kept() & text.isNotNull()).select(ROW_ID, text.alias("text"))
             found = context.keep(self.common(rows), f"common_{i}")
             df = df.join(found, on=ROW_ID, how="left")
-            left = F.arrow_udf(rest(SEPARATORS[self.unit], self.min_length, self.within == "drop"), "string")
-            value = F.when(is_kept(), left(text, F.col("_hg_common"))).otherwise(text)
+            left = rest(SEPARATORS[self.unit], self.min_length, self.within == "drop")
+            value = F.when(is_kept(), by_batches(left, "string", text, F.col("_hg_common"))).otherwise(text)
             df = change_cells(df, self.id, {column: value}, {column: ~text.eqNullSafe(value)}).drop("_hg_common")
         return df
 
@@ -59,8 +60,8 @@ class DropRepeatedLines(Step):
         """Return of each row the hashes of its parts that stand in many rows."""
         if not self.texts:
             return rows.limit(0).select(ROW_ID, F.array().cast("array<bigint>").alias("_hg_common"))
-        hashes = F.arrow_udf(distinct_hashes(SEPARATORS[self.unit], self.min_length), "array<bigint>")
-        parts = rows.select(ROW_ID, F.explode(hashes("text")).alias("part")).distinct()
+        hashes = by_batches(distinct_hashes(SEPARATORS[self.unit], self.min_length), "array<bigint>", F.col("text"))
+        parts = rows.select(ROW_ID, F.explode(hashes).alias("part")).distinct()
         many = parts.groupBy("part").count().where(F.col("count") >= self.texts)
         return (
             parts.join(many, on="part", how="left_semi").groupBy(ROW_ID).agg(F.collect_list("part").alias("_hg_common"))
@@ -77,8 +78,8 @@ def part_hash(part: str, min_length: int) -> int | None:
 
 def distinct_hashes(separator: str, min_length: int) -> Callable[[pa.Array], pa.Array]:
     def hashes(texts: pa.Array) -> pa.Array:
-        found = [{part_hash(p, min_length) for p in t.split(separator)} - {None} for t in texts.to_pylist()]
-        return pa.array([sorted(f) for f in found], pa.list_(pa.int64()))
+        numbers = [[part_hash(p, min_length) for p in t.split(separator)] for t in texts.to_pylist()]
+        return pa.array([sorted({n for n in found if n is not None}) for found in numbers], pa.list_(pa.int64()))
 
     return hashes
 

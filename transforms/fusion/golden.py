@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -27,6 +27,7 @@ from headgate.transforms.rows import (
     content_key,
     is_kept,
     quoted,
+    struct_of,
 )
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, user_columns
 
@@ -140,9 +141,7 @@ class GoldenRecords(Step):
         )
         for column in (c for u in units for c in u):
             schema.add(f"o{len(schema)}", T.DoubleType() if after[column] == "double" else kinds[column])
-        schema = T.StructType(
-            [*schema.fields, *cast(T.StructType, T.StructType.fromDDL(f"evidence {EVIDENCE}")).fields]
-        )
+        schema = T.StructType([*schema.fields, *struct_of(f"evidence {EVIDENCE}").fields])
         plan = Plan(
             units=tuple(units),
             rules=tuple(self.rule_of(u[0]) for u in units),

@@ -10,13 +10,23 @@ from typing import Any, ClassVar
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.kinds import EXACT, FLOATS, WHOLE, as_text, constant, missing, need_kinds, present, scale_of
+from headgate.transforms.kinds import (
+    EXACT,
+    EXACT_DOUBLES,
+    FLOATS,
+    WHOLE,
+    as_text,
+    constant,
+    missing,
+    need_kinds,
+    present,
+    scale_of,
+)
 from headgate.transforms.quantiles import exact_quantiles
 from headgate.transforms.rows import change_cells, local_frame, quoted
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
 
 LARGEST_STATE = 100_000  # groups that a fitted step may hold: they are broadcast and saved as JSON
-EXACT_DOUBLES = 2**52  # up to here the half between two whole numbers is a double too
 
 
 @dataclass(frozen=True, kw_only=True)
