@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.deduplication.near import LENGTH, WINDOW, NearStep, compared
-from headgate.transforms.deduplication.pairs import Batches, Ints
+from headgate.transforms.deduplication.pairs import Batches, Ints, scored
 from headgate.transforms.deduplication.shingles import constants, mixed
 from headgate.transforms.rows import quoted
 from headgate.transforms.step import Columns, Context, StepError, require_columns
@@ -211,7 +211,7 @@ def is_page(grey: Levels) -> bool:
 
 def cosines(n: int) -> npt.NDArray[np.float64]:
     """The orthonormal cosine transform (DCT-II) of n values, as a matrix."""
-    waves = np.cos(np.pi * np.outer(np.arange(n), np.arange(n) + 0.5) / n) * np.sqrt(2 / n)
+    waves: npt.NDArray[np.float64] = np.cos(np.pi * np.outer(np.arange(n), np.arange(n) + 0.5) / n) * np.sqrt(2 / n)
     waves[0] /= np.sqrt(2)
     return waves
 
@@ -236,7 +236,7 @@ def confirmed(batches: Batches) -> Batches:
     """Candidates that are alike, with their similarity; rows as in `pairs.similarities`."""
     holder, kept_look = None, Look(b"")
     for batch in batches:
-        found = []
+        found: list[tuple[str, str, float, int]] = []
         for kept, gone, stored in zip(
             *(batch.column(c).to_pylist() for c in ("kept", "gone", "shingles")), strict=True
         ):
@@ -247,12 +247,9 @@ def confirmed(batches: Batches) -> Batches:
             if kept != holder:
                 raise ValueError(f"the image of {kept} is missing")
             if alike(kept_look, look):
-                apart = int((kept_look.bits != look.bits).sum())
+                apart = int(np.count_nonzero(np.asarray(kept_look.bits) != np.asarray(look.bits)))
                 found.append((kept, gone, similarity(apart), BITS - apart))
-        columns = zip(*found, strict=True) if found else [[]] * 4
-        kinds = (pa.string(), pa.string(), pa.float64(), pa.int64())
-        arrays = [pa.array(list(c), kind) for c, kind in zip(columns, kinds, strict=True)]
-        yield pa.RecordBatch.from_arrays(arrays, ["kept", "gone", "score", "common"])
+        yield scored(found)
 
 
 def sketches_of(images: pa.Array, parts: int) -> dict[str, pa.Array]:
@@ -265,7 +262,7 @@ def sketches_of(images: pa.Array, parts: int) -> dict[str, pa.Array]:
             return []
         words = mixed((np.arange(BITS, dtype=np.uint64) * np.uint64(2) + bits) * constants("image", BITS))
         sums = np.array([words[p].sum() for p in places], np.uint64) + constants("part", parts)
-        return mixed(sums).astype(np.int64).tolist()
+        return [int(b) for b in mixed(sums).astype(np.int64)]
 
     def column(kind: pa.DataType, value: Callable[[Look], Any], nothing: Any) -> pa.Array:
         return pa.array([nothing if x is None else value(x) for x in found], kind)

@@ -1,9 +1,9 @@
 """Near duplicates of texts and of records: found by MinHash, proved by the exact Jaccard similarity."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +19,7 @@ from headgate.transforms.deduplication.exact import DropDuplicates
 from headgate.transforms.deduplication.forms import Ignored, visible, without
 from headgate.transforms.deduplication.keep import order_of, precedes
 from headgate.transforms.deduplication.shingles import PACKED, Bands, Unit, sketch
-from headgate.transforms.rows import FILE, ROW_ID, Rejection, is_kept, is_own, quoted, reject
+from headgate.transforms.rows import FILE, ROW_ID, Rejection, is_kept, is_own, quoted, reject, struct_of
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
 LENGTH = "length"  # in `keep`: of the compared text, where no column has this name
@@ -122,8 +122,7 @@ class NearStep(Step):
         rows = df.where(is_kept() & (F.octet_length(value) > 0)).select(
             value.alias("value"), ROW_ID, *(F.col(quoted(c)).alias(o) for o, c in order.items())
         )
-        found = T.StructType.fromDDL(FOUND)
-        schema = T.StructType([*rows.schema.fields[1:], *found.fields])
+        schema = T.StructType([*rows.schema.fields[1:], *struct_of(FOUND).fields])
         sketches = rows.mapInArrow(sketch_batches(self.sketch()), schema)
         rank = [F.col(o if o in order else LENGTH).alias(o) for o, _ in self.order()[:-1]]
         rank.append(F.col(ROW_ID).alias("id"))
@@ -145,7 +144,7 @@ class NearStep(Step):
         placed = self.assign_buckets(leaders, None if old is None else old.drop("shingles"), sets, context)
         edges = self.verify_candidates(context.keep(self.candidates(placed), "candidates"), sets, context)
         leaving = self.select_survivors(edges, context).select("kept", "score", F.col("gone").alias("leader"))
-        # Twins go where their leader goes, or to their leader.
+        # Duplicates go where their leader goes, or to their leader.
         led = leaving.withColumn(ROW_ID, F.col("leader")).unionByName(duplicates, allowMissingColumns=True)
         alike = W.partitionBy("leader")
         return led.select(
@@ -159,8 +158,8 @@ class NearStep(Step):
         new = sketches.withColumn("old", F.lit(False))
         if known is None:
             return new, None
-        kinds = sketches.schema["rank"].dataType
-        nothing = [F.lit(None).cast(kinds[c].dataType).alias(c) for c, _ in self.order()[:-1]]  # type: ignore[index]
+        kinds = cast(T.StructType, sketches.schema["rank"].dataType)
+        nothing = [F.lit(None).cast(kinds[c].dataType).alias(c) for c, _ in self.order()[:-1]]
         rank = F.struct(*nothing, F.col(ROW_ID).alias("id"))
         return new, known.withColumns({"rank": rank, "old": F.lit(True)}).select(new.columns)
 
@@ -399,8 +398,8 @@ class DropNearDuplicates(NearStep):
 
 def sketch_batches(
     sketch: Callable[[pa.Array], Mapping[str, pa.Array]],
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+) -> Callable[[pairs.Batches], pairs.Batches]:
+    def run(batches: pairs.Batches) -> pairs.Batches:
         for batch in batches:
             value, *passed = batch.columns
             found = sketch(value)

@@ -4,7 +4,7 @@ Each function here is a body of `mapInArrow`: it sees the rows of one partition 
 one Arrow batch after another, and holds a bounded number of rows between batches.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from headgate.transforms.deduplication.shingles import different, most_different, sets_of
 
-Batches = Iterator[pa.RecordBatch]
+Batches = Iterable[pa.RecordBatch]
 Ints = npt.NDArray[np.int64]
 
 
@@ -23,7 +23,11 @@ class Limits(Protocol):
     """The limits within which two rows that share a bucket are worth an exact comparison."""
 
     columns: ClassVar[tuple[str, ...]]  # of the rows, beside bucket, second, old, size and row
-    window: int  # rows of a bucket that a row is compared with
+
+    @property
+    def window(self) -> int:
+        """Return how many rows of a bucket a row is compared with."""
+        ...
 
     def likely(self, rows: pa.Table, one: Ints, other: Ints) -> tuple[Ints, Ints]:
         """Those of the pairs of places that are."""
@@ -144,12 +148,17 @@ def similarities(threshold: float, contained: bool = False) -> Callable[[Batches
                 score = common / (len(these) if contained else len(hashes) + len(these) - common)
                 if score >= threshold:
                     found.append((kept, gone, score, common))
-            columns = zip(*found, strict=True) if found else [[]] * 4
-            kinds = (pa.string(), pa.string(), pa.float64(), pa.int64())
-            arrays = [pa.array(list(c), kind) for c, kind in zip(columns, kinds, strict=True)]
-            yield pa.RecordBatch.from_arrays(arrays, ["kept", "gone", "score", "common"])
+            yield scored(found)
 
     return scores
+
+
+def scored(found: Sequence[tuple[str, str, float, int]]) -> pa.RecordBatch:
+    """Return candidates that were confirmed: kept, gone, score, common."""
+    columns = zip(*found, strict=True) if found else [[]] * 4
+    kinds = (pa.string(), pa.string(), pa.float64(), pa.int64())
+    arrays = [pa.array(list(c), kind) for c, kind in zip(columns, kinds, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, ["kept", "gone", "score", "common"])
 
 
 def in_common(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> int:

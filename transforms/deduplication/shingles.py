@@ -268,13 +268,13 @@ def shingle_keys(texts: list[str], size: int, unit: Unit, parts: bool) -> tuple[
     within: list[U64] = []
     again = np.arange(n) if parts else np.flatnonzero(~long)
     if any(texts[i] for i in again):
-        tokens, text_of = token_hashes([texts[i] for i in again], unit, symbols=True)
-        text_of = again[text_of]
-        counts = np.bincount(text_of, minlength=n)
+        tokens, place = token_hashes([texts[i] for i in again], unit, symbols=True)
+        owner = again[place]
+        counts = np.bincount(owner, minlength=n)
         for length, these in ((few, ~long & (counts >= few)), *([(1, ~long & (counts == 1))] if few > 1 else [])):
-            own.append(numbered(runs(tokens, text_of, length, these)))
+            own.append(numbered(runs(tokens, owner, length, these)))
             if parts:
-                within.append(runs(tokens, text_of, length, ~these))
+                within.append(runs(tokens, owner, length, ~these))
     keys = np.concatenate(own)
     keys.sort()
     keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
@@ -357,13 +357,16 @@ def bits_of(signature: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
     """Two bits of every value, which agree between two sets with probability Jaccard + (1 - Jaccard) / 4."""
     pair = ((signature * np.uint32(0x9E3779B1)) >> np.uint32(30)).astype(np.uint8)
     pair = np.concatenate([pair, np.zeros((-len(pair) % 4, pair.shape[1]), np.uint8)]).reshape(-1, 4, pair.shape[1])
-    return (pair[:, 0] | pair[:, 1] << 2 | pair[:, 2] << 4 | pair[:, 3] << 6).T
+    one, two, three, four = (pair[:, i] << np.uint8(2 * i) for i in range(4))
+    packed: npt.NDArray[np.uint8] = one | two | three | four
+    return packed.T
 
 
 def different(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """In how many values of their signatures pairs of sets differ, as far as two bits tell."""
     differ = one ^ other
-    return np.bitwise_count((differ | differ >> 1) & 0x55).sum(axis=1, dtype=np.int64)
+    number: npt.NDArray[np.int64] = np.bitwise_count((differ | differ >> 1) & 0x55).sum(axis=1, dtype=np.int64)
+    return number
 
 
 @functools.cache
