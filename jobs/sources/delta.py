@@ -15,7 +15,7 @@ from headgate.jobs.sources.landing import LandedFile, absolute
 from headgate.jobs.sources.readers import LINE, PLACES
 from headgate.jobs.sources.rows import numbered
 from headgate.transforms.parsing import ddl_of, without_ntz
-from headgate.transforms.rows import FILE, quoted
+from headgate.transforms.rows import FILE, quoted, struct_of
 
 
 def list_delta(landing: str, source: FileSource) -> list[LandedFile]:
@@ -45,7 +45,7 @@ def delta_rows(
     rows = read_delta(spark, absolute(landing), file)
     have = set(rows.columns)
     cells = [(F.col(quoted(f.name)) if f.name in have else F.lit(None)).cast(f.dataType).alias(f.name) for f in schema]
-    kinds = {f.name: f.dataType for f in T.StructType.fromDDL(PLACES) if f.name != LINE}
+    kinds = {f.name: f.dataType for f in struct_of(PLACES) if f.name != LINE}
     places = [F.lit(source.path if n == FILE else None).cast(kind).alias(n) for n, kind in kinds.items()]
     return numbered(rows.select(*cells, *places), source.key)
 

@@ -13,7 +13,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -145,6 +145,7 @@ def record(
             cells.append((unescaped(match[1], dialect), True))
         else:
             match = bare.match(buffer, at)
+            assert match is not None  # it may be empty
             value = match[0]
             stop = match.end()
             if value.endswith(b"\r") and (stop == len(buffer) or buffer.startswith(b"\n", stop)):
@@ -175,7 +176,8 @@ def is_blank(buffer: bytes, ends: Ints) -> npt.NDArray[np.bool_]:
     array = np.frombuffer(buffer, np.uint8)
     line = array[ends - 1] == LINE
     before = array[np.maximum(ends - 2, 0)] == RETURN
-    return line & ((lengths == 1) | ((lengths == 2) & before))
+    blank: npt.NDArray[np.bool_] = line & ((lengths == 1) | ((lengths == 2) & before))
+    return blank
 
 
 # -- bytes of a file as UTF-8
@@ -185,15 +187,20 @@ def is_utf8(encoding: str) -> bool:
     return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
 
 
-def unpacked(raw: Any, path: str) -> BinaryIO:
+class Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def unpacked(raw: Any, path: str) -> Stream:
     """The bytes of a file, by the compression that its name tells."""
     buffered = io.BufferedReader(raw, BLOCK)
     if path.endswith(".gz"):
-        return gzip.GzipFile(fileobj=buffered)  # type: ignore[return-value]
+        return gzip.GzipFile(fileobj=buffered)
     if path.endswith(".bz2"):
-        return bz2.BZ2File(buffered)  # type: ignore[return-value]
+        return bz2.BZ2File(buffered)
     if path.endswith(".zst"):
-        return pa.CompressedInputStream(pa.PythonFile(buffered, mode="r"), "zstd")  # type: ignore[return-value]
+        stream: Stream = pa.CompressedInputStream(pa.PythonFile(buffered, mode="r"), "zstd")
+        return stream
     return buffered
 
 
@@ -231,7 +238,7 @@ class LineEnds:
         return pc.replace_substring(pc.replace_substring(values, "\n", self.end.decode()), "\0", "\n")
 
 
-def utf8_blocks(stream: BinaryIO, encoding: str, begins: bool = True) -> Iterator[tuple[bytes, bytes]]:
+def utf8_blocks(stream: Stream, encoding: str, begins: bool = True) -> Iterator[tuple[bytes, bytes]]:
     """The text of a stream in blocks of UTF-8, beside the bytes read for it.
 
     Where a file begins, its byte order mark is left out. Raises `UnicodeDecodeError` where the bytes are not of the

@@ -25,7 +25,7 @@ from headgate.jobs.sources.landing import LandedFile, absolute, open_landing
 from headgate.jobs.sources.policy import type_of
 from headgate.jobs.sources.readers import LINE, PLACES, read
 from headgate.jobs.sources.rows import mark, schema_of, text_schema, typed, with_identity
-from headgate.transforms.rows import FILE, FILE_DATE, REJECTED, ROW_ID, local_frame, quoted, row_id
+from headgate.transforms.rows import FILE, FILE_DATE, REJECTED, ROW_ID, local_frame, quoted, row_id, struct_of
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def file_rows(
                 "columns": list(file.columns or ()),
             }
             requests.append(json.dumps({**common, **place, "start": start, "end": end, "line": line}))
-    whole = T.StructType([*read_as.fields, *T.StructType.fromDDL(PLACES).fields])
+    whole = T.StructType([*read_as.fields, *struct_of(PLACES).fields])
     return spread(spark, requests).mapInArrow(read, whole)
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +26,9 @@ class Hashed(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def tell(self) -> int:
+        return self.size
 
     def readinto(self, buffer: Any) -> int:
         try:
@@ -80,7 +82,7 @@ def finer_than_micros(batch: pa.RecordBatch) -> str | None:
     """The first column of times in nanoseconds that microseconds do not hold."""
     for name, times in zip(batch.schema.names, batch.columns, strict=True):
         if pa.types.is_timestamp(times.type) and (times.cast(pa.int64()).drop_null().to_numpy() % 1000).any():
-            return name
+            return str(name)
     return None
 
 
@@ -145,11 +147,11 @@ def avro_facts(raw: Hashed) -> dict[str, Any]:
     try:
         if not stream.peek(1):
             return {"columns": {}, "records": 0}
-        blocks = fastavro.block_reader(SimpleNamespace(read=stream.read, tell=lambda: raw.size))
-        schema = blocks.writer_schema
+        blocks = fastavro.block_reader(stream)
+        schema = fastavro.schema.expand_schema(blocks.writer_schema)
         if not isinstance(schema, dict) or schema.get("type") != "record":
             return problem("its Avro schema is no record")
-        columns = {f["name"]: avro_type(f["type"]) for f in fastavro.schema.expand_schema(schema)["fields"]}
+        columns = {f["name"]: avro_type(f["type"]) for f in schema["fields"]}
         return {"columns": columns, "records": sum(block.num_records for block in blocks)}
     except Exception as e:  # what damaged bytes bring about is of many kinds
         return problem(f"it is no readable Avro file ({first_line(e)})")

@@ -125,7 +125,8 @@ def get(session: requests.Session, request: Request, url: str, params: dict[str,
         ) from None
     if answer.status_code != 200:
         why = f"{answer.status_code} {answer.reason}"
-        raise SourceFailed(f"{place.strip()}: answered {why} after {1 + len(answer.raw.retries.history)} tries")
+        tries = 1 + len(answer.raw.retries.history if answer.raw.retries else ())
+        raise SourceFailed(f"{place.strip()}: answered {why} after {tries} tries")
     try:
         return as_written(answer.content), answer.links.get("next", {}).get("url")
     except ValueError:

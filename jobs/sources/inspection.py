@@ -8,7 +8,7 @@ import codecs
 import itertools
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ PART_BYTES = 64 << 20  # of a text file, that one task reads
 MOST_MEMBERS = 1000  # unexpected ones of a file, that are told
 
 
-def inspect(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def inspect(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """For `mapInArrow`: rows of JSON requests (see `inspect_file`) to rows of JSON findings."""
     for batch in batches:
         found = [json.dumps(inspect_file(**json.loads(request))) for request in batch.column(0).to_pylist()]

@@ -1,5 +1,7 @@
 """Databases, read through JDBC."""
 
+from typing import Any
+
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -32,7 +34,8 @@ def ask_jdbc(spark: SparkSession, source: JdbcSource, after: str | None) -> tupl
     if source.query is not None:
         relation = f"({source.query}) AS asked"
     else:
-        dialects = spark.sparkContext._jvm.org.apache.spark.sql.jdbc.JdbcDialects
+        jvm: Any = spark.sparkContext._jvm
+        dialects = jvm.org.apache.spark.sql.jdbc.JdbcDialects
         quote = dialects.get(source.url).quoteIdentifier
         relation = ".".join(quote(part) for part in str(source.table).split("."))
     rows = spark.read.format("jdbc").options(**options).option("dbtable", relation).load()
@@ -54,7 +57,7 @@ def ask_jdbc(spark: SparkSession, source: JdbcSource, after: str | None) -> tupl
             hint = did_you_mean(source.partition_by, rows.columns)
             raise UsageError(f"{source_name(source)}: there is no column '{source.partition_by}'{hint}")
         by = quoted(source.partition_by)
-        ends = rows.agg(F.min(by).cast("string").alias("low"), F.max(by).cast("string").alias("high")).first()
+        ends = rows.agg(F.min(by).cast("string").alias("low"), F.max(by).cast("string").alias("high")).collect()[0]
         if ends["low"] is not None:
             parts = {
                 "partitionColumn": source.partition_by,

@@ -10,7 +10,7 @@ from headgate.jobs.errors import InputMissing
 from headgate.jobs.sources.inspection import TEXT
 from headgate.jobs.sources.landing import LandedFile
 from headgate.transforms.parsing import ddl_of, without_ntz
-from headgate.transforms.rows import OWN, is_own
+from headgate.transforms.rows import OWN, is_own, struct_of
 
 WHOLE = {"tinyint": 3, "smallint": 5, "int": 10, "bigint": 20}  # digits
 
@@ -36,7 +36,7 @@ def apply_file_policy(source: FileSource, file: LandedFile, reference: Mapping[s
 
 
 def columns_of_ddl(ddl: str) -> dict[str, str]:
-    return {f.name: ddl_of(without_ntz(f.dataType)) for f in T.StructType.fromDDL(ddl).fields}
+    return {f.name: ddl_of(without_ntz(f.dataType)) for f in struct_of(ddl)}
 
 
 def wrong_name(found: Mapping[str, str], expected: Mapping[str, str]) -> str | None:

@@ -7,7 +7,6 @@ that arrived, never a clock's.
 
 import re
 
-from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -60,11 +59,9 @@ def pull(
         places = {n: F.lit(None).cast("string") for n in (CORRUPT, PROBLEM) if n not in asked.columns}
         asked = asked.withColumns({**places, **({} if FILE in asked.columns else {FILE: F.lit(name)})})
         asked.write.mode("overwrite").parquet(to)
-    except PySparkException as e:
-        raise InputMissing(f"{name}: {reason_of(e)}") from e
+    except HeadgateError:
+        raise
     except Exception as e:
-        if isinstance(e, HeadgateError):
-            raise
         raise InputMissing(f"{name}: {reason_of(e)}") from e
     stored = spark.read.schema(asked.schema).parquet(to)
     rows = numbered(stored, source.key)
@@ -72,9 +69,10 @@ def pull(
     rows = typed(rows, texts, source) if texts.fields else rows
     content = content_key(stored, [c for c in stored.columns if c != FILE])
     mark = mark_of(schema, source.watermark) if source.watermark else F.lit(None)
-    sums = stored.agg(F.count("*").alias("n"), F.sum(F.xxhash64(content).cast("decimal(38,0)")).alias("h")).first()
-    seen = rows.agg(F.max(mark).cast("string").alias("w")).first()
-    return PullResult(rows, schema, f"{sums['n']} rows {sums['h']}", seen["w"])
+    total = F.sum(F.xxhash64(content).cast("decimal(38,0)"))
+    ((count, total_hash),) = stored.agg(F.count("*"), total).collect()
+    ((highest,),) = rows.agg(F.max(mark).cast("string")).collect()
+    return PullResult(rows, schema, f"{count} rows {total_hash}", highest)
 
 
 def kind_of(schema: T.StructType, column: str) -> T.DataType:
@@ -95,10 +93,10 @@ def lowered(spark: SparkSession, source: JdbcSource | HttpSource | PythonSource,
         return watermark
     if re.fullmatch(r"[\d.]+", source.look_back):
         value = F.lit(watermark).cast("decimal(38,6)") - F.lit(source.look_back).cast("decimal(38,6)")
-        return str(spark.range(1).select(value.alias("v")).first()["v"].normalize().__format__("f"))
+        return f"{spark.range(1).select(value).collect()[0][0].normalize():f}"
     amount, unit = source.look_back.split()
     value = F.lit(watermark).cast("timestamp") - F.make_interval(**{f"{unit.rstrip('s')}s": F.lit(int(amount))})
-    return spark.range(1).select(value.cast("string").alias("v")).first()["v"]
+    return str(spark.range(1).select(value.cast("string")).collect()[0][0])
 
 
 def reason_of(error: Exception) -> str:

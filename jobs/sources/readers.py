@@ -8,8 +8,8 @@ import datetime as dt
 import itertools
 import json
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +43,7 @@ PLACES = f"{CORRUPT} string, {PROBLEM} string, {LINE} bigint, {FILE} string, {FI
 ROWS = 8192  # of a batch of a typed format
 
 
-def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """For `mapInArrow`: rows of JSON requests to the rows of files."""
     for batch in batches:
         for request in batch.column(0).to_pylist():
@@ -234,8 +234,9 @@ def json_part(lines: Sequence[str], schema: T.StructType, numbers: Sequence[int]
     strict: a record with a member that is no column cannot be read.
     """
     known = set(schema.names)
-    rows, corrupt, problems = [], [], []
-    nothing = [None] * len(schema)
+    rows: list[list[Any]] = []
+    corrupt: list[str | None] = []
+    problems: list[str | None] = []
     for text in lines:
         try:
             record = loaded(text)
@@ -246,7 +247,7 @@ def json_part(lines: Sequence[str], schema: T.StructType, numbers: Sequence[int]
             corrupt.append(None)
             problems.append(None)
         except Malformed as e:
-            rows.append(nothing)
+            rows.append([None] * len(schema))
             corrupt.append(text)
             problems.append(str(e))
     columns = zip(*rows, strict=True)
@@ -299,7 +300,7 @@ def read_avro(files: fs.FileSystem, path: str, schema: T.StructType, request: di
     kinds = [to_arrow_type(f.dataType, timestamp_utc=True) for f in schema]
     at = 0
     with files.open_input_file(path) as stream:
-        found = iter(fastavro.reader(stream))
+        found = cast(Iterator[dict[str, Any]], fastavro.reader(stream))
         while rows := list(itertools.islice(found, ROWS)):
             columns = [
                 pa.array([plain(r.get(f.name)) for r in rows], kind) for f, kind in zip(schema, kinds, strict=True)

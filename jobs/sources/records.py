@@ -1,6 +1,6 @@
 """Records that come as texts of JSON, read as the columns of a schema."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -13,10 +13,10 @@ from headgate.transforms.rows import FILE
 
 def records_as(
     schema: T.StructType, name: str, strict: bool
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """For `mapInArrow`: JSON texts and their places to the columns of a schema, as text."""
 
-    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if batch.num_rows:
                 values, places = (column.to_pylist() for column in batch.columns)

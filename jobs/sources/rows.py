@@ -22,13 +22,14 @@ from headgate.transforms.rows import (
     drop_values,
     quoted,
     row_id,
+    struct_of,
     with_values,
 )
 
 
 def schema_of(source: Any) -> T.StructType:
     """The columns of a source's schema; all times are moments."""
-    found = without_ntz(T.StructType.fromDDL(source.columns))
+    found = without_ntz(struct_of(source.columns))
     assert isinstance(found, T.StructType)
     return found
 
