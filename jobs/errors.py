@@ -151,6 +151,11 @@ def names(text: str, root: str) -> bool:
     return re.search(re.escape(bare(root).rstrip("/")) + r"(?![^/\s'\"():,.\]])", text) is not None
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line that an error says, or its type where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def bare(path: str) -> str:
     """A path without the `file:` of Java's messages."""
     return re.sub(r"^file:/+", "/", path)

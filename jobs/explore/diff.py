@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from headgate.jobs.errors import UsageError
+from headgate.jobs.errors import UsageError, first_line
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import paths_of
 from headgate.jobs.lake.storage import file_system, parquet_format, quoted
@@ -84,7 +84,7 @@ def diff_table(
     try:
         difference |= counted(connection, keys, values)
     except duckdb.IOException as e:
-        raise UsageError(f"table '{table}': a version's files are gone ({str(e).splitlines()[0]})") from e
+        raise UsageError(f"table '{table}': a version's files are gone ({first_line(e)})") from e
     except FileNotFoundError as e:
         raise UsageError(f"table '{table}': a version's files are gone: vacuum removed {e.filename}") from e
     return difference

@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.errors import InputMissing, UsageError, first_line
 from headgate.jobs.lake.commits import describe
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.lake import Lake
@@ -137,4 +137,4 @@ def sql_by_spark(spark: Any, lake: Lake, query: str, release: str | None, limit:
         return (rows.limit(limit) if limit is not None else rows).toArrow()
     except (AnalysisException, ParseException) as e:
         missing = e.getCondition() == "TABLE_OR_VIEW_NOT_FOUND"
-        raise (InputMissing if missing else UsageError)(f"sql: {str(e).splitlines()[0]}") from e
+        raise (InputMissing if missing else UsageError)(f"sql: {first_line(e)}") from e

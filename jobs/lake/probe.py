@@ -4,7 +4,7 @@ import uuid
 
 from pyarrow import fs
 
-from headgate.jobs.errors import storage_failure
+from headgate.jobs.errors import first_line, storage_failure
 from headgate.jobs.lake.storage import file_system, put_new, remove
 
 
@@ -20,7 +20,7 @@ def why_not_usable(folder: str) -> str | None:
         remove(f"{folder}/{name}")
         left = files.get_file_info(f"{base}/{name}").type != fs.FileType.NotFound
     except Exception as e:
-        return str(storage_failure(e, folder) or e).splitlines()[0]
+        return first_line(storage_failure(e, folder) or e)
     if not first or second or content != b"1":
         return "an object that is there can be written over unasked, so two runs could both publish a version"
     if name not in listed:

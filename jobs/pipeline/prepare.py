@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.jobs.config.columns import NOT_WRITABLE, UNWRITABLE, name_of, stored_name
-from headgate.jobs.errors import UsageError
+from headgate.jobs.errors import UsageError, first_line
 from headgate.jobs.lake.artifacts import fitted_of, index_of
 from headgate.jobs.lake.frames import parquet
 from headgate.jobs.pipeline.arrivals import arrived
@@ -178,8 +178,7 @@ def with_steps(
             else:
                 df = step.run(df, mine)
         except (StepError, AnalysisException) as e:
-            first_line = str(e).splitlines()[0]
-            raise UsageError(f"tables.{table}.steps[{i}].{step.name}: {first_line}") from e
+            raise UsageError(f"tables.{table}.steps[{i}].{step.name}: {first_line(e)}") from e
         frozen.append(step)
         learning = followed(learning, step, mine) if any(isinstance(s, Estimator) for s in steps[i + 1 :]) else None
     return df, frozen, seen

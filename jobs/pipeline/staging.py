@@ -18,7 +18,7 @@ from pyspark.sql import types as T
 from headgate.expectations.gate import MASK, Gate
 from headgate.expectations.suites import SuiteError
 from headgate.jobs.config.models import FileSource
-from headgate.jobs.errors import HeadgateError, UsageError, source_failure
+from headgate.jobs.errors import HeadgateError, UsageError, first_line, source_failure
 from headgate.jobs.lake.artifacts import read_small, write_small
 from headgate.jobs.lake.datafiles import DataFile, data_files
 from headgate.jobs.lake.frames import parquet
@@ -118,7 +118,7 @@ def stage(run: Run, work: Work, gate: Gate | None, rules: str) -> Staged:
             # Perhaps a row rule raises on some row. If a step does, it does so again.
             if gate is None or source_failure(e) is not None:
                 raise
-            gate.without_masks(str(e).splitlines()[0])
+            gate.without_masks(first_line(e))
             rules = f"{BROKEN} {rules}"
             written = write(run, work, rows, made, {}, gate)
         if isinstance(run.pipeline.tables[table].source, FileSource):

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from headgate.jobs.config.models import FileSource
-from headgate.jobs.errors import InputMissing
+from headgate.jobs.errors import InputMissing, first_line
 from headgate.jobs.lake.storage import open_table
 from headgate.jobs.sources.landing import LandedFile, absolute
 from headgate.jobs.sources.readers import LINE, PLACES
@@ -26,7 +26,7 @@ def list_delta(landing: str, source: FileSource) -> list[LandedFile]:
     except TableNotFoundError:
         return []
     except Exception as e:
-        raise InputMissing(f"{source.path}: this Delta table cannot be read: {str(e).splitlines()[0]}") from e
+        raise InputMissing(f"{source.path}: this Delta table cannot be read: {first_line(e)}") from e
     at = datetime.fromtimestamp(delta.history(1)[0]["timestamp"] / 1000, tz=timezone.utc)
     mark = f"{delta.metadata().id} version {delta.version()}"
     return [LandedFile(source.path, None, delta.version(), at, sha256=mark)]

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 from pyspark.sql import types as T
 
+from headgate.jobs.errors import first_line
 from headgate.jobs.sources.dialect import BLOCK
 from headgate.transforms.parsing import ddl_of
 
@@ -84,10 +85,6 @@ def finer_than_micros(batch: pa.RecordBatch) -> str | None:
         if pa.types.is_timestamp(times.type) and (times.cast(pa.int64()).drop_null().to_numpy() % 1000).any():
             return str(name)
     return None
-
-
-def first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def spark_type(kind: pa.DataType) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import types as T
 
+from headgate.jobs.errors import first_line
 from headgate.jobs.lake.storage import file_system
 from headgate.jobs.sources.dialect import (
     LINE,
@@ -29,7 +30,7 @@ from headgate.jobs.sources.dialect import (
     utf8_blocks,
 )
 from headgate.jobs.sources.documents import Malformed, loaded, unexpected
-from headgate.jobs.sources.formats import Hashed, Unreadable, avro_facts, first_line, parquet_facts, problem
+from headgate.jobs.sources.formats import Hashed, Unreadable, avro_facts, parquet_facts, problem
 
 TEXT = ("csv", "jsonl")
 

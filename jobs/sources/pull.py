@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from headgate.jobs.config.models import HttpSource, JdbcSource, PythonSource
-from headgate.jobs.errors import HeadgateError, InputMissing, UsageError, source_failure
+from headgate.jobs.errors import HeadgateError, InputMissing, UsageError, first_line, source_failure
 from headgate.jobs.sources.base import PullResult, source_name
 from headgate.jobs.sources.http import pages_reader, request_of
 from headgate.jobs.sources.jdbc import ask_jdbc
@@ -101,12 +101,11 @@ def lowered(spark: SparkSession, source: JdbcSource | HttpSource | PythonSource,
 
 def reason_of(error: Exception) -> str:
     """The line of an error that a person can act on."""
-    text = str(error)
     marked = source_failure(error)
     if marked is not None:
         return str(marked)
-    cause = re.search(r"Caused by: [\w.$]+: (.*)|(?:PSQLException|SQLException): (.*)", text)
-    return (cause[1] or cause[2]) if cause else text.splitlines()[0]
+    cause = re.search(r"Caused by: [\w.$]+: (.*)|(?:PSQLException|SQLException): (.*)", str(error))
+    return (cause[1] or cause[2]) if cause else first_line(error)
 
 
 def ask(spark: SparkSession, source: HttpSource | PythonSource, code: str | None, after: str | None) -> DataFrame:

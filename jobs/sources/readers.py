@@ -19,7 +19,7 @@ from pyarrow import fs
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_type
 
-from headgate.jobs.errors import SourceFailed
+from headgate.jobs.errors import SourceFailed, first_line
 from headgate.jobs.lake.storage import file_system
 from headgate.jobs.sources.dialect import (
     Dialect,
@@ -33,7 +33,6 @@ from headgate.jobs.sources.dialect import (
     utf8_blocks,
 )
 from headgate.jobs.sources.documents import Malformed, cells, loaded
-from headgate.jobs.sources.formats import first_line
 from headgate.transforms.rows import FILE, FILE_DATE, OWN
 
 CORRUPT = f"{OWN}malformed"  # the text of a record that cannot be read

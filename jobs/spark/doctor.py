@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pyarrow import fs
 
-from headgate.jobs.errors import HeadgateError, storage_failure
+from headgate.jobs.errors import HeadgateError, first_line, storage_failure
 from headgate.jobs.lake.probe import why_not_usable
 from headgate.jobs.lake.storage import file_system, is_remote, located
 from headgate.jobs.lake.stores import is_s3
@@ -59,7 +59,7 @@ def examine(lake: str, landing: str) -> Iterator[Finding]:
         there = files.get_file_info(base).type == fs.FileType.Directory
         yield Finding("landing", there, landing if there else f"{landing} is no folder (where files land)", False)
     except Exception as e:
-        yield Finding("landing", False, str(storage_failure(e, "", located(landing)) or e).splitlines()[0])
+        yield Finding("landing", False, first_line(storage_failure(e, "", located(landing)) or e))
     if is_remote(located(lake)):
         hindrance = why_not_usable(lake)
         done = "wrote a probe, was refused to write over it, listed and deleted it"

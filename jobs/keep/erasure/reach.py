@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from headgate.jobs.errors import UsageError
+from headgate.jobs.errors import UsageError, first_line
 from headgate.jobs.keep.erasure.files import id_columns, ids_in, leaves, read_file, text_columns
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history, stored_files
@@ -189,7 +189,7 @@ def matching(lake: Lake, table: str, where: str | None, keys: Path | None) -> se
             raise UsageError("--where: give one condition, not statements")
         return {r[0] for r in connection.execute(query).fetchall()}
     except duckdb.Error as e:
-        raise UsageError(f"--where: {str(e).splitlines()[0]}") from e
+        raise UsageError(f"--where: {first_line(e)}") from e
 
 
 def read_keys(file: Path, schema: pa.Schema, table: str) -> pa.Table:
@@ -209,7 +209,7 @@ def read_keys(file: Path, schema: pa.Schema, table: str) -> pa.Table:
             raise UsageError(f"--keys: {file}: table '{table}' has no column '{missing[0]}'")
         return keys.cast(pa.schema([schema.field(c) for c in keys.column_names]))
     except (OSError, pa.ArrowException) as e:
-        raise UsageError(f"--keys: {file} cannot be read: {str(e).splitlines()[0]}") from e
+        raise UsageError(f"--keys: {file} cannot be read: {first_line(e)}") from e
 
 
 def tainted(lake: Lake, found: Reach) -> dict[str, set[str]]:
