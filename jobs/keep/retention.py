@@ -41,7 +41,8 @@ def vacuum(
             pinned.setdefault(entry["table_name"], set()).add(entry["version"])
     now = datetime.now(timezone.utc)
     young = now - timedelta(hours=grace_hours)
-    rows, builds = [], set()
+    rows: list[dict[str, Any]] = []
+    builds: set[str] = set()
     for table in tables or known:
         found = history(lake.path(table), wanted=())
         kept = kept_versions(found.at, pinned.get(table, set()), now - timedelta(days=retention_days))
@@ -49,7 +50,7 @@ def vacuum(
         gone, size = remove_unneeded(lake.path(table), kept, young, dry_run, spared)
         commits = lake.need_table(table).history()
         facts = [facts_of(c) for c in commits if c.get("version") in kept]
-        builds |= {f.get(key) for f in facts for key in ("build_key", "state")}
+        builds |= {f[key] for f in facts for key in ("build_key", "state") if f.get(key)}
         for index in indexes(lake, table):
             more, bytes_more = remove_unneeded(index, {open_table(index).version()}, young, dry_run)
             gone, size = gone + more, size + bytes_more

@@ -137,8 +137,8 @@ def rebuilt(
         except HeadgateError as e:
             return f"not possible: {str(e).split(';')[0]}"
         key = build_key(pipeline, table, {"files": [[f.path, f.sha256] for f in files], "base": facts["base"]})
-        before = columns_before(f for f in lake.files_of(table).values() if f["base"] < facts["base"])
-        rows = functools.partial(landed_rows, run, table, files, before)
+        reference = columns_before(f for f in lake.files_of(table).values() if f["base"] < facts["base"])
+        rows = functools.partial(landed_rows, run, table, files, reference)
         arrival = Arrival(files, rows, count_records(files), Publish(**facts["publish"]))
     else:
         return "not possible: its source is not asked again for the past"
@@ -164,7 +164,7 @@ def rebuilt(
         quarantined = gate.is_quarantined()
     columns = published_columns(df, raw=source is not None)
     kept = df.where(F.col(REJECTED).isNull() & ~quarantined)
-    sums = kept.agg(hash_sum(content_hash(df, columns)).alias("s")).first()["s"]
+    sums = kept.agg(hash_sum(content_hash(df, columns)).alias("s")).collect()[0]["s"]
     remove(scratch)
     content = f"{total_of(*sums):016x}"
     return "same" if content == recorded else f"differs: {content}, recorded {recorded}"

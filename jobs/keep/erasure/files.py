@@ -53,11 +53,11 @@ def text_columns(lake: Lake, table: str) -> Iterable[tuple[tuple[fs.FileSystem, 
 def holds_text(kind: pa.DataType) -> bool:
     if kind.num_fields:
         return any(holds_text(kind.field(i).type) for i in range(kind.num_fields))
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_binary(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_binary(kind))
 
 
 def is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def leaves(array: pa.Array) -> Iterable[pa.Array]:

@@ -132,7 +132,7 @@ def without_parents(rows: pa.Table, erased: set[str]) -> pa.Table:
     return rows.set_column(index, rows.field(index), pa.array(lists, rows.field(index).type))
 
 
-def rewrite(table: str, name: str, change: Callable[[pa.Table], pa.Table | None], columns: list[str] | None) -> int:
+def rewrite(table: str, name: str, change: Callable[[pa.Table], pa.Table | None], columns: list[str]) -> int:
     """Write the data files anew that `change` changes, in every version of a table; returns how many.
 
     change: the rows of a file (first only its `columns`, to see whether it has to be read) -> its new rows, or None.

@@ -74,11 +74,11 @@ def search(lake: Lake, wanted: pa.Array, texts: Fingerprints) -> int:
                     raise HeadgateError(f"{table}.{PARENTS}: {path} still names an erased row; {again}")
         if table in SYSTEM_TABLES and table != "ledger":
             continue
-        for path, names in text_columns(lake, table):
+        for file, names in text_columns(lake, table):
             for name in names if table != "ledger" else ["evidence"]:
-                left = texts.found_in(read_file(*path, [name])[name].combine_chunks())
+                left = texts.found_in(read_file(*file, [name])[name].combine_chunks())
                 if left:
-                    where = posixpath.basename(path[1])
+                    where = posixpath.basename(file[1])
                     raise HeadgateError(
                         f"{table}.{name}: {where} still holds {len(left)} texts of erased rows; {again}"
                     )
