@@ -16,10 +16,11 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import great_expectations as gx
 from great_expectations.data_context.data_context.context_factory import set_context
+from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.exceptions import MetricResolutionError
 from great_expectations.execution_engine import SparkDFExecutionEngine
 from great_expectations.expectations.registry import get_expectation_impl, get_metric_provider
@@ -244,11 +245,11 @@ class Gate:
         """Hand the suite to Great Expectations, in a context of the gate's own."""
         suite = self.suite
         self.context = context = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = {"globally": False}
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
         source = context.data_sources.add_spark("headgate", persist=False)
         if not stock:
             install_engine(source, spark)
-        self.engine = source.get_execution_engine()
+        self.engine = cast(Any, source.get_execution_engine())  # the stock one is given the same attributes
         self.engine.known = {}
         self.engine.parents = dict(parents)
         self.batch = source.add_dataframe_asset("staged").add_batch_definition_whole_dataframe("whole")
@@ -341,7 +342,8 @@ class Gate:
             )
         results = []
         for result in outcome.results:
-            rule = self.suite.rules[result.expectation_config.meta["rule"]]
+            meta = result.expectation_config.meta if result.expectation_config else None
+            rule = self.suite.rules[(meta or {})["rule"]]
             detail = convert_to_json_serializable(dict(result.result or {}))
             results.append(
                 RuleResult(
@@ -398,15 +400,15 @@ class Gate:
                 number = within(rows, F.col(columns[0]))
                 wanted[metric] = F.array(F.min(number), F.max(number), F.count(number))
         failing = functools.reduce(operator.or_, (F.col(m) != 0 for m in masks))
-        row = staged.agg(
+        (row,) = staged.agg(
             F.count_if(failing).alias("failing"), *(column.alias(f"m{i}") for i, column in enumerate(wanted.values()))
-        ).first()
+        ).collect()
         known = self.compiled.constants | {
             metric: convert_to_json_serializable(row[f"m{i}"]) for i, metric in enumerate(wanted)
         }
         # Cheaper than a sum of ones and zeros; a mask is 0 where its rule looks at no row.
         counts = [F.count(F.when(bit_is_set(i), True)) for i in range(len(self.compiled.bits))]
-        failures = staged.where(failing).agg(*counts).first() if row["failing"] else [0] * len(counts)
+        failures = staged.where(failing).agg(*counts).collect()[0] if row["failing"] else [0] * len(counts)
         for bit, count in zip(self.compiled.bits, failures, strict=True):
             known[bit.rule_metric] = None if bit.empty_is_null and not known[bit.rule_metric] else count
         for metric, (columns, rows) in self.compiled.keys.items():
@@ -435,7 +437,7 @@ def examples_of(
         by_value = F.when(fails, F.struct(*(c.alias(f"c{i}") for i, c in enumerate(cells)), shown.alias("shown")))
         chosen = [F.min(by_value)["shown"], F.max(by_value)["shown"]] if ordered else []
         found.append(F.array(*chosen, F.min(F.when(fails, shown))).alias(f"m{index}"))
-    row = staged.agg(*found).first()
+    (row,) = staged.agg(*found).collect()
 
     def examples_of(result: RuleResult) -> tuple[str, ...]:
         examples = []
@@ -463,13 +465,13 @@ def are_distinct(keys: DataFrame, span: list[int] | None) -> bool:
     number = F.col("k0").cast("bigint")
     bit = F.call_function("shiftleft", F.lit(1).cast("bigint"), number.bitwiseAND(F.lit(63)).cast("int"))
     words = keys.groupBy(F.shiftright(number, 6)).agg(F.bit_or(bit).alias("bits"))
-    return bool(words.agg(F.sum(F.bit_count("bits")) == span[2]).first()[0])
+    return bool(words.agg(F.sum(F.bit_count("bits")) == span[2]).collect()[0][0])
 
 
 def repeated(keys: DataFrame) -> int:
     """Return how many rows have a key that another row has too: one shuffle of the keys."""
     often = keys.groupBy(*keys.columns).count().where("count > 1")
-    return int(often.agg(F.coalesce(F.sum("count"), F.lit(0))).first()[0])
+    return int(often.agg(F.coalesce(F.sum("count"), F.lit(0))).collect()[0][0])
 
 
 def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any], dict[Any, set[int]]]:
@@ -481,7 +483,7 @@ def compile_suite(gate: Gate, df: DataFrame) -> tuple[Compiled, dict[int, Any], 
     validator = Validator(
         batch_definition=gate.batch, result_format=RESULT_FORMAT, batch_parameters={"dataframe": df}
     )._wrapped_validator
-    engine = validator._execution_engine
+    engine = cast(SparkDFExecutionEngine, validator._execution_engine)
     runtime = {"result_format": RESULT_FORMAT}
     configurations = validator.process_expectations_for_validation(
         gate.definition.suite.expectation_configurations, gate.parameters
@@ -550,7 +552,8 @@ def keep_what_spark_takes(compiled: Compiled, df: DataFrame) -> None:
 
     def conditions(metrics: Iterable[Any]) -> DataFrame:
         # A window of a rule's own would see rows that the rule does not look at: Spark allows none in a filter.
-        filters, windows = [F.lit(True)], []
+        filters: list[Column] = [F.lit(True)]
+        windows: list[Column] = []
         for metric in metrics:
             rows, condition = compiled.conditions[metric]
             (windows if metric in compiled.keys else filters).append(condition)
@@ -623,7 +626,8 @@ def compile_metric(compiled: Compiled, engine: SparkDFExecutionEngine, metric: A
 def condition_of(metric: Any, lazy: Mapping[Any, Any]) -> Column:
     """The row condition behind a `.unexpected_count`: the same domain and values, under the name `.condition`."""
     wanted = metric.metric_name.removesuffix("unexpected_count") + "condition"
-    return next(found[0] for key, found in lazy.items() if key[0] == wanted and key[1:] == metric.id[1:])
+    condition: Column = next(found[0] for key, found in lazy.items() if key[0] == wanted and key[1:] == metric.id[1:])
+    return condition
 
 
 def rows_of(engine: SparkDFExecutionEngine, domain: dict[str, Any]) -> Column | None:

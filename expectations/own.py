@@ -3,12 +3,11 @@
 Great Expectations has no foreign keys, no freshness and no comparison with an earlier version on Spark.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from great_expectations.compatibility import pydantic
 from great_expectations.core.metric_domain_types import MetricDomainTypes
 from great_expectations.core.metric_function_types import MetricPartialFunctionTypes
-from great_expectations.core.suite_parameters import SuiteParameterDict
 from great_expectations.execution_engine import SparkDFExecutionEngine
 from great_expectations.expectations.expectation import BatchExpectation, MulticolumnMapExpectation
 from great_expectations.expectations.metrics.map_metric_provider import (
@@ -30,7 +29,7 @@ class RowsSatisfySql(MulticolumnMapMetricProvider):
     condition_domain_keys = ("batch_id", "table", "column_list", "row_condition", "condition_parser", "ignore_row_if")
     condition_value_keys = ("predicate",)
 
-    @multicolumn_condition_partial(engine=SparkDFExecutionEngine)
+    @multicolumn_condition_partial(engine=SparkDFExecutionEngine)  # type: ignore[untyped-decorator]
     def _spark(cls, column_list: Any, predicate: str = "true", **_: Any) -> Any:
         return F.coalesce(F.expr(predicate), F.lit(True))
 
@@ -42,7 +41,7 @@ class ExpectRowsToSatisfySql(MulticolumnMapExpectation):
     """
 
     predicate: str
-    ignore_row_if: str = "never"
+    ignore_row_if: Literal["all_values_are_missing", "any_value_is_missing", "never"] = "never"
     map_metric: ClassVar[str] = "headgate.rows_satisfy_sql"
     success_keys: ClassVar[tuple[str, ...]] = ("predicate", "mostly")
     args_keys: ClassVar[tuple[str, ...]] = ("column_list", "predicate")
@@ -76,7 +75,7 @@ class ForeignKeyOrphans(TableMetricProvider):
                     f"'{metric_value_kwargs['parent_table']}' is {theirs.dataType.simpleString()}: keys of different "
                     "types would match by chance"
                 )
-        return child_keys.join(parent_keys, on=keys, how="left_anti").count()
+        return int(child_keys.join(parent_keys, on=keys, how="left_anti").count())
 
 
 def comparable(mine: T.DataType, theirs: T.DataType) -> bool:
@@ -149,7 +148,7 @@ class ExpectNewestTimestampToBeAtLeast(BatchExpectation):
     """
 
     column: str
-    not_before: str | SuiteParameterDict
+    not_before: str | dict[str, Any]
     metric_dependencies: ClassVar[tuple[str, ...]] = ("headgate.newest_timestamp",)
     domain_keys: ClassVar[tuple[str, ...]] = TABLE_DOMAIN
     success_keys: ClassVar[tuple[str, ...]] = ("column", "not_before")
@@ -174,7 +173,7 @@ class ExpectRowCountToStayNearPrevious(BatchExpectation):
     min_ratio, max_ratio: bounds of rows / previous rows; previous_rows: {"$PARAMETER": "previous_rows"}.
     """
 
-    previous_rows: int | SuiteParameterDict
+    previous_rows: int | dict[str, Any]
     min_ratio: float = 0.9
     max_ratio: float = 10.0
     metric_dependencies: ClassVar[tuple[str, ...]] = ("table.row_count",)

@@ -67,6 +67,10 @@ def test_a_good_suite_loads_in_full():
             changed(kwargs={"column": "a", "min_value": float("nan")}),
             "kwargs.min_value: expect_column_values_to_be_between: NaN cannot be compared with",
         ),
+        (
+            changed(type="expect_rows_to_satisfy_sql", kwargs={"column_list": ["a", "b"], "ignore_row_if": "some"}),
+            "kwargs.ignore_row_if: unexpected value; permitted: 'all_values_are_missing'",
+        ),
         (changed(meta={}), "meta.dimension is required: one of"),
         (changed(meta={"dimension": "validty"}), "did you mean 'validity'?"),
         (changed(meta={"dimension": "validity", "on_row_fail": "quarantaine"}), "did you mean 'quarantine'?"),
