@@ -37,10 +37,6 @@ class History:
     at: dict[int, datetime]  # version -> time of its commit
     files: dict[int, frozenset[str]] = field(default_factory=dict)  # version -> its data files, of those asked for
 
-    @property
-    def newest(self) -> int:
-        return max(self.at)
-
 
 def history(table: str, wanted: Collection[int] | None = None) -> History:
     """Read a log once; `wanted`: the versions whose files are to be told (None: of all)."""

@@ -224,48 +224,12 @@ def _slices(agreement: Floats, space: float, start: Floats, classes: int) -> Flo
     return member
 
 
-def competing(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64], score: Floats, records: int) -> Floats:
-    """Return each pair's probability when a record has at most one partner: its odds against all its rivals'."""
-    odds = np.exp2(np.clip(score, -LARGEST, LARGEST))
-    left, right = np.bincount(one, odds, records), np.bincount(other, odds, records)
-    found: Floats = odds / (1 + left[one] + right[other] - odds)
-    return found
-
-
 UNSURE = 0.7  # expected F1 below which a pair is also judged by its lead over its rivals
 FLOOR = 0.25  # records without a partner whose best candidate leads, per level
 GAPS = np.array([-8.0, -3.0, -0.5, 0.5, 3.0, 8.0])  # bits
 
 
-def gap(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64], score: Floats, records: int) -> Levels:
-    """Return how far each pair leads the best rival of either record, as levels 1 (far behind) to 7 (far ahead)."""
-    lead = score - np.maximum(_rival(one, score, records), _rival(other, score, records))
-    return (1 + np.searchsorted(GAPS, lead)).astype(np.int8)
-
-
 def gap_floor(sizes: tuple[int, int]) -> Floats:
-    """Return the non-matches to expect per level of `gap`: records without a partner have a best candidate too."""
+    """Return the non-matches to expect per level of a lead: records without a partner have a best candidate too."""
     found: Floats = np.r_[np.zeros(4), np.full(4, FLOOR * min(sizes))]
     return found
-
-
-def _rival(key: npt.NDArray[np.int64], score: Floats, records: int) -> Floats:
-    order = np.lexsort((-score, key))
-    sorted_key, sorted_score = key[order], score[order]
-    first = np.r_[True, sorted_key[1:] != sorted_key[:-1]]
-    best, second = np.full(records, -99.0), np.full(records, -99.0)
-    best[sorted_key[first]] = sorted_score[first]
-    at = np.flatnonzero(first) + 1
-    at = at[at < len(first)]
-    at = at[~first[at]]
-    second[sorted_key[at]] = sorted_score[at]
-    return np.where(score >= best[key], second[key], best[key])
-
-
-def cut_for_f1(probabilities: Floats, total: float) -> tuple[float, float]:
-    """Return the probability from which on linking gives the best expected F1 over `total` expected matches, and it."""
-    ranked = np.sort(probabilities)[::-1]
-    if not len(ranked):
-        return 1.0, 0.0
-    expected = 2 * np.cumsum(ranked) / (np.arange(1, len(ranked) + 1) + total)
-    return float(ranked[int(expected.argmax())]), float(expected.max())

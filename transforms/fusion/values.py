@@ -6,12 +6,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 Kind = Literal["name", "text", "code", "number", "date"]
-KINDS = get_args(Kind)
 
 IDEOGRAPHS = "㐀-鿿豈-﫿぀-ヿ가-힯"
 WORD = re.compile(rf"[{IDEOGRAPHS}]|[^\W_{IDEOGRAPHS}]+")
