@@ -1,7 +1,7 @@
-"""Records from outside Spark, as Python data sources: pages of an HTTP API, and a function of the user's own.
+"""Pages of an HTTP API as a Python data source of Spark.
 
-A reader runs on one executor and yields each record as a text of JSON with the place where it stood. Its class is made
-for one read and travels to the executor by value, so that headers never stand among the options of a plan.
+Its reader runs on one executor and yields each record as a text of JSON with the place where it stood. Its class is
+made for one read and travels to the executor by value, so that headers never stand among the options of a plan.
 """
 
 from collections.abc import Iterator

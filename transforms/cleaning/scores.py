@@ -110,12 +110,12 @@ class ScoreOutliers(Estimator):
 
     def fit(self, df: DataFrame, context: Context) -> ScoreByForest:
         values = sampled_numbers(df, self.columns, self.sample, self.seed)
-        options = {"columns": self.columns, "into": self.into, "action": self.action}
+        options: dict[str, Any] = {"columns": self.columns, "into": self.into, "action": self.action}
         if not len(values):
-            return ScoreByForest(forest=None, cut=1.0, **options)  # type: ignore[arg-type]
+            return ScoreByForest(forest=None, cut=1.0, **options)
         forest = fit_forest(values, self.columns, share=self.share, trees=self.trees, seed=self.seed)
         cut = forest.cut if self.above is None else self.above
-        return ScoreByForest(forest=forest.state(), cut=cut, **options)  # type: ignore[arg-type]
+        return ScoreByForest(forest=forest.state(), cut=cut, **options)
 
 
 def new_columns(into: str, action: str) -> dict[str, str]:
