@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from pyarrow import fs
 
-from headgate.jobs.errors import HeadgateError, InputMissing, UsageError, storage_failure
+from headgate.jobs.errors import HeadgateError, InputMissing, UsageError, first_line, storage_failure
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.storage import file_system, is_remote, located, open_table, put
 from headgate.jobs.lake.system import SYSTEM_TABLES, TABLE_NAME
@@ -88,7 +88,8 @@ class Folder:
                 newest = self.need_table(table).version()
                 why = f"no version {version} (versions: 0 to {newest})" if version > newest else "a damaged log"
                 raise InputMissing(f"table '{table}' has {why}") from e
-            raise storage_failure(e, self.root) or HeadgateError(f"table '{table}' cannot be opened: {e}") from e
+            why = first_line(e)
+            raise storage_failure(e, self.root) or HeadgateError(f"table '{table}' cannot be opened: {why}") from e
 
     def dataset(self, table: str, version: int | None = None) -> ds.FileSystemDataset:
         """Return the rows of a table at a version (default: newest); raise `InputMissing` where there is none."""

@@ -208,7 +208,7 @@ def inspect_text(
         except UnicodeError as e:
             return problem(f"it is not {encoding} ({first_line(e)})")
         except DAMAGED as e:
-            return problem(f"it is corrupt or truncated after {offset:,} bytes of text ({e})")
+            return problem(f"it is corrupt or truncated after {offset:,} bytes of text ({first_line(e)})")
         nul = text.find(b"\0")
         if nul >= 0:
             return problem(f"line {line + text.count(LINE, 0, nul):,} holds a NUL byte (at byte {offset + nul:,})")
