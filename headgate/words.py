@@ -16,6 +16,7 @@ REASONS = {
     "invalid_local_time": "{columns} is nonexistent or ambiguous in its time zone",
     "out_of_bounds": "{columns} is out of bounds",
     "outlying_row": "is outlying in {columns}",
+    "unseen_category": "has a category in {columns} that no training row has",
     "too_many_missing": "lacks {columns}",
     "exact_duplicate": "repeats another row in {columns}",
     "near_duplicate": "is a near duplicate of another row in {columns}",

@@ -186,6 +186,23 @@ class Step:
         """
         follow(self, user_columns(df), {name: user_columns(context.table(name)) for name in self.tables()})
 
+    def for_new_rows(self) -> "Step | None":
+        """Return the step as rows have it that are of no split and that nothing was learned from; None: left out.
+
+        Raises `StepError` for a step that cannot do to such rows what it did to the others, as it looks at all rows.
+        """
+        if self.scope == "table" or self.grain == "new":
+            raise StepError(f"'{self.id}' compares rows or sums them up, so it cannot be applied to new ones")
+        return self
+
+    def undone(self) -> Sequence[str]:
+        """Return the columns, as named after the step, that `undo` brings back to what they were; none by default."""
+        return ()
+
+    def undo(self, df: DataFrame) -> DataFrame:
+        """Return rows with those columns of `undone` that are there as they were before the step."""
+        raise StepError(f"'{self.id}' cannot be undone")
+
     def learned(self) -> bool:
         """Return whether a frozen step learned anything; it did not from no rows, or from empty columns."""
         return True

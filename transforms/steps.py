@@ -33,6 +33,15 @@ from headgate.transforms.imputation.models import FillGaussian, ImputeGaussian
 from headgate.transforms.imputation.series import ImputeInterpolated, ImputeNext, ImputePrevious
 from headgate.transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
 from headgate.transforms.imputation.trees import FillTrees, ImputeTrees
+from headgate.transforms.scaling.codes import AssignCodes, EncodeOrdinal
+from headgate.transforms.scaling.indicators import AddIndicators, EncodeOneHot
+from headgate.transforms.scaling.linear import ScaleLinear, ScaleMaxAbs, ScaleMinMax, ScaleRobust, ScaleStandard
+from headgate.transforms.scaling.logs import TransformLog
+from headgate.transforms.scaling.norms import ScaleUnitNorm
+from headgate.transforms.scaling.power import ApplyPower, TransformPower
+from headgate.transforms.scaling.ranks import ApplyQuantiles, TransformQuantile
+from headgate.transforms.scaling.target import AssignTargetMeans, EncodeTarget
+from headgate.transforms.scaling.undo import UndoStep
 from headgate.transforms.step import Step
 
 STEPS: dict[str, type[Step]] = {
@@ -72,6 +81,18 @@ STEPS: dict[str, type[Step]] = {
     "impute_gaussian": ImputeGaussian,
     "impute_trees": ImputeTrees,
     "impute_auto": ImputeAuto,
+    # scaling
+    "scale_min_max": ScaleMinMax,
+    "scale_standard": ScaleStandard,
+    "scale_robust": ScaleRobust,
+    "scale_max_abs": ScaleMaxAbs,
+    "scale_unit_norm": ScaleUnitNorm,
+    "transform_log": TransformLog,
+    "transform_power": TransformPower,
+    "transform_quantile": TransformQuantile,
+    "encode_one_hot": EncodeOneHot,
+    "encode_ordinal": EncodeOrdinal,
+    "encode_target": EncodeTarget,
     # fusion
     "join_table": JoinTable,
     "link_records": LinkRecords,
@@ -90,6 +111,11 @@ STEPS: dict[str, type[Step]] = {
 
 # What fitted steps become: plain values, saved beside the table; not offered to pipelines.
 FITTED: dict[str, type[Step]] = {
+    "add_indicators": AddIndicators,
+    "apply_power": ApplyPower,
+    "apply_quantiles": ApplyQuantiles,
+    "assign_codes": AssignCodes,
+    "assign_target_means": AssignTargetMeans,
     "assign_weights": AssignWeights,
     "check_bounds": CheckBounds,
     "check_group_bounds": CheckGroupBounds,
@@ -101,7 +127,9 @@ FITTED: dict[str, type[Step]] = {
     "fill_trees": FillTrees,
     "repair_known": RepairKnown,
     "resample_strata": ResampleStrata,
+    "scale_linear": ScaleLinear,
     "score_by_forest": ScoreByForest,
+    "undo_step": UndoStep,
 }
 
 

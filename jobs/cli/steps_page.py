@@ -24,6 +24,7 @@ TITLES = {
     "cleaning": "Cleaning",
     "deduplication": "Duplicates",
     "imputation": "Missing values",
+    "scaling": "Scaling and encoding",
     "fusion": "Joining and linking",
     "features": "Aggregating",
     "balancing": "Splitting and balancing",

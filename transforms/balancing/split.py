@@ -1,5 +1,6 @@
 """The split into training, validation and test rows, and what keeps it apart from a user's own column `split`."""
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from headgate.transforms.features.aggregate import Aggregate
 from headgate.transforms.fusion.join import JoinTable
 from headgate.transforms.rows import SPLIT, TRAIN, is_kept, stable_hash, training_rows
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
+
+NEW = "new"  # the split of rows that nothing was learned from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,9 @@ class SplitByHash(Step):
         if SPLIT in have:
             raise StepError(f"there is a column '{SPLIT}' already; rename or drop it before")
         return {**have, SPLIT: "string"}
+
+    def for_new_rows(self) -> Step:
+        return dataclasses.replace(self, shares={TRAIN: 0.0, NEW: 1.0}).at(self.id)
 
     def apply(self, df: DataFrame) -> DataFrame:
         resolution = 1_000_000_000

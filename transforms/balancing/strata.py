@@ -69,6 +69,9 @@ class ResampleStrata(Step):
     def learned(self) -> bool:
         return bool(self.strata)
 
+    def for_new_rows(self) -> None:
+        return None
+
     def copies(self, ids: DataFrame) -> DataFrame:
         numbered = ids.withColumn("_hg_copy", F.explode(F.sequence(F.lit(0), F.lit(max(self.most, 1) - 1))))
         return numbered.where("_hg_copy > 0").select(self.copy_id(numbered).alias(ROW_ID))

@@ -1,5 +1,6 @@
 """Class weights: cost-sensitive learning without touching a row."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -39,6 +40,9 @@ class AssignWeights(Step):
 
     def learned(self) -> bool:
         return bool(self.weights)
+
+    def for_new_rows(self) -> Step:
+        return dataclasses.replace(self, weights={}).at(self.id)
 
     def apply(self, df: DataFrame) -> DataFrame:
         weight, kind = F.lit(None).cast("double"), dict(df.dtypes)[self.label]

@@ -45,6 +45,9 @@ class DropDuplicates(Step):
     keep: str = ROW_ID
     nulls: Literal["equal", "distinct"] = "distinct"
 
+    def for_new_rows(self) -> None:
+        return None
+
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns((c for c in self.columns if c != ROW_ID), have)
         require_columns((c for c, _ in order_of(self.keep) if not is_own(c)), have)

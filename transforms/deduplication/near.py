@@ -75,6 +75,9 @@ class NearStep(Step):
         """Return what sketches an Arrow array of it: length, size (0: not compared), set, buckets, bits, shingles."""
         raise NotImplementedError
 
+    def for_new_rows(self) -> Step | None:
+        return super().for_new_rows() if self.cluster else None
+
     def with_cluster(self, have: Columns) -> Columns:
         """The columns after the step, given those before it."""
         require_columns((c for c, _ in order_of(self.keep) if not is_own(c) and c != LENGTH), have)
