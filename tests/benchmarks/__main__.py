@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-BENCHMARKS = ("spine", "parity", "gate", "growth", "diff", "dedup", "dedup_sets", "fusion", "imputation")
+BENCHMARKS = ("pipeline", "parity", "gate", "growth", "diff", "dedup", "dedup_sets", "fusion", "imputation")
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:
