@@ -65,6 +65,7 @@ class Terminated(Interrupted):
 STORAGE: tuple[str, ...] = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 STORAGE += ("Permission denied", "Not a directory", "AccessDenied", "Mkdirs failed", "Input/output error")
 READABLE = ("Permission denied", "Not a directory", "AccessDenied", "Input/output error")  # also while reading
+GONE = "FAILED_READ_FILE.FILE_NOT_EXIST"  # in Spark's words
 PATH = re.compile(r"(?<=')[^'\n]*/[^'\n]*(?=')|(?:[a-z][a-z0-9]*:/{1,3}|/)[^\s'\"(),;\]]+")
 
 
@@ -121,12 +122,15 @@ def storage_failure(error: BaseException, lake: str, landing: str | None = None)
     """Return the error as a storage that cannot be used, in one line that names the place; None if it is another.
 
     The place is the one that the error names: the landing folder (`InputMissing`), the lake, or the path as it stands.
+    A file of the lake that is gone is a lost race.
     """
     texts = [text for e in causes(error) for text in texts_of(e)]
     failed = store_failure(texts, lake, landing)
     if failed is not None:
         return failed
     lines = [line for text in texts for line in text.splitlines()]
+    if lake and any(GONE in line and names(line, lake) for line in lines):
+        return LostRace("a file of the lake was removed while it was read, as an erasure or a vacuum does; run again")
     why = next((s for line in lines for s in STORAGE if s.lower() in line.lower()), None)
     if why is None:
         return None

@@ -117,7 +117,7 @@ def rebuilt(
     if facts.get("increment"):
         return "not possible: it is what an increment added"
     inputs = {n: Pin(v, date.fromisoformat(day) if day else None) for n, (v, day) in facts["inputs"].items()}
-    run = Run(spark, pipeline, environment, lake, progress, "verify", None)
+    run = Run(spark, pipeline, environment, lake, progress, "verify", None, lake.erasing)
     source, arrival, state = pipeline.tables[table].source, None, None
     if source is None:
         state = facts.get("state") if facts.get("state") != facts["build_key"] else None

@@ -6,7 +6,9 @@ from typing import Any
 from pyarrow import fs
 
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.storage import file_system, has_table, put
+from headgate.jobs.lake.storage import file_system, has_table, put, remove
+
+TIES = "ties-"  # the beginning of the names of indexes of all rows that a table's builds looked at
 
 
 def index_of(lake: Lake, table: str) -> str:
@@ -24,6 +26,14 @@ def indexes(lake: Lake, table: str) -> list[str]:
 def fitted_of(lake: Lake, table: str, build_key: str) -> str:
     """Return the folder of what the steps of a build learned."""
     return f"{lake.root}/_system/fitted/{table}/{build_key}"
+
+
+def remove_ties(lake: Lake) -> None:
+    """Remove what is known of the rows from which tables are made; the next build of each looks at all of them."""
+    for table in lake.tables():
+        for index in indexes(lake, table):
+            if index.rpartition("/")[2].startswith(TIES):
+                remove(index)
 
 
 def write_small(path: str, value: dict[str, Any]) -> None:

@@ -23,6 +23,12 @@ class Erasures(Commits, Records):
         finished = {r["erasure"] for r in rows if r["event"] == "finished"}
         return [r for r in rows if r["event"] == "started" and r["erasure"] not in finished]
 
+    @property
+    def erasing(self) -> int:
+        """A number that grows with every start and end of an erasure."""
+        table = self.open("erasures")
+        return -1 if table is None else table.version()
+
     def erased_versions(self, table: str) -> dict[int, dict[str, Any]]:
         """version -> rows and content after the last erasure that touched it."""
         found: dict[int, dict[str, Any]] = {}

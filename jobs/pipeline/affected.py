@@ -5,23 +5,27 @@ such a row: what `Step.tie` says two rows must share to have a say in each other
 as it is published.
 """
 
+import functools
 import itertools
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.jobs.config.pipeline import Pipeline
+from headgate.jobs.lake.artifacts import TIES, index_of
 from headgate.jobs.lake.commits import facts_of
-from headgate.jobs.lake.frames import parquet
+from headgate.jobs.lake.frames import frame_at, parquet
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history
+from headgate.jobs.lake.storage import has_table, open_table
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.jobs.pipeline.fitted import load_fitted
 from headgate.jobs.pipeline.increments import columns_of
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.prepare import pinned, renamed_as, together
-from headgate.jobs.pipeline.work import Run, Work, config_key
+from headgate.jobs.pipeline.work import Pin, Run, Work, config_key, digest
 from headgate.transforms.rows import ROW_ID, SOURCE, content_hash, quoted, with_bookkeeping
 from headgate.transforms.step import Estimator, Step
 
@@ -118,31 +122,31 @@ def changed_files(lake: Lake, table: str, then: int, now: int) -> tuple[list[str
     return sorted(files[then] - files[now]), sorted(files[now] - files[then])
 
 
-def affected(run: Run, work: Work, scratch: str) -> str:
-    """Write the ids of the rows to be made again to a folder of the scratch; return it. `ids_at` reads them.
+def affected(run: Run, work: Work, scratch: str) -> tuple[str, dict[str, list[str]]]:
+    """Write the ids of the rows to be made again to a folder of the scratch; return it, and what to record of ties.
 
-    Cost: one pass over the changed files; where rows are tied to others or look up a table that changed, one over the
-    columns that decide that, of all rows, and a few shuffles of ids and ties.
+    `ids_at` reads the ids. Cost: one pass over the changed files. Where a table that is looked up changed, or nothing
+    is known of the ties of the rows before, one over the columns that decide that, of all rows; else where rows are
+    tied to others, a few over ids and ties alone.
     """
     assert work.moved is not None
     looked_up = {t: pinned(run, t, work.inputs[t]) for step in run.pipeline.steps[work.table] for t in step.tables()}
     context = BuildContext(spark=run.spark, folder=scratch, frames=looked_up, state="affected")
     starts = run.pipeline.tables[work.table].starts
     changed = {name: changed_rows(run, name, *work.moved[name]) for name in starts if name in work.moved}
-    found = [rows.select(ROW_ID) for rows in changed.values()]
     steps: Sequence[Step] = run.pipeline.steps[work.table]
     if work.state is not None:
         steps = load_fitted(run.lake, work.table, steps, work.state)
-    interesting = [i for i, s in enumerate(steps) if s.scope == "table" or set(s.tables()) & work.moved.keys()]
+    moved = [i for i, s in enumerate(steps) if set(s.tables()) & work.moved.keys()]
+    tying = [i for i, s in enumerate(steps) if s.scope == "table"]
+    found = [rows.select(ROW_ID) for rows in changed.values()]
+    known = None if moved or not tying else ties_before(run, work)
+    rows = {name: pinned(run, name, work.inputs[name]) for name in starts} if known is None else {}
     ties: DataFrame | None = None
-    if interesting:
-        frames = {name: pinned(run, name, work.inputs[name]) for name in starts}
-        df = together(work.table, frames)
-        for name, rows in changed.items():
-            named = rows.withColumn(SOURCE, F.lit(name)) if len(starts) > 1 else rows
-            df = df.unionByName(named, allowMissingColumns=True)
-        df = with_bookkeeping(df)
-        for i, step in enumerate(steps[: interesting[-1] + 1]):
+    recorded: dict[str, list[str]] = {}
+    if moved or tying:
+        df = with_changed(work.table, rows, changed, several=len(starts) > 1)
+        for i, step in enumerate(steps[: max(moved + tying) + 1]):
             for name in set(step.tables()) & work.moved.keys():
                 found.append(looking_up(run, df, step.keys_of(name), changed_rows(run, name, *work.moved[name])))
             if step.scope == "table":  # it marks rows and changes no cell
@@ -151,12 +155,10 @@ def affected(run: Run, work: Work, scratch: str) -> str:
                 df = df.withColumn(f"{TIE}{i}", F.when(tie.isNotNull(), F.xxhash64(tie)))
             else:
                 df = step.run(df, context.at(steps, i, df))
-        tied = [c for c in df.columns if c.startswith(TIE)]
-        if tied:
-            kept = context.keep(df.select(ROW_ID, *tied), "ties")
-            each = [F.struct(F.lit(c).alias("step"), F.col(c).alias("tie")) for c in tied]
-            ties = kept.select(ROW_ID, F.explode(F.array(*each)).alias("t")).select(ROW_ID, "t.step", "t.tie")
-            ties = ties.where("tie IS NOT NULL")
+        if tying:
+            new = df.select(ROW_ID, *(f"{TIE}{i}" for i in tying))
+            ties = context.keep(new if known is None else known.unionByName(new), "ties")
+            recorded = {ties_name(run, work, work.inputs): [f"{scratch}/{context.state}/ties", *ties.columns]}
     name = "changed"
     ids = context.keep(union(found).distinct(), name)
     if ties is not None:
@@ -168,7 +170,31 @@ def affected(run: Run, work: Work, scratch: str) -> str:
             ids = ids.unionByName(step.copies(ids))
         name = "with_copies"
         context.keep(ids, name)
-    return f"{scratch}/{context.state}/{name}"
+    return f"{scratch}/{context.state}/{name}", recorded
+
+
+def with_changed(
+    table: str, rows: Mapping[str, DataFrame], changed: Mapping[str, DataFrame], several: bool
+) -> DataFrame:
+    """Return rows of the tables that one starts from and, beside them, those that changed, as they were and are."""
+    frames = [together(table, rows)] if rows else []
+    frames += [r.withColumn(SOURCE, F.lit(name)) if several else r for name, r in changed.items()]
+    df = functools.reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), frames)
+    return with_bookkeeping(df)
+
+
+def ties_name(run: Run, work: Work, inputs: Mapping[str, Pin]) -> str:
+    """Return the name under which the ties of a table's rows are kept, by all that decides them."""
+    facts = [config_key(run.pipeline, work.table), work.state, {n: p.as_recorded() for n, p in sorted(inputs.items())}]
+    return f"{TIES}{digest(facts)[:16]}"
+
+
+def ties_before(run: Run, work: Work) -> DataFrame | None:
+    """Return the ties of the rows of the versions from which the inputs moved, as an earlier build kept them."""
+    assert work.moved is not None
+    then = {n: replace(p, version=work.moved[n][0]) if n in work.moved else p for n, p in work.inputs.items()}
+    path = f"{index_of(run.lake, work.table)}/{ties_name(run, work, then)}"
+    return frame_at(run.spark, open_table(path), path) if has_table(path) else None
 
 
 def ids_at(run: Run, folder: str) -> DataFrame:
@@ -182,13 +208,17 @@ def union(frames: Sequence[DataFrame]) -> DataFrame:
     return first
 
 
-def closed(ids: DataFrame, tied: DataFrame, context: BuildContext) -> str:
-    """Keep the ids with all that are tied to them, directly or through others; return the name of what was kept."""
-    known = ids.count()
+def closed(ids: DataFrame, ties: DataFrame, context: BuildContext) -> str:
+    """Keep the ids with all that are tied to them, directly or through others; return the name of what was kept.
+
+    Cost: for each link in the longest chain of ties, two passes over ids and ties; no shuffle while few rows changed.
+    """
+    columns = [c for c in ties.columns if c != ROW_ID]
+    known = -1
     for i in itertools.count():
-        groups = tied.join(ids, on=ROW_ID, how="left_semi").select("step", "tie").distinct()
-        more = tied.join(groups, on=["step", "tie"], how="left_semi").select(ROW_ID).unionByName(ids).distinct()
-        ids = context.keep(more, f"tied-{i}")
+        mine = context.keep(ties.join(ids, on=ROW_ID, how="left_semi"), f"tying-{i}")
+        found = [ties.join(mine.select(c).distinct(), on=c, how="left_semi").select(ROW_ID) for c in columns]
+        ids = context.keep(union([*found, ids]).distinct(), f"tied-{i}")
         count = ids.count()
         if count == known:
             return f"tied-{i}"

@@ -33,6 +33,8 @@ def commit(run: Run, work: Work, staged: Staged, facts: dict[str, Any], replaced
     current = lake.published(table)
     if (current.version if current else -1) != base:
         raise race
+    if lake.erasing != run.erasing:
+        raise LostRace(f"rows were erased from the lake while table '{table}' was being built; run again")
     before = columns_before(run, work)
     if how.mode == "merge":
         need_unique(table, staged_rows(run, work, staged, None, KEPT), how.key)

@@ -30,8 +30,15 @@ def save_index(
         compact_now_and_then(open_table(f"{index_of(lake, table)}/{name}"))
 
 
+def save_ties(spark: SparkSession, lake: Lake, table: str, recorded: Mapping[str, Sequence[str]]) -> None:
+    """Write what a build knows of the ties of all rows of its inputs, once however often it is tried."""
+    for name, (path, *columns) in recorded.items():
+        rows = spark.read.parquet(path).select(*columns)
+        append_once(rows, f"{index_of(lake, table)}/{name}", f"headgate:{name}", {}, compression="none")
+
+
 def drop_indexes(lake: Lake, table: str, but: Collection[str]) -> None:
-    """Remove the indexes that a table's steps recorded under another configuration."""
+    """Remove the indexes that a table's builds recorded under another configuration, or of other inputs."""
     for index in indexes(lake, table):
         if index.rsplit("/", 1)[1] not in but:
             remove(index)

@@ -14,7 +14,7 @@ from headgate.jobs.lake.confirmations import confirm
 from headgate.jobs.lake.log import missing_files
 from headgate.jobs.lake.storage import remove
 from headgate.jobs.pipeline.commit import commit
-from headgate.jobs.pipeline.increments import drop_indexes, save_index
+from headgate.jobs.pipeline.increments import drop_indexes, save_index, save_ties
 from headgate.jobs.pipeline.judging import Counts, Judged
 from headgate.jobs.pipeline.layout import shown
 from headgate.jobs.pipeline.ledger import ledger_entries, write_ledger
@@ -66,6 +66,9 @@ def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
         if work.arrival:
             record_files(run, table, work.files, work.base, work.build)
         facts = facts_of(run, work, staged, counts)
+        growing = run.pipeline.tables[table].publish.mode == "increment"
+        if not growing:
+            save_ties(run.spark, lake, table, staged.recorded)
         replaced = find_replaced(run, work, staged)
         current = same_as_before(run, work, staged, facts, counts, replaced)
         same = current is not None
@@ -74,13 +77,12 @@ def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
             confirm(lake, table, build, run.run_id, work.judge_key, work, facts["inputs"])
             published = current
         else:
-            growing = run.pipeline.tables[table].publish.mode == "increment"
             if growing:
                 kept = staged_rows(run, work, staged, None, KEPT)
                 save_index(run.spark, lake, table, work.build, staged.recorded, kept)
             published = commit(run, work, staged, facts, replaced)
-            if growing and work.part is None:
-                drop_indexes(lake, table, but=facts["indexes"])
+        if work.part is None and any(step.scope == "table" for step in run.pipeline.steps[table]):
+            drop_indexes(lake, table, but=staged.recorded)
     remove_work(run, work, staged, published=not same)
     if work.arrival and work.arrival.scratch:
         remove(work.arrival.scratch)

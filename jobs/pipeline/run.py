@@ -164,6 +164,7 @@ def run_once(
         if building is None:
             pipeline.check_thoroughly(wanted)
             lake.need_writable()
+            erasing = lake.erasing  # first: an erasure that begins now stops what is built from here on
             for erasure in lake.unfinished_erasures:
                 raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
             begins = {"event": "started", "status": "running", "recorded_at": now(), "process": this_process()}
@@ -172,7 +173,7 @@ def run_once(
             with progress.phase("spark", "start"):
                 spark = start_spark(bytes_to_read(pipeline, environment, lake, wanted, as_of))
             progress.spark = spark
-            building = Run(spark, pipeline, environment, lake, progress, run_id, as_of)
+            building = Run(spark, pipeline, environment, lake, progress, run_id, as_of, erasing)
         return partial(build_one, building, plan)
 
     try:

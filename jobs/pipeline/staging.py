@@ -104,7 +104,7 @@ def stage(run: Run, work: Work, gate: Gate | None, rules: str) -> Staged:
         need_plain(there, all_replaced=work.replaces_all)
     with run.progress.phase(table, "steps"):
         scratch = scratch_of(run, work)
-        ids = affected(run, work, scratch) if work.moved is not None else None
+        ids, ties = affected(run, work, scratch) if work.moved is not None else (None, {})
         made = prepare(run, work, scratch, only=None if ids is None else ids_at(run, ids))
         rows = conformed(made.rows, before)
         need_held(table, rows.schema)
@@ -123,7 +123,7 @@ def stage(run: Run, work: Work, gate: Gate | None, rules: str) -> Staged:
             written = write(run, work, rows, made, {}, gate)
         if isinstance(run.pipeline.tables[table].source, FileSource):
             assert_unchanged(run.environment.landing, work.files)
-        staged = dataclasses.replace(written, masks=rules, affected=ids)
+        staged = dataclasses.replace(written, masks=rules, affected=ids, recorded=written.recorded | ties)
         write_small(marker_of(run, work), dataclasses.asdict(staged))
     return staged
 

@@ -61,6 +61,7 @@ class Run:
     progress: Progress
     run_id: str
     as_of: date | None
+    erasing: int  # `Lake.erasing` when it began
 
     def read(self, table: str, version: int) -> "DataFrame":
         return frame(self.spark, self.lake, table, version)

@@ -34,7 +34,7 @@ def measure(command: list[str], cwd: Path, **environment: str) -> Cost:
         peak = 0.0
         while process.poll() is None:
             peak = max(peak, sample(process.pid, cpu))
-            time.sleep(0.1)
+            time.sleep(0.3)
         wall = time.monotonic() - started
         out.seek(0)
         err.seek(0)

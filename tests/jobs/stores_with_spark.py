@@ -305,6 +305,17 @@ def test_a_run_beside_a_restore_and_a_foreign_writer(place: Place) -> None:
     assert len(place.content()) == 3 * 97
 
 
+def test_a_run_beside_an_erasure(place: Place) -> None:
+    place.run()
+    place.land(2)
+    where, silent = "id = 1050", Progress(watched=False)
+    found = reach(place.lake, "raw", where, None)
+    with pytest.raises(LostRace):
+        place.run(at_stage(lambda: erase(place.spark, place.lake, found, where, "asked", "me", "me", silent)))
+    place.run()
+    assert len(place.content()) == 2 * 97 - 1
+
+
 def test_two_pipelines_on_one_lake(place: Place, tmp_path: Path) -> None:
     """Each publishes its tables and its release; the system tables have what both recorded."""
     other = write_pipeline(tmp_path / "other", TABLES.replace("  raw:", "  raw2:").replace("  t:", "  t2:"))

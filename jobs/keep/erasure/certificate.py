@@ -30,6 +30,7 @@ from headgate.jobs.keep.erasure.rewrite import (
     without_parents,
 )
 from headgate.jobs.keep.erasure.texts import Fingerprints, search
+from headgate.jobs.lake.artifacts import remove_ties
 from headgate.jobs.lake.frames import frame
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.leftovers import claimed, remove_unnamed, staging_areas
@@ -109,6 +110,7 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
             remove_learned(lake, table)
             files = rewrite(lake.path(table), name, change, [ROW_ID])
         done_to[table] = {"rows": plan["rows"].get(table, 0), "cells": columns, "files": files, "versions": {}}
+    remove_ties(lake)
     for table in staging_areas(lake):  # also of tables that were never published
         for folder in claimed(lake, table):
             remove_unnamed(lake, table, folder)
