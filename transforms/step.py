@@ -28,7 +28,7 @@ class StepError(ValueError):
 
 def require_columns(wanted: Iterable[str], have: Iterable[str]) -> None:
     """Raise `StepError` for the first wanted column that is not there."""
-    there = list(have)
+    there = dict.fromkeys(have)
     for column in wanted:
         if column not in there:
             known = f"(columns: {', '.join(there)})"

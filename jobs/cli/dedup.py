@@ -1,6 +1,6 @@
 """`headgate dedup`: one table without its duplicates."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,43 +55,30 @@ def dedup(
     from headgate.jobs.cli.one_table import Request
 
     step, options = chosen_step(ctx, dedup, given)
-    build(place, Request(source, into, listed(key), [(step, options)], schema or "", delimiter, where), json_)
+    build(place, Request("dedup", source, into, listed(key), schema or "", delimiter, where), step, options, json_)
 
 
-def build(place: Place, request: "Request", json_: bool) -> None:
-    from headgate.jobs.cli import one_table
-    from headgate.jobs.config.models import FileSource
-    from headgate.jobs.pipeline import run as runs
-    from headgate.jobs.progress import Progress
+def build(place: Place, request: "Request", step: str, options: Mapping[str, Any], json_: bool) -> None:
+    from headgate.jobs.cli import deduping, one_table
 
     environment = place.environment()
     lake = places.lake_of(environment, needed=False)
-    pipeline, folder = one_table.pipeline_of(request, lake)
-    begins = pipeline.tables[request.into].starts[0]
-    taken = pipeline.tables[begins].source if begins in pipeline.tables else None
-    if isinstance(taken, FileSource) and Path(request.given).is_dir():
-        notice = one_table.passed_over(folder, taken)
-        if notice:
-            click.echo(notice, err=True)
-    environment = environment.model_copy(update={"landing": folder})
-    with places.spark_of(environment) as start:
-        outcome = runs.run(pipeline, environment, lake, start, Progress())
-    one_table.need_some_rows(lake, outcome, request.given, begins)
-    report(lake, request, outcome, begins, json_)
+    pipeline, start = deduping.pipeline_of(request, [(step, options)], lake)
+    outcome = one_table.built(request, start, pipeline, environment, lake)
+    report(lake, request.into, step, options, outcome, start.table, json_)
 
 
-def report(lake: Any, request: "Request", outcome: Any, begins: str, json_: bool) -> None:
+def report(lake: Any, into: str, step: str, options: Mapping[str, Any], outcome: Any, begins: str, json_: bool) -> None:
     """Print what a run did, how many rows could not be compared, and the largest clusters."""
-    from headgate.jobs.cli import one_table
+    from headgate.jobs.cli import deduping
     from headgate.jobs.lake.confirmations import later_builds
 
-    step, options = request.steps[-1]
     columns, exact = options["columns"], step == "drop_duplicates"
-    without = one_table.without_value(lake, begins, columns, every=not exact)
-    found = lake.published(request.into)
+    without = deduping.without_value(lake, begins, columns, every=not exact)
+    found = lake.published(into)
     build = found.facts["build"] if found else ""
-    build = next(reversed(later_builds(lake, request.into, build)), build)
-    biggest = one_table.clusters(lake, request.into, build, options.get("cluster")) if found else []
+    build = next(reversed(later_builds(lake, into, build)), build)
+    biggest = deduping.clusters(lake, into, build, options.get("cluster")) if found else []
     if json_:
         click.echo(json_text({**outcome.asdict(), "biggest": biggest, "without_value": without}))
         return

@@ -105,7 +105,8 @@ def inputs_of(fusion: Fusion, lake: Lake) -> list[Input]:
             raise UsageError(f"{given}: '{name}' {why}; name the source by NAME={place}")
         table = f"{fusion.into}_{name}"
         if os.path.lexists(path):
-            folder, source, columns = source_of(path, (), "", fusion.delimiter, lake, table)
+            folder, source, found_columns = source_of(path, (), "", fusion.delimiter, lake, table)
+            columns = list(found_columns)
             need_columns(f"{name}: --key", fusion.key, columns)
             source |= {"key": list(fusion.key), "on_changed_file": "replace"}
             found.append(Input(name=name, table=table, columns=columns, folder=folder, source=source))
@@ -136,7 +137,7 @@ def known_pairs(option: str, place: str, lake: Lake) -> tuple[Path, tuple[list[s
             f"--{option}: {place} is not a csv with three columns: the key of one record, the key of the other, and "
             "whether they are the same (1 or 0)"
         )
-    return path, (columns, str(source["delimiter"]))
+    return path, (list(columns), str(source["delimiter"]))
 
 
 def table_of_pairs(

@@ -1,4 +1,4 @@
-"""`headgate dedup`: one table, or what lies in a file or folder, without its duplicates; a pipeline made of options."""
+"""Commands that make one table of a file, a folder or a table: the shared front, a pipeline made of options."""
 
 import csv
 import io
@@ -10,25 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import duckdb
+import click
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from headgate.jobs.cli import places
 from headgate.jobs.config.columns import ARRIVES
 from headgate.jobs.config.document import Yaml
-from headgate.jobs.config.models import DATE_PLACE, FileSource
+from headgate.jobs.config.models import DATE_PLACE, Environment, FileSource
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline
 from headgate.jobs.config.source_checks import ddl_columns
 from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import TABLE_NAME
+from headgate.jobs.pipeline import run as runs
 from headgate.jobs.pipeline.outcome import Outcome
+from headgate.jobs.progress import Progress
 from headgate.jobs.sources.documents import Malformed, loaded
 from headgate.jobs.sources.files import list_files
 from headgate.jobs.sources.inspection import inspect_file
-from headgate.transforms.deduplication.keep import order_of
-from headgate.transforms.rows import ROW_ID, is_own, quoted
-from headgate.transforms.step import StepError
+from headgate.transforms.rows import is_own, quoted
 from headgate.words import did_you_mean, rejected_line
 
 FORMATS = {
@@ -44,8 +44,6 @@ PACKED = (".gz", ".bz2", ".zst")
 DELIMITERS = (",", ";", "\t", "|")
 SAMPLE = 20_000  # records whose members tell those of JSON lines
 NAMED = 3  # of the files that are passed over
-BIGGEST = 5
-GIANT = 100
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Options(Yaml):
     """The pipeline that options ask for, whose places are told as those options."""
 
     named: Mapping[Any, str] = field(default_factory=dict)
-    command: str = "dedup"
+    command: str = ""
 
     def at(self, *place: Any) -> str:
         inner = next((p for p in reversed(place[2:]) if p in self.named), None)
@@ -62,82 +60,108 @@ class Options(Yaml):
 
 @dataclass(frozen=True)
 class Request:
-    """A request by options: of `given` (a file, a folder or a table of the lake) the table `into`, by `steps`.
+    """A request by options: of `given` (a file, a folder or a table of the lake) the table `into`.
 
-    The last of the steps compares. where: SQL that a row must fulfil.
+    command: the one that asks. where: SQL that a row must fulfil.
     """
 
+    command: str
     given: str
     into: str
-    key: Sequence[str]
-    steps: Sequence[tuple[str, Mapping[str, Any]]]
+    key: Sequence[str] = ()
     schema: str = ""
     delimiter: str | None = None
     where: str | None = None
 
-    @property
-    def compared(self) -> str:
-        """The option that names the columns which are compared."""
-        return "--exact" if self.steps[-1][0] == "drop_duplicates" else "--text"
+
+@dataclass(frozen=True)
+class Start:
+    """The table that a request starts from: its columns with their types, and where it is read from files the source.
+
+    landing: the folder of the files. given_types: of columns that --schema types.
+    """
+
+    table: str
+    columns: Mapping[str, str]
+    landing: str = "."
+    source: Mapping[str, Any] | None = None
+    given_types: Mapping[str, str] = field(default_factory=dict)
 
 
-def pipeline_of(request: Request, lake: Lake) -> tuple[Pipeline, str]:
-    """Return the pipeline that builds `into`, and its landing folder.
+def start_of(request: Request, lake: Lake, made: Sequence[str] = ()) -> Start:
+    """Return what a request starts from; raise `UsageError` where a table that it makes is there and not of its kind.
+
+    made: the tables that are made; none: `into` alone.
 
     Files are taken up into a table `<into>_input`, so that new ones are told from known ones and a removed row can
-    still be read there; `into` grows by what its input gained. Columns of text files are text, but for those that
-    `schema` (DDL) gives another type; columns and types of later files are those of the first. It is checked as a
-    pipeline written in YAML is.
+    still be read there. Columns of text files are text, but for those that `schema` (DDL) gives another type; columns
+    and types of later files are those of the first.
     """
     into, given = request.into, request.given
     if not re.match(TABLE_NAME, into):
         raise UsageError(f"--into: '{into}' is not a valid table name: use lower-case letters, digits and '_'")
-    stands = next((t for t in (into, f"{into}_input") if lake.open(t) is not None), None)
-    if stands and f"dedup_{into}" not in lake.system("runs")["pipeline"].to_pylist():
-        raise UsageError(f"--into: the table '{stands}' exists and is not of `headgate dedup`; choose another name")
+    stands = next((t for t in (*(made or [into]), f"{into}_input") if lake.open(t) is not None), None)
+    if stands and f"{request.command}_{into}" not in lake.system("runs")["pipeline"].to_pylist():
+        raise UsageError(
+            f"--into: the table '{stands}' exists and is not of `headgate {request.command}`; choose another name"
+        )
     path = Path(given)
-    tables: dict[str, Any] = {}
     if os.path.lexists(path):
         start = f"{into}_input"
         landing, source, columns = source_of(path, request.key, request.schema, request.delimiter, lake, start)
-        tables[start] = {"source": source, "suite": None}
-    elif re.match(TABLE_NAME, given) and given in lake.tables():
-        start, landing, columns = given, ".", columns_of_table(request, lake)
-    else:
-        known = lake.tables()
-        held = f"; the lake {lake.root} has {', '.join(known)}" if known else ""
-        raise InputMissing(
-            f"{given}: neither a file or folder nor a table of the lake{did_you_mean(given, known)}{held}"
-        )
-    there = {start: {**dict.fromkeys(columns), **ARRIVES}}
-    compared = request.compared
-    need_columns(compared, request.steps[-1][1]["columns"], columns)
-    keep_order("--keep", request.steps[-1][1].get("keep", ""), columns, compared)
+        given_types = dict(ddl_columns(request.schema, "--schema")) if request.schema else {}
+        return Start(start, columns, landing, source, given_types)
+    if re.match(TABLE_NAME, given) and given in lake.tables():
+        return Start(given, columns_of_table(request, lake))
+    known = lake.tables()
+    held = f"; the lake {lake.root} has {', '.join(known)}" if known else ""
+    raise InputMissing(f"{given}: neither a file or folder nor a table of the lake{did_you_mean(given, known)}{held}")
+
+
+def checked(
+    request: Request,
+    start: Start,
+    made: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]],
+    places: Mapping[Any, str],
+    mode: str = "auto",
+) -> Pipeline:
+    """Return the pipeline that builds tables, each by some steps, checked as one written in YAML is.
+
+    places: option of a step, or its name -> the command's own option, for messages.
+    """
+    tables: dict[str, Any] = {}
+    if start.source is not None:
+        tables[start.table] = {"source": start.source, "suite": None}
     chosen = [("reject_rows", {"where": f"NOT coalesce(({request.where}), false)", "reason": "not_selected"})]
-    steps = [*(chosen if request.where else ()), *request.steps]
-    tables[into] = {
-        "from": start,
-        "suite": None,
-        "steps": [{name: dict(options)} for name, options in steps],
-        "publish": {"mode": "increment"},
-    }
-    places: dict[Any, str] = {"columns": compared, "path": given, ("table", into): "--into", ("table", start): given}
-    places |= {option: f"--{option}" for option in ("schema", "key", "delimiter", "where")}
-    places |= {option: f"--{option}" for _, options in request.steps for option in options if option != "columns"}
-    places |= {name: compared for name, _ in request.steps} | {"reject_rows": "--where"}
-    document = Options(Path("dedup"), {"pipeline": f"dedup_{into}", "tables": tables}, {}, places)
-    return check_pipeline(document, there), landing
+    for table, steps in made.items():
+        tables[table] = {
+            "from": start.table,
+            "suite": None,
+            "steps": [{name: dict(options)} for name, options in (*(chosen if request.where else ()), *steps)],
+            "publish": {"mode": mode},
+        }
+    named: dict[Any, str] = {"path": request.given, ("table", start.table): request.given}
+    named |= {("table", table): "--into" for table in made}
+    named |= {option: f"--{option}" for option in ("schema", "key", "delimiter", "where")} | {"reject_rows": "--where"}
+    document = Options(
+        Path(request.command),
+        {"pipeline": f"{request.command}_{request.into}", "tables": tables},
+        {},
+        {**named, **places},
+        request.command,
+    )
+    return check_pipeline(document, {start.table: {**dict.fromkeys(start.columns), **ARRIVES}})
 
 
-def columns_of_table(request: Request, lake: Lake) -> list[str]:
-    """Return the user's columns of a table that is the input; refuse options that only files take."""
+def columns_of_table(request: Request, lake: Lake) -> dict[str, str]:
+    """Return the user's columns of a table that is the input, with types; refuse options that only files take."""
     given = request.given
     for option, value in (("--key", request.key), ("--schema", request.schema), ("--delimiter", request.delimiter)):
         if value:
             raise UsageError(f"{option}: '{given}' is a table, whose rows and columns are what they are; leave it out")
     if request.into == given:
         raise UsageError(f"--into: '{given}' is the input; name another table")
-    return [f.name for f in lake.need_table(given).schema().fields if not is_own(f.name)]
+    return types_of(pa.schema(lake.need_table(given).schema().to_arrow()))
 
 
 def need_columns(option: str, wanted: Iterable[str], columns: Sequence[str]) -> None:
@@ -147,20 +171,10 @@ def need_columns(option: str, wanted: Iterable[str], columns: Sequence[str]) -> 
             raise UsageError(f"{option}: there is no column '{column}'{did_you_mean(column, columns)}{there}")
 
 
-def keep_order(option: str, keep: str, columns: Sequence[str], compared: str) -> None:
-    """Raise `UsageError` unless the order names columns, or `length` of a text."""
-    try:
-        named = [c for c, _ in order_of(keep)] if keep else []
-    except StepError as e:
-        raise UsageError(f"--{e}") from e
-    length = ["length"] if compared == "--text" else []
-    need_columns(option, [c for c in named if not is_own(c)], [*columns, *length])
-
-
 def source_of(
     path: Path, key: Sequence[str], schema: str, delimiter: str | None, lake: Lake, table: str
-) -> tuple[str, dict[str, Any], list[str]]:
-    """The landing folder, the source as in YAML, and the columns of a file or of a folder of files of one kind.
+) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """The landing folder, the source as in YAML, and columns with types of a file or of a folder of files of one kind.
 
     What the table holds already decides columns and types, what was taken up first the delimiter.
     """
@@ -217,7 +231,7 @@ def source_of(
                 )
         columns |= given_types | {n: t for n, t in before.items() if n in columns}
         source["schema"] = ", ".join(f"{quoted(c)} {t}" for c, t in columns.items())
-    return str(path if path.is_dir() else path.parent), source, list(columns)
+    return str(path if path.is_dir() else path.parent), source, columns
 
 
 def kind_of(path: Path) -> str | None:
@@ -354,40 +368,18 @@ def need_some_rows(lake: Lake, outcome: Outcome, given: str, table: str) -> None
         )
 
 
-def without_value(lake: Lake, table: str, columns: Sequence[str], every: bool) -> int:
-    """Return how many rows of a table are null or empty in one of the columns; `every`: in all of them."""
-    rows = lake.dataset(table)
-    texts = [c for c in columns if pa.types.is_string(rows.schema.field(c).type)]
-    none = [pc.field(c).is_null() | (pc.field(c) == "") if c in texts else pc.field(c).is_null() for c in columns]
-    found = none[0]
-    for each in none[1:]:
-        found = found & each if every else found | each
-    return int(rows.count_rows(filter=found))
+def built(request: Request, start: Start, pipeline: Pipeline, environment: Environment, lake: Lake) -> Outcome:
+    """Run a request's pipeline, say what was passed over, and return what the run did.
 
-
-def clusters(lake: Lake, table: str, build: str, column: str | None = None) -> list[dict[str, Any]]:
-    """The rows that stand for most others, by the ledger of a build or a table's cluster column.
-
-    weakest: the least similarity of any of the others with the row itself, null where they are equal by columns.
-    giant: whether the others are more than `GIANT` and more than a hundredth of the table; then the threshold is
-    perhaps too low, or the texts share a frame that `drop_repeated_lines` takes out.
+    Raises `InputMissing` where records came in and none could be published.
     """
-    rows = lake.dataset(table)
-    total = rows.count_rows()
-    if column is None:
-        if lake.open("ledger") is None:
-            return []
-        wanted = (pc.field("table_name") == table) & (pc.field("build") == build)
-        entries = lake.dataset("ledger").to_table(columns=["evidence"], filter=wanted)
-        query = """SELECT evidence['kept_row_id'] AS kept, count(*) AS others,
-                     min(try_cast(evidence['score'] AS DOUBLE)) AS weakest FROM entries"""
-    else:
-        names = [ROW_ID, column, f"{column}_similarity"]
-        entries = rows.to_table(columns=names).rename_columns(["id", "kept", "score"])
-        query = "SELECT kept, count(*) AS others, min(score) AS weakest FROM entries WHERE kept <> id"
-    chosen = f"SELECT * FROM ({query} GROUP BY ALL) WHERE kept IS NOT NULL ORDER BY others DESC, kept LIMIT {BIGGEST}"
-    found = duckdb.from_arrow(entries).query("entries", chosen)
-    return [
-        {"row_id": kept, "others": n, "weakest": weakest, "giant": n > GIANT and n > total / 100}
-        for kept, n, weakest in (found.fetchall() if found is not None else ())
-    ]
+    taken = pipeline.tables[start.table].source if start.table in pipeline.tables else None
+    if isinstance(taken, FileSource) and Path(request.given).is_dir():
+        notice = passed_over(start.landing, taken)
+        if notice:
+            click.echo(notice, err=True)
+    environment = environment.model_copy(update={"landing": start.landing})
+    with places.spark_of(environment) as spark:
+        outcome = runs.run(pipeline, environment, lake, spark, Progress())
+    need_some_rows(lake, outcome, request.given, start.table)
+    return outcome

@@ -4,7 +4,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import click
@@ -21,11 +21,12 @@ class StepCommand(Command):
     """
 
     steps: Mapping[str, str]
+    leaves_out: Collection[str] = ()  # fields that the command has an option of its own for
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         *own, help_option = super().get_params(ctx)
         own_names = {p.name for p in own}
-        made = [o for o in self.step_options() if o.name not in own_names]
+        made = [o for o in self.step_options() if o.name not in own_names and o.name not in self.leaves_out]
         return [*own, *made, help_option]
 
     def step_options(self) -> list[click.Option]:
@@ -107,7 +108,12 @@ def chosen_step(ctx: click.Context, command: StepCommand, given: Mapping[str, An
     columns = listed(given[choice])
     if not columns:
         raise UsageError(f"--{choice}: name at least one column")
-    options: dict[str, Any] = {"columns": columns}
+    return command.steps[choice], {"columns": columns, **given_options(ctx, command, choice, given)}
+
+
+def given_options(ctx: click.Context, command: StepCommand, choice: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the chosen step that were given; raise `UsageError` for an option of another one."""
+    options: dict[str, Any] = {}
     mine = fields_of(command.steps[choice])
     for option in command.step_options():
         name = str(option.name)
@@ -117,7 +123,7 @@ def chosen_step(ctx: click.Context, command: StepCommand, given: Mapping[str, An
             other = next(c for c, s in command.steps.items() if name in fields_of(s))
             raise UsageError(f"{option.opts[0]} can only be combined with --{other}")
         options[name] = listed(given[name]) if kind_of(mine[name].kind)[1] else given[name]
-    return command.steps[choice], options
+    return options
 
 
 def one_table(command: Callable[..., None]) -> Callable[..., None]:

@@ -254,6 +254,12 @@ class Table(Model):
     quarantine_ceiling: float = pydantic.Field(
         default=0.05, ge=0, le=1, description="Largest share of rows that may be quarantined; beyond it the gate blocks"
     )
+    rejected_ceiling: float = pydantic.Field(
+        default=1,
+        ge=0,
+        le=1,
+        description="Largest share of the rows that ingestion and steps may reject; beyond it nothing is published",
+    )
     publish: Publish = Publish()
 
 

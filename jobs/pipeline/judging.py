@@ -20,7 +20,7 @@ from headgate.jobs.pipeline.staging import KEPT, QUARANTINED, REJECTS, staged_ro
 from headgate.jobs.pipeline.work import Pin, Run, Staged, Work, digest
 from headgate.jobs.sources.landing import LandedFile
 from headgate.transforms.rows import MADE, PARENTS, REJECTED, quoted
-from headgate.words import REASONS
+from headgate.words import REASONS, rejected_line
 
 FAILED = "gate: failed_expectation"
 
@@ -51,6 +51,16 @@ class Judged:
     counts: Counts
     gate: Gate | None
     verdict: Verdict | None
+
+
+def beyond_ceiling(counts: Counts, ceiling: float) -> str:
+    """Return why a build must not be published for the rows that it rejects; those that a gate set aside left out."""
+    rejected = {why: n for why, n in counts.rejected.items() if why != FAILED}
+    total, rows = sum(rejected.values()), counts.rows_in + counts.made
+    if total <= ceiling * rows:
+        return ""
+    most = ", ".join(rejected_line(why, n) for why, n in list(rejected.items())[:5])
+    return f"{total:,} of {rows:,} rows are rejected, {total / rows:.1%}; rejected_ceiling is {ceiling:g} ({most})"
 
 
 def gate_of(run: Run, work: Work) -> tuple[Gate | None, str]:
@@ -106,7 +116,8 @@ def quarantine_values(run: Run, table: str, files: Sequence[LandedFile], previou
 def judge(run: Run, work: Work, staged: Staged, gate: Gate | None) -> Judged:
     """Count the staged rows and judge the whole table that readers will see once they are published.
 
-    Raises `HeadgateError` if the rows do not balance, `GateBlocked` if the suite refuses the table. Cost: one aggregate
+    Raises `HeadgateError` if the rows do not balance, `GateBlocked` if too many are rejected or the suite refuses the
+    table. Cost: one aggregate
     over the rejected rows, and what the suite asks for over the columns that its rules name, of the staged rows and,
     where they are added to a table, of those that stay there.
     """
@@ -120,6 +131,10 @@ def judge(run: Run, work: Work, staged: Staged, gate: Gate | None) -> Judged:
                 f"table '{table}': the rows do not balance: {came:,} in + {counts.made:,} made, but "
                 f"{counts.published:,} kept + {sum(counts.rejected.values()):,} rejected"
             )
+    beyond = beyond_ceiling(counts, run.pipeline.tables[table].rejected_ceiling)
+    if beyond:
+        left = f"version {work.base} stays" if work.base >= 0 else "nothing was published"
+        raise GateBlocked(f"table '{table}': {beyond}; {left}")
     record_coverage(run, work, coverage_of(run, work, staged, counts))
     if gate is None:
         return Judged(counts, None, None)

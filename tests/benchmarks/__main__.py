@@ -3,7 +3,18 @@
 import importlib
 import sys
 
-BENCHMARKS = ("pipeline", "parity", "gate", "growth", "diff", "dedup", "dedup_sets", "fusion", "imputation")
+BENCHMARKS = (
+    "pipeline",
+    "parity",
+    "gate",
+    "growth",
+    "diff",
+    "dedup",
+    "dedup_sets",
+    "fusion",
+    "imputation",
+    "imputation_size",
+)
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:

@@ -6,6 +6,7 @@ Nothing of them is kept here.
 
 import csv
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import pandas as pd
 from headgate.transforms.cleaning.forest import fit_forest, score_forest
 from headgate.transforms.cleaning.repair import Dependency, RepairCells
 from headgate.transforms.cleaning.votes import parse_rules
-from headgate.transforms.imputation.chain import CLASSES, fill_chain, fit_chain, unknown
+from headgate.transforms.imputation.chain import CLASSES, unknown
+from headgate.transforms.imputation.choice import MODELS, blended, candidates, choose
 from tests.conftest import SHARED_DATA, TEST_SETTINGS
 from tests.transforms.frames import applied, frame
 
@@ -117,11 +119,15 @@ FILLED = {  # set -> file; those without names of columns
     "mv_california_housing": "housing.csv.gz",
     "mv_diamonds": "diamonds.csv.gz",
 }
+METHODS = ("simple", "median", "gaussian", "trees", "auto")
 NAMELESS = {"mv_pima", "mv_breast_cancer_wisconsin"}
 
 
-def fills(most: int = 2_500, share: float = 0.1) -> Iterator[str]:
-    """Errors on masked known cells, over those of mean and mode; lower is better, 1 is no better than them."""
+def fills(most: int = 2_500, share: float = 0.1, masks: int = 3) -> Iterator[str]:
+    """Errors of `impute_auto`'s choice beside those of each method alone, over those of mean and mode; lower is better.
+
+    On known cells that the choice never saw, of several masks; the worst column is told as well.
+    """
     for name, file in FILLED.items():
         path = SHARED_DATA / name / file
         if not path.exists():
@@ -134,24 +140,37 @@ def fills(most: int = 2_500, share: float = 0.1) -> Iterator[str]:
         for c, v in truth.items():
             number = pd.api.types.is_numeric_dtype(v) and v.dtype != bool
             table[c] = v.to_numpy(float) if number else v.astype(object).where(v.notna(), None).to_numpy(object)
-        table = {c: v for c, v in table.items() if v.dtype != object or len({*v}) <= CLASSES}
-        masks = {c: (rng.random(len(v)) < share) & ~unknown(v) for c, v in table.items()}
-        masked = {c: np.where(masks[c], None if v.dtype == object else np.nan, v) for c, v in table.items()}
-        for rounds in (0, 2):
-            start = time.process_time()
-            filled = fill_chain(masked, fit_chain(masked, list(masked), rounds=rounds), list(masked))
-            numbers, categories = [], []
+        table = {c: v for c, v in table.items() if v.dtype != object or len({*v}) < CLASSES}
+        start = time.process_time()
+        losses: dict[tuple[str, str], float] = defaultdict(float)
+        for _ in range(masks):
+            hit = {c: (rng.random(len(v)) < share) & ~unknown(v) for c, v in table.items()}
+            seen = {c: np.where(hit[c], None if v.dtype == object else np.nan, v) for c, v in table.items()}
+            found = candidates(seen, list(seen), None, "auto", 2, 0)
+            chosen, _ = choose(seen, list(seen))
             for c, v in table.items():
-                hit = masks[c]
-                if v.dtype == object:
-                    mode = pd.Series(masked[c]).mode()[0]
-                    categories.append((filled[c] != v)[hit].mean() / max((v[hit] != mode).mean(), 1e-9))
-                else:
-                    base = ((v - np.nanmean(masked[c]))[hit] ** 2).mean()
-                    numbers.append((((filled[c] - v)[hit] ** 2).mean() / base) ** 0.5)
-            method = "trees" if rounds else "gaussian"
-            means = [f"{np.mean(x):.3f}" if x else "-" for x in (numbers, categories)]
-            yield (
-                f"{name} {method}: numbers {means[0]} of the mean's error (worst {max(numbers, default=0):.3f}), "
-                f"categories {means[1]} of the mode's; {time.process_time() - start:.0f} CPU s"
-            )
+                guesses = {m: filled[c] for m, filled in found.items() if c in filled}
+                weights = chosen.get(c, {"simple": 1.0})
+                constant = next((m for m in weights if m not in MODELS), None if v.dtype != object else "trees")
+                guesses["auto"] = guesses[constant] if constant else blended(guesses, weights)
+                for method in METHODS:
+                    guess = guesses.get(method, guesses["simple"])[hit[c]]
+                    wrong = guess != v[hit[c]] if v.dtype == object else (guess - v[hit[c]]) ** 2
+                    losses[c, method] += float(wrong.sum())
+        parts = []
+        for kind in ("numbers", "categories"):
+            columns = [c for c, v in table.items() if (v.dtype == object) == (kind == "categories")]
+            ratios = {
+                m: {c: losses[c, m] / losses[c, "simple"] for c in columns if losses[c, "simple"]} for m in METHODS
+            }
+            root = 0.5 if kind == "numbers" else 1.0
+            if ratios["auto"]:
+                means = {m: float(np.mean([r**root for r in each.values()])) for m, each in ratios.items()}
+                best = min(v for m, v in means.items() if m != "auto")
+                worst = max(r**root for r in ratios["auto"].values())
+                alone = ", ".join(f"{m} {v:.3f}" for m, v in means.items() if m not in ("auto", "simple"))
+                parts.append(
+                    f"{kind}: auto {means['auto']:.3f} (best single x {means['auto'] / best:.3f}; worst column "
+                    f"{worst:.3f}); {alone}"
+                )
+        yield f"{name} {'; '.join(parts)}; {time.process_time() - start:.0f} CPU s"

@@ -71,6 +71,7 @@ def here(tmp_path, monkeypatch, capsys):
         (["run", PIPELINE, "--lake", PIPELINE], 4, "is a file, not a folder"),
         (["dedup", "nowhere.csv", "--into", "t", "--text", "a"], 4, "neither a file or folder nor a table"),
         (["dedup", "x.csv", "--text", "a"], 2, "Missing option '--into'"),
+        (["impute", "nowhere.csv", "--into", "t"], 4, "neither a file or folder nor a table"),
         (["fuse", "a=nowhere.csv", "--into", "t"], 4, "neither a file or folder nor a table"),
         (["fuse", "--into", "t"], 2, "Missing argument"),
         (["dedup", PIPELINE, "--into", "t", "--text", "a", "--measure", "x"], 2, "'--measure'"),
@@ -119,6 +120,7 @@ READING = {  # commands that read a lake, with the names that they take; what is
     ],
     "lineage": [["nosuch"], ["nosuch.id"]],
     "verify": [["nosuch"]],
+    "missing": [["nosuch"], ["t", "--release", "nosuch"]],
     "vacuum": [["--table", "nosuch"]],
     "release drop": [["nosuch"]],
     "erase": [["--table", "nosuch", "--where", "true", "--reason", "x"]],
@@ -129,6 +131,7 @@ OTHERS = {
     "init",
     "dedup",
     "fuse",
+    "impute",
     "sample",
     "steps",
     "expectations",
@@ -139,7 +142,7 @@ OTHERS = {
     "release",
 }
 VALID = {"versions": ["t"], "sql": ["select 1"], "restore": ["t", "--version", "0"], "trace": ["x"], "diff": ["a", "b"]}
-VALID |= {"lineage": ["t"], "verify": ["p-1"], "release drop": ["p-1"], "erase": READING["erase"][0]}
+VALID |= {"missing": ["t"], "lineage": ["t"], "verify": ["p-1"], "release drop": ["p-1"], "erase": READING["erase"][0]}
 
 
 def test_what_is_not_there_is_exit_4_in_every_command(tmp_path, here):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from headgate.jobs.cli import one_table as dedup
+from headgate.jobs.cli import deduping, one_table
 from headgate.jobs.config.models import Environment
 from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.explore import trace
@@ -45,9 +45,9 @@ class Deduped:
         self.texts += texts
 
     def plan(self):
-        request = dedup.Request(str(self.landing), "clean", ["id"], self.steps, "id BIGINT")
-        pipeline, landing = dedup.pipeline_of(request, self.lake)
-        return pipeline, Environment(lake=self.lake.root, landing=landing)
+        request = one_table.Request("dedup", str(self.landing), "clean", ["id"], "id BIGINT")
+        pipeline, start = deduping.pipeline_of(request, self.steps, self.lake)
+        return pipeline, Environment(lake=self.lake.root, landing=start.landing)
 
     def run(self, progress=None, **options):
         pipeline, environment = self.plan()
@@ -257,13 +257,13 @@ def test_files_of_several_kinds_are_understood(tmp_path):
     for name in (*kinds, "c.parquet"):
         if name.startswith("d"):
             with pytest.raises(UsageError, match="the column 'a,b,c,d' cannot be published"):
-                dedup.pipeline_of(dedup.Request(str(tmp_path / name), "t", [], steps), lake)
+                deduping.pipeline_of(one_table.Request("dedup", str(tmp_path / name), "t"), steps, lake)
             continue
-        pipeline, landing = dedup.pipeline_of(dedup.Request(str(tmp_path / name), "t", [], steps), lake)
+        pipeline, start = deduping.pipeline_of(one_table.Request("dedup", str(tmp_path / name), "t"), steps, lake)
         source = pipeline.tables["t_input"].source
-        found = (landing, source.path, source.columns, source.delimiter)
+        found = (start.landing, source.path, source.columns, source.delimiter)
         assert found == (str(tmp_path), name, kinds.get(name), delimiters.get(name, ","))
-    names, delimiter = dedup.header_of([tmp_path / "d.TSV.CSV"], None, [])
+    names, delimiter = one_table.header_of([tmp_path / "d.TSV.CSV"], None, [])
     assert (names, delimiter) == (["id", "text", "a,b,c,d"], "\t")
 
 
@@ -329,8 +329,8 @@ def test_what_cannot_be_done_is_said(tmp_path, given, options, told):
     lake, given = Lake(str(tmp_path / "lake")), str(tmp_path / given)
     with pytest.raises((UsageError, InputMissing)) as error:
         steps = [("drop_near_duplicates", near)]
-        request = dedup.Request(given, into, key, steps, options.get("schema", ""), options.get("delimiter"))
-        dedup.pipeline_of(request, lake)
+        request = one_table.Request("dedup", given, into, key, options.get("schema", ""), options.get("delimiter"))
+        deduping.pipeline_of(request, steps, lake)
     assert told in str(error.value) and "\n" not in str(error.value), str(error.value)
 
 
@@ -340,7 +340,7 @@ def test_a_table_of_another_pipeline_is_not_replaced(tmp_path):
     for table in ("t", "u_input"):
         write_deltalake(lake.path(table), pa.table({"id": [1]}))
         with pytest.raises(UsageError, match=f"--into: the table '{table}' exists and is not of"):
-            dedup.pipeline_of(dedup.Request(str(tmp_path / "a.csv"), table[0], [], steps), lake)
+            deduping.pipeline_of(one_table.Request("dedup", str(tmp_path / "a.csv"), table[0]), steps, lake)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_options_that_cannot_be_combined_are_refused(tmp_path, command, argument
 
 def test_nulls_are_distinct_unless_asked_and_told_to_the_step(tmp_path, monkeypatch, command):
     asked = []
-    monkeypatch.setattr(dedup, "pipeline_of", lambda request, lake: asked.append(request.steps) or 1 / 0)
+    monkeypatch.setattr(deduping, "pipeline_of", lambda request, steps, lake: asked.append(steps) or 1 / 0)
     for arguments in (["--exact", "a"], ["--exact", "a", "--nulls", "equal"], ["--text", "a", "--ignore", "case"]):
         command("x.csv", "--into", "t", *arguments)
     (((_, one),), ((_, two),), ((_, three),)) = asked
@@ -377,19 +377,19 @@ def test_the_biggest_clusters_are_told(spark, tmp_path, monkeypatch):
     table = Deduped(spark, tmp_path)
     table.land(["only one"])
     table.run()
-    assert dedup.clusters(table.lake, "clean", table.lake.published("clean").facts["build"]) == []
+    assert deduping.clusters(table.lake, "clean", table.lake.published("clean").facts["build"]) == []
     long = " ".join(f"word{i}" for i in range(60))
     table.land([long + " a b c d e", *(f"{long} {i}" for i in range(5)), "else"])
     table.run()
     build_of = table.lake.published("clean").facts["build"]
-    (found,) = dedup.clusters(table.lake, "clean", build_of)
+    (found,) = deduping.clusters(table.lake, "clean", build_of)
     assert found["others"] == 5 and 0.8 <= found["weakest"] < 1 and not found["giant"]
-    monkeypatch.setattr(dedup, "GIANT", 4)
-    assert dedup.clusters(table.lake, "clean", build_of)[0]["giant"]
+    monkeypatch.setattr(deduping, "GIANT", 4)
+    assert deduping.clusters(table.lake, "clean", build_of)[0]["giant"]
     table.steps = (("drop_near_duplicates", {**NEAR, "cluster": "like"}),)
     table.run()
     assert table.ids() == list(range(8))
-    (again,) = dedup.clusters(table.lake, "clean", "", "like")
+    (again,) = deduping.clusters(table.lake, "clean", "", "like")
     assert again == {**found, "giant": True, "weakest": pytest.approx(found["weakest"], abs=1e-6)}
 
 

@@ -24,7 +24,18 @@ from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import SCHEMAS
 from headgate.jobs.pipeline.origins import columns_of
 from headgate.jobs.progress import Progress
-from tests.lakes import Faults, Killed, again, answer, dies, environment_of, lake_of, land, write_suite
+from tests.lakes import (
+    Faults,
+    Killed,
+    again,
+    answer,
+    dies,
+    environment_of,
+    lake_of,
+    land,
+    write_pipeline,
+    write_suite,
+)
 
 PLANTED = "Zanzibar Quux"
 PIPELINE = """
@@ -395,6 +406,25 @@ def test_a_person_is_erased_from_every_version_with_proof(spark, people):
     assert answer(people, "select count(*) from ledger where reason = 'erased_on_request'") == [(1,)]
     assert holding(people, PLANTED) == []
     assert not any(t["failed"] for t in verified(spark, people, "people-3").values())
+
+
+@pytest.mark.slow
+def test_what_was_learned_from_an_erased_row_is_named_and_learned_anew(spark, tmp_path):
+    """Also by a table that never held the row: it was marked after the fit."""
+    source = "{format: csv, path: 'raw/*.csv', schema: 'id INT, x DOUBLE', key: [id]}"
+    steps = "[impute_mean: {columns: [x]}, reject_rows: {where: id = 1, reason: test_account}]"
+    write_pipeline(
+        tmp_path,
+        f"  raw: {{source: {source}, suite: null}}\n  t: {{from: raw, refit: weekly, suite: null, steps: {steps}}}\n",
+    )
+    land(tmp_path, "raw/a.csv", "id,x\n1,1000\n2,1\n3,3\n4,\n")
+    again(spark, tmp_path)
+    assert answer(tmp_path, "select x from t where id = 4") == [(pytest.approx(1004 / 3),)]
+    certificate = erase(spark, tmp_path, "raw", "id = 1")
+    assert json.loads(certificate["tables"])["t"]["learned"] == ["t/0-impute_mean"]
+    assert list((tmp_path / "lake/_system/fitted/t").iterdir()) == []
+    again(spark, tmp_path)
+    assert answer(tmp_path, "select x from t where id = 4") == [(2.0,)]
 
 
 def test_cells_that_a_join_took_from_an_erased_row_become_null(spark, people):

@@ -18,6 +18,7 @@ from headgate.jobs.explore import queries
 from headgate.jobs.keep.erasure import certificate as erasure
 from headgate.jobs.keep.restore import restore
 from headgate.jobs.pipeline.fitted import load_fitted
+from headgate.jobs.pipeline.judging import FAILED, Counts, beyond_ceiling
 from headgate.jobs.pipeline.planning import plan_table
 from headgate.jobs.pipeline.prepare import zoned
 from headgate.jobs.pipeline.run import dry_run
@@ -242,6 +243,32 @@ def test_a_raw_table_may_quarantine_rows(spark, tmp_path):
         lake_of(tmp_path), "select step, count(*) as n from ledger group by all order by 1", None, None
     )
     assert answer.to_pylist() == [{"step": "gate", "n": 2}, {"step": "ingest", "n": 1}]
+
+
+def test_shares_that_steps_touch_are_gated():
+    counts = Counts(rows_in=10, made=2, rejected={"t/0-check_bounds: out_of_bounds (x)": 3, FAILED: 6})
+    assert beyond_ceiling(counts, 0.25) == ""
+    assert beyond_ceiling(counts, 0.2) == (
+        "3 of 12 rows are rejected, 25.0%; rejected_ceiling is 0.2 (3 by t/0-check_bounds: x is out of bounds)"
+    )
+    assert beyond_ceiling(Counts(), 0.0) == ""
+
+
+@pytest.mark.slow
+def test_what_steps_reject_and_change_is_gated(spark, tmp_path):
+    steps = "    steps: [check_bounds: {columns: {id: [0, 9]}}, impute_constant: {values: {v: none}}]\n"
+    rule = "predicate: \"NOT exists(_changed, c -> c.column = 'v')\", mostly: 0.5}, meta: {dimension: completeness}}"
+    file = small(tmp_path, CSV % "" + steps + "    rejected_ceiling: 0.3\n")
+    with (tmp_path / "any.yaml").open("a") as suite:
+        suite.write(f"  - {{type: expect_rows_to_satisfy_sql, kwargs: {{column_list: [v, _changed], {rule}\n")
+    land(tmp_path, "t/a.csv", "id,v\n1,\n2,\n99,z\n3,a\n")
+    with pytest.raises(GateBlocked, match=r"expect_rows_to_satisfy_sql .*_changed"):
+        run_pipeline(spark, tmp_path, file)
+    land(tmp_path, "t/b.csv", "id,v\n98,b\n4,c\n97,d\n")
+    with pytest.raises(GateBlocked, match="3 of 7 rows are rejected"):
+        run_pipeline(spark, tmp_path, file)
+    land(tmp_path, "t/c.csv", "id,v\n5,b\n6,c\n7,d\n")
+    assert records(run_pipeline(spark, tmp_path, file))["t"]["published"] == 7
 
 
 def test_a_rule_that_raises_on_some_row_blocks_by_its_name(spark, tmp_path):

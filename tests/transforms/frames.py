@@ -18,6 +18,16 @@ class Knowing(BuildContext):
         return self.frames[f"-{name}"]
 
 
+class Telling:
+    """A context that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
 def frame(spark: Any, schema: str, *rows: tuple[Any, ...]) -> Any:
     """A frame whose row ids are those of its content."""
     df = spark.createDataFrame(list(rows), schema)

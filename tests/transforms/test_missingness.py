@@ -7,20 +7,10 @@ from headgate.transforms.imputation.missingness import DropSparse, FlagMissing, 
 from headgate.transforms.step import StepError
 from headgate.transforms.steps import FITTED, options_of
 from tests.conftest import assert_rows, plain_rows
-from tests.transforms.frames import applied, columns_of, frame, rejected
+from tests.transforms.frames import Telling, applied, columns_of, frame, rejected
 
 NAN = float("nan")
 AGES = {str(a): 3 for a in range(18, 70)}
-
-
-class Telling:
-    """A context that keeps what it is told."""
-
-    def __init__(self):
-        self.warnings = []
-
-    def warn(self, message):
-        self.warnings.append(message)
 
 
 @pytest.mark.parametrize(

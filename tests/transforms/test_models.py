@@ -103,5 +103,5 @@ def test_fitted_state_survives_json(spark):
 def test_what_cannot_be_modelled_is_refused(spark):
     with pytest.raises(StepError, match="'t' is string"):
         applied(ImputeGaussian(columns=("t",)), frame(spark, "t string", ("a",)))
-    with pytest.raises(StepError, match="sample must be"):
+    with pytest.raises(StepError, match="sample: 1 is not"):
         ImputeGaussian(columns=("t",), sample=1).columns_after(columns_of("t"), {})

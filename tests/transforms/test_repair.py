@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from headgate.transforms.cleaning.dependencies import discover
 from headgate.transforms.cleaning.formats import learn_format, read_cell
 from headgate.transforms.cleaning.repair import Dependency, RepairCells
 from headgate.transforms.cleaning.typos import learn_typos
@@ -10,7 +11,7 @@ from headgate.transforms.rows import training_rows
 from headgate.transforms.step import StepError
 from headgate.transforms.steps import FITTED, options_of
 from tests.conftest import plain_rows
-from tests.transforms.frames import applied, columns_of, frame
+from tests.transforms.frames import Telling, applied, columns_of, frame
 
 ZIP = Dependency(columns=("zip",), decides=("city",))
 CITIES = [
@@ -188,3 +189,31 @@ def test_ties_keep_the_cell():
     votes = Votes(rule=Rule(("k",), "v"), groups={("1",): (4.0, (("a", 2.0), ("b", 2.0)))}, strength=0.5)
     model = Model(columns=("k", "v"), votes=((votes,),), counts={"v": {"a": 2, "b": 2}})
     assert judge_row({"k": "1", "v": "b"}, {"k": "1", "v": "b"}, model) == {}
+
+
+def test_dependencies_are_found_and_keys_and_constants_prove_nothing():
+    n = range(300)
+    table = {
+        "id": [str(i) for i in n],
+        "zip": [str(i % 20) for i in n],
+        "city": [f"city {i % 10}" if i % 25 else "typo" for i in n],
+        "one": ["x"] * 300,
+        "noise": [str(i * 7919 % 13) for i in n],
+        "empty": [None] * 300,
+        "pair": [str(i // 2) for i in n],
+    }
+    found = dict(discover(table))
+    assert list(found) == [Rule(("zip",), "city")] and 0.95 < found[Rule(("zip",), "city")] < 0.97
+    assert discover({}) == [] and discover({"a": [], "b": []}) == []
+
+
+def test_what_is_found_is_proposed_or_applied(spark):
+    rows = [(i, i % 10, f"city {i % 5}") for i in range(100)] + [(100, 3, "city 4"), (101, 3, None)]
+    df = cities(spark, rows)
+    told = Telling()
+    told.keep = lambda rows, name: rows
+    proposed = RepairCells(columns=("zip", "city"), discover="propose").fit(df, told)
+    assert [("zip → city holds for 99" in w, "not repaired by" in w) for w in told.warnings] == [(True, True)]
+    assert values_of(proposed.apply(df), "city")[100] == ("city 4",)
+    out = values_of(applied(RepairCells(columns=("zip", "city"), discover="apply"), df), "city")
+    assert out[100] == out[101] == ("city 3",)

@@ -73,6 +73,26 @@ def test_no_value_crosses_the_border_of_a_split_or_comes_of_a_marked_row(spark):
     assert_rows(applied(step, marked).where("t = 2"), ["x"], [(None,)])
 
 
+def test_a_split_in_time_is_not_bridged_and_the_past_does_not_see_what_comes(spark):
+    """Training ends on day 3: its last gap has no value after it, and the test's first none before."""
+    rows = [("a", d, None if d in (3, 4, 6) else float(d), "train" if d <= 3 else "test") for d in range(1, 8)]
+    df = frame(spark, "k string, t int, x double, split string", *rows)
+    found = {}
+    for step in (ImputePrevious, ImputeNext, ImputeInterpolated):
+        out = applied(step(columns=("x",), by=("k",), order="t"), df)
+        found[step.name] = [x for _, x in sorted(plain_rows(out, "t", "x"))]
+    assert found["impute_previous"] == [1, 2, 2, None, 5, 5, 7]
+    assert found["impute_next"] == [1, 2, None, 5, 5, 7, 7]
+    assert found["impute_interpolated"] == [1, 2, None, None, 5, 6, 7]
+    # What is filled from the past stays when the future is another.
+    later = frame(
+        spark, "k string, t int, x double, split string", *(r if r[1] < 7 else (*r[:2], 99.0, r[3]) for r in rows)
+    )
+    step = ImputePrevious(columns=("x",), by=("k",), order="t", across_splits=True)
+    a, b = (plain_rows(applied(step, each).where("t < 7"), "t", "x") for each in (df, later))
+    assert a == b and (4, 2.0) in a
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from headgate.transforms.cleaning.expressions import checked, times_in, type_after
+from headgate.transforms.cleaning.markers import MARKERS
 from headgate.transforms.kinds import require_type, simple
 from headgate.transforms.parsing import Marks, check_pattern, parsed, within, without_ntz
 from headgate.transforms.rows import (
@@ -34,6 +35,8 @@ class Cast(Step):
     invalid: what happens to a row with a value that the type cannot hold: `reject` (default) marks it with the
         value as evidence, `null` empties the cell and notes it in `_changed`.
     decimal, thousands, date_format, timestamp_format: how the texts are written, as in a csv source.
+    markers: whether texts that other programs write for a missing value ("?", "N/A", "NULL"; any case) are read as null
+        (default false); each is noted in `_changed`.
     Texts are read strictly: all of a text must be a value of the type, held exactly (see `transforms/parsing.py`).
     A value of another type is invalid where the type would round or cut it: 1.7 as int, 10:30 as date. Doubles are
     rounded to floats. Nulls stay null; `NaN` becomes the floating-point NaN, and is invalid in other numbers.
@@ -47,6 +50,7 @@ class Cast(Step):
     thousands: str = ""
     date_format: str | None = None
     timestamp_format: str | None = None
+    markers: bool = False
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         check_pattern("date_format", self.date_format, time=False)
@@ -58,6 +62,10 @@ class Cast(Step):
 
     def apply(self, df: DataFrame) -> DataFrame:
         have = {f.name: f.dataType for f in df.schema.fields}
+        if self.markers:
+            texts = {c: F.col(quoted(c)) for c in self.columns if isinstance(have[c], T.StringType)}
+            marked = {c: F.coalesce(F.lower(F.trim(t)).isin(*sorted(MARKERS)), F.lit(False)) for c, t in texts.items()}
+            df = change_cells(df, self.id, {c: F.when(~marked[c], t) for c, t in texts.items()}, marked)
         kinds = {c: without_ntz(type_of(t)) for c, t in self.columns.items()}
         converted = {c: self.converted(F.col(quoted(c)), have[c], kind) for c, kind in kinds.items()}
         df, made = with_values(df, list(converted.values()))

@@ -9,23 +9,26 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.batches import by_batches
+from headgate.transforms.batches import by_batches, drawn
+from headgate.transforms.cleaning.counts import texts_of, value_counts
+from headgate.transforms.cleaning.dependencies import discover
 from headgate.transforms.cleaning.formats import learn_format
 from headgate.transforms.cleaning.markers import is_marker
 from headgate.transforms.cleaning.sources import source_weights
 from headgate.transforms.cleaning.typos import learn_typos, learn_words
 from headgate.transforms.cleaning.votes import Model, Ranked, Rule, Votes, faults_of, read_table
-from headgate.transforms.kinds import FLOATS, as_text, is_number, need_kinds
+from headgate.transforms.kinds import as_text, is_number, need_kinds
 from headgate.transforms.rows import change_cells, drop_values, local_frame, quoted, with_values
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns, with_new
 
 CANDIDATES = 5  # of each group's values, the most frequent ones
 ROUNDS = 2
-MOST_VALUES = 20_000  # distinct values of a column that come to the driver
 MOST_GROUPS = 200_000  # groups that a fitted step may hold
 MOST_CLAIMS = 1_000_000  # (group, value, source) that come to the driver
 FAULTS = "array<struct<column:string,was:string,proposed:string,reason:string,confidence:double,changed:boolean>>"
+SAMPLE = 20_000  # rows in which dependencies are looked for
 Repair = Literal["repair", "null", "flag"]
+Discover = Literal["nothing", "propose", "apply"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,8 @@ class RepairCells(Estimator):
     columns: the columns to judge, of plain types; those of dependencies and ranges are judged too.
     dependencies: each is {columns: [zip], decides: [city, state]}: rows alike in `columns` are alike in each of
         `decides`. A cell that its group outvotes gets the group's value; so does an empty one.
+    discover: what is done with dependencies of one column on another that a sample of 20,000 training rows shows:
+        `nothing` (default); `propose` names them in the summary; `apply` repairs by them as well.
     formats: whether to learn formats of text columns (default true): markers of missing values ("N/A") are emptied, a
         unit or sign that only some cells write is taken off ("12 oz" beside "12"), a value inside a longer text is
         taken out of it; of any other wrong format only the fault is known.
@@ -109,6 +114,7 @@ class RepairCells(Estimator):
     name: ClassVar[str] = "repair_cells"
     columns: tuple[str, ...] = ()
     dependencies: tuple[Dependency, ...] = ()
+    discover: Discover = "nothing"
     formats: bool = True
     domains: bool = True
     ranges: Mapping[str, tuple[str | float | None, str | float | None]] | None = None
@@ -155,7 +161,8 @@ class RepairCells(Estimator):
         columns, rules = self.judged, self.rules
         ranges = {c: tuple(None if b is None else str(b) for b in pair) for c, pair in (self.ranges or {}).items()}
         texts = [c for c in columns if kinds[c].startswith(("string", "char", "varchar"))]
-        raw = value_counts(df, columns, kinds, context)
+        counted = value_counts(df, columns, kinds, lambda rows: context.keep(rows, "values"))
+        raw = {c: counts for c, (_, counts) in counted.items()}
         formats = {}
         if self.formats:
             formats = {c: learn_format({v: n for v, n in raw[c].items() if not is_marker(v)}) for c in texts}
@@ -165,6 +172,7 @@ class RepairCells(Estimator):
             typos = {c: learn_typos(counts[c]) for c in texts}
             words = {c: learn_words(counts[c], formats[c]) for c in formats}
             model = replace(model, typos=typos, words=words)
+        rules = [*rules, *self.found(df, model, kinds, context)]
         model = replace(model, counts={c: counts[c] for c in dict.fromkeys(r.decides for r in rules)})
         for _ in range(ROUNDS if rules else 0):
             rows = cells_as_read(df, model, rules, kinds, self.sources)
@@ -178,20 +186,23 @@ class RepairCells(Estimator):
             faults=self.faults,
         )
 
+    def found(self, df: DataFrame, model: Model, kinds: Mapping[str, str], context: Context) -> list[Rule]:
+        """Return the dependencies that are found and to be applied; warn of each."""
+        if self.discover == "nothing":
+            return []
+        cells = drawn(df, texts_of(model.columns, kinds), SAMPLE, seed=0)
+        declared, shown = set(self.rules), discover(read_table(table_of(cells, model.columns), model))
+        applied = self.discover == "apply"
+        done = "repaired by" if applied else "not repaired by: name it in `dependencies` if it holds"
+        for rule, agreement in shown:
+            if rule not in declared:
+                context.warn(f"{self.name}: {rule} holds for {agreement:.1%} of a sample; {done}")
+        return [rule for rule, _ in shown if applied and rule not in declared]
+
 
 def change_of(faults: Column, column: str) -> Column:
     """Return the list of the one fault of a column that is changed; empty if there is none."""
     return F.filter(faults, lambda x: (x["column"] == column) & x["changed"])
-
-
-def texts_of(columns: Sequence[str], kinds: Mapping[str, str]) -> Column:
-    """Return cells as a struct of texts, null where they are NaN; fields are numbered."""
-    cells = []
-    for i, c in enumerate(columns):
-        value = F.col(quoted(c))
-        text = as_text(value, kinds[c])
-        cells.append((F.when(~F.isnan(value), text) if kinds[c] in FLOATS else text).alias(f"c{i}"))
-    return F.struct(*cells)
 
 
 def table_of(cells: pa.StructArray, columns: Sequence[str]) -> dict[str, list[str | None]]:
@@ -220,25 +231,6 @@ def judging(step: RepairKnown) -> Callable[[pa.Array], pa.Array]:
         return pa.array(found, pa.list_(kind))
 
     return judge
-
-
-def value_counts(
-    df: DataFrame, columns: Sequence[str], kinds: Mapping[str, str], context: Context
-) -> dict[str, dict[str, int]]:
-    """Count the values of each column, null and empty text left out: the `MOST_VALUES` most frequent ones."""
-    cells = F.array(*(texts_of(columns, kinds)[f"c{i}"] for i in range(len(columns))))
-    each = df.select(F.posexplode(cells).alias("_hg_column", "_hg_value")).where("_hg_value <> ''")
-    counted = context.keep(each.groupBy("_hg_column", "_hg_value").agg(F.count(F.lit(1)).alias("_hg_n")), "values")
-    sizes = {r[0]: r[1] for r in counted.groupBy("_hg_column").agg(F.count(F.lit(1))).collect()}
-    small = [i for i, n in sizes.items() if n <= MOST_VALUES]
-    rows = counted.where(F.col("_hg_column").isin(small)).collect() if small else []
-    for i in sorted(set(sizes) - set(small)):
-        ordered = counted.where(F.col("_hg_column") == i).orderBy(F.col("_hg_n").desc(), "_hg_value")
-        rows += ordered.limit(MOST_VALUES).collect()
-    found: dict[str, dict[str, int]] = {c: {} for c in columns}
-    for i, value, n in sorted(rows, key=lambda r: (r[0], r[1])):
-        found[columns[i]][value] = n
-    return found
 
 
 def counts_as_read(counts: Mapping[str, int], column: str, model: Model) -> dict[str, int]:

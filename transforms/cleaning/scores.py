@@ -4,15 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.batches import by_batches
+from headgate.transforms.batches import by_batches, drawn, matrix_of
 from headgate.transforms.cleaning.forest import Forest, fit_forest, score_forest
 from headgate.transforms.kinds import need_kinds
-from headgate.transforms.rows import ROW_ID, Rejection, drop_values, quoted, reject, stable_hash, with_values
+from headgate.transforms.rows import Rejection, drop_values, quoted, reject, with_values
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns, with_new
 
 Judgement = Literal["score", "flag", "reject"]
@@ -136,20 +135,8 @@ def numbers_of(columns: Iterable[str]) -> Column:
 
 
 def sampled_numbers(df: DataFrame, columns: Iterable[str], most: int, seed: int) -> Any:
-    """Return (n, k) doubles of the rows of the smallest hashes, NaN for null, in the order of their hashes.
-
-    Rows of one row id are ordered by their cells, so that it does not matter which of them come first.
-    """
-    cells = numbers_of(columns)
-    drawn = df.select(stable_hash(df, seed, [ROW_ID]).alias("_hg_hash"), F.col(ROW_ID), cells.alias("_hg_cells"))
-    table = drawn.orderBy("_hg_hash", ROW_ID, "_hg_cells").limit(most).toArrow()
-    return matrix_of(table["_hg_cells"].combine_chunks())
-
-
-def matrix_of(cells: pa.StructArray) -> Any:
-    """Return a struct of doubles as (n, k), NaN for null."""
-    parts = [cells.field(i).to_numpy(zero_copy_only=False) for i in range(cells.type.num_fields)]
-    return np.column_stack(parts).astype(float) if parts else np.empty((len(cells), 0))
+    """Return (n, k) doubles of the rows of the smallest hashes, NaN for null, in the order of their hashes."""
+    return matrix_of(drawn(df, numbers_of(columns), most, seed))
 
 
 def scoring(state: Mapping[str, Any]) -> Callable[[pa.Array], pa.Array]:

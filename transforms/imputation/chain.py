@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 
 from headgate.transforms.imputation.gaussian import Gaussian, fill, fit_rows, standardised
+from headgate.transforms.step import StepError
 
 LEVELS = 16  # of a category, the most frequent ones that become features
 LEVEL_ROWS = 10  # rows that a level must have to become one
 CLASSES = 50  # that a classifier tells apart; a column with more falls back to its mode
 TREES: dict[str, Any] = {"learning_rate": 0.15, "max_leaf_nodes": 15, "max_bins": 63, "early_stopping": False}
 ITERATIONS = 100
+OLDEST = "1.5"  # of scikit-learn
+PROVED = 200  # rows on which trees as arrays are proved
 REGULAR = 1.0  # of the classifier's leaves: without it, rare classes run away
 
 Table = Mapping[str, Any]  # column -> (n,) doubles, NaN where unknown; or (n,) objects, texts or None
@@ -131,8 +134,30 @@ ARRAYS = {"base": "<f8", "roots": "<i4", "group": "<i4", "feature": "<i4", "thre
 ARRAYS |= {"left": "<i4", "right": "<i4", "value": "<f8"}
 
 
-def trees_of(learner: Any, classes: Sequence[str] = ()) -> Trees:
-    """Return a fitted histogram gradient boosting of scikit-learn as arrays."""
+def trees_of(learner: Any, rows: Any, classes: Sequence[str] = ()) -> Trees:
+    """Return a fitted histogram gradient boosting of scikit-learn as arrays.
+
+    scikit-learn has no public form of these trees, so they are proved on some rows (n, k): the arrays must predict what
+    its own `predict` or `predict_proba` does. Raises `StepError` with its version where they cannot be read, or do not.
+    """
+    from sklearn import __version__
+
+    unread = StepError(
+        f"scikit-learn {__version__} keeps boosted trees in a form that cannot be read; use one from {OLDEST} on that "
+        "headgate's extra `models` allows"
+    )
+    try:
+        trees = arrays_of(learner, classes)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as e:
+        raise unread from e
+    rows = rows[:PROVED]
+    known = learner.predict_proba(rows) if classes else learner.predict(rows)[:, None]
+    if not np.allclose(trees.odds(rows) if classes else trees.sums(rows), known, rtol=1e-6, atol=1e-6):
+        raise unread
+    return trees
+
+
+def arrays_of(learner: Any, classes: Sequence[str]) -> Trees:
     parts, roots, groups, deepest = [], [], [], 0
     size = 0
     for turn in learner._predictors:
@@ -234,7 +259,8 @@ def fit_chain(table: Table, targets: Sequence[str], *, rounds: int = 2, seed: in
                 if column in design.numbers:
                     rest = raw[known, places[0]] - linear_part(x[known], model, precision, places[0])
                     learner = HistGradientBoostingRegressor(random_state=seed, max_iter=ITERATIONS, **TREES)
-                    turn[column] = trees_of(learner.fit(x[known][:, others], rest))
+                    seen = x[known][:, others]
+                    turn[column] = trees_of(learner.fit(seen, rest), seen)
                 else:
                     counts = Counter(table[column][known])
                     common = {v for v in design.domain[column] if counts[v] >= LEVEL_ROWS}
@@ -243,8 +269,9 @@ def fit_chain(table: Table, targets: Sequence[str], *, rounds: int = 2, seed: in
                     taken = known & np.array([v in common for v in table[column]])
                     options = TREES | {"max_iter": max(10, ITERATIONS // len(common)), "l2_regularization": REGULAR}
                     chosen = HistGradientBoostingClassifier(random_state=seed, **options)
-                    chosen.fit(x[taken][:, others], table[column][taken].astype(str))
-                    turn[column] = trees_of(chosen, [str(v) for v in chosen.classes_])
+                    seen = x[taken][:, others]
+                    chosen.fit(seen, table[column][taken].astype(str))
+                    turn[column] = trees_of(chosen, seen, [str(v) for v in chosen.classes_])
                 predict(x, np.flatnonzero(gone[column]), column, turn[column], design, model, precision)
             turns.append(turn)
     return Chain(design=design, gaussian=model, rounds=tuple(turns))
@@ -266,10 +293,13 @@ def predict(x: Any, rows: Any, column: str, trees: Trees, design: Design, model:
     return np.array(trees.classes, dtype=object)[odds.argmax(axis=1)]
 
 
-def fill_chain(table: Table, chain: Chain, columns: Sequence[str], plain: Sequence[str] = ()) -> dict[str, Any]:
+def fill_chain(
+    table: Table, chain: Chain, columns: Sequence[str], blends: Mapping[str, Mapping[str, float]] | None = None
+) -> dict[str, Any]:
     """Return some columns with their unknown cells filled. Row-local.
 
-    plain: those of them that get their mean under the normal model alone, though there may be trees.
+    blends: number -> weights of `gaussian`, its mean under the normal model, and `trees`, and the `centre` that has the
+        rest of the weight; a number without an entry has the trees' value.
     Numbers stay within the known range; a column without trees gets its mean under the normal model or, a category, the
     most frequent value; one that never had a value stays unknown.
     """
@@ -287,13 +317,20 @@ def fill_chain(table: Table, chain: Chain, columns: Sequence[str], plain: Sequen
                 predicted[column] = predict(x, missing, column, trees, design, model, precision)
     out = {}
     for column in columns:
-        out[column] = table[column].copy()
-        if column in predicted and column not in plain:
-            out[column][gone[column]] = predicted[column]
-        elif column in design.numbers:
+        out[column], cells = table[column].copy(), gone[column]
+        if column in design.numbers:
             place = design.places(column)[0]
             if np.isfinite(model.mean[place]):
-                out[column][gone[column]] = first[gone[column], place]
+                plain = first[cells, place]
+                value = predicted.get(column, plain)
+                weights = (blends or {}).get(column)
+                if weights is not None:
+                    plain, value = (weights.get(m, 0.0) * v for m, v in (("gaussian", plain), ("trees", value)))
+                    left = 1.0 - weights.get("gaussian", 0.0) - weights.get("trees", 0.0)
+                    value = plain + value + left * weights.get("centre", 0.0)
+                out[column][cells] = value
+        elif column in predicted:
+            out[column][cells] = predicted[column]
         elif design.domain[column]:
-            out[column][gone[column]] = design.domain[column][0]
+            out[column][cells] = design.domain[column][0]
     return out

@@ -8,12 +8,12 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.cleaning.columns import DropColumns
+from headgate.transforms.cleaning.counts import value_counts
 from headgate.transforms.imputation.hidden import Hidden, hidden_in
-from headgate.transforms.kinds import FLOATS, constant, is_number, missing, need_kinds, present
+from headgate.transforms.kinds import FLOATS, constant, missing, need_kinds
 from headgate.transforms.rows import Rejection, change_cells, quoted, reject
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns, with_new
 
-MOST_VALUES = 20_000  # distinct values of a column that come to the driver
 Learn = Literal["nothing", "propose", "apply"]
 
 
@@ -61,8 +61,8 @@ class NullMarkers(Estimator):
     of short codes only proposed: NA is Namibia), words such as "unknown" (applied only among numbers and dates),
     numbers of one digit repeated (-999, 9999) or -1 that stand apart from all others, dates such as 9999-12-31, and
     zeros of a column that is otherwise far from zero (only ever proposed). Of columns with more than 20,000 distinct
-    values the most frequent ones and both ends are looked at. Cost: to fit, a shuffle of the distinct values; one pass
-    to apply.
+    values the most frequent ones and both ends are looked at. Cost: to fit, a shuffle of the distinct values of all
+    columns; one pass to apply.
     """
 
     name: ClassVar[str] = "null_markers"
@@ -87,11 +87,9 @@ class NullMarkers(Estimator):
     def fit(self, df: DataFrame, context: Context) -> EmptyMarkers:
         kinds = dict(df.dtypes)
         markers: dict[str, list[Any]] = {c: list(values) for c, values in (self.markers or {}).items()}
-        looked_at = self.columns if self.learn != "nothing" else ()
-        for column in looked_at:
-            if kinds[column] == "boolean" or kinds[column].startswith("timestamp"):
-                continue
-            rows, counts = value_counts(df, column, kinds[column])
+        looked_at = [c for c in self.columns if kinds[c] != "boolean" and not kinds[c].startswith("timestamp")]
+        looked_at = looked_at if self.learn != "nothing" else []
+        for column, (rows, counts) in value_counts(df, looked_at, kinds).items():
             for hidden in hidden_in(column, counts, rows=rows):
                 value = in_kind(hidden, kinds[column])
                 if value in markers.get(column, ()):
@@ -105,21 +103,6 @@ class NullMarkers(Estimator):
                 if applied:
                     markers.setdefault(column, []).append(value)
         return EmptyMarkers(markers={c: tuple(values) for c, values in markers.items()})
-
-
-def value_counts(df: DataFrame, column: str, kind: str) -> tuple[int, dict[str, int]]:
-    """Return the number of known cells of a column and the counts of its most frequent and its outermost values."""
-    value = present(column, kind)
-    counted = df.select(value.alias("_hg_value")).where("_hg_value is not null").groupBy("_hg_value")
-    counts = counted.agg(F.count(F.lit(1)).alias("_hg_n"))
-    size = counts.agg(F.sum("_hg_n"), F.count(F.lit(1)), F.min("_hg_value"), F.max("_hg_value")).first()
-    if size is None or not size[0]:
-        return 0, {}
-    found = counts.orderBy(F.col("_hg_n").desc(), "_hg_value").limit(MOST_VALUES).collect()
-    if size[1] > MOST_VALUES:
-        ends = counts.where(F.col("_hg_value").isin(size[2], size[3], *([0] if is_number(kind) else [])))
-        found = [*{r[0]: r for r in [*found, *ends.collect()]}.values()]
-    return size[0], {str(v): n for v, n in sorted((str(r[0]), r[1]) for r in found)}
 
 
 def in_kind(hidden: Hidden, kind: str) -> Any:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.batches import by_batches
+from headgate.transforms.batches import by_batches, drawn, matrix_of
 from headgate.transforms.imputation.gaussian import Gaussian, fill, fit_rows
 from headgate.transforms.kinds import FLOATS, TIMES, WHOLE, is_number, missing
 from headgate.transforms.rows import ROW_ID, change_cells, drop_values, quoted, stable_hash, with_values
@@ -58,28 +58,12 @@ class FillGaussian(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImputeGaussian(Estimator):
-    """Fill missing cells with what the row's known cells make likeliest, if all were normally distributed together.
+class ImputeByModel(Estimator):
+    """The base of imputation by a model of several columns, fitted on a hash sample."""
 
-    columns: columns to fill: numbers, dates, times and booleans.
-    using: further columns of these types that help to tell.
-    draw: a seed: cells are then drawn from their distribution instead of set to its mean, each by row id, column and
-        seed alone. Tables made with several seeds show how unsure the fills are (multiple imputation).
-    sample: training rows to fit on (50,000), those of the smallest hashes of their row id.
-    iterations: most of them (100); it stops before when no parameter moves by a ten-thousandth of a deviation.
-    Null and NaN are missing, infinities unknown but not filled. Fills stay within the known range of the column, whole
-    numbers and dates are rounded, booleans are true from one half on. A row that knows nothing gets the means; a column
-    without any value stays as it is; collinear and constant columns do no harm. Filled cells are noted in `_changed`.
-    The same row gets the same value in any partitioning. Cost: one pass to draw the sample, which comes to the driver;
-    one pass to apply. Source: Dempster, Laird, Rubin 1977.
-    """
-
-    name: ClassVar[str] = "impute_gaussian"
+    most: ClassVar[int] = 200  # columns of a model
     columns: tuple[str, ...]
     using: tuple[str, ...] = ()
-    draw: int | None = None
-    sample: int = 50_000
-    iterations: int = 100
 
     @property
     def modelled(self) -> tuple[str, ...]:
@@ -88,21 +72,59 @@ class ImputeGaussian(Estimator):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.modelled, have)
-        if not self.columns or len(self.modelled) > 500:
-            raise StepError("columns: name one or more, with `using` at most 500")
-        if not 2 <= self.sample <= 1_000_000 or self.iterations < 1:
-            raise StepError("sample must be 2 to 1,000,000, and iterations at least 1")
+        if not self.columns or len(self.modelled) > self.most:
+            raise StepError(f"columns: name one or more, with `using` at most {self.most}, not {len(self.modelled):,}")
         return have
+
+    def learns_from(self) -> tuple[str, ...]:
+        return self.modelled
+
+
+def require_sample(rows: int) -> None:
+    if not 2 <= rows <= 1_000_000:
+        raise StepError(f"sample: {rows:,} is not within 2 and 1,000,000")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImputeGaussian(ImputeByModel):
+    """Fill missing cells with what the row's known cells make likeliest, if all were normally distributed together.
+
+    columns: columns to fill: numbers, dates, times and booleans.
+    using: further columns of these types that help to tell.
+    draw: a seed: cells are then drawn from their distribution instead of set to its mean, each by row id, column and
+        seed alone, under a model that is fitted on rows drawn anew from the sample with the same seed. Tables made with
+        several seeds show how unsure what is computed of them is (multiple imputation; `headgate impute --draws`).
+    sample: training rows to fit on (50,000), those of the smallest hashes of their row id.
+    iterations: most of them (100); it stops before when no parameter moves by a ten-thousandth of a deviation.
+    Null and NaN are missing, infinities unknown but not filled. Fills stay within the known range of the column, whole
+    numbers and dates are rounded, booleans are true from one half on. A row that knows nothing gets the means; a column
+    without any value stays as it is; collinear and constant columns do no harm. Filled cells are noted in `_changed`.
+    The same row gets the same value in any partitioning. Cost: one pass to draw the sample, which comes to the driver;
+    one pass to apply. Source: Dempster, Laird, Rubin 1977; draws: Honaker and King 2010 (bootstrap and EM).
+    """
+
+    name: ClassVar[str] = "impute_gaussian"
+    revision: ClassVar[int] = 2
+    most: ClassVar[int] = 500
+    draw: int | None = None
+    sample: int = 50_000
+    iterations: int = 100
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_sample(self.sample)
+        if self.iterations < 1:
+            raise StepError(f"iterations: {self.iterations} is not at least 1")
+        return super().columns_after(have, tables)
 
     def check(self, df: DataFrame, context: Context) -> None:
         super().check(df, context)
         need_measures(df, self.name, self.modelled)
 
-    def learns_from(self) -> tuple[str, ...]:
-        return self.modelled
-
     def fit(self, df: DataFrame, context: Context) -> FillGaussian:
-        values = sampled(df, self.modelled, self.sample)
+        cells = measures_of(self.modelled, dict(df.dtypes))
+        values = matrix_of(drawn(df, cells, self.sample, seed=0))
+        if self.draw is not None and len(values):
+            values = values[np.random.default_rng(self.draw % 2**64).integers(len(values), size=len(values))]
         model = fit_rows(values, self.modelled, iterations=self.iterations).state() if len(values) else None
         return FillGaussian(columns=self.columns, using=self.modelled, model=model, draw=self.draw)
 
@@ -141,20 +163,6 @@ def as_kind(number: Column, kind: str) -> Column:
     if kind in TIMES:
         return F.timestamp_micros(F.rint(number * 1e6).cast("bigint")).cast(kind)
     return F.rint(number).cast("decimal(38,0)").try_cast(kind) if kind in WHOLE else number.try_cast(kind)
-
-
-def sampled(df: DataFrame, columns: Sequence[str], most: int) -> Any:
-    """Return (n, k) doubles of the rows of the smallest hashes, in the order of their hashes, NaN where unknown."""
-    cells = measures_of(columns, dict(df.dtypes))
-    drawn = df.select(stable_hash(df, 0, [ROW_ID]).alias("_hg_hash"), F.col(ROW_ID), cells.alias("_hg_cells"))
-    table = drawn.orderBy("_hg_hash", ROW_ID, "_hg_cells").limit(most).toArrow()
-    return matrix_of(table["_hg_cells"].combine_chunks())
-
-
-def matrix_of(cells: pa.StructArray) -> Any:
-    """Return a struct of doubles as (n, k), NaN for null."""
-    parts = [cells.field(i).to_numpy(zero_copy_only=False) for i in range(cells.type.num_fields)]
-    return np.column_stack(parts).astype(float) if parts else np.empty((len(cells), 0))
 
 
 def filling(state: Mapping[str, Any], draw: int | None) -> Callable[[pa.Array], pa.Array]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from headgate.transforms.kinds import (
     EXACT,
     EXACT_DOUBLES,
     FLOATS,
+    TIMES,
     WHOLE,
     as_text,
     constant,
@@ -27,6 +29,7 @@ from headgate.transforms.rows import change_cells, local_frame, quoted
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
 
 LARGEST_STATE = 100_000  # groups that a fitted step may hold: they are broadcast and saved as JSON
+MOST_COLUMNS = 1_000  # of one aggregate, and of one expression that fills
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,13 +137,19 @@ class ImputeStatistic(Estimator):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([*self.columns, *self.keys], have)
+        if len(self.columns) > MOST_COLUMNS:
+            raise StepError(
+                f"columns: {len(self.columns):,} are more than {MOST_COLUMNS:,}; put them into several steps"
+            )
         if not all(self.levels) or (self.levels and not self.by):
             raise StepError("levels: each names columns, and `by` those of the groups that are asked first")
         return have
 
     def check(self, df: DataFrame, context: Context) -> None:
         super().check(df, context)
-        need_kinds(df, self.name, self.columns, self.numbers)
+        kinds = dict(df.dtypes)
+        others = [c for c in self.columns if kinds[c] != "date" and kinds[c] not in TIMES]
+        need_kinds(df, self.name, others, self.numbers)
         need_kinds(df, self.name, self.keys, numbers=False)
 
     def learns_from(self) -> tuple[str, ...]:
@@ -196,20 +205,20 @@ class ImputeStatistic(Estimator):
 class ImputeMean(ImputeStatistic):
     """Fill missing cells with the mean of the training rows.
 
-    columns: numeric columns; by: columns whose groups each have their own mean (the overall mean serves unseen
+    columns: numbers, dates and times; by: columns whose groups each have their own mean (the overall mean serves unseen
     groups and null keys); levels: columns of larger groups, asked in turn before the overall mean, as `[[city]]` with
     `by: [shop, city]`. Null and NaN count as missing; an infinity among the values is refused.
     Whole numbers and decimals are summed exactly; an integer column takes the mean rounded toward zero, a decimal one
     rounded half up to its scale. Doubles are summed in decimals of 12 digits behind the point and what remains in 38,
-    so that the mean does not depend on the order of rows; a sum beyond 1e26 is refused.
-    A column without any value stays as it is. Filled cells are noted in `_changed`.
-    Cost: one pass to fit, one to apply.
+    so that the mean does not depend on the order of rows; a sum beyond 1e26 is refused. Dates and times are
+    rounded to the day and the microsecond. A column without any value stays as it is. Filled cells are noted in
+    `_changed`. Cost: one pass to fit, one to apply.
     """
 
     name: ClassVar[str] = "impute_mean"
 
     def statistic(self, column: str, kind: str) -> Column:
-        value = present(column, kind)
+        value, kind = measured(column, kind)
         exact = value.try_cast(f"decimal(38,{12 if kind in FLOATS else scale_of(kind)})")
         rest = F.lit(0)
         if kind in FLOATS:  # what 12 digits do not hold, times 2^40, which loses nothing
@@ -231,9 +240,9 @@ class ImputeMean(ImputeStatistic):
 class ImputeMedian(ImputeStatistic):
     """Fill missing cells with the exact median of the training rows.
 
-    columns: numeric columns; by, levels: as in `impute_mean`. Null and NaN count as missing. Between two middle values
-    the median is their mean; an integer column takes it rounded toward zero, a decimal one rounded half up to its
-    scale. Filled cells are noted in `_changed`.
+    columns: numbers, dates and times; by, levels: as in `impute_mean`. Null and NaN count as missing. Between two
+    middle values the median is their mean; an integer column takes it rounded toward zero, a decimal one rounded half
+    up to its scale, dates and times to the day and the microsecond. Filled cells are noted in `_changed`.
     Cost: one pass to fit, with memory in proportion to the distinct values; for a decimal column, or one of whole
     numbers beyond 2^52, a sort of its distinct values; one pass to apply.
     """
@@ -241,7 +250,7 @@ class ImputeMedian(ImputeStatistic):
     name: ClassVar[str] = "impute_median"
 
     def statistic(self, column: str, kind: str) -> Column:
-        value = present(column, kind)
+        value, kind = measured(column, kind)
         quick = kind in (*WHOLE, *FLOATS)
         median = F.percentile(value.cast("double"), F.lit(0.5)) if quick else F.lit(None)
         return F.struct(median.alias("median"), F.min(value).alias("low"), F.max(value).alias("high"))
@@ -249,8 +258,9 @@ class ImputeMedian(ImputeStatistic):
     def settled(self, found: Any, column: str, kind: str) -> Any:
         if found["low"] is None or kind in FLOATS:
             return found["median"]
-        small = kind in WHOLE and max(-found["low"], found["high"]) <= EXACT_DOUBLES
-        return math.trunc(found["median"]) if small else ...  # left to the exact way
+        whole = kind in (*WHOLE, "date", *TIMES)
+        small = whole and max(-found["low"], found["high"]) <= EXACT_DOUBLES
+        return in_type(Fraction(found["median"]), kind) if small else ...  # left to the exact way
 
     def values_of(
         self, df: DataFrame, kinds: Mapping[str, str], keys: Sequence[Column]
@@ -258,8 +268,9 @@ class ImputeMedian(ImputeStatistic):
         values = super().values_of(df, kinds, keys)
         for i, column in enumerate(self.columns):
             if any(found[i] is ... for found in values.values()):
-                medians = exact_quantiles(df, F.col(quoted(column)), [], (2,))
-                medians |= exact_quantiles(df, F.col(quoted(column)), keys, (2,)) if keys else {}
+                value, _ = measured(column, kinds[column])
+                medians = exact_quantiles(df, value, [], (2,))
+                medians |= exact_quantiles(df, value, keys, (2,)) if keys else {}
                 for key, found in values.items():
                     if found[i] is ...:
                         found[i] = in_type(medians[key][0], kinds[column])
@@ -284,8 +295,24 @@ class ImputeMode(ImputeStatistic):
         return mode if kind in (*WHOLE, *FLOATS, "boolean") else as_text(mode, kind)
 
 
+def measured(column: str, kind: str) -> tuple[Column, str]:
+    """Return a cell as a number, and that number's type: a date in days, a time in microseconds, of 1970."""
+    value = present(column, kind)
+    if kind == "date":
+        return F.unix_date(value), "int"
+    return (F.unix_micros(value.cast("timestamp")), "bigint") if kind in TIMES else (value, kind)
+
+
 def in_type(number: Fraction, kind: str) -> Any:
-    """A fitted number as the column's type holds it: toward zero in whole numbers, half up in decimals (as text)."""
+    """Return a fitted number as the column's type holds it.
+
+    Toward zero in whole numbers; half up in decimals, days and microseconds, these as text.
+    """
+    if kind == "date" or kind in TIMES:
+        units = math.floor(number + Fraction(1, 2))
+        if kind == "date":
+            return (date(1970, 1, 1) + timedelta(days=units)).isoformat()
+        return (datetime(1970, 1, 1) + timedelta(microseconds=units)).isoformat() + "Z" * (kind == "timestamp")
     if kind in FLOATS:
         return float(number)
     if kind in WHOLE:

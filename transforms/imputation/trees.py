@@ -8,13 +8,13 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.batches import by_batches
+from headgate.transforms.batches import by_batches, drawn
 from headgate.transforms.cleaning.scores import need_scikit
 from headgate.transforms.imputation.chain import Chain, fill_chain, fit_chain
-from headgate.transforms.imputation.models import as_kind, measure_of
+from headgate.transforms.imputation.models import ImputeByModel, as_kind, measure_of, require_sample
 from headgate.transforms.kinds import TIMES, is_number, missing
-from headgate.transforms.rows import ROW_ID, change_cells, drop_values, quoted, stable_hash, with_values
-from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
+from headgate.transforms.rows import change_cells, content_key, drop_values, quoted, with_values
+from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,8 @@ class FillTrees(Step):
     """Fill missing cells by a fitted chain of trees: what `impute_trees` becomes.
 
     columns: those that are filled. using: all columns of the chain. chain: its trees as plain values; null if there was
-        no row to fit. plain: numbers that get their mean under its normal model alone.
+        no row to fit. blends: number -> {gaussian, trees, centre}: the weights of its mean under the chain's normal
+        model and of the trees' value, and what has the rest of the weight.
     Cost: one pass in Arrow batches; the trees are sent to the workers.
     """
 
@@ -30,7 +31,7 @@ class FillTrees(Step):
     columns: tuple[str, ...]
     using: tuple[str, ...]
     chain: Mapping[str, Any] | None
-    plain: tuple[str, ...] = ()
+    blends: Mapping[str, Mapping[str, float]] | None = None
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.using, have)
@@ -48,7 +49,7 @@ class FillTrees(Step):
             return df
         kinds = dict(df.dtypes)
         fields = [f"f{i}:{'string' if is_category(kinds[c]) else 'double'}" for i, c in enumerate(self.columns)]
-        fill = filling(self.chain, self.using, self.columns, self.plain)
+        fill = filling(self.chain, self.using, self.columns, self.blends)
         returns = f"struct<{','.join(fields)}>"
         df, (filled,) = with_values(df, [by_batches(fill, returns, cells_of(self.using, kinds))])
         values, changes = {}, {}
@@ -61,7 +62,7 @@ class FillTrees(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImputeTrees(Estimator):
+class ImputeTrees(ImputeByModel):
     """Fill missing cells by boosted trees that learn each column from the others, in turns.
 
     columns: columns to fill: numbers, dates, times, booleans and texts of few values.
@@ -79,38 +80,30 @@ class ImputeTrees(Estimator):
     """
 
     name: ClassVar[str] = "impute_trees"
-    columns: tuple[str, ...]
-    using: tuple[str, ...] = ()
     rounds: int = 2
     sample: int = 20_000
     seed: int = 0
 
-    @property
-    def modelled(self) -> tuple[str, ...]:
-        """Return all columns of the chain."""
-        return tuple(dict.fromkeys([*self.columns, *self.using]))
-
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_columns(self.modelled, have)
-        if not self.columns or len(self.modelled) > 200:
-            raise StepError("columns: name one or more, with `using` at most 200")
-        if not 1 <= self.rounds <= 10 or not 2 <= self.sample <= 1_000_000:
-            raise StepError("rounds must be 1 to 10, and sample 2 to 1,000,000")
+        require_sample(self.sample)
+        require_rounds(self.rounds)
         need_scikit()
-        return have
+        return super().columns_after(have, tables)
 
     def check(self, df: DataFrame, context: Context) -> None:
         super().check(df, context)
         need_cells(df, self.name, self.modelled)
 
-    def learns_from(self) -> tuple[str, ...]:
-        return self.modelled
-
     def fit(self, df: DataFrame, context: Context) -> FillTrees:
-        table = sampled_table(df, self.modelled, self.sample, self.seed)
+        table, _ = sampled_table(df, self.modelled, self.sample, self.seed)
         rows = len(table[self.modelled[0]])
         chain = fit_chain(table, self.columns, rounds=self.rounds, seed=self.seed).state() if rows else None
         return FillTrees(columns=self.columns, using=self.modelled, chain=chain)
+
+
+def require_rounds(rounds: int) -> None:
+    if not 1 <= rounds <= 10:
+        raise StepError(f"rounds: {rounds} is not within 1 and 10")
 
 
 def is_category(kind: str) -> bool:
@@ -139,23 +132,34 @@ def table_of(cells: pa.StructArray, columns: Sequence[str]) -> dict[str, Any]:
     return {c: v if v.dtype == object else v.astype(float) for c, v in found.items()}
 
 
-def sampled_table(df: DataFrame, columns: Sequence[str], most: int, seed: int) -> dict[str, Any]:
-    """Return the cells of the rows of the smallest hashes, in the order of their hashes."""
-    cells = cells_of(columns, dict(df.dtypes))
-    drawn = df.select(stable_hash(df, seed, [ROW_ID]).alias("_hg_hash"), F.col(ROW_ID), cells.alias("_hg_cells"))
-    table = drawn.orderBy("_hg_hash", ROW_ID, "_hg_cells").limit(most).toArrow()
-    return table_of(table["_hg_cells"].combine_chunks(), columns)
+def sampled_table(
+    df: DataFrame, columns: Sequence[str], most: int, seed: int, by: Sequence[str] = ()
+) -> tuple[dict[str, Any], Any]:
+    """Return the cells of the rows of the smallest hashes, in the order of their hashes, and the group of each row.
+
+    by: the columns of a group; without any, all groups are None, as is one with a null among them.
+    """
+    kinds = dict(df.dtypes)
+    known, group = F.lit(bool(by)), F.lit("")
+    for c in by:
+        known, group = known & ~missing(c, kinds[c]), content_key(df, by)
+    cells = F.struct(cells_of(columns, kinds).alias("cells"), F.when(known, group).alias("group"))
+    found = drawn(df, cells, most, seed)
+    return table_of(found.field(0), columns), found.field(1).to_numpy(zero_copy_only=False)
 
 
 def filling(
-    state: Mapping[str, Any], using: Sequence[str], columns: Sequence[str], plain: Sequence[str]
+    state: Mapping[str, Any],
+    using: Sequence[str],
+    columns: Sequence[str],
+    blends: Mapping[str, Mapping[str, float]] | None,
 ) -> Callable[[pa.Array], pa.Array]:
     """Return the function of a batch of rows that gives some of its columns filled."""
     chain = Chain.of(state)
 
     def filled(cells: pa.Array) -> pa.Array:
         table = table_of(cells, using)
-        out = fill_chain(table, chain, columns, plain)
+        out = fill_chain(table, chain, columns, blends)
         kinds = [pa.string() if table[c].dtype == object else pa.float64() for c in columns]
         arrays = [pa.array(out[c], kind) for c, kind in zip(columns, kinds, strict=True)]
         return pa.StructArray.from_arrays(arrays, [f"f{i}" for i in range(len(columns))])

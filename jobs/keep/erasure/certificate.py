@@ -5,7 +5,8 @@ it, and the log is made to name the new files. At every moment in between, each 
 after. What is to be done is recorded first, so that an erasure that was killed is finished by the next.
 
 A row keeps its `_row_id` through all tables, so its id finds it everywhere; rows made from it name it in `_parents`,
-and rows that took cells from it by a join name it in `_joined`: those cells become null.
+and rows that took cells from it by a join name it in `_joined`: those cells become null. What steps learned from it is
+removed, named in the certificate, and learned anew by the next run.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties
 from pyspark.sql import SparkSession
 
+from headgate.jobs.keep.erasure.learned import forget, learned_from
 from headgate.jobs.keep.erasure.reach import Reach
 from headgate.jobs.keep.erasure.rewrite import (
     erase_entries,
@@ -60,6 +62,7 @@ def erase(
         "rows": {t: len(ids) for t, ids in found.rows.items()},
         "texts": Fingerprints.of(found.texts).written(),
         "elsewhere": found.elsewhere,
+        "learned": learned_from(lake, {found.table, *found.rows, *found.joined}),
     }
     started = {
         "erasure": uuid.uuid4().hex[:12],
@@ -111,6 +114,10 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
             files = rewrite(lake.path(table), name, change, [ROW_ID])
         done_to[table] = {"rows": plan["rows"].get(table, 0), "cells": columns, "files": files, "versions": {}}
     remove_ties(lake)
+    learned = plan.get("learned", {})
+    for table, steps in learned.items():
+        forget(lake, table)
+        done_to.setdefault(table, {})["learned"] = steps
     for table in staging_areas(lake):  # also of tables that were never published
         for folder in claimed(lake, table):
             remove_unnamed(lake, table, folder)

@@ -1,0 +1,273 @@
+"""The pipeline that `headgate impute` builds, made of its options, and what its report shows."""
+
+import contextlib
+import csv
+import itertools
+import json
+import math
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from headgate.jobs.cli.one_table import Request, Start, checked, lines_of, need_columns, start_of, types_of
+from headgate.jobs.config.pipeline import Pipeline
+from headgate.jobs.errors import UsageError
+from headgate.jobs.lake.artifacts import fitted_of, read_small
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.storage import quoted
+from headgate.jobs.sources.documents import Malformed, loaded
+from headgate.transforms.cleaning.markers import is_marker
+from headgate.transforms.rows import CHANGED
+
+SAMPLE = 20_000  # records whose texts tell the types of columns
+DAY = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+TYPES = {  # what all texts of a column are -> its type; the first that fits
+    "BOOLEAN": re.compile(r"(?i:true|false)"),
+    "BIGINT": re.compile(r"[+-]?(0|[1-9]\d{0,17})"),  # a number that begins with 0 is a code
+    "DOUBLE": re.compile(r"[+-]?((0|[1-9]\d{0,17})(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?|(?i:nan|[+-]?inf)"),
+    "DATE": re.compile(DAY),
+    "TIMESTAMP": re.compile(DAY + r"([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?"),
+}
+FILLED = ("BOOLEAN", "TINYINT", "SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DATE", "TIMESTAMP", "STRING")
+ALMOST = 0.9  # of the texts of a column of numbers; less is text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The options of `headgate impute`: columns to fill (none: all that can be), and those of the step.
+
+    hidden: what is done with values that stand for missing ones. draws: tables to make, by draws; 0 for one without.
+    """
+
+    columns: Sequence[str] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    hidden: str = "apply"
+    draws: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The pipeline of an imputation, and what there is to say of its input before it runs.
+
+    tables: those that it makes, by draws. columns: those that draws fill.
+    """
+
+    pipeline: Pipeline
+    start: Start
+    columns: Sequence[str]
+    tables: Sequence[str]
+    types: Mapping[str, str]
+    notices: Sequence[str] = ()
+
+
+def pipeline_of(request: Request, asked: Asked, lake: Lake) -> Plan:
+    """Return the pipeline that builds `into`: texts converted, hidden missing values emptied, gaps filled.
+
+    Columns of text files are of the type that all their texts are of, among the first `SAMPLE` records, markers of
+    missing values left out; those of a table that is there stay what they are.
+    """
+    made = [f"{request.into}_{i}" for i in range(1, asked.draws + 1)] or [request.into]
+    start = start_of(request, lake, made)
+    types, notices = types_of_input(start, made[0], request.key, lake)
+    casts = {c: t for c, t in types.items() if t != start.columns[c]}
+    by = asked.options.get("by", ())
+    need_columns("--columns", asked.columns, list(types))
+    need_columns("--group-by", by, list(types))
+    can = [c for c, t in types.items() if c not in (*request.key, *by) and can_fill(t, asked.draws)]
+    columns = [c for c in asked.columns or can if c not in by]
+    if not columns:
+        raise UsageError(f"{request.given}: no column can be filled (columns: {', '.join(types)})")
+    drawn = next((c for c in columns if not can_fill(types[c], asked.draws)), None)
+    if asked.draws and drawn is not None:
+        raise UsageError(f"--columns: '{drawn}' is {types[drawn]}; draws fill numbers, dates, times and booleans")
+    using = [c for c in can if c not in columns] if asked.columns else []
+    looked_at = [c for c in (*columns, *using) if types[c] not in ("BOOLEAN", "TIMESTAMP")]
+    markers = [("null_markers", {"columns": looked_at, "learn": asked.hidden})]
+    first: list[tuple[str, Mapping[str, Any]]] = [
+        *([("cast", {"columns": {c: t.lower() for c, t in casts.items()}, "markers": True})] if casts else ()),
+        *(markers if looked_at and asked.hidden != "nothing" else ()),
+    ]
+    named = {"columns": columns, "using": using}
+    seed = asked.options.get("seed", 0)
+    steps = {
+        table: [*first, ("impute_gaussian", named | {"draw": seed * 1_000_003 + i})]
+        if asked.draws
+        else [*first, ("impute_auto", named | dict(asked.options))]
+        for i, table in enumerate(made)
+    }
+    places = {option: f"--{option}" for option in asked.options} | {"by": "--group-by", "columns": "--columns"}
+    places |= {"using": "--columns", "null_markers": "--hidden", "cast": "--schema"}
+    places |= {"impute_auto": "impute", "impute_gaussian": "impute"}
+    pipeline = checked(request, start, steps, places)
+    return Plan(pipeline=pipeline, start=start, columns=columns, tables=made, types=types, notices=notices)
+
+
+def can_fill(kind: str, draws: int) -> bool:
+    return (kind in FILLED and not (draws and kind == "STRING")) or kind.startswith("DECIMAL")
+
+
+def types_of_input(start: Start, into: str, key: Sequence[str], lake: Lake) -> tuple[dict[str, str], list[str]]:
+    """Return the type of each column as it is filled, and notices of texts that are almost all of a type."""
+    types = dict(start.columns)
+    if start.source is None or start.source["format"] not in ("csv", "jsonl"):
+        return types, []
+    open_ = [c for c in types if c not in start.given_types and c not in key]
+    made = lake.open(into)
+    if made is not None:
+        before = types_of(pa.schema(made.schema().to_arrow()))
+        return types | {c: before[c] for c in open_ if c in before}, []
+    notices = []
+    for column, texts in columns_of_files(start, open_).items():
+        kind, notice = type_of(texts)
+        types[column] = kind
+        if notice:
+            notices.append(f"'{column}' {notice}")
+    return types, notices
+
+
+def columns_of_files(start: Start, columns: Collection[str]) -> dict[str, dict[str, int]]:
+    """Return the counts of the texts of columns in the first records of text files, nulls and empty ones left out."""
+    assert start.source is not None
+    folder, name = Path(start.landing), start.source["path"]
+    ending = name[1:].lower()
+    files = [folder / name]
+    if name.startswith("*"):
+        files = sorted(p for p in folder.iterdir() if p.name.lower().endswith(ending) and not p.name.startswith("."))
+    found: dict[str, dict[str, int]] = {c: defaultdict(int) for c in columns}
+    for record in itertools.islice(records_of(files, start.source), SAMPLE):
+        for column, value in record.items():
+            if column in found and value not in (None, ""):
+                found[column][value if isinstance(value, str) else json.dumps(value)] += 1
+    return found
+
+
+def records_of(files: Iterable[Path], source: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for file in files:
+        lines = lines_of(file)
+        if source["format"] == "csv":
+            with contextlib.suppress(csv.Error):  # the run sets aside what cannot be read
+                yield from csv.DictReader(lines, delimiter=source["delimiter"])
+        else:
+            for line in lines:
+                try:
+                    yield loaded(line)
+                except Malformed:
+                    continue
+
+
+def type_of(texts: Mapping[str, int]) -> tuple[str, str]:
+    """Return the type that all texts of a column are of, markers left out; a notice where almost all are numbers."""
+    known = {t.strip(): n for t, n in texts.items() if not is_marker(t)}
+    if not known:
+        return "STRING", ""
+    for kind, form in TYPES.items():
+        if all(form.fullmatch(t) for t in known):
+            return kind, ""
+    total = sum(known.values())
+    wrong = {t: n for t, n in known.items() if not TYPES["DOUBLE"].fullmatch(t)}
+    if sum(wrong.values()) > (1 - ALMOST) * total or any(re.fullmatch(r"0\d+", t) for t in known):
+        return "STRING", ""
+    some = ", ".join(repr(t) for t in sorted(wrong, key=lambda t: (-wrong[t], t))[:3])
+    return "STRING", (
+        f"is text, as {sum(wrong.values()):,} of {total:,} values looked at are no numbers ({some}); with "
+        "--schema it is a number, and such rows go to the ledger"
+    )
+
+
+# -- what came of it
+
+
+def filled(lake: Lake, request: Request, types: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return for each column that was looked at: type, missing cells, those left, method and held-out errors.
+
+    missing: in the rows that are published. error: on masked cells, relative to that of mean or mode (1).
+    """
+    found = lake.published(request.into)
+    state = found.facts.get("state") if found else None
+    saved = read_small(f"{fitted_of(lake, request.into, state)}/steps.json") if state else None
+    entries = (saved or {"steps": []})["steps"]
+    fit = next((entry["fill_chosen"] for entry in entries if "fill_chosen" in entry), None)
+    step = next((entry["id"] for entry in entries if "fill_chosen" in entry), "")
+    if fit is None:
+        return []
+    rows, gaps = gaps_of(lake, request.into, fit["columns"], step)
+    report = []
+    for column in fit["columns"]:
+        done, left = gaps[column]
+        weights = (fit["chosen"] or {}).get(column)
+        scores = {s["method"]: s for s in fit["scores"] if s["column"] == column}
+        method, error = "", None
+        if done + left and weights is None:
+            method = "none" if not done else "simple"
+        elif weights is not None and done + left:
+            method = " + ".join(f"{m} {w:.2f}" if w != 1 else m for m, w in weights.items() if w) or "simple"
+            best = scores.get("blend") if len(weights) > 1 or set(weights.values()) != {1.0} else None
+            error = (best or scores.get(next(iter(weights)), {})).get("error")
+        kind = types.get(column, "")
+        report.append(
+            {
+                "column": column,
+                "type": kind.lower(),
+                "missing": done + left,
+                "share": round((done + left) / rows, 4) if rows else 0.0,
+                "left": left,
+                "method": named(method, kind),
+                "error": error,
+                "cells": scores["simple"]["cells"] if "simple" in scores else 0,
+                "scores": {m: s["error"] for m, s in scores.items()},
+            }
+        )
+    return report
+
+
+def named(method: str, kind: str) -> str:
+    return method.replace("simple", "mode" if kind in ("STRING", "BOOLEAN") else "mean")
+
+
+def gaps_of(lake: Lake, table: str, columns: Sequence[str], step: str) -> tuple[int, dict[str, tuple[int, int]]]:
+    """Return the rows of a table and, by column, how many cells a step filled and how many are missing still."""
+    rows = lake.dataset(table)
+    kinds = {f.name: f.type for f in rows.schema}
+    parts = []
+    for c in columns:
+        nan = f" OR isnan({quoted(c)})" if str(kinds[c]) in ("float", "double") else ""
+        parts.append(f"count(*) FILTER (WHERE {quoted(c)} IS NULL{nan})")
+        entry = f"""{{'column': '{c.replace("'", "''")}', 'step': '{step}'}}"""
+        parts.append(f"count(*) FILTER (WHERE list_contains({CHANGED}, {entry}))")
+    connection = duckdb.connect()
+    connection.register("_hg_rows", rows)
+    total, *found = connection.execute(f"SELECT count(*), {', '.join(parts)} FROM _hg_rows").fetchone() or (0,)
+    return total, {c: (found[2 * i + 1], found[2 * i]) for i, c in enumerate(columns)}
+
+
+def pooled(lake: Lake, tables: Sequence[str], columns: Sequence[str], types: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the mean of each number over several draws, with its standard error, by Rubin's rules (1987).
+
+    lost: the share of the mean's variance that is owed to missing cells.
+    """
+    numbers = [c for c in columns if types[c] not in ("BOOLEAN", "DATE", "TIMESTAMP")]
+    connection = duckdb.connect()
+    means: dict[str, list[float]] = defaultdict(list)
+    inner: dict[str, list[float]] = defaultdict(list)
+    parts = ", ".join(f"avg({quoted(c)}), var_samp({quoted(c)}) / count({quoted(c)})" for c in numbers)
+    for i, table in enumerate(tables if numbers else ()):
+        connection.register(f"_hg_{i}", lake.dataset(table))
+        (found,) = connection.execute(f"SELECT {parts} FROM _hg_{i}").fetchall()
+        for c, mean, variance in zip(numbers, found[::2], found[1::2], strict=True):
+            if mean is not None:
+                means[c].append(float(mean))
+                inner[c].append(float(variance or 0.0))
+    report = []
+    for c, each in means.items():
+        between = statistics.variance(each) * (1 + 1 / len(each)) if len(each) > 1 else 0.0
+        total = statistics.fmean(inner[c]) + between
+        lost = round(between / total, 4) if total else 0.0
+        report.append({"column": c, "mean": statistics.fmean(each), "error": math.sqrt(total), "lost": lost})
+    return report
