@@ -80,6 +80,7 @@ class ImputeTrees(ImputeByModel):
     """
 
     name: ClassVar[str] = "impute_trees"
+    revision: ClassVar[int] = 2
     rounds: int = 2
     sample: int = 20_000
     seed: int = 0
