@@ -23,6 +23,9 @@ REASONS = {
     "contained_duplicate": "is contained in another row's {columns}",
     "duplicate_row_id": "has the id of another row",
     "not_sampled": "not drawn for its stratum",
+    "unknown_code": "{columns} holds a code that is not in its list",
+    "repeated_prediction": "predicts an item that its model predicted before",
+    "missing_model": "does not say which model predicted it",
     "failed_expectation": "fails a row expectation",
 }
 

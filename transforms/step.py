@@ -9,6 +9,7 @@ one that learns is an `Estimator`, whose `fit` returns another frozen step that 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar, Literal, Protocol, Self
 
 from pyspark.sql import Column, DataFrame
@@ -88,6 +89,10 @@ class Context(Protocol):
 
     def previous(self) -> DataFrame | None:
         """Return the table's own version before this build, for a step that `reads_previous`; None for the first."""
+        ...
+
+    def moment(self) -> datetime:
+        """Return when the newest version that the build reads was published: the same for a build tried again."""
         ...
 
     def keep(self, df: DataFrame, name: str) -> DataFrame:

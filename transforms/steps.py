@@ -5,11 +5,13 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 
+from headgate.transforms.balancing.folds import AssignBags, AssignFolds
 from headgate.transforms.balancing.split import SplitByHash
 from headgate.transforms.balancing.strata import ResampleStrata, SampleStrata
 from headgate.transforms.balancing.weights import AssignWeights, ClassWeights
 from headgate.transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
 from headgate.transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns
+from headgate.transforms.cleaning.mapping import MapColumns, MappedColumn
 from headgate.transforms.cleaning.outliers import CheckGroupBounds, CheckOutliers
 from headgate.transforms.cleaning.repair import Dependency, RepairCells, RepairKnown
 from headgate.transforms.cleaning.scores import ScoreByForest, ScoreOutliers
@@ -22,11 +24,15 @@ from headgate.transforms.deduplication.images import DropNearImages
 from headgate.transforms.deduplication.lines import DropRepeatedLines
 from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.features.aggregate import Aggregate, Summary
+from headgate.transforms.fusion.asof import JoinAsof
 from headgate.transforms.fusion.crossreference import ConfirmLinks, CrossReference
 from headgate.transforms.fusion.entities import AssignEntities
 from headgate.transforms.fusion.golden import GoldenRecords
+from headgate.transforms.fusion.history import EntityEvents, EntityHistory
 from headgate.transforms.fusion.join import JoinTable
 from headgate.transforms.fusion.links import LinkRecords
+from headgate.transforms.fusion.predictions import CombinePredictions
+from headgate.transforms.fusion.stacking import PredictStack, StackPredictions
 from headgate.transforms.imputation.auto import FillChosen, ImputeAuto
 from headgate.transforms.imputation.missingness import DropSparse, EmptyMarkers, FlagMissing, NullMarkers, RejectMissing
 from headgate.transforms.imputation.models import FillGaussian, ImputeGaussian
@@ -46,6 +52,7 @@ from headgate.transforms.step import Step
 
 STEPS: dict[str, type[Step]] = {
     # cleaning
+    "map_columns": MapColumns,
     "cast": Cast,
     "rename": Rename,
     "select_columns": SelectColumns,
@@ -95,15 +102,22 @@ STEPS: dict[str, type[Step]] = {
     "encode_target": EncodeTarget,
     # fusion
     "join_table": JoinTable,
+    "join_asof": JoinAsof,
     "link_records": LinkRecords,
     "assign_entities": AssignEntities,
     "golden_records": GoldenRecords,
     "cross_reference": CrossReference,
+    "entity_history": EntityHistory,
+    "entity_events": EntityEvents,
     "confirm_links": ConfirmLinks,
+    "combine_predictions": CombinePredictions,
+    "stack_predictions": StackPredictions,
     # features
     "aggregate": Aggregate,
     # balancing
     "split_by_hash": SplitByHash,
+    "assign_folds": AssignFolds,
+    "assign_bags": AssignBags,
     "class_weights": ClassWeights,
     "sample_strata": SampleStrata,
 }
@@ -125,6 +139,7 @@ FITTED: dict[str, type[Step]] = {
     "fill_gaussian": FillGaussian,
     "fill_missing": FillMissing,
     "fill_trees": FillTrees,
+    "predict_stack": PredictStack,
     "repair_known": RepairKnown,
     "resample_strata": ResampleStrata,
     "scale_linear": ScaleLinear,
@@ -146,6 +161,6 @@ def adapter_of(step: Any) -> TypeAdapter[Any]:
     return TypeAdapter(step)
 
 
-_nested: tuple[Any, ...] = (UnitChange, Summary, Dependency)
+_nested: tuple[Any, ...] = (UnitChange, Summary, Dependency, MappedColumn)
 for _options in _nested:
     _options.__pydantic_config__ = ConfigDict(extra="forbid")

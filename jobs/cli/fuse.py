@@ -9,6 +9,7 @@ from headgate.jobs.cli import places
 from headgate.jobs.cli.options import Command, as_json, in_lake, listed
 from headgate.jobs.cli.output import json_text, summary
 from headgate.jobs.cli.places import Place
+from headgate.jobs.errors import UsageError
 
 if TYPE_CHECKING:
     from headgate.jobs.cli.fusing import Fusion
@@ -19,10 +20,13 @@ RULES = ("vote", "truth", "priority", "longest", "complete")
 @click.command(cls=Command)
 @click.argument("inputs", metavar="[NAME=]INPUT…", nargs=-1, required=True)
 @in_lake
-@click.option("--into", required=True, metavar="TABLE", help="The table of golden records.")
+@click.option("--into", metavar="TABLE", help="The table of golden records.")
+@click.option("--suggest", is_flag=True, help="Print how columns of later inputs map to the first's; build nothing.")
 @click.option("--key", metavar="COL,…", help="Columns that a record is known by in its source (default: its content).")
 @click.option("--labels", metavar="CSV", help="Known pairs: key_a, key_b, same (default: none; nothing is labelled).")
-@click.option("--decisions", metavar="CSV", help="Pairs that people decided, in the same form (default: none).")
+@click.option(
+    "--decisions", metavar="CSV", help="Pairs that people decided, in the same form (default: as in earlier runs)."
+)
 @click.option(
     "--one-to-one/--many",
     default=None,
@@ -36,7 +40,8 @@ RULES = ("vote", "truth", "priority", "longest", "complete")
 def fuse(
     place: Place,
     inputs: tuple[str, ...],
-    into: str,
+    into: str | None,
+    suggest: bool,
     key: str | None,
     labels: str | None,
     decisions: str | None,
@@ -53,6 +58,7 @@ def fuse(
     headgate fuse abt=abt.csv buy=buy.csv --key id --into products
     headgate fuse people.csv --key id --into persons          one source: its duplicates are found
     headgate fuse a=a.csv b=b.csv --key id --labels pairs.csv --into products
+    headgate fuse crm=crm.csv new=new.csv --key id --suggest  how the columns of `new` may be those of `crm`
     headgate fuse crm=crm.parquet web=web.jsonl --key id --one-to-one --threshold 0.9 --into customers
 
     INPUT is a file, a folder of files of one kind, or a table of the lake. The columns that the sources share, by name,
@@ -64,6 +70,11 @@ def fuse(
     """
     from headgate.jobs.cli.fusing import Fusion
 
+    if suggest:
+        propose(place, inputs, listed(key), delimiter, json_)
+        return
+    if into is None:
+        raise UsageError("--into: name the table of golden records")
     build(
         place,
         Fusion(
@@ -80,6 +91,14 @@ def fuse(
         ),
         json_,
     )
+
+
+def propose(place: Place, inputs: tuple[str, ...], key: list[str], delimiter: str | None, json_: bool) -> None:
+    from headgate.jobs.cli import suggesting
+
+    lake = places.lake_of(place.environment(), needed=False)
+    found = suggesting.suggest(inputs, key, delimiter, lake)
+    click.echo(json_text(suggesting.as_plain(found)) if json_ else suggesting.as_yaml(found))
 
 
 def build(place: Place, fusion: "Fusion", json_: bool) -> None:

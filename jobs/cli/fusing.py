@@ -11,14 +11,16 @@ from headgate.jobs.cli.one_table import Options, need_columns, source_of
 from headgate.jobs.config.columns import ARRIVES
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline
 from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.lake.columns import columns_in
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import TABLE_NAME
 from headgate.transforms.rows import is_own, quoted
 from headgate.words import did_you_mean
 
 SOURCE = "fuse_source"  # a column of the entities: the name of the source as it was given
-PARTS = ("pairs", "entities", "xref", "links", "labels", "decisions")
+PARTS = ("pairs", "entities", "history", "events", "xref", "links", "labels", "decisions")
 YES = "('1', '1.0', 'true', 't', 'yes', 'y', 'match', 'same')"
+NO = "('0', '0.0', 'false', 'f', 'no', 'n', 'no match', 'different')"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +70,10 @@ def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
     if taken is not None:
         raise UsageError(f"{taken}: '{SOURCE}' is a column that this command adds; rename it")
     known = {o: known_pairs(o, p, lake) for o, p in (("labels", fusion.labels), ("decisions", fusion.decisions)) if p}
-    if known and not fusion.key:
-        raise UsageError(f"--{next(iter(known))}: needs --key, by which the pairs name their records")
+    kept = f"{into}_decisions"
+    earlier = {} if fusion.decisions else columns_in(lake, kept) or {}  # what people decided binds every later run
+    if (known or earlier) and not fusion.key:
+        raise UsageError(f"--{next(iter(known), 'decisions')}: needs --key, by which the pairs name their records")
     folders = [i.folder for i in inputs if i.folder is not None] + [str(p.parent) for p, _ in known.values()]
     landing = os.path.commonpath([os.path.abspath(f) for f in folders]) if folders else "."
     tables: dict[str, Any] = {}
@@ -79,11 +83,12 @@ def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
             tables[i.table] = {"source": i.source | {"path": os.path.normpath(path)}, "suite": None}
     for option, (file, (names, delimiter)) in known.items():
         tables |= table_of_pairs(f"{into}_{option}", file, names, delimiter, landing, inputs)
-    tables |= derived_tables(fusion, inputs, known)
+    tables |= derived_tables(fusion, inputs, [*known, *(["decisions"] if earlier else [])])
     places: dict[Any, str] = {"columns": "--columns", "threshold": "--threshold", "key": "--key", "rule": "--rule"}
     places |= {("table", i.table): i.name for i in inputs} | {("table", into): "--into"}
     places |= {"labels": "--labels", "decisions": "--decisions", "delimiter": "--delimiter"}
     there: dict[str, Any] = {i.table: {**dict.fromkeys(i.columns), **ARRIVES} for i in inputs}
+    there |= {kept: {c: kind for c, kind in earlier.items() if not is_own(c)}} if earlier else {}
     document = Options(Path("fuse"), {"pipeline": f"fuse_{into}", "tables": tables}, {}, places, "fuse")
     return check_pipeline(document, there), landing
 
@@ -145,14 +150,15 @@ def table_of_pairs(
 ) -> dict[str, Any]:
     """Return the table of known pairs: key_a, key_b, same, and with two sources source_a, source_b.
 
-    By these names where the file has them; else its first three columns are those.
+    By these names where the file has them; else its first three columns are those. A pair without an answer decides
+    nothing; one with another answer than yes or no is rejected.
     """
     named = {"key_a", "key_b", "same"} <= set(columns)
     key_a, key_b, same = ("key_a", "key_b", "same") if named else columns[:3]
     derived = {
         "fuse_key_a": f"trim({quoted(key_a)})",
         "fuse_key_b": f"trim({quoted(key_b)})",
-        "fuse_same": f"lower(trim({quoted(same)})) IN {YES}",
+        "fuse_same": f"nullif(lower(trim({quoted(same)})), '') IN {YES}",
     }
     sources = named and {"source_a", "source_b"} <= set(columns)
     if not sources and len(inputs) == 2:
@@ -164,12 +170,15 @@ def table_of_pairs(
     relative = os.path.relpath(os.path.abspath(path), landing)
     schema = ", ".join(f"{quoted(c)} STRING" for c in columns)
     source = {"format": "csv", "path": relative, "schema": schema, "delimiter": delimiter, "key": []}
+    source |= {"on_changed_file": "replace"}
+    unclear = f"NOT nullif(lower(trim({quoted(same)})), '') IN {YES.rstrip(')')}, {NO.lstrip('(')}"
     return {
         f"{table}_input": {"source": source, "suite": None},
         table: {
             "from": f"{table}_input",
             "suite": None,
             "steps": [
+                {"reject_rows": {"where": unclear, "reason": "neither_yes_nor_no", "show": [key_a, key_b, same]}},
                 {"derive": {"columns": derived}},
                 {"select_columns": {"columns": list(derived)}},
                 {"rename": {"columns": {c: c.removeprefix("fuse_") for c in derived}}},
@@ -178,7 +187,7 @@ def table_of_pairs(
     }
 
 
-def derived_tables(fusion: Fusion, inputs: Sequence[Input], known: dict[str, Any]) -> dict[str, Any]:
+def derived_tables(fusion: Fusion, inputs: Sequence[Input], known: Sequence[str]) -> dict[str, Any]:
     """Return the tables that are made of the sources."""
     into, several = fusion.into, len(inputs) > 1
     starts = [i.table for i in inputs]
@@ -192,6 +201,7 @@ def derived_tables(fusion: Fusion, inputs: Sequence[Input], known: dict[str, Any
     link = {option: value for option, value in link.items() if value is not None}
     alone = {"one_to_one": True, "source": SOURCE} if fusion.one_to_one and several else {}
     left_out = sorted({c for i in inputs for c in i.columns} - {*fusion.columns, *fusion.key}) if fusion.columns else []
+    known_by = {"key": list(fusion.key), "source": SOURCE}
     only = [{"drop_columns": {"columns": left_out}}] if left_out else []
     return {
         f"{into}_pairs": {
@@ -211,11 +221,23 @@ def derived_tables(fusion: Fusion, inputs: Sequence[Input], known: dict[str, Any
             "grain": "new",
             "steps": [{"golden_records": golden(fusion, inputs)}],
         },
+        f"{into}_history": {
+            "from": f"{into}_entities",
+            "suite": None,
+            "grain": "new",
+            "steps": [{"entity_history": known_by}],
+        },
+        f"{into}_events": {
+            "from": f"{into}_history",
+            "suite": None,
+            "grain": "new",
+            "steps": [{"entity_events": {}}],
+        },
         f"{into}_xref": {
             "from": f"{into}_entities",
             "suite": None,
             "grain": "new",
-            "steps": [{"cross_reference": {"key": list(fusion.key), "source": SOURCE}}],
+            "steps": [{"cross_reference": known_by | {"history": f"{into}_history"}}],
         },
         f"{into}_links": {
             "from": f"{into}_pairs",

@@ -237,6 +237,11 @@ class Table(Model):
             json_schema_extra={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
         )
     )
+    mapping: dict[str, dict[str, Any]] = pydantic.Field(
+        default_factory=dict,
+        description="Of a table that it starts from: how its columns become those of this one, as in step map_columns. "
+        "What is mapped is a table of its own, <name>_<source>, and `_source` is the source",
+    )
     steps: tuple[dict[str, Any], ...] = ()
     grain: Literal["rows", "new"] = pydantic.Field(
         default="rows",

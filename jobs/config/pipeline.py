@@ -15,6 +15,7 @@ from headgate.jobs.config.columns import follow_table, name_of
 from headgate.jobs.config.document import Complaints, Yaml, checked, read_yaml
 from headgate.jobs.config.models import PipelineFile, Publish, PythonSource, Table
 from headgate.jobs.config.own_steps import code_of_step, steps_of
+from headgate.jobs.config.shorthand import RAW, expanded, with_mappings
 from headgate.jobs.config.source_checks import check_source, code_of
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.system import SYSTEM_TABLES, TABLE_NAME
@@ -22,8 +23,6 @@ from headgate.transforms.balancing.split import splits_after
 from headgate.transforms.deduplication.exact import DropDuplicates
 from headgate.transforms.step import Columns, Estimator, Step
 from headgate.words import did_you_mean
-
-RAW = "_raw"  # ends the name of what landed, of a table with a source and steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Pipeline:
     suites: Mapping[str, Suite | None]
     code: Mapping[str, str | None]  # what a table is made by beside headgate: a source's Python file, hashes of steps'
     raw_of: Mapping[str, str] = dataclasses.field(default_factory=dict)  # raw table -> the table it was written with
+    mapped: Mapping[str, str] = dataclasses.field(default_factory=dict)  # table of a mapping -> the source it is of
     unchecked: Callable[[], None] = dataclasses.field(default=lambda: None, compare=False)  # checks left for later
 
     @cached_property
@@ -117,7 +117,10 @@ def check_pipeline(
     """
     there = there or {}
     with Complaints() as complaints:
-        return check_models(document, *models_of(document, complaints), complaints, there, seen, tables, thorough)
+        document, mapped = with_mappings(document, complaints)
+        read = models_of(document, complaints)
+        pipeline = check_models(document, *read, complaints, there, seen, tables, thorough)
+        return dataclasses.replace(pipeline, mapped=mapped)
 
 
 def check_models(
@@ -258,31 +261,6 @@ def is_valid(model: type[pydantic.BaseModel], data: Mapping[str, Any]) -> bool:
     return True
 
 
-def expanded(document: Yaml, tables: Mapping[str, Table]) -> tuple[dict[str, Table], dict[str, str]]:
-    """Return the tables with each that has a source and steps as two, and which raw table stands for which.
-
-    Such a table is shorthand for a raw table, of what landed, and one that starts from it.
-    """
-    whole, raw_of = {}, {}
-    for name, table in tables.items():
-        if table.source is None or not table.steps:
-            whole[name] = table
-            continue
-        raw = name + RAW
-        if raw in tables:
-            raise UsageError(
-                f"{document.at('tables', raw)}: the name '{raw}' stands for what lands for table '{name}', which has a "
-                "source and steps; choose another name"
-            )
-        about = f"What landed for {name}."
-        whole[raw] = table.model_copy(
-            update={"description": about, "steps": (), "suite": None, "publish": Publish(), "grain": "rows"}
-        )
-        whole[name] = table.model_copy(update={"source": None, "starts": (raw,)})
-        raw_of[raw] = name
-    return whole, raw_of
-
-
 def check_table(document: Yaml, name: str, table: Table, names: Sequence[str]) -> None:
     here = ("tables", name)
     if not re.match(TABLE_NAME, name):
@@ -291,6 +269,8 @@ def check_table(document: Yaml, name: str, table: Table, names: Sequence[str]) -
         )
     if name in SYSTEM_TABLES:
         raise UsageError(f"{document.at(*here)}: '{name}' is a system table; choose another name")
+    if table.mapping:
+        raise UsageError(f"{document.at(*here, 'mapping')}: it is of a table that starts from others: give from")
     if (table.source is None) == (not table.starts):
         raise UsageError(f"{document.at(*here)}: give exactly one of source and from")
     for i, start in enumerate(table.starts):

@@ -24,6 +24,7 @@ def json_schema() -> dict[str, Any]:
             }
         )
     definitions["Table"]["properties"]["steps"]["items"] = {"oneOf": choices}
+    definitions["Table"]["properties"]["mapping"]["additionalProperties"] = {"$ref": "#/$defs/step_map_columns"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -145,7 +145,7 @@ def affected(run: Run, work: Work, scratch: str) -> tuple[str, dict[str, list[st
     ties: DataFrame | None = None
     recorded: dict[str, list[str]] = {}
     if moved or tying:
-        df = with_changed(work.table, rows, changed, several=len(starts) > 1)
+        df = with_changed(run.pipeline, work.table, rows, changed)
         for i, step in enumerate(steps[: max(moved + tying) + 1]):
             for name in set(step.tables()) & work.moved.keys():
                 found.append(looking_up(run, df, step.keys_of(name), changed_rows(run, name, *work.moved[name])))
@@ -174,11 +174,13 @@ def affected(run: Run, work: Work, scratch: str) -> tuple[str, dict[str, list[st
 
 
 def with_changed(
-    table: str, rows: Mapping[str, DataFrame], changed: Mapping[str, DataFrame], several: bool
+    pipeline: Pipeline, table: str, rows: Mapping[str, DataFrame], changed: Mapping[str, DataFrame]
 ) -> DataFrame:
     """Return rows of the tables that one starts from and, beside them, those that changed, as they were and are."""
-    frames = [together(table, rows)] if rows else []
-    frames += [r.withColumn(SOURCE, F.lit(name)) if several else r for name, r in changed.items()]
+    frames = [together(pipeline, table, rows)] if rows else []
+    several = len(pipeline.tables[table].starts) > 1
+    for name, r in changed.items():
+        frames.append(r.withColumn(SOURCE, F.lit(pipeline.mapped.get(name, name))) if several else r)
     df = functools.reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), frames)
     return with_bookkeeping(df)
 

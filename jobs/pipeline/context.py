@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -23,8 +24,8 @@ class BuildContext:
     folder: of scratch in Parquet. index: of a table that grows by increments, a folder of Delta tables, one for each
     name that a step records, whose rows name the build that published them. fitted: of what steps learned. frames: the
     tables that steps read. unique: the keys of these that their suites prove to be unique. before: gives the table's
-    own previous version. lasting: whether the table grows by increments. builds: those of which its present rows come;
-    none where all is built anew.
+    own previous version. published: gives the time at which the newest input was published. lasting: whether the table
+    grows by increments. builds: those of which its present rows come; none where all is built anew.
     """
 
     spark: SparkSession
@@ -34,6 +35,7 @@ class BuildContext:
     frames: Mapping[str, DataFrame] = field(default_factory=dict)
     unique: Mapping[str, Sequence[frozenset[str]]] = field(default_factory=dict)
     before: Callable[[], DataFrame | None] = lambda: None
+    published: Callable[[], datetime] = lambda: datetime.fromtimestamp(0, tz=timezone.utc)
     lasting: bool = False
     builds: tuple[str, ...] = ()
     all_recorded: dict[str, list[str]] = field(default_factory=dict)  # name -> where in the scratch, and the columns
@@ -61,6 +63,9 @@ class BuildContext:
         if not self.reads_previous:
             raise StepError("the step reads the table's previous version, and its class does not say reads_previous")
         return self.before()
+
+    def moment(self) -> datetime:
+        return self.published()
 
     def whole(self) -> DataFrame:
         assert self.rows is not None  # `at` sets them

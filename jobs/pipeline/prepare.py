@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.jobs.config.columns import NOT_WRITABLE, UNWRITABLE, name_of, stored_name
+from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import UsageError, first_line
 from headgate.jobs.lake.artifacts import fitted_of, index_of
 from headgate.jobs.lake.frames import parquet
@@ -69,10 +71,11 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True, only: DataFra
         frames=frames,
         unique={t: proven_unique(run, t, work.inputs[t]) for t in looked_up} if save else {},
         before=lambda: run.read(work.table, work.base) if work.base >= 0 else None,
+        published=lambda: newest(run, work.inputs),
         lasting=table.publish.mode == "increment",
         builds=work.builds,
     )
-    df = with_bookkeeping(together(work.table, starts))
+    df = with_bookkeeping(together(run.pipeline, work.table, starts))
     watch = refit == "on_drift" and save
     df, frozen, seen = with_steps(run, work, df, context, applied, watch)
     if save and work.state is None:
@@ -84,6 +87,12 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True, only: DataFra
     foretold = [step.id for step in frozen if step.foretells]
     lineage = Origins.of(df, starts, looked_up)
     return Prepared(zoned(work.table, df), rows_in, context.all_recorded, lineage, context.warnings, foretold)
+
+
+def newest(run: Run, inputs: Mapping[str, Pin]) -> datetime:
+    """Return when the newest of pinned versions was published."""
+    found = (run.lake.published(name, pin.version) for name, pin in inputs.items())
+    return max((p.at for p in found if p is not None), default=datetime.fromtimestamp(0, tz=timezone.utc))
 
 
 def proven_unique(run: Run, table: str, pin: Pin) -> list[frozenset[str]]:
@@ -129,7 +138,7 @@ def count_in(run: Run, work: Work, table: str, rows: DataFrame) -> int:
     return rows.count()
 
 
-def together(table: str, starts: Mapping[str, DataFrame]) -> DataFrame:
+def together(pipeline: Pipeline, table: str, starts: Mapping[str, DataFrame]) -> DataFrame:
     """Return the rows of all tables that one starts from, by column names; of several, each row names its own."""
     if len(starts) == 1:
         return next(iter(starts.values()))
@@ -142,7 +151,7 @@ def together(table: str, starts: Mapping[str, DataFrame]) -> DataFrame:
                     f"table '{table}': column '{column}' is {before} in table '{other}' and {kind} in '{name}'; put a "
                     "cast into one of them"
                 )
-    named = [rows.withColumn(SOURCE, F.lit(name)) for name, rows in starts.items()]
+    named = [rows.withColumn(SOURCE, F.lit(pipeline.mapped.get(name, name))) for name, rows in starts.items()]
     df = functools.reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), named)
     return df.withColumn(JOINED, F.coalesce(JOINED, F.array().cast(JOINED_TYPE))) if JOINED in df.columns else df
 

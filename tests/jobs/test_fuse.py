@@ -80,6 +80,9 @@ def test_two_sources_become_products_with_cross_reference_and_links(fuse):
     (entities,) = answer("select count(distinct entity_id) from persons_xref")
     assert answer("select count(*), count(distinct entity_id) from persons") == [(*entities, *entities)]
     assert answer("select count(*) from persons where records = 2") == [(len(found),)]
+    assert answer("select count(*) from persons_history where valid_to is null") == [(240,)]
+    assert answer("select event, count(*), sum(records) from persons_events group by 1") == [("minted", *entities, 240)]
+    assert answer("select count(*) from persons_xref where valid_from is null") == [(0,)]
     columns = set(answer("select evidence['name']['source'], evidence['name']['rule'] from persons"))
     assert columns == {("a", "vote"), ("b", "vote")}
     assert "compared: name as name" in out and "matches by estimate" in out
@@ -96,6 +99,36 @@ def test_ids_last_when_a_record_is_taken_away(fuse):
     assert code == 0, error
     after = dict(answer("select source || key, entity_id from persons_xref"))
     assert after == {k: v for k, v in before.items() if k != "bb0"}
+    ended = "select source || key, valid_to > valid_from from persons_history where valid_to is not null"
+    assert answer(ended) == [("bb0", True)]
+    since = answer("select count(distinct valid_from), count(valid_from) from persons_xref")
+    assert since == [(1, len(after))], "who stays is there since the first build"
+
+
+PAIRS = "key_a,key_b,same"
+
+
+@pytest.mark.slow
+def test_decisions_bind_later_runs(fuse):
+    two_sources()
+    write(
+        "decided.csv", [["a40", "b0", "no"], ["a0", "b70", "yes"], ["a1", "b71", "perhaps"], ["a2", "b72", ""]], PAIRS
+    )
+    code, _, error = fuse("a=a.csv", "b=b.csv", "--key", "id", "--into", "persons", "--decisions", "decided.csv")
+    assert code == 0, error
+    of = dict(answer("select key, entity_id from persons_xref"))
+    assert of["a40"] != of["b0"] and of["a0"] == of["b70"] and of["a41"] == of["b1"]
+    refused = "select evidence['same'] from ledger where reason = 'neither_yes_nor_no'"
+    assert answer(refused) == [("perhaps",)]
+    # The next run does not name them, and other records came.
+    write(
+        "a.csv",
+        [["a999", "no", "body", "bern", "1"], *(r.split(",") for r in Path("a.csv").read_text().splitlines()[1:])],
+    )
+    code, _, error = fuse("a=a.csv", "b=b.csv", "--key", "id", "--into", "persons")
+    assert code == 0, error
+    later = dict(answer("select key, entity_id from persons_xref"))
+    assert {k: v for k, v in later.items() if k != "a999"} == of
 
 
 @pytest.mark.parametrize(

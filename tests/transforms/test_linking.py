@@ -1,8 +1,10 @@
 """The steps of fusion in Spark: links, entities, golden records."""
 
+import hashlib
 import random
 import tempfile
 from collections import defaultdict
+from datetime import datetime, timezone
 
 import pytest
 from pyspark.sql import functions as F
@@ -14,6 +16,7 @@ from headgate.transforms.fusion.components import label_components
 from headgate.transforms.fusion.crossreference import ConfirmLinks, CrossReference
 from headgate.transforms.fusion.entities import AssignEntities
 from headgate.transforms.fusion.golden import GoldenRecords
+from headgate.transforms.fusion.history import EntityEvents, EntityHistory
 from headgate.transforms.fusion.links import LinkRecords
 from headgate.transforms.fusion.partners import one_partner_each
 from headgate.transforms.fusion.values import Comparison
@@ -26,12 +29,18 @@ from tests.transforms.frames import columns_of, frame
 PERSON = "key string, name string, street string, city string, phone string"
 
 
-def run(step, df, warnings=None, previous=None, **tables):
+def run(step, df, warnings=None, previous=None, at=None, **tables):
     """The rows after a step as plain dicts; what it says of them is added to `warnings`."""
     with tempfile.TemporaryDirectory() as folder:
         spark = df.sparkSession
         context = BuildContext(
-            spark, folder, frames=tables, rows=df, before=lambda: previous, reads_previous=step.reads_previous
+            spark,
+            folder,
+            frames=tables,
+            rows=df,
+            before=lambda: previous,
+            published=lambda: at or datetime.fromtimestamp(0, tz=timezone.utc),
+            reads_previous=step.reads_previous,
         )
         step.check(df, context)
         rows = [r.asDict(recursive=True) for r in step.run(df, context).collect()]
@@ -152,11 +161,11 @@ def test_rounds_give_what_one_task_gives(spark, monkeypatch):
 LINKS = "id_a string, id_b string, score double, rule string, linked boolean"
 
 
-def entities_of(spark, members, links, previous=None, said=None):
+def entities_of(spark, members, links, previous=None, said=None, **options):
     """Return the rows of entities of records with given ids, from links (id, id, score)."""
     rows = spark.createDataFrame([(m,) for m in members], "_row_id string")
     table = spark.createDataFrame([(a, b, float(s), "model", s > 0) for a, b, s in links], LINKS)
-    return run(AssignEntities(links="links"), with_bookkeeping(rows), said, previous, links=table)
+    return run(AssignEntities(links="links", **options), with_bookkeeping(rows), said, previous, links=table)
 
 
 def as_previous(spark, rows):
@@ -168,50 +177,154 @@ def ids(rows):
 
 
 def test_ids_of_entities_last(spark):
-    first = entities_of(spark, "abcdefgh", [("a", "b", 9), ("b", "c", 9), ("a", "c", 9), ("d", "e", 9), ("g", "h", 9)])
+    said = []
+    links = [("a", "b", 9), ("b", "c", 9), ("a", "c", 8), ("d", "e", 9), ("g", "h", 9)]
+    first = entities_of(spark, "abcdefgh", links, said=said, giant=2)
     one = ids(first)
-    assert one["a"] == one["b"] == one["c"] != one["d"] and {r["entity_event"] for r in first} == {"new"}
+    assert one["a"] == one["b"] == one["c"] != one["d"]
+    assert said[1:] == [f"entity {one['a']} has 3 records; its weakest link has 9.0 bits: b and c"]
     # a leaves b and c, which keep the id; d, e and f become one; g and h are gone; i is new.
     said = []
     links = [("b", "c", 9), ("d", "e", 9), ("e", "f", 9), ("d", "f", 9)]
     second = entities_of(spark, "abcdefi", links, as_previous(spark, first), said)
-    two, event = ids(second), {r["_row_id"]: r["entity_event"] for r in second}
+    two = ids(second)
     assert two["b"] == two["c"] == one["b"] and two["a"] not in one.values()
     assert two["d"] == two["e"] == two["f"] == one["d"]
-    assert event == dict(zip("abcdefi", ["split", "same", "same", "same", "same", "merged", "new"], strict=True))
     assert said == ["4 entities, 2 of several records, the largest of 3; 2 minted, 1 merged, 1 split, 1 gone"]
-    sizes = {r["_row_id"]: (r["entity_size"], r["weakest_link"]) for r in second}
-    assert sizes["a"] == (1, None) and sizes["d"] == (3, 9.0)
+    sizes = {r["_row_id"]: (r["entity_size"], r["weakest_link"], r["weakest_pair"]) for r in second}
+    assert sizes["a"] == (1, None, None) and sizes["d"] == (3, 9.0, ["d", "f"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nights", [2, pytest.param(30, marks=pytest.mark.slow)])
+def test_decisions_that_cannot_hold_are_said(spark):
+    rows = with_bookkeeping(spark.createDataFrame([(m,) for m in "abc"], "_row_id string"))
+    decided = [("a", "b", 0.0, "must_link", True), ("b", "c", 0.0, "must_link", True)]
+    decided += [("a", "c", 30.0, "cannot_link", False)]
+    links = spark.createDataFrame(decided, LINKS)
+    said = []
+    found = ids(run(AssignEntities(links="links"), rows, said, links=links))
+    assert found["a"] == found["b"] != found["c"]
+    assert said[0] == "decided to be one, but kept apart by pairs decided to be two: b and c"
+
+
+def expected(before, groups):
+    """Return record -> id by the rules as they are written: `before`: record -> id; groups of records."""
+    parts = defaultdict(list)
+    for n, group in enumerate(groups):
+        for record in group:
+            if record in before:
+                parts[before[record], n].append(record)
+    goes = {}
+    for (old, n), shared in parts.items():
+        goes[old] = min(goes.get(old, (1, "", 0)), (-len(shared), min(shared), n))
+    now = {}
+    for n, group in enumerate(groups):
+        kept = [(less, first, old) for old, (less, first, to) in goes.items() if to == n]
+        free = [minted(r) for r in sorted(group) if minted(r) not in before.values()]
+        now |= dict.fromkeys(group, min(kept)[2] if kept else free[0])
+    return now
+
+
+def minted(record):
+    return hashlib.md5(f"entity:{record}".encode()).hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nights", [4, 30])
 def test_ids_over_nights_of_changes(spark, nights):
+    """Ids follow the rules, those of untouched entities never change, and the history tells the same events."""
     r = random.Random(11)
     living, number = {}, 0
-    previous, before = None, []
-    for _ in range(nights):
+    entities = history = None
+    before, told = {}, []
+    for night in range(nights):
         for _ in range(12):
             number += 1
-            living[f"{r.getrandbits(40):010x}"] = r.randrange(15)
-        for gone in r.sample(sorted(living), 4):
+            living[f"{r.getrandbits(40):010x}"] = r.randrange(9)
+        for gone in r.sample(sorted(living), 7 if night % 5 else min(9, len(living))):
             del living[gone]
-        moved = r.choice(sorted(living))
-        living[moved] = r.randrange(15)
+        for moved in r.sample(sorted(living), 2):
+            living[moved] = r.randrange(9)
+        if night % 4 == 3:  # two become one
+            one, other = r.randrange(9), r.randrange(9)
+            living = {k: one if v == other else v for k, v in living.items()}
         groups = defaultdict(list)
         for record, of in living.items():
             groups[of].append(record)
         links = [(a, b, 9) for m in groups.values() for a in m for b in m if a < b]
-        rows = entities_of(spark, sorted(living), links, previous)
+        rows = entities_of(spark, sorted(living), links, entities)
         now = ids(rows)
-        parts = defaultdict(set)
-        for record, entity in now.items():
-            parts[entity].add(record)
-        assert sorted(map(sorted, parts.values())) == sorted(map(sorted, groups.values()))
-        for entity, members in parts.items():
-            if before and members == {m for m, e in before.items() if e in {before.get(x) for x in members}}:
-                assert {before[m] for m in members} == {entity}, "an entity that did not change keeps its id"
-        previous, before = as_previous(spark, rows), now
+        assert now == expected(before, list(groups.values())), night
+        for entity in set(before.values()) & set(now.values()):
+            members = {m for m, e in before.items() if e == entity}
+            if members in [set(g) for g in groups.values()]:
+                assert {now[m] for m in members} == {entity}
+        entities = as_previous(spark, rows)
+        history, kept = history_of(spark, now, history, 100 + night)
+        held = {k["_parents"][0]: k["entity_id"] for k in kept if k["valid_to"] is None}
+        assert held == now
+        told += [
+            *(("minted", e, None, sum(x == e for x in now.values())) for e in set(now.values()) - set(before.values())),
+            *fates(before, now),
+        ]
+        before = now
+    events = run(EntityEvents(), history)
+    found = [(e["event"], e["entity_id"], e["into_id"], e["records"]) for e in events]
+    assert sorted(map(str, found)) == sorted(map(str, told))
+    assert {e["event"] for e in events} >= {"minted", "merged", "split", "gone"} or nights < 30
+    for e in events:  # what goes on for an id is alive
+        assert e["now_id"] is None or e["now_id"] in now.values()
+        assert (e["now_id"] == e["entity_id"]) == (e["entity_id"] in now.values())
+
+
+def fates(before, now):
+    """Yield the events of entities of before, from what became of their records."""
+    for entity in set(before.values()):
+        members = [m for m, e in before.items() if e == entity]
+        went = defaultdict(list)
+        for m in members:
+            if now.get(m, entity) != entity:
+                went[now[m]].append(m)
+        over = entity not in now.values()
+        order = sorted(went, key=lambda e: (-len(went[e]), min(went[e])))
+        for i, into in enumerate(order):
+            yield "merged" if over and i == 0 else "split", entity, into, len(went[into])
+        if over and not went:
+            yield "gone", entity, None, len(members)
+
+
+def history_of(spark, now, previous, second):
+    """Return the history after a build that was published at a second, as a frame and as rows."""
+    df = with_bookkeeping(spark.createDataFrame(list(now.items()), "_row_id string, entity_id string"))
+    at = datetime.fromtimestamp(second, tz=timezone.utc)
+    rows = run(EntityHistory(named="all"), df, previous=previous, at=at)
+    shown = "source string, key string, entity_id string, valid_from timestamp, valid_to timestamp"
+    names = ["source", "key", "entity_id", "valid_from", "valid_to", "_row_id", "_parents"]
+    frame = spark.createDataFrame(
+        [tuple(r[n] for n in names) for r in rows], f"{shown}, _row_id string, _parents array<string>"
+    )
+    return with_bookkeeping(frame), rows
+
+
+def test_the_history_of_entities_and_its_events(spark):
+    """Three builds: x goes into y, y into z, w loses a record to z and is gone."""
+    history, _ = history_of(spark, {"a": "x", "b": "y", "c": "y", "d": "z", "e": "w", "f": "w"}, None, 10)
+    history, _ = history_of(spark, {"a": "y", "b": "y", "c": "y", "d": "z", "e": "w", "f": "z"}, history, 20)
+    history, rows = history_of(spark, {"a": "z", "b": "z", "d": "z", "f": "z"}, history, 15)  # an earlier clock
+    seconds = {r["valid_from"].timestamp() for r in rows} | {r["valid_to"].timestamp() for r in rows if r["valid_to"]}
+    assert seconds == {10.0, 20.0, 20.000001}
+    open_rows = {r["key"]: (r["entity_id"], r["valid_from"].timestamp()) for r in rows if r["valid_to"] is None}
+    assert open_rows == {"a": ("z", 20.000001), "b": ("z", 20.000001), "d": ("z", 10.0), "f": ("z", 20.0)}
+    events = run(EntityEvents(), history)
+    found = {(e["at"].timestamp(), e["event"], e["entity_id"], e["into_id"], e["records"]) for e in events}
+    assert found == {
+        *((10.0, "minted", e, None, n) for e, n in (("x", 1), ("y", 2), ("z", 1), ("w", 2))),
+        (20.0, "merged", "x", "y", 1),
+        (20.0, "split", "w", "z", 1),
+        (20.000001, "merged", "y", "z", 2),
+        (20.000001, "gone", "w", None, 1),
+    }
+    assert {e["entity_id"]: e["now_id"] for e in events} == {"x": "z", "y": "z", "z": "z", "w": None}
 
 
 GOLDEN = "e string, source string, name string, n int, at date, street string, zip string"

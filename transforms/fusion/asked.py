@@ -41,14 +41,14 @@ def known_pairs(option: str, table: str | None, records: Records, context: Conte
         n, every = wanted.where(~known).count(), wanted.count()
         shown = ", ".join(f"{row['key_a']} and {row['key_b']}" for row in unknown)
         message = f"{option}: {n:,} of {every:,} pairs of table '{table}' name records that are not there ({shown})"
-        if n == every:
+        if n == every and option == "labels":  # decisions stay when the records that they name are gone
             raise StepError(message)
         context.warn(message)
     a, b = (F.struct(F.col(f"src_{e}_").alias("src"), F.col(f"rid_{e}_").alias("rid")) for e in ("a", "b"))
     ends_of = wanted.where(known & (F.col("rid_a_") != F.col("rid_b_"))).select(
         F.least(a, b).alias("first"), F.greatest(a, b).alias("last"), "same"
     )
-    return (
+    pairs = (
         ends_of.select(
             F.col("first.rid").alias("one"),
             F.col("first.src").alias("src_one"),
@@ -59,3 +59,8 @@ def known_pairs(option: str, table: str | None, records: Records, context: Conte
         .groupBy("one", "src_one", "other", "src_other")
         .agg(F.when(F.min("same") == F.max("same"), F.min("same")).alias("same"))
     )
+    pairs = context.keep(pairs, f"{option}_pairs")
+    against = pairs.where("same IS NULL").count()
+    if against:
+        context.warn(f"{option}: {against:,} pairs are said to be one and not to be, in '{table}': they are left out")
+    return pairs

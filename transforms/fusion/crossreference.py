@@ -1,6 +1,6 @@
 """What readers join by: which record is of which entity, and the links that hold within entities."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -28,17 +28,36 @@ from headgate.words import did_you_mean
 CONFIRMED = ("source_a", "key_a", "source_b", "key_b", "score", "probability")
 
 
-def made_of(shown: DataFrame, df: DataFrame, step: str) -> DataFrame:
-    """Return rows with the column `parent`, the row each was made of, with their bookkeeping; and the marked ones."""
+def shown_records(df: DataFrame, key: Sequence[str], source: str, named: str) -> DataFrame:
+    """Return the unmarked rows with `source`, `key` (several columns as one JSON array) and `_hg_parent`, the row."""
+    kinds = dict(df.dtypes)
+    keys = [as_text(F.col(quoted(c)), kinds[c]) for c in key]
+    text = keys[0] if len(keys) == 1 else F.to_json(F.array(*keys)) if keys else F.col(ROW_ID)
+    origin = F.col(quoted(source)).cast("string") if source in df.columns else F.lit(named)
+    return df.where(is_kept()).select(
+        origin.alias("_hg_source"), text.alias("_hg_key"), F.col(ROW_ID).alias("_hg_parent"), *map(quoted, df.columns)
+    )
+
+
+def made_of(shown: DataFrame, df: DataFrame, step: str, by: Sequence[str] = ()) -> DataFrame:
+    """Return rows with the column `_hg_parent`, the row each was made of, with their bookkeeping; and the marked ones.
+
+    by: columns that tell apart the rows that one row makes.
+    """
+    row = F.md5(content_key(shown, by, F.lit(step), F.col("_hg_parent")))
+    parents = F.array("_hg_parent").alias(PARENTS)
+    return with_made(shown.select("*", parents, row.alias(ROW_ID)).drop("_hg_parent"), df, step)
+
+
+def with_made(shown: DataFrame, df: DataFrame, step: str) -> DataFrame:
+    """Return rows with their id and `_parents` with the rest of their bookkeeping, and the marked ones of `df`."""
     book = {
-        ROW_ID: F.md5(content_key(shown, (), F.lit(step), F.col("_hg_parent"))),
         CHANGED: F.array().cast(CHANGED_TYPE),
-        PARENTS: F.array("_hg_parent"),
         REJECTED: F.lit(None).cast(BOOKKEEPING[REJECTED]),
         MADE: F.lit(step),
     }
     marked = df.where(~is_kept()).select(*BOOKKEEPING)
-    return shown.withColumns(book).drop("_hg_parent").unionByName(marked, allowMissingColumns=True)
+    return shown.withColumns(book).unionByName(marked, allowMissingColumns=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +68,10 @@ class CrossReference(Step):
     source: the column that names a record's source; where it is not there, `named` says it.
     named: the source of all records where no column says it.
     by: the column that names the entity.
+    history: the table that `entity_history` keeps; it adds `valid_from`, since when the record is of this entity.
     The table's `grain` is new: columns `source`, `key`, `entity_id`; `_parents` is the record. Rows with one row id
-    give one row. Rows marked before stay marked. Cost: one pass, and a shuffle of what is shown.
+    give one row. Rows marked before stay marked. Cost: one pass, and a shuffle of what is shown; with `history` a join
+    by row id.
     """
 
     name: ClassVar[str] = "cross_reference"
@@ -60,6 +81,10 @@ class CrossReference(Step):
     source: str = SOURCE
     named: str = ""
     by: str = "entity_id"
+    history: str | None = None
+
+    def tables(self) -> tuple[str, ...]:
+        return () if self.history is None else (self.history,)
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([*self.key, self.by], have)
@@ -67,20 +92,33 @@ class CrossReference(Step):
             kind = have[column]
             if kind is not None and not is_plain(kind):
                 raise StepError(f"'{column}' is {kind}, not a plain value; put a cast before")
-        return {"source": "string", "key": "string", "entity_id": have[self.by]}
+        shown = {"source": "string", "key": "string", "entity_id": have[self.by]}
+        if self.history is None:
+            return shown
+        if self.history not in tables:
+            raise StepError(f"history: there is no table '{self.history}'{did_you_mean(self.history, tables)}")
+        try:
+            require_columns(["entity_id", "valid_from", "valid_to"], tables[self.history])
+        except StepError as e:
+            raise StepError(f"history: table '{self.history}': {e}; entity_history makes such a table") from e
+        return {**shown, "valid_from": "timestamp"}
 
     def run(self, df: DataFrame, context: Context) -> DataFrame:
-        kinds = dict(df.dtypes)
-        keys = [as_text(F.col(quoted(c)), kinds[c]) for c in self.key]
-        key = keys[0] if len(keys) == 1 else F.to_json(F.array(*keys)) if keys else F.col(ROW_ID)
-        source = F.col(quoted(self.source)).cast("string") if self.source in df.columns else F.lit(self.named)
-        shown = df.where(is_kept()).select(
-            source.alias("source"),
-            key.alias("key"),
+        records = shown_records(df, self.key, self.source, self.named)
+        shown = records.select(
+            F.col("_hg_source").alias("source"),
+            F.col("_hg_key").alias("key"),
             F.col(quoted(self.by)).alias("entity_id"),
-            F.col(ROW_ID).alias("_hg_parent"),
-        )
-        return made_of(shown.distinct(), df, self.id)
+            "_hg_parent",
+        ).distinct()
+        if self.history is not None:
+            since = context.table(self.history).where("valid_to IS NULL AND entity_id IS NOT NULL")
+            record = (F.col(PARENTS)[0].alias("_hg_parent"), F.col("entity_id").alias("_hg_entity"))
+            since = since.groupBy(*record).agg(F.max("valid_from").alias("valid_from"))
+            same = (F.col("entity_id").cast("string") == F.col("_hg_entity")) & (F.col("p") == F.col("_hg_parent"))
+            shown = shown.withColumnRenamed("_hg_parent", "p").join(since, on=same, how="left")
+            shown = shown.select("source", "key", "entity_id", "valid_from", F.col("p").alias("_hg_parent"))
+        return made_of(shown, df, self.id)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -18,9 +19,9 @@ from headgate.transforms.rows import ROW_ID, SOURCE, is_kept, quoted
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, with_new
 from headgate.words import did_you_mean
 
-NEW = {"entity_id": "string", "entity_size": "int", "weakest_link": "double", "entity_event": "string"}
+NEW = {"entity_id": "string", "entity_size": "int", "weakest_link": "double", "weakest_pair": "array<string>"}
 NEEDED = ("id_a", "id_b", "score", "rule", "linked")
-GIANT = 100  # members
+GROUPED = "id string, grp string, weakest double, pair array<string>, component string"
 NAMED = 3
 
 
@@ -31,19 +32,23 @@ class AssignEntities(Step):
     links: the table of links, as `link_records` makes it.
     one_to_one: whether no entity may have two records of one source.
     source: the column that names a record's source.
+    giant: how many records an entity may have before the run's summary names it.
     Records that hang together by links are taken apart where they do not hold together: two groups become one only
     while the mean score over all pairs across them is for it, a pair that is no row of the links counting -4 bits. So
     no chain takes strangers together. What people decided (`must_link`, `cannot_link`) holds whatever the scores.
     Adds `entity_id`, `entity_size` (its records), `weakest_link` (of the links that hold the entity together at best,
-    the score of the weakest; null for one record) and `entity_event`: `new` (the record was not there before), `same`,
-    `merged` (its entity went into another one) or `split` (it left an entity that goes on without it). An id is minted
-    from the smallest row id of the entity. From one build to the next it stays with the group that has most of its
-    records, ties falling to the smaller row id; of several ids the group keeps the one of which it has most, of these
-    the smallest. The run's summary counts entities minted, merged, split and gone, and names giant ones with their
-    weakest link. Rows with one row id are of one entity. Rows marked before get nulls. Links to rows that are not there
-    are passed over.
-    Cost: shuffles of the links by component, and a join of all rows with their entities; components of more than
-    4,000,000 links take rounds that halve them. A component is held by one task. Source: average-link agglomeration.
+    the score of the weakest; null for one record) and `weakest_pair` (the two row ids that it links). An id is minted
+    from the smallest row id of the entity whose id is not in use. From one build to the next it stays with the group
+    that has most of its records; of several ids a group keeps the one of which it has most. Ties fall to the part with
+    the smallest row id. So an entity that gains and loses no record keeps its id, and one that was given up is never
+    another's: it comes back only with the record from which it was minted. `entity_history` and `entity_events` tell
+    what became of ids. The run's summary counts entities minted, merged, split and gone, and names giant ones with
+    their weakest link, and decisions that cannot hold. Rows with one row id are of one entity. Rows marked before get
+    nulls. Links to rows that are not there are passed over.
+    Cost: shuffles of the links by component, of row ids and entities, and a join of all rows with their entities, at
+    every build: where `link_records` learns anew, every score is another, so no component is known to stay as it is.
+    Components of more than 4,000,000 links take rounds that halve them. A component is held by one task. Source:
+    average-link agglomeration.
     """
 
     name: ClassVar[str] = "assign_entities"
@@ -52,6 +57,7 @@ class AssignEntities(Step):
     links: str
     one_to_one: bool = False
     source: str = SOURCE
+    giant: int = 100
 
     def tables(self) -> tuple[str, ...]:
         return (self.links,)
@@ -65,6 +71,8 @@ class AssignEntities(Step):
             raise StepError(f"links: table '{self.links}': {e}; link_records makes such a table") from e
         if self.one_to_one:
             require_columns([self.source], have)
+        if self.giant < 1:
+            raise StepError(f"giant: {self.giant} is less than 1")
         return with_new(have, NEW)
 
     def run(self, df: DataFrame, context: Context) -> DataFrame:
@@ -77,8 +85,9 @@ class AssignEntities(Step):
         links = context.table(self.links).select(*NEEDED)
         links = context.keep(links.join(ends[0], on="id_a", how="inner").join(ends[1], on="id_b", how="inner"), "links")
         groups = context.keep(self.grouped(links, context), "groups")
+        tell_broken(links, groups, context)
         before = context.previous()
-        ids = context.keep(self.named(groups, there, before), "ids")
+        ids = context.keep(self.named(groups, there, before, context.moment()), "ids")
         self.tell(ids, before, context)
         chosen = ids.select(
             F.col("id").alias("_hg_id"), *(F.col(c).cast(kind).alias(f"_hg_{c}") for c, kind in NEW.items())
@@ -87,7 +96,7 @@ class AssignEntities(Step):
         return out.select(*map(quoted, df.columns), *(F.col(f"_hg_{c}").alias(c) for c in NEW))
 
     def grouped(self, links: DataFrame, context: Context) -> DataFrame:
-        """Return the groups of records that hold together, of those with links: id, grp, weakest."""
+        """Return the groups of records that hold together, of those with links: id, grp, weakest, pair."""
         sure = links.where("linked").select(F.col("id_a").alias("a"), F.col("id_b").alias("b"))
         of = context.keep(label_components(sure, context), "components")
         ends = [of.select(F.col("id").alias(f"id_{e}"), F.col("component").alias(f"component_{e}")) for e in ("a", "b")]
@@ -97,49 +106,41 @@ class AssignEntities(Step):
         )
         order = ["component", "id_a", "id_b"]
         rows = inside.select(*order, "score", "rule", "source_a", "source_b").repartition("component")
-        return rows.sortWithinPartitions(*order).mapInArrow(
-            by_component(self.one_to_one), "id string, grp string, weakest double, component string"
-        )
+        return rows.sortWithinPartitions(*order).mapInArrow(by_component(self.one_to_one), GROUPED)
 
-    def named(self, groups: DataFrame, there: DataFrame, before: DataFrame | None) -> DataFrame:
+    def named(self, groups: DataFrame, there: DataFrame, before: DataFrame | None, moment: datetime) -> DataFrame:
         """Return every record with its entity: id, old (its id before), and the columns of `NEW`."""
         rows = there.join(groups, on="id", how="left").withColumn("grp", F.coalesce("grp", "id"))
-        nothing = F.lit(None).cast("string")
+        nothing, known = F.lit(None).cast("string"), None
         if before is None or "entity_id" not in before.columns:
             rows = rows.withColumn("old", nothing)
         else:
             known = before.groupBy(F.col(ROW_ID).alias("id")).agg(F.min("entity_id").alias("old"))
             rows = rows.join(known, on="id", how="left")
         # An id stays with the group that has most of its records; a group keeps the one of which it has most.
-        overlap = rows.where("old IS NOT NULL").groupBy("old", "grp").agg(F.count(F.lit(1)).alias("n"))
-        goes = overlap.withColumn("at", F.row_number().over(W.partitionBy("old").orderBy(F.desc("n"), "grp")))
-        stays = goes.where("at = 1").groupBy("grp").agg(F.min(F.struct(-F.col("n"), F.col("old"))).alias("best"))
-        taken = stays.select("grp", F.col("best.old").alias("kept"))
-        rows = rows.join(taken, on="grp", how="left")
-        # A new one is minted from the smallest record whose id no entity of before has.
-        alive = overlap.select(F.col("old").alias("minted")).distinct().withColumn("alive", F.lit(True))
+        counted = ((-F.count(F.lit(1))).alias("less"), F.min("id").alias("first"))
+        overlap = rows.where("old IS NOT NULL").groupBy("old", "grp").agg(*counted)
+        goes = overlap.groupBy("old").agg(F.min(F.struct("less", "first", "grp")).alias("to"))
+        stays = goes.select("old", "to.*").groupBy("grp").agg(F.min(F.struct("less", "first", "old")).alias("best"))
+        rows = rows.join(stays.select("grp", F.col("best.old").alias("kept")), on="grp", how="left")
+        # A new one is minted from the smallest record whose id no entity of before has; if all are, from the time too.
         fresh = rows.where("kept IS NULL").select("grp", "id", F.md5(F.concat(F.lit("entity:"), "id")).alias("minted"))
-        free = fresh.join(alive, on="minted", how="left")
-        smallest = F.min(F.when(F.col("alive").isNull(), F.struct("id", "minted")))["minted"]
-        members = F.md5(F.concat_ws(",", F.array_sort(F.collect_list("id"))))
-        minted = free.groupBy("grp").agg(F.coalesce(smallest, members).alias("minted"))
-        rows = rows.join(minted, on="grp", how="left").withColumn("entity_id", F.coalesce("kept", "minted"))
-        living = rows.select(F.col("entity_id").alias("old")).distinct().withColumn("lives", F.lit(True))
-        rows = rows.join(living, on="old", how="left")
-        event = (
-            F.when(F.col("old").isNull(), "new")
-            .when(F.col("old") == F.col("entity_id"), "same")
-            .when(F.col("lives"), "split")
-            .otherwise("merged")
-        )
-        size = F.sum("rows").over(W.partitionBy("grp"))
+        if known is not None:
+            used = known.select(F.col("old").alias("minted")).distinct().withColumn("used", F.lit(True))
+            fresh = fresh.join(used, on="minted", how="left")
+        else:
+            fresh = fresh.withColumn("used", nothing)
+        smallest = F.min(F.when(F.col("used").isNull(), F.struct("id", "minted")))["minted"]
+        then = F.md5(F.concat(F.lit("entity:"), F.min("id"), F.lit(f":{moment.isoformat()}")))
+        minted = fresh.groupBy("grp").agg(F.coalesce(smallest, then).alias("minted"))
+        rows = rows.join(minted, on="grp", how="left")
         return rows.select(
             "id",
             "old",
-            "entity_id",
-            size.alias("entity_size"),
+            F.coalesce("kept", "minted").alias("entity_id"),
+            F.sum("rows").over(W.partitionBy("grp")).alias("entity_size"),
             F.col("weakest").alias("weakest_link"),
-            event.alias("entity_event"),
+            F.col("pair").alias("weakest_pair"),
         )
 
     def tell(self, ids: DataFrame, before: DataFrame | None, context: Context) -> None:
@@ -147,6 +148,7 @@ class AssignEntities(Step):
         entities = ids.groupBy("entity_id").agg(
             F.max("entity_size").alias("size"),
             F.min("weakest_link").alias("weakest"),
+            F.min("weakest_pair").alias("pair"),
             F.max(F.col("old").eqNullSafe(F.col("entity_id"))).alias("known"),
         )
         several = F.count(F.when(F.col("size") > 1, 1)).alias("several")
@@ -178,15 +180,28 @@ class AssignEntities(Step):
                 f"; {now['minted']:,} minted, {fate['merged']:,} merged, {fate['split']:,} split, {fate['gone']:,} gone"
             )
         context.warn(line)
-        for giant in entities.where(F.col("size") > GIANT).orderBy(F.desc("size"), "entity_id").limit(NAMED).collect():
-            context.warn(
-                f"entity {giant['entity_id']} has {giant['size']:,} records; its weakest link has "
-                f"{giant['weakest'] or 0:.1f} bits"
-            )
+        giants = entities.where(F.col("size") > self.giant).orderBy(F.desc("size"), "entity_id").limit(NAMED).collect()
+        for giant in giants:
+            one, other = giant["pair"] or ("", "")
+            bits = f"its weakest link has {giant['weakest'] or 0:.1f} bits: {one} and {other}"
+            link = bits if one else "they have one row id"
+            context.warn(f"entity {giant['entity_id']} has {giant['size']:,} records; {link}")
+
+
+def tell_broken(links: DataFrame, groups: DataFrame, context: Context) -> None:
+    """Say which pairs that people decided to be one are not, as another decision keeps them apart."""
+    ends = [groups.select(F.col("id").alias(f"id_{e}"), F.col("grp").alias(f"grp_{e}")) for e in ("a", "b")]
+    must = links.where("rule = 'must_link'").select("id_a", "id_b")
+    apart = must.join(ends[0], on="id_a", how="inner").join(ends[1], on="id_b", how="inner").where("grp_a <> grp_b")
+    few = apart.orderBy("id_a", "id_b").limit(NAMED + 1).collect()
+    if few:
+        shown = "; ".join(f"{r['id_a']} and {r['id_b']}" for r in few[:NAMED])
+        more = ", and others" if len(few) > NAMED else ""
+        context.warn(f"decided to be one, but kept apart by pairs decided to be two: {shown}{more}")
 
 
 def by_component(apart: bool) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
-    """Return the body of a map from links in order of component to groups: id, grp, weakest, component."""
+    """Return the body of a map from links in order of component to groups: id, grp, weakest, pair, component."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for links in whole_groups(batches, "component"):
@@ -200,7 +215,7 @@ def grouped(links: pa.Table, apart: bool) -> pa.RecordBatch:
     cells = {c: links[c].to_pylist() for c in links.column_names}
     component = np.array(cells["component"])
     starts = [*np.flatnonzero(np.r_[True, component[1:] != component[:-1]]).tolist(), len(component)]
-    out: tuple[list[str], list[str], list[float | None], list[str]] = ([], [], [], [])
+    out: tuple[list[str], list[str], list[float | None], list[list[str] | None], list[str]] = ([], [], [], [], [])
     for low, high in itertools.pairwise(starts):
         a, b, score, rule = (cells[c][low:high] for c in ("id_a", "id_b", "score", "rule"))
         source = dict(zip(a, cells["source_a"][low:high], strict=True))
@@ -215,17 +230,22 @@ def grouped(links: pa.Table, apart: bool) -> pa.RecordBatch:
         weakest = weakest_links(len(ids), one, other, score, label)
         out[0].extend(ids)
         out[1].extend(ids[x] for x in label)
-        out[2].extend(weakest[x] for x in label)
-        out[3].extend([cells["component"][low]] * len(ids))
-    kinds = (pa.string(), pa.string(), pa.float64(), pa.string())
+        found = [weakest[x] for x in label]
+        out[2].extend(w and w[0] for w in found)
+        out[3].extend(w and sorted((ids[w[1]], ids[w[2]])) for w in found)
+        out[4].extend([cells["component"][low]] * len(ids))
+    kinds = (pa.string(), pa.string(), pa.float64(), pa.list_(pa.string()), pa.string())
     arrays = [pa.array(c, k) for c, k in zip(out, kinds, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, ["id", "grp", "weakest", "component"])
+    return pa.RecordBatch.from_arrays(arrays, ["id", "grp", "weakest", "pair", "component"])
 
 
 def weakest_links(
     n: int, one: list[int], other: list[int], score: list[float], label: list[int]
-) -> dict[int, float | None]:
-    """Return for each group the weakest of the links that hold it together at best: of a spanning tree of the best."""
+) -> dict[int, tuple[float, int, int] | None]:
+    """Return for each group the weakest of the links that hold it together at best: of a spanning tree of the best.
+
+    A link is its score and its ends; None for a group without links.
+    """
     tree = list(range(n))
 
     def root(x: int) -> int:
@@ -234,9 +254,9 @@ def weakest_links(
             x = tree[x]
         return x
 
-    weakest: dict[int, float | None] = dict.fromkeys(label)
+    weakest: dict[int, tuple[float, int, int] | None] = dict.fromkeys(label)
     for w, a, b in sorted(zip(score, one, other, strict=True), key=lambda e: (-e[0], e[1], e[2])):
         if label[a] == label[b] and root(a) != root(b):
             tree[root(a)] = root(b)
-            weakest[label[a]] = w
+            weakest[label[a]] = (w, a, b)
     return weakest

@@ -1,7 +1,7 @@
 """Keyed joins with other tables of the pipeline."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -99,19 +99,17 @@ class JoinTable(Step):
                 *(F.col(f"_hg_here.{quoted(c)}").alias(c) for c in df.columns if c != JOINED),
                 *(F.col(f"_hg_there._hg_v{i}").alias(new) for i, new in enumerate(self.columns)),
                 F.coalesce(F.col("_hg_there._hg_found"), F.lit(False)).alias(self.matched),
-                self.joined(df).alias(JOINED),
+                joined_to(df, f"_hg_here.{JOINED}", self.table, F.col("_hg_there._hg_id"), self.columns).alias(JOINED),
             )
         )
 
-    def joined(self, df: DataFrame) -> Column:
-        """The rows of other tables that were joined so far, and the one that is joined here."""
-        before = F.col(f"_hg_here.{JOINED}") if JOINED in df.columns else F.array().cast(JOINED_TYPE)
-        brought = F.array(*map(F.lit, self.columns)).cast("array<string>")
-        this = F.struct(
-            F.lit(self.table).alias("table"), F.col("_hg_there._hg_id").alias("row_id"), brought.alias("columns")
-        )
-        found = F.col("_hg_there._hg_id").isNotNull()
-        return F.concat(before, F.when(found, F.array(this)).otherwise(F.array().cast(JOINED_TYPE)))
+
+def joined_to(df: DataFrame, before: str, table: str, row_id: Column, columns: Iterable[str]) -> Column:
+    """Return the rows of other tables that were joined so far (column `before`), and the one that is joined here."""
+    so_far = F.col(before) if JOINED in df.columns else F.array().cast(JOINED_TYPE)
+    brought = F.array(*map(F.lit, columns)).cast("array<string>")
+    this = F.struct(F.lit(table).alias("table"), row_id.alias("row_id"), brought.alias("columns"))
+    return F.concat(so_far, F.when(row_id.isNotNull(), F.array(this)).otherwise(F.array().cast(JOINED_TYPE)))
 
 
 def comparable(mine: str, theirs: str) -> bool:

@@ -97,8 +97,9 @@ class LinkRecords(Step):
     `linked` is the decision. Of several sources, `a` is of the one whose name comes first; of one, the smaller row id.
     Records with one row id are one record, of which the first by its content is compared. Of more than 32 columns those
     that tell most are compared, of a value its first 4,000 characters. Rows marked before stay marked.
-    Labels and decisions that name unknown records are counted in a warning; if all do, that is an error. So is it where
-    no column has values in every source. Where there is no pair to compare, there are no rows, and a warning.
+    Labels and decisions that name unknown records, or contradict each other, are counted in a warning; it is an error
+    if all labels name unknown ones. So is it where no column has values in every source. Where there is no pair to
+    compare, there are no rows, and a warning.
     Cost: one pass to make records ready, shuffles of their keys and of the candidate pairs, and the comparison, some
     300,000 pairs of ten columns a second and core. What is learned on the driver is counts of patterns. Candidates of a
     key grow with its records, not with their square. Source: Fellegi and Sunter 1969; Winkler 1988 and 2000; Larsen and
