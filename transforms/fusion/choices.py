@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from headgate.transforms.fusion.groups import one_array, whole_groups
 from headgate.transforms.fusion.learning import LEARNED, Learned
+from headgate.transforms.fusion.numbers import Middle, middle_of
 
 How = Literal[
     "vote",
@@ -25,7 +26,10 @@ How = Literal[
     "complete",
     "mean",
     "median",
+    "weighted_mean",
+    "weighted_median",
 ]
+MADE = ("mean", "median", "weighted_mean", "weighted_median")  # values that no record need have
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -69,7 +73,7 @@ def golden(rows: pa.Table, plan: Plan) -> pa.RecordBatch:
         chosen = Choice(rows, codes, entities, i, rule, plan)
         for column in unit:
             values = one_array(rows[f"c{cell}"])
-            columns.append(chosen.number(values) if rule in ("mean", "median") else values.take(chosen.rows))
+            columns.append(chosen.number(values) if rule in MADE else values.take(chosen.rows))
             keys.append(column)
             evidence.append(chosen.evidence())
             cell += 1
@@ -117,6 +121,7 @@ class Choice:
             self.support = np.bincount(self.candidate, weight, len(key))
         elif rule in LEARNED:
             self.support = plan.learned[unit].probabilities(self.entity, self.source, self.texts)
+        self.learned = plan.learned[unit] if rule in MADE and rule in LEARNED else None
         merit = self.merit(table, rule)
         rank, n = table["rank"].to_numpy()[self.at], np.arange(len(self.at))  # rows come in order of rank and id
         order = np.lexsort((n, rank, -self.votes[self.candidate], -np.round(merit, 9), -filled, self.entity))
@@ -144,21 +149,22 @@ class Choice:
                 table[c].to_numpy().astype(float) for c in table.column_names if c[0] == "f" and c[1:].isdigit()
             )
             return np.asarray(filled)[self.at]
-        if rule in ("mean", "median"):
+        if rule in MADE:
             return np.zeros(len(self.at))
         return np.asarray(self.support[self.candidate], float)
 
     def number(self, values: pa.Array) -> pa.Array:
-        """Return the mean or median of each entity's numbers, added up in their order."""
+        """Return the mean or median of each entity's numbers, weighted or not, added up in their order."""
         numbers = values.take(pa.array(self.at)).cast(pa.float64()).to_numpy()
-        order = np.lexsort((numbers, self.entity))
-        ends = np.searchsorted(self.entity[order], np.arange(self.entities + 1))
-        found: list[float | None] = []
-        for low, high in pairwise(ends.tolist()):
-            part = numbers[order[low:high]]
-            how = np.mean if self.rule == "mean" else np.median
-            found.append(float(how(part)) if len(part) else None)
-        return pa.array(found, pa.float64())
+        middle: Middle = "mean" if self.rule.endswith("mean") else "median"
+        weight, entity = np.ones(len(numbers)), self.entity
+        if self.learned is not None:
+            known = np.isfinite(numbers)  # an infinity has no say
+            weight = self.learned.weights(self.source)[known]
+            entity, numbers = entity[known], numbers[known]
+        found = middle_of(entity, numbers, weight, self.entities, middle)
+        none = np.bincount(entity, minlength=self.entities) == 0
+        return pa.array(found, pa.float64(), mask=none)
 
     def evidence(self) -> list[Any]:
         """Return what stands behind each entity's value."""
@@ -168,7 +174,7 @@ class Choice:
         ends = np.searchsorted(self.of[order], np.arange(self.entities + 1))
         most = self.by_entity(np.round(self.merits, 9), self.filled)
         out: list[Any] = []
-        made = self.rule in ("mean", "median")
+        made = self.rule in MADE
         for e in range(self.entities):
             claim = self.chosen[e]
             if claim < 0:

@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from headgate.transforms.fusion.choices import MADE as MADE_RULES
 from headgate.transforms.fusion.choices import How, Plan, by_entity
 from headgate.transforms.fusion.entities import NEW
 from headgate.transforms.fusion.learning import LEARNED, learned_from
@@ -47,7 +48,8 @@ class GoldenRecords(Step):
         vote in which sources count by an accuracy that is learned from all entities; `crh`: by their distance from the
         truth; `dawid_skene`: by what they confuse, for columns of at most 50 values. `priority`: of the first of
         `sources`. `recent`: of the record that is last by `recent`. `longest`: the longest text. `complete`: of the
-        record with most values. `mean`, `median`: of numbers, as a double.
+        record with most values. `mean`, `median`: of numbers, as a double. `weighted_mean`, `weighted_median`: those in
+        which sources weigh by how far they are off, as all entities tell; infinities have no say in them.
     together: lists of columns that are taken whole from one record, such as street, city and zip: of those with most of
         them filled, the one that the rule of the first column chooses.
     source: the column that names a record's source, if it is there; it is not in the golden record.
@@ -92,7 +94,7 @@ class GoldenRecords(Step):
         after: dict[str, str | None] = {self.by: have[self.by], "records": "bigint"}
         for columns in self.units(have):
             rule, first = self.rule_of(columns[0]), columns[0]
-            if rule in ("mean", "median"):
+            if rule in MADE_RULES:
                 if len(columns) > 1:
                     raise StepError(f"together: '{first}' has the rule {rule}, which makes a value of no record")
                 if not is_number(have[first] or "double"):
@@ -104,7 +106,7 @@ class GoldenRecords(Step):
             if rule == "weighted_vote" and not self.weights:
                 raise StepError(f"'{first}' has the rule weighted_vote: give weights, source -> weight")
             for column in columns:
-                after[column] = "double" if rule in ("mean", "median") else have[column]
+                after[column] = "double" if rule in MADE_RULES else have[column]
         taken = next((c for c in ("records", "evidence") if c in have), None)
         if taken is not None:
             raise StepError(f"there is a column '{taken}' already; rename it before")

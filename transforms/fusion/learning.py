@@ -12,10 +12,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion.groups import one_array, whole_groups
+from headgate.transforms.fusion.numbers import Deviation
 from headgate.transforms.fusion.truth import Accuracy, Claims, Confusion, Distance, Method, learn
 from headgate.transforms.step import Context, StepError
 
-LEARNED = ("truth", "crh", "dawid_skene")
+LEARNED = ("truth", "crh", "dawid_skene", "weighted_mean", "weighted_median")
 CLAIMS_AT_ONCE = 1_000_000  # that the driver may hold, some 100 bytes each
 VALUES = 50  # distinct ones at most, for a matrix of confusions
 SOURCES = 100_000
@@ -36,7 +37,13 @@ class Learned:
         if not self.values:
             values = values.take(pc.sort_indices(values))
         numbers = pc.index_in(texts, values).to_numpy().astype(np.int64)
-        return Claims(entity, np.array([self.sources[s] for s in source], np.int64), numbers)
+        told = np.array(texts.to_pylist(), float) if isinstance(self.method, Deviation) else None
+        return Claims(entity, np.array([self.sources[s] for s in source], np.int64), numbers, told)
+
+    def weights(self, source: Sequence[str | None]) -> npt.NDArray[np.float64]:
+        """Return the weight of each claim's source, of a rule for numbers."""
+        assert isinstance(self.method, Deviation)
+        return self.method.weights(np.array([self.sources[s] for s in source], np.int64), self.state)
 
     def probabilities(self, entity: Ints, source: Sequence[str | None], texts: pa.Array) -> npt.NDArray[np.float64]:
         """Return the probability of each distinct (entity, value), in order."""
@@ -52,12 +59,19 @@ def learned_from(rows: DataFrame, text: str, rule: str, column: str, context: Co
     sources = {s: i for i, s in enumerate(sorted((r["source"] for r in names), key=lambda s: (s is not None, s)))}
     values: tuple[str, ...] = ()
     n = max(len(sources), 1)
-    method: Method = Accuracy(sources=n) if rule == "truth" else Distance(sources=n)
+    methods: dict[str, Method] = {
+        "truth": Accuracy(sources=n),
+        "crh": Distance(sources=n),
+        "weighted_mean": Deviation(sources=n, middle="mean"),
+        "weighted_median": Deviation(sources=n, middle="median"),
+    }
     if rule == "dawid_skene":
         found = [r["text"] for r in claims.select("text").distinct().limit(VALUES + 1).collect()]
         if len(found) > VALUES:
             raise StepError(f"'{column}' has more than {VALUES} values: the rule dawid_skene is not for it; take truth")
-        values, method = tuple(sorted(found)), Confusion(sources=n, values=max(len(found), 1))
+        values = tuple(sorted(found))
+        methods[rule] = Confusion(sources=n, values=max(len(found), 1))
+    method = methods[rule]
     before = Learned(method=method, state=None, sources=sources, values=values)
     if sum(r["n"] for r in names) <= CLAIMS_AT_ONCE:
         table = claims.toArrow().sort_by([("e", "ascending")])  # few claims: see `CLAIMS_AT_ONCE`

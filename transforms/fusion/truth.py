@@ -25,11 +25,12 @@ SETTLED = 1e-6
 class Claims:
     """Claims of sources on objects: which value each says. Values and objects are numbered in the order of their texts.
 
-    obj, src, val: whole numbers, of each claim. A candidate is a value that is claimed of an object.
+    obj, src, val: whole numbers, of each claim. number: of claims that are numbers, these. A candidate is a value that
+    is claimed of an object.
     """
 
-    def __init__(self, obj: Ints, src: Ints, val: Ints) -> None:
-        self.obj, self.src, self.val = obj, src, val
+    def __init__(self, obj: Ints, src: Ints, val: Ints, number: Floats | None = None) -> None:
+        self.obj, self.src, self.val, self.number = obj, src, val, number
         values = int(val.max()) + 1 if len(val) else 1
         key, self.cand = np.unique(obj * values + val, return_inverse=True)
         self.of, self.value = key // values, key % values
