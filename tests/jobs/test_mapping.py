@@ -101,29 +101,43 @@ def test_mapped_sources_become_one_table(spark, tmp_path):
     ]
 
 
-def test_columns_are_mapped(spark):
+MAPPED = {
+    "number": {"of": "n", "type": "int"},
+    "c": {"of": "c", "codes": {"a": "alpha"}},
+    "from_where": {"value": "here"},
+}
+
+
+def mapped(spark, columns, **others):
+    """Return rows after a mapping, and those before."""
     rows = [(1, "7", "a", "3,5", "2024-01-01 10:00:00"), (2, None, "b", None, None), (3, "x", "a", "1", None)]
     df = frame(spark, "id int, n string, c string, w string, t string", *rows)
-    columns = {
-        "number": {"of": "n", "type": "int"},
-        "c": {"of": "c", "codes": {"a": "alpha"}},
+    return applied(options_of(MapColumns).validate_python({"columns": columns, **others}), df), df
+
+
+def test_columns_are_mapped(spark):
+    out, _ = mapped(spark, MAPPED)
+    assert plain_rows(kept(out), "id", "number", "c", "from_where", "w") == [(1, 7, "alpha", "here", "3,5")]
+    marked = {(r[1], r[2]["column"], r[2]["value"]) for r in plain_rows(rejected(out), "step", "reason", "evidence")}
+    assert marked == {("unknown_code", "c", "b"), ("wrong_type", "number", "x")}
+
+
+@pytest.mark.slow
+def test_units_and_zones_are_mapped_and_what_cannot_be_is_null(spark):
+    more = {
         "grams": {"of": "w", "unit": "kg", "to_unit": "g", "decimal": ","},
         "at": {"of": "t", "time_zone": "America/New_York"},
         "t": "t",
-        "from_where": {"value": "here"},
     }
-    step = options_of(MapColumns).validate_python({"columns": columns})
-    out = applied(step, df)
-    at = datetime.datetime(2024, 1, 1, 15)
-    shown = ("id", "number", "c", "grams", "at", "t", "from_where")
-    assert plain_rows(kept(out), *shown) == [(1, 7, "alpha", 3500.0, at, "2024-01-01 10:00:00", "here")]
-    marked = {(r[1], r[2]["column"], r[2]["value"]) for r in plain_rows(rejected(out), "step", "reason", "evidence")}
-    assert marked == {("unknown_code", "c", "b"), ("wrong_type", "number", "x")}
-    nulls = applied(
-        options_of(MapColumns).validate_python({"columns": columns, "invalid": "null", "others": "drop"}), df
-    )
-    assert sorted(nulls.columns) == sorted([*(set(shown) - {"id"}), *(c for c in df.columns if c.startswith("_"))])
-    changed = {r["_row_id"]: [c["column"] for c in r["_changed"]] for r in nulls.collect()}
+    out, df = mapped(spark, MAPPED | more, invalid="null", others="drop")
+    shown = ("number", "c", "from_where", "grams", "at", "t")
+    assert sorted(out.columns) == sorted([*shown, *(c for c in df.columns if c.startswith("_"))])
+    assert plain_rows(out, *shown[:5]) == [
+        (7, "alpha", "here", 3500.0, datetime.datetime(2024, 1, 1, 15)),
+        (None, "alpha", "here", 1000.0, None),
+        (None, None, "here", None, None),
+    ]
+    changed = {r["_row_id"]: [c["column"] for c in r["_changed"]] for r in out.collect()}
     assert sorted(changed.values()) == [[], ["c"], ["number"]]
 
 
