@@ -80,6 +80,7 @@ DEFAULTLESS = {  # options that choose what is done: without them nothing of the
     "dedup": {"exact", "text", "into"},
     "fuse": {"into"},
     "impute": {"into"},
+    "apply": {"into"},
     "restore": {"version", "release"},
     "trace": {"keys", "table"},
     "release drop": {"keep", "older_than"},

@@ -61,6 +61,13 @@ def test_the_flights_of_the_tour_run(checkout):
     assert after == before, "the tour leaves the checkout as it was"
 
 
+@pytest.mark.slow
+def test_the_example_of_scaling_and_new_rows_runs(checkout, tmp_path):
+    shown = run(tmp_path, checkout, blocks("docs/scaling.md", "An example")).stdout
+    for answer in blocks("docs/scaling.md", "An example", "text"):
+        assert " ".join(answer.split()) in " ".join(shown.split())
+
+
 def run(folder: Path, checkout: Path, scripts: list[str]) -> "subprocess.CompletedProcess[str]":
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADGATE_")}
     environment |= {"PATH": f"{checkout.parent / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(checkout)}

@@ -7,7 +7,19 @@ import traceback
 
 import click
 
-from headgate.jobs.cli import building, dedup, fuse, impute, keeping, looking, machine, missing, reference, starting
+from headgate.jobs.cli import (
+    apply,
+    building,
+    dedup,
+    fuse,
+    impute,
+    keeping,
+    looking,
+    machine,
+    missing,
+    reference,
+    starting,
+)
 from headgate.jobs.cli.options import DEBUG, HELP, Commands, add_all
 from headgate.jobs.cli.places import end_on_signals
 from headgate.jobs.errors import HeadgateError, Interrupted, UsageError, storage_failure
@@ -38,7 +50,7 @@ def headgate() -> None:
 
 
 add_all(headgate, starting.init, starting.sample, building.run, building.check, dedup.dedup, fuse.fuse)
-add_all(headgate, impute.impute)
+add_all(headgate, impute.impute, apply.apply)
 add_all(headgate, looking.tables, looking.versions, looking.releases, looking.sql)
 add_all(headgate, looking.trace, looking.diff, looking.lineage, missing.missing)
 add_all(headgate, keeping.restore, keeping.release, keeping.vacuum, keeping.verify, keeping.erase)

@@ -36,6 +36,7 @@ class Pipeline:
     code: Mapping[str, str | None]  # what a table is made by beside headgate: a source's Python file, hashes of steps'
     raw_of: Mapping[str, str] = dataclasses.field(default_factory=dict)  # raw table -> the table it was written with
     mapped: Mapping[str, str] = dataclasses.field(default_factory=dict)  # table of a mapping -> the source it is of
+    pins: Mapping[str, tuple[int, str]] = dataclasses.field(default_factory=dict)  # table -> version and day to read
     unchecked: Callable[[], None] = dataclasses.field(default=lambda: None, compare=False)  # checks left for later
 
     @cached_property

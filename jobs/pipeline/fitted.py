@@ -17,13 +17,18 @@ from headgate.transforms.steps import FITTED, STEPS, options_of
 LASTS = timedelta(days=7)  # what a weekly fit learned
 
 
-def save_fitted(lake: Lake, table: str, build_key: str, steps: Sequence[Step], frozen: Sequence[Step]) -> None:
-    """Save the frozen steps of a build, as a pipeline file would write them, each with its place and its estimator."""
+def save_fitted(
+    lake: Lake, table: str, build_key: str, columns: Mapping[str, str], steps: Sequence[Step], frozen: Sequence[Step]
+) -> None:
+    """Save the frozen steps of a build, as a pipeline file would write them, each with its place and its estimator.
+
+    columns: those before the first step, with their types: what new rows must have (`headgate apply`).
+    """
     state = [
         {"id": s.id, "by": described(step), s.name: options_of(type(s)).dump_python(s, mode="json")}
         for step, s in zip(steps, frozen, strict=True)
     ]
-    write_small(f"{fitted_of(lake, table, build_key)}/steps.json", {"steps": state})
+    write_small(f"{fitted_of(lake, table, build_key)}/steps.json", {"columns": columns, "steps": state})
 
 
 def load_fitted(lake: Lake, table: str, steps: Sequence[Step], state: str) -> list[Step]:

@@ -122,6 +122,9 @@ def present_build(lake: Lake, current: Published | None) -> dict[str, Any]:
 
 
 def pinned(pipeline: Pipeline, lake: Lake, table: str, name: str, as_of: date | None) -> Pin:
+    if name in pipeline.pins:
+        version, day = pipeline.pins[name]
+        return Pin(version, date.fromisoformat(day) if day else None)
     found = lake.published(name)
     if found is None:
         raise InputMissing(f"table '{table}' reads '{name}', which has not been built in {lake.root}")

@@ -33,7 +33,7 @@ from headgate.transforms.rows import (
     training_rows,
     with_bookkeeping,
 )
-from headgate.transforms.step import Estimator, Step, StepError
+from headgate.transforms.step import Estimator, Step, StepError, user_columns
 
 
 def prepare(run: Run, work: Work, scratch: str, save: bool = True, only: DataFrame | None = None) -> Prepared:
@@ -76,10 +76,11 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True, only: DataFra
         builds=work.builds,
     )
     df = with_bookkeeping(together(run.pipeline, work.table, starts))
+    columns = user_columns(df)
     watch = refit == "on_drift" and save
     df, frozen, seen = with_steps(run, work, df, context, applied, watch)
     if save and work.state is None:
-        save_fitted(run.lake, work.table, work.made_by, steps, frozen)
+        save_fitted(run.lake, work.table, work.made_by, columns, steps, frozen)
     if watch:
         last = (run.lake.last_build(work.table) or {}).get("build_key") if work.moved is not None else None
         now = seen if work.state is None else follow_drift(run.lake, work.table, work.state, last, seen)

@@ -121,6 +121,11 @@ READING = {  # commands that read a lake, with the names that they take; what is
     "lineage": [["nosuch"], ["nosuch.id"]],
     "verify": [["nosuch"]],
     "missing": [["nosuch"], ["t", "--release", "nosuch"]],
+    "apply": [
+        ["nosuch", "x.csv", "--into", "u"],
+        ["t@nosuch", "x.csv", "--into", "u"],
+        ["t@99", "x.csv", "--into", "u"],
+    ],
     "vacuum": [["--table", "nosuch"]],
     "release drop": [["nosuch"]],
     "erase": [["--table", "nosuch", "--where", "true", "--reason", "x"]],
@@ -143,6 +148,7 @@ OTHERS = {
 }
 VALID = {"versions": ["t"], "sql": ["select 1"], "restore": ["t", "--version", "0"], "trace": ["x"], "diff": ["a", "b"]}
 VALID |= {"missing": ["t"], "lineage": ["t"], "verify": ["p-1"], "release drop": ["p-1"], "erase": READING["erase"][0]}
+VALID |= {"apply": ["t", "x.csv", "--into", "u"]}
 
 
 def test_what_is_not_there_is_exit_4_in_every_command(tmp_path, here):
