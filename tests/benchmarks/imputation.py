@@ -27,7 +27,8 @@ REPAIR = (  # set, dirty, clean
     ("dq_flights", "raha_dirty.csv", "raha_clean.csv"),
     ("dq_beers", "raha_dirty.csv", "raha_clean.csv"),
 )
-RULES = ("dc_rules_holoclean.txt", "dc_rules-validate-fd-horizon.txt", None)
+DISCOVERED = "discovered rules"
+RULES = ("dc_rules_holoclean.txt", "dc_rules-validate-fd-horizon.txt", DISCOVERED, "no rules")
 
 
 def run() -> None:
@@ -56,10 +57,12 @@ def repair(spark: Any) -> Iterator[str]:
         columns, dirty = rows_of(folder / dirty_file)
         _, clean = rows_of(folder / clean_file)
         for file in RULES:
-            rules, skipped = parse_rules((folder / file).read_text(), columns) if file else ([], [])
+            there = (folder / file).exists()
+            rules, skipped = parse_rules((folder / file).read_text(), columns) if there else ([], [])
             step = RepairCells(
                 columns=tuple(columns),
                 dependencies=tuple(Dependency(columns=r.columns, decides=(r.decides,)) for r in rules),
+                discover="apply" if file == DISCOVERED else "nothing",
                 faults="_faults_",
             )
             schema = ", ".join(["place int", *(f"`{c}` string" for c in columns)])
@@ -70,7 +73,7 @@ def repair(spark: Any) -> Iterator[str]:
             found = [(i, f) for i, listed in faults.items() for f in listed]
             measures = scores(found, dict(enumerate(dirty)), dict(enumerate(clean)), columns)
             listed_scores = ", ".join(f"{k} {v:.3f}" for k, v in measures.items())
-            yield f"{name} {file or 'no rules'} ({len(skipped)} rules skipped): {listed_scores}; {seconds:.0f} s"
+            yield f"{name} {file} ({len(skipped)} rules skipped): {listed_scores}; {seconds:.0f} s"
 
 
 def scores(
