@@ -61,6 +61,11 @@ def local_frame(spark: SparkSession, rows: Sequence[Sequence[Any]], columns: str
     return spark.createDataFrame(table, schema)
 
 
+def arrow_frame(spark: SparkSession, table: pa.Table) -> DataFrame:
+    """Return rows that the driver holds as a DataFrame."""
+    return spark.createDataFrame(table)
+
+
 def is_own(name: str) -> bool:
     """Return whether a column's name is headgate's: no user's column may have it, in any case of its letters."""
     return name.lower().startswith(OWN) or name.lower() in PUBLISHED

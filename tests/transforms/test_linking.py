@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from headgate.jobs.pipeline.context import BuildContext
-from headgate.transforms.fusion import components, learning, partners, truth
+from headgate.transforms.fusion import components, learning, meetings, model, partners, records, truth
 from headgate.transforms.fusion.blocking import block
 from headgate.transforms.fusion.components import label_components
 from headgate.transforms.fusion.crossreference import ConfirmLinks, CrossReference
@@ -73,6 +73,35 @@ def test_links_of_one_source(spark):
     assert sorted(map(repr, again)) == sorted(map(repr, found)), "in any partitioning"
 
 
+def test_few_records_are_linked_as_many_are(spark, monkeypatch):
+    """Nulls, a record that came twice, two sources that repeat nothing, labels, decisions, a lead over rivals."""
+    rows = [(k, n, s, c if i % 3 else None, p) for i, (k, n, s, c, p) in enumerate(persons(50, 30))]
+    rows = [("b" if i >= 50 else "a", *row) for i, row in enumerate(rows)]
+    df = spark.createDataFrame(rows, f"{SOURCE} string, {PERSON}")
+    df = with_bookkeeping(df.withColumn("_row_id", row_id(df, "test", ["key"])))
+    df = df.unionByName(df.limit(2).withColumn("name", F.lit("zz")))
+    pairs = "key_a string, key_b string, same boolean"
+    decided = spark.createDataFrame([("p1", "q1", False), ("p30", "q2", True), ("p1", "no", True)], pairs)
+    known = [(f"p{i}", f"q{i}", True) for i in range(6)] + [(f"p{i}", f"q{i + 1}", False) for i in range(20)]
+    known += [("p7", "q7", True), ("p7", "q7", False)]
+    tables = {"decided": decided, "known": spark.createDataFrame(known, pairs)}
+    monkeypatch.setattr(model, "UNSURE", 2.0)
+    options = [{"decisions": "decided"}, {"labels": "known", "one_to_one": False}]
+
+    def every():
+        said: list[str] = []
+        found = [run(LinkRecords(key=("key",), **o), df, said, **tables) for o in options]
+        return [sorted(map(repr, rows)) for rows in found], said
+
+    at_once = every()
+    assert any("(lead)" in row for row in at_once[0][0]) and any("many to many" not in s for s in at_once[1])
+    monkeypatch.setattr(records, "FEW", 0)
+    assert every() == at_once
+    monkeypatch.setattr(meetings, "ENTRIES", 1)
+    monkeypatch.setattr(records, "FEW", 1000)
+    assert every() == at_once, "when pairs under keys are too many"
+
+
 @pytest.mark.slow
 def test_people_decide_and_labels_teach(spark):
     df = frame(spark, PERSON, *persons())
@@ -131,7 +160,8 @@ def test_a_value_of_a_third_of_all_rows_stays_linear(spark):
     with tempfile.TemporaryDirectory() as folder:
         context = BuildContext(spark, folder)
         no_pairs = spark.createDataFrame([], drawn)
-        found = block(every, comparisons, [n], no_pairs, context, cap=20, per_record=60)
+        pairs, found = block(every, comparisons, [n], no_pairs, context, cap=20, per_record=60)
+        assert pairs.count() == found.found
         assert n / 2 < found.found < 12 * n and found.refined >= 1
 
 

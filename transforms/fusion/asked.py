@@ -1,12 +1,18 @@
 """Pairs that people named: labels to learn from, and decisions that bind."""
 
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from headgate.transforms.fusion.meetings import TooMany
 from headgate.transforms.fusion.records import Records
 from headgate.transforms.step import Context, StepError
 
 NAMED = 3
+ASKED_AT_ONCE = 1_000_000  # pairs
 
 
 def known_pairs(option: str, table: str | None, records: Records, context: Context) -> DataFrame | None:
@@ -29,21 +35,17 @@ def known_pairs(option: str, table: str | None, records: Records, context: Conte
     wanted = given.where(F.col("same").isNotNull()).select(
         *ends, F.col("key_a").cast("string"), F.col("key_b").cast("string"), "same"
     )
-    keys = records.rows.select("src", "key", "rid")
+    keys = records.many.select("src", "key", "rid")
     for end in ("a", "b"):
         there = keys.select(*(F.col(c).alias(f"{c}_{end}_") for c in keys.columns))
         same_source = F.col(f"source_{end}").isNull() | (F.col(f"source_{end}") == F.col(f"src_{end}_"))
         wanted = wanted.join(there, on=(F.col(f"key_{end}") == F.col(f"key_{end}_")) & same_source, how="left")
     wanted = context.keep(wanted, option)
     known = F.col("rid_a_").isNotNull() & F.col("rid_b_").isNotNull()
-    unknown = wanted.where(~known).select("key_a", "key_b").limit(NAMED).collect()
+    unknown = wanted.where(~known).select("key_a", "key_b").orderBy("key_a", "key_b").limit(NAMED).collect()
     if unknown:
         n, every = wanted.where(~known).count(), wanted.count()
-        shown = ", ".join(f"{row['key_a']} and {row['key_b']}" for row in unknown)
-        message = f"{option}: {n:,} of {every:,} pairs of table '{table}' name records that are not there ({shown})"
-        if n == every and option == "labels":  # decisions stay when the records that they name are gone
-            raise StepError(message)
-        context.warn(message)
+        tell_unknown(option, table, n, every, [(row["key_a"], row["key_b"]) for row in unknown], context)
     a, b = (F.struct(F.col(f"src_{e}_").alias("src"), F.col(f"rid_{e}_").alias("rid")) for e in ("a", "b"))
     ends_of = wanted.where(known & (F.col("rid_a_") != F.col("rid_b_"))).select(
         F.least(a, b).alias("first"), F.greatest(a, b).alias("last"), "same"
@@ -60,7 +62,67 @@ def known_pairs(option: str, table: str | None, records: Records, context: Conte
         .agg(F.when(F.min("same") == F.max("same"), F.min("same")).alias("same"))
     )
     pairs = context.keep(pairs, f"{option}_pairs")
-    against = pairs.where("same IS NULL").count()
+    tell_contradictions(option, table, pairs.where("same IS NULL").count(), context)
+    return pairs
+
+
+def tell_unknown(
+    option: str, table: str, n: int, every: int, named: Sequence[tuple[str, str]], context: Context
+) -> None:
+    """Say which pairs name records that are not there; raise `StepError` if all do."""
+    shown = ", ".join(f"{a} and {b}" for a, b in named)
+    message = f"{option}: {n:,} of {every:,} pairs of table '{table}' name records that are not there ({shown})"
+    if n == every and option == "labels":  # decisions stay when the records that they name are gone
+        raise StepError(message)
+    context.warn(message)
+
+
+def tell_contradictions(option: str, table: str, against: int, context: Context) -> None:
     if against:
         context.warn(f"{option}: {against:,} pairs are said to be one and not to be, in '{table}': they are left out")
-    return pairs
+
+
+def known_at_once(
+    option: str, table: str | None, records: Records, context: Context
+) -> dict[tuple[int, int], bool | None] | None:
+    """Return what `known_pairs` does, of few records: the places of two records, and whether they are the same.
+
+    Raises `TooMany` for more than `ASKED_AT_ONCE` pairs.
+    """
+    if table is None:
+        return None
+    assert records.table is not None
+    given = context.table(table)
+    columns = [c for c in ("source_a", "source_b", "key_a", "key_b", "same") if c in given.columns]
+    rows = given.where(F.col("same").isNotNull()).select(*(F.col(c).cast("string") for c in columns[:-1]), "same")
+    pairs = rows.limit(ASKED_AT_ONCE + 1).toArrow().to_pylist()
+    if len(pairs) > ASKED_AT_ONCE:
+        raise TooMany
+    places = defaultdict(list)
+    src = records.table["src"].to_pylist()
+    for i, key in enumerate(records.table["key"].to_pylist()):
+        places[key].append(i)
+    found: dict[tuple[int, int], bool | None] = {}
+    unknown: list[tuple[str, str]] = []
+    every = 0
+    for pair in pairs:
+        ends = []
+        for end, usual in (("a", 0), ("b", 1)):
+            source = pair.get(f"source_{end}")
+            number = records.sources.index(source) if source in records.sources else None
+            if f"source_{end}" not in columns and len(records.sources) == 2:
+                number = usual
+            ends.append([i for i in places.get(pair[f"key_{end}"], ()) if number is None or src[i] == number])
+        rows_of = max(len(ends[0]), 1) * max(len(ends[1]), 1)
+        every += rows_of
+        if not ends[0] or not ends[1]:
+            unknown += [(pair["key_a"], pair["key_b"])] * rows_of
+        for a, b in itertools.product(*ends):
+            if a != b:
+                (_, a), (_, b) = sorted([(src[a], a), (src[b], b)])
+                same: bool | None = pair["same"]
+                found[a, b] = same if found.get((a, b), same) == same else None
+    if unknown:
+        tell_unknown(option, table, len(unknown), every, sorted(unknown)[:NAMED], context)
+    tell_contradictions(option, table, sum(same is None for same in found.values()), context)
+    return found

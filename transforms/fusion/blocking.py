@@ -9,34 +9,29 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
+from headgate.transforms.fusion.keys import KEYS, emitted
+from headgate.transforms.fusion.meetings import evidence, paired
 from headgate.transforms.fusion.values import JOINED, Comparison
 from headgate.transforms.step import Context
 
 REFINED = 12  # common keys of a record that are combined two by two
-PREFIX = 4  # characters
 CAPS = (50, 100, 200)  # a key blocks at most half the square of the cap in pairs; small tables can afford more
 SMALL_BUDGET = 500_000  # pairs that any table can afford
-BITS = 16  # parts of a bit in which evidence is added up: whole numbers have one sum in any order
-ENTITY_PAIR = "one long, src_one int, other long, src_other int, family long, bits long, two long"
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
     """Candidate pairs, and what blocking has to say of itself.
 
-    pairs: one, src_one, other, src_other, mask (the columns through which the pair was found; 0: drawn at random).
     space: comparable pairs in all; found: pairs that keys proposed; cap: pairs of a key at most; refined: keys over the
     cap; dropped, lost: refined keys over the cap again, and their pairs.
     """
 
-    pairs: DataFrame
     space: int
     found: int
     cap: int
@@ -55,36 +50,6 @@ def words_of(value: Column) -> Column:
     """Return the distinct words of a normal form; none for a null."""
     split = F.array_distinct(F.split(F.translate(value, JOINED, " "), " "))
     return F.coalesce(split, F.array().cast("array<string>"))
-
-
-def keys_of(records: DataFrame, comparisons: Sequence[Comparison]) -> DataFrame:
-    """Return the keys of records (rid, src, v0 … in normal form): rid, src, family, key, fine (may block alone)."""
-
-    def key(family: Column, what: str, value: Column, fine: Column) -> Column:
-        return F.struct(family.alias("family"), F.xxhash64(F.lit(what), value).alias("key"), fine.alias("fine"))
-
-    single, worded = [], []
-    for j, comparison in enumerate(comparisons):
-        value, family = F.substring_index(f"v{j}", JOINED, 1), F.lit(1 << j).cast("long")
-        if comparison.kind != "text":
-            single.append(F.when(value.isNotNull(), key(family, f"{j}=", value, F.lit(True))))
-        if comparison.kind in ("name", "date"):
-            fine = F.length(value) > PREFIX if comparison.kind == "name" else F.lit(False)
-            single.append(F.when(value.isNotNull(), key(family, f"{j}^", F.substring(value, 1, PREFIX), fine)))
-        if comparison.kind in ("name", "text"):
-            worded.append((family, words_of(F.col(f"v{j}"))))
-    lists = [F.filter(F.array(*single), lambda k: k.isNotNull())] if single else []
-    if worded:
-        # A word is one key in whichever columns it stands, and carries them all.
-        def of_word(word: Column) -> Column:
-            family = F.lit(0).cast("long")
-            for column, words in worded:
-                family = family + F.when(F.array_contains(words, word), column).otherwise(F.lit(0).cast("long"))
-            return key(family, "w:", word, F.lit(True))
-
-        every = F.array_distinct(F.flatten(F.array(*(words for _, words in worded))))
-        lists.append(F.transform(every, of_word))
-    return records.select("rid", "src", F.explode(F.concat(*lists)).alias("k")).select("rid", "src", "k.*")
 
 
 def counted(keys: DataFrame, sources: int) -> DataFrame:
@@ -112,8 +77,10 @@ def block(
     *,
     cap: int | None,
     per_record: int,
-) -> Blocks:
-    """Find the pairs of records that share a rare key or two common ones.
+) -> tuple[DataFrame, Blocks]:
+    """Find the pairs of records that share a rare key or two common ones: one, src_one, other, src_other, mask.
+
+    mask: the columns through which the pair was found; 0: drawn at random.
 
     records: rid, src (its source's number), v0 … (normal forms). drawn: pairs to add, with their `family`: 0 for pairs
     at random, of which those that keys propose too are not at random.
@@ -122,7 +89,10 @@ def block(
     """
     sources, space, n = len(sizes), space_of(sizes), sum(sizes)
     budget = max(per_record * n, SMALL_BUDGET)
-    keys = context.keep(counted(keys_of(records, comparisons), sources).where("pairs >= 1"), "keys")
+    made = records.select("rid", "src", *(f"v{j}" for j in range(len(comparisons)))).mapInArrow(
+        emitted(comparisons), KEYS
+    )
+    keys = context.keep(counted(made, sources).where("pairs >= 1"), "keys")
     cap = cap or affordable(keys, budget)
     limit = cap * cap // 2
     single = in_blocks(keys.where(F.col("fine") & (F.col("pairs") <= limit)), sources, space, two=False)
@@ -141,8 +111,7 @@ def block(
     refined = common.where("fine").agg(over).first()
     dropped = double.where(F.col("pairs") > limit).agg(over, lost).first()
     assert refined is not None and dropped is not None  # aggregates of all rows
-    return Blocks(
-        pairs=pairs.drop("bits"),
+    said = Blocks(
         space=space,
         found=found,
         cap=cap,
@@ -150,6 +119,7 @@ def block(
         dropped=dropped["keys"],
         lost=int(dropped["pairs"] or 0),
     )
+    return pairs.drop("bits"), said
 
 
 def affordable(keys: DataFrame, budget: int) -> int:
@@ -182,17 +152,16 @@ def combined(common: DataFrame) -> DataFrame:
 def in_blocks(keys: DataFrame, sources: int, space: int, *, two: bool) -> DataFrame:
     """Return the pairs of records under each key, with the evidence that sharing the key is."""
     entry = F.struct("src", "rid", "family")
-    bits = F.round(F.log2(F.lit(float(space)) / F.max("pairs")) * BITS).cast("long").alias("bits")
-    blocks = keys.groupBy("key").agg(F.array_sort(F.collect_list(entry)).alias("rows"), bits)
-    made = blocks.select("rows", "bits").mapInArrow(
-        pairs_in(sources > 1), "one long, src_one int, other long, src_other int, family long, bits long"
+    blocks = keys.groupBy("key").agg(F.array_sort(F.collect_list(entry)).alias("rows"), F.max("pairs").alias("pairs"))
+    made = blocks.select("rows", "pairs").mapInArrow(
+        pairs_in(sources > 1, space), "one long, src_one int, other long, src_other int, family long, bits long"
     )
     nothing = F.lit(0).cast("long")
     return made.withColumns({"two": F.col("bits"), "bits": nothing} if two else {"two": nothing})
 
 
-def pairs_in(linking: bool) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
-    """Return the body of a map from blocks (rows in order of source and id, bits) to their pairs."""
+def pairs_in(linking: bool, space: int) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """Return the body of a map from blocks (rows in order of source and id, pairs) to their pairs."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for batch in batches:
@@ -200,18 +169,9 @@ def pairs_in(linking: bool) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.
             rows = lists.flatten()
             src, rid, family = (rows.field(i).to_numpy(zero_copy_only=False) for i in range(3))
             ends = np.cumsum(lists.value_lengths().to_numpy().astype(np.int64))
-            block = np.repeat(np.arange(len(ends)), np.diff(np.r_[0, ends]))
-            at = np.arange(len(rid))
-            start = at + 1
-            if linking:  # a record meets those of later sources
-                last = np.r_[(block[1:] != block[:-1]) | (src[1:] != src[:-1]), True][: len(at)]
-                turns = np.flatnonzero(last)
-                start = turns[np.searchsorted(turns, at)] + 1
-            count = ends[block] - start
-            one = np.repeat(at, count)
-            other = np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(start, count)
+            one, other, block = paired(src, ends, linking)
             columns = [rid[one], src[one], rid[other], src[other], family[one] | family[other]]
-            bits = batch.column("bits").to_numpy()[block[one]]
+            bits = evidence(batch.column("pairs").to_numpy(), space)[block]
             names = ["one", "src_one", "other", "src_other", "family", "bits"]
             yield pa.RecordBatch.from_arrays([pa.array(c) for c in (*columns, bits)], names)
 

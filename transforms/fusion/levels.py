@@ -5,8 +5,10 @@ value, so that the adjustment for term frequency (Winkler 2000) is part of the p
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ import pyarrow.compute as pc
 from rapidfuzz.distance import OSA, JaroWinkler, Levenshtein
 from rapidfuzz.process import cpdist
 
+from headgate.transforms.fusion.bags import Bags, Words
 from headgate.transforms.fusion.values import JOINED, Comparison, Kind, day, number
 
 Ints = npt.NDArray[np.int64]
@@ -24,8 +27,6 @@ Levels = npt.NDArray[np.int8]
 RARITY = 3.0  # bits per level of equality
 CUTS = np.array([0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])  # of the cosine of two texts
 LETTERS = 200  # characters of a text that are compared one by one
-AT_ONCE = 200_000  # pairs whose words are laid out at a time
-UNIT = 1 << 16  # of a word's weight: whole numbers add up to the same sum in any order
 BELOW_EQUAL: dict[Kind, tuple[str, ...]] = {
     "name": ("differ", "Jaro-Winkler or cosine of words from .80 or .40", "from .88 or .65", "from .94 or .85"),
     "code": ("differ", "two edits", "one edit"),
@@ -65,140 +66,151 @@ class Column:
         self.comparison, self.frequencies = comparison, frequencies
         self.codes: Ints = pc.fill_null(pc.index_in(values, found), -1).to_numpy().astype(np.int64)
         self.values: list[str] = found.to_pylist()
-        self._words: tuple[Ints, Ints, Ints] | None = None
+        if comparison.kind in ("name", "text"):
+            whole = pc.list_element(pc.split_pattern(found, JOINED), 0) if len(found) else found
+            bare = whole.dictionary_encode()
+            self.same: Ints = bare.indices.to_numpy().astype(np.int64)
+            self.bare: list[str] = whole.to_pylist()
+        else:
+            self.same, self.bare = np.arange(len(found)), self.values
+        held = [max(frequencies.values.get(v, frequencies.rest), 1) for v in self.bare]
+        filled = max(frequencies.filled, 2)
+        bits = np.minimum(np.log2(filled / np.array(held or [1], float)), math.log2(filled) - 1)
+        rarity = np.floor(np.maximum(bits, 0) / RARITY).astype(np.int8)
+        self.equal: Levels = (first_equal(comparison.kind) + rarity).astype(np.int8)
 
     def levels(self, one: Ints, other: Ints) -> Levels:
         """Compare the values at the places `one` with those at `other`."""
         a, b = self.codes[one], self.codes[other]
-        out = np.zeros(len(one), np.int8)
-        both = np.flatnonzero((a >= 0) & (b >= 0))
-        low, high = np.minimum(a[both], b[both]), np.maximum(a[both], b[both])
-        key, back = np.unique(low * max(len(self.values), 1) + high, return_inverse=True)
-        if len(key):
-            out[both] = self._distinct(key // len(self.values), key % len(self.values))[back]
+        out = np.ones(len(one), np.int8)
+        out[(a < 0) | (b < 0)] = 0
+        if not self.values:
+            return out
+        equal = (self.same[a] == self.same[b]) & (out > 0)
+        out[equal] = self.equal[a[equal]]
+        differ = np.flatnonzero(~equal & (out > 0))
+        if len(differ):
+            x, y = np.minimum(a[differ], b[differ]), np.maximum(a[differ], b[differ])
+            out[differ] = getattr(self, f"_{self.comparison.kind}")(x, y)
         return out
 
-    def _distinct(self, x: Ints, y: Ints) -> Levels:
-        """Compare distinct values by their numbers, x <= y."""
-        equal = x == y
-        if self.comparison.kind in ("name", "text"):
-            bare = [v.split(JOINED)[0] for v in self.values]
-            close = np.flatnonzero(~equal)
-            equal[close] = [bare[i] == bare[j] for i, j in zip(x[close], y[close], strict=True)]
-        else:
-            bare = self.values
-        out = np.ones(len(x), np.int8)
-        at = np.flatnonzero(equal)
-        out[at] = first_equal(self.comparison.kind) + self._rarity(bare, x[at])
-        ne = np.flatnonzero(~equal)
-        if len(ne):
-            out[ne] = getattr(self, f"_{self.comparison.kind}")(bare, x[ne], y[ne])
-        return out
+    def _name(self, x: Ints, y: Ints) -> Levels:
+        level = np.ones(len(x), np.int8)
+        near = self.bags.may_be_similar(x, y)
+        level[near] = by_distinct(self._close_names, x[near], y[near])
+        m = np.flatnonzero(self.several[x] | self.several[y])
+        if not len(m):
+            return level
+        near = m[self.ordered[1].may_be_similar(x[m], y[m])]
+        level[near] = np.maximum(level[near], by_distinct(self._close_in_order, x[near], y[near]))
+        share = m[(self.words.mask[x[m]] & self.words.mask[y[m]]) != 0]
+        level[share] = np.maximum(level[share], by_distinct(self._close_in_words, x[share], y[share]))
+        return level
 
-    def _rarity(self, bare: Sequence[str], at: Ints) -> Levels:
-        """Return the rarity of values in steps of `RARITY` bits, at most that of one that two records hold."""
-        held = [max(self.frequencies.values.get(bare[i], self.frequencies.rest), 1) for i in at]
-        filled = max(self.frequencies.filled, 2)
-        bits = np.minimum(np.log2(filled / np.array(held, float)), math.log2(filled) - 1)
-        return np.floor(np.maximum(bits, 0) / RARITY).astype(np.int8)
+    def _close_names(self, x: Ints, y: Ints) -> Levels:
+        return by_cuts(similar(self.bare, x, y), (0.80, 0.88, 0.94))
 
-    def _name(self, bare: Sequence[str], x: Ints, y: Ints) -> Levels:
-        near = similar(bare, x, y)
-        level = 1 + (near >= 0.80) + (near >= 0.88) + (near >= 0.94)
-        several = np.array([" " in v for v in self.values]) | np.array([JOINED in v for v in self.values])
-        m = np.flatnonzero(several[x] | several[y])
-        if len(m):
-            ordered = [" ".join(sorted(v.replace(JOINED, " ").split())) for v in self.values]
-            near = similar(ordered, x[m], y[m])
-            cos = self.cosines(x[m], y[m])
-            again = 1 + (near >= 0.80) + (near >= 0.88) + (near >= 0.94)
-            level[m] = np.maximum.reduce([level[m], again, 1 + (cos >= 0.4) + (cos >= 0.65) + (cos >= 0.85)])
-        return np.asarray(level, np.int8)
+    def _close_in_order(self, x: Ints, y: Ints) -> Levels:
+        return by_cuts(similar(self.ordered[0], x, y), (0.80, 0.88, 0.94))
 
-    def _code(self, bare: Sequence[str], x: Ints, y: Ints) -> Levels:
-        edits = edits_of(bare, x, y)
+    def _close_in_words(self, x: Ints, y: Ints) -> Levels:
+        return by_cuts(self.words.cosines(x, y), (0.40, 0.65, 0.85))
+
+    def _code(self, x: Ints, y: Ints) -> Levels:
+        edits = self.edits(x, y, 2)
         return np.asarray(1 + (edits <= 2) + (edits <= 1), np.int8)
 
-    def _number(self, bare: Sequence[str], x: Ints, y: Ints) -> Levels:
-        numbers = np.array([number(v) for v in bare])
-        if self.comparison.log:
-            numbers = np.log(np.maximum(numbers, 1e-9))
+    def _number(self, x: Ints, y: Ints) -> Levels:
+        numbers = self.numbers
         with np.errstate(invalid="ignore"):
             far = np.abs(numbers[x] - numbers[y]) / self.comparison.scale
-            level = 1 + (far <= 0.1) + (far <= 0.02)
+            level = np.asarray(1 + (far <= 0.1) + (far <= 0.02), np.int8)
         if not self.comparison.log:  # a digit too many or too few
-            length = np.array([len(v) for v in bare])
-            slip = (np.minimum(length[x], length[y]) >= 3) & (edits_of(bare, x, y) <= 1)
-            level = np.maximum(level, np.where(slip, 2, 1))
-        return np.asarray(level, np.int8)
+            length = self.bags.length
+            m = np.flatnonzero((level == 1) & (np.minimum(length[x], length[y]) >= 3))
+            level[m] += self.edits(x[m], y[m], 1) <= 1
+        return level
 
-    def _date(self, bare: Sequence[str], x: Ints, y: Ints) -> Levels:
-        days, edits = np.array([day(v) for v in bare]), edits_of(bare, x, y)
+    def _date(self, x: Ints, y: Ints) -> Levels:
         with np.errstate(invalid="ignore"):
-            far = np.abs(days[x] - days[y])
-            level = 1 + (far <= 366) + (far <= 31)
-        level[edits <= 1] = 3
-        return np.asarray(level, np.int8)
+            far = np.abs(self.days[x] - self.days[y])
+            level = np.asarray(1 + (far <= 366) + (far <= 31), np.int8)
+        m = np.flatnonzero(level < 3)
+        level[m[self.edits(x[m], y[m], 1) <= 1]] = 3
+        return level
 
-    def _text(self, bare: Sequence[str], x: Ints, y: Ints) -> Levels:
-        cos = self.cosines(x, y)
+    def _text(self, x: Ints, y: Ints) -> Levels:
+        found: Levels = by_distinct(self._close_texts, x, y)
+        return found
+
+    def _close_texts(self, x: Ints, y: Ints) -> Levels:
+        cos = self.words.cosines(x, y)
         near = np.flatnonzero((cos >= 0.2) & (cos < 0.9))  # misspelt words are not shared: look at the characters
         if len(near):
             used = np.unique(np.r_[x[near], y[near]])
-            tight = {i: bare[i].replace(" ", "")[:LETTERS] for i in used.tolist()}
+            tight = {i: self.bare[i].replace(" ", "")[:LETTERS] for i in used.tolist()}
             pairs = [tight[i] for i in x[near].tolist()], [tight[i] for i in y[near].tolist()]
             scorer = Levenshtein.normalized_similarity
             alike = cpdist(*pairs, scorer=scorer, score_cutoff=0.8, dtype=np.float32)
             cos[near] = np.maximum(cos[near], np.where(alike >= 0.8, 2 * alike - 1, 0))
         return (1 + np.searchsorted(CUTS, cos, side="right")).astype(np.int8)
 
-    def cosines(self, x: Ints, y: Ints) -> Floats:
-        """Return the cosine of the words of values, each weighed by its rarity."""
-        starts, places, weights = self._words = self._words or self._number_words()
-        total = np.r_[0, np.cumsum(weights[places])]
-        of = total[starts[1:]] - total[starts[:-1]]
-        shared = np.zeros(len(x))
-        for low in range(0, len(x), AT_ONCE):
-            part = slice(low, low + AT_ONCE)
-            one, other = (laid_out(starts, places, len(weights), v[part]) for v in (x, y))
-            both = np.intersect1d(one, other, assume_unique=True)
-            shared[part] = np.bincount(both // len(weights), weights[both % len(weights)], len(x[part]))
-        found: Floats = shared / np.sqrt(np.maximum(of[x].astype(float) * of[y], 1.0))
+    def edits(self, x: Ints, y: Ints, most: int) -> Ints:
+        """Return the edits between values, a swap of two neighbours being one; any number above `most` as it comes."""
+        found = np.full(len(x), most + 1)
+        near = self.bags.may_be_edits(x, y, most)
+
+        def edits_of(x: Ints, y: Ints) -> Ints:
+            pairs = [self.bare[i] for i in x.tolist()], [self.bare[i] for i in y.tolist()]
+            edits: Ints = cpdist(*pairs, scorer=OSA.distance, score_cutoff=most, dtype=np.int32)
+            return edits
+
+        found[near] = by_distinct(edits_of, x[near], y[near])
         return found
 
-    def _number_words(self) -> tuple[Ints, Ints, Ints]:
-        """Number the words: where each value's start, the distinct words of all values, and each word's weight."""
-        split = [v.replace(JOINED, " ").split() for v in self.values]
-        numbers: dict[str, int] = {}
-        flat = np.array([numbers.setdefault(w, len(numbers)) for words in split for w in words], np.int64)
-        size = max(len(numbers), 1)
-        key = np.unique(np.repeat(np.arange(len(split)), [len(s) for s in split]) * size + flat)
-        starts = np.searchsorted(key // size, np.arange(len(split) + 1))
-        held = np.array([max(self.frequencies.words.get(w, self.frequencies.rest), 1) for w in numbers] or [1], float)
-        weights = np.rint(UNIT * np.log2(1 + self.frequencies.filled / held) ** 2).astype(np.int64)
-        return starts, key % size, weights
+    @cached_property
+    def bags(self) -> Bags:
+        return Bags(self.bare)
+
+    @cached_property
+    def ordered(self) -> tuple[list[str], Bags]:
+        """The values with their words in order, and their bags."""
+        found = [" ".join(sorted(v.replace(JOINED, " ").split())) for v in self.values]
+        return found, Bags(found)
+
+    @cached_property
+    def several(self) -> npt.NDArray[np.bool_]:
+        """Which values have more than one word."""
+        return np.array([" " in v or JOINED in v for v in self.values], np.bool_)
+
+    @cached_property
+    def words(self) -> Words:
+        return Words(self.values, self.frequencies.words, self.frequencies.rest, self.frequencies.filled)
+
+    @cached_property
+    def numbers(self) -> Floats:
+        found = np.array([number(v) for v in self.values])
+        return np.log(np.maximum(found, 1e-9)) if self.comparison.log else found
+
+    @cached_property
+    def days(self) -> Floats:
+        return np.array([day(v) for v in self.values])
 
 
-def laid_out(starts: Ints, places: Ints, size: int, values: Ints) -> Ints:
-    """Return all words of values, each as its number beyond the place of the value."""
-    lengths = starts[values + 1] - starts[values]
-    at = (
-        np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(starts[values], lengths)
-    )
-    found: Ints = np.repeat(np.arange(len(values)), lengths) * size + places[at]
-    return found
+def by_distinct(compare: Callable[[Ints, Ints], Any], x: Ints, y: Ints) -> Any:
+    """Compare each distinct pair of values once."""
+    size = int(y.max(initial=0)) + 1
+    key, back = np.unique(x * size + y, return_inverse=True)
+    return compare(key // size, key % size)[back] if len(key) else np.zeros(0, np.int8)
+
+
+def by_cuts(values: npt.NDArray[Any], cuts: Sequence[float]) -> Levels:
+    return np.asarray(1 + sum(values >= c for c in cuts), np.int8)
 
 
 def similar(values: Sequence[str], x: Ints, y: Ints) -> npt.NDArray[np.float32]:
     pairs = [values[i] for i in x.tolist()], [values[i] for i in y.tolist()]
     found: npt.NDArray[np.float32] = cpdist(*pairs, scorer=JaroWinkler.similarity, dtype=np.float32)
-    return found
-
-
-def edits_of(values: Sequence[str], x: Ints, y: Ints) -> npt.NDArray[np.int32]:
-    """Return the edits between values, a swap of two neighbours being one; 3 stands for more than two."""
-    pairs = [values[i] for i in x.tolist()], [values[i] for i in y.tolist()]
-    found: npt.NDArray[np.int32] = cpdist(*pairs, scorer=OSA.distance, score_cutoff=2, dtype=np.int32)
     return found
 
 

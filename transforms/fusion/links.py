@@ -5,33 +5,19 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion import model, supervised
-from headgate.transforms.fusion.asked import known_pairs
-from headgate.transforms.fusion.blocking import Blocks, block, missed, words_of
+from headgate.transforms.fusion.asked import known_at_once, known_pairs
+from headgate.transforms.fusion.blocking import Blocks, missed
+from headgate.transforms.fusion.few import Few
 from headgate.transforms.fusion.levels import first_equal
-from headgate.transforms.fusion.partners import one_partner_each
-from headgate.transforms.fusion.records import (
-    Records,
-    drawn_pairs,
-    frequencies_of,
-    made_ready,
-    repeats_itself,
-)
-from headgate.transforms.fusion.scoring import (
-    ASKED,
-    Counted,
-    Scored,
-    Scorer,
-    count_patterns,
-    judged,
-    scored,
-    with_lead,
-    with_parts,
-)
-from headgate.transforms.fusion.tiles import as_levels, compared
+from headgate.transforms.fusion.many import Many
+from headgate.transforms.fusion.meetings import TooMany
+from headgate.transforms.fusion.records import Records, in_spark, made_ready, repeats_itself
+from headgate.transforms.fusion.scoring import LINK as LINK
+from headgate.transforms.fusion.scoring import Counted, Pairs, Scored, Scorer
 from headgate.transforms.fusion.values import Kind
 from headgate.transforms.kinds import is_plain
 from headgate.transforms.rows import (
@@ -49,22 +35,7 @@ from headgate.transforms.rows import (
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 from headgate.words import did_you_mean
 
-SHOWN = -8.0  # bits from which on a pair is a row: what stands against two records being one counts too
 LEAD, PRIOR, DEPENDENCE = "(lead)", "(prior)", "(dependence)"
-LINK = {
-    "source_a": "string",
-    "id_a": "string",
-    "source_b": "string",
-    "id_b": "string",
-    "key_a": "string",
-    "key_b": "string",
-    "score": "double",
-    "probability": "double",
-    "pattern": "string",
-    "weights": "map<string,double>",
-    "rule": "string",
-    "linked": "boolean",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,31 +141,32 @@ class LinkRecords(Step):
         left = ", ".join(f"{c} ({why})" for c, why in list(records.left_out.items())[:10])
         context.warn(f"compared: {chosen}" + (f"; left out: {left}" if left else ""))
         alone = self.one_partner(records, context)
-        labels = known_pairs("labels", self.labels, records, context)
-        decisions = known_pairs("decisions", self.decisions, records, context)
-        drawn = drawn_pairs(records, self.seed).withColumn("family", F.lit(0).cast("long"))
-        for asked in (labels, decisions):
-            if asked is not None:
-                drawn = drawn.unionByName(asked.drop("same").withColumn("family", F.lit(ASKED).cast("long")))
-        blocks = block(
-            records.rows,
-            records.comparisons,
-            records.sizes,
-            drawn,
+        pairs = self.pairs(records, context)
+        if not pairs.blocks.found:
+            context.warn("no two records share a key that few others have: there are no links")
+        found, scorer, names = self.learn(records, pairs, alone, context)
+        cut = self.threshold if self.threshold is not None else found.cut
+        self.tell(records, pairs.blocks, found, cut, context)
+        shown = pairs.rows(scorer, names, cut, alone=alone)
+        return with_own_rows(shown, self.id).unionByName(marked.drop(SOURCE), allowMissingColumns=True)
+
+    def pairs(self, records: Records, context: Context) -> Pairs:
+        """Block and compare: at once where records and their pairs are few."""
+        if records.table is not None:
+            try:
+                labels = known_at_once("labels", self.labels, records, context)
+                decisions = known_at_once("decisions", self.decisions, records, context)
+                return Few(records, labels, decisions, cap=self.cap, per_record=self.pairs_per_record, seed=self.seed)
+            except TooMany:
+                records = in_spark(records, context)
+        return Many(
+            records,
+            known_pairs("labels", self.labels, records, context),
+            known_pairs("decisions", self.decisions, records, context),
             context,
             cap=self.cap,
             per_record=self.pairs_per_record,
-        )
-        frequencies = frequencies_of(records.rows, records.comparisons)
-        levels = compared(records.rows, blocks.pairs, records.comparisons, frequencies, records.sizes)
-        pairs = context.keep(levels, "compared")
-        if not blocks.found:
-            context.warn("no two records share a key that few others have: there are no links")
-        found, scorer, names = self.learn(records, blocks, pairs, labels, alone, context)
-        cut = self.threshold if self.threshold is not None else found.cut
-        self.tell(records, blocks, found, cut, context)
-        return self.rows(records, found, scorer, names, decisions, cut, alone, context).unionByName(
-            marked.drop(SOURCE), allowMissingColumns=True
+            seed=self.seed,
         )
 
     def one_partner(self, records: Records, context: Context) -> bool:
@@ -210,43 +182,29 @@ class LinkRecords(Step):
         context.warn("a record has one partner at most in each other source: no source repeats its own records")
         return True
 
-    def learn(
-        self,
-        records: Records,
-        blocks: Blocks,
-        pairs: DataFrame,
-        labels: DataFrame | None,
-        alone: bool,
-        context: Context,
-    ) -> tuple[Scored, Scorer, list[str]]:
-        """Return the scored pairs, what scored them, and the names of the parts of a score."""
+    def learn(self, records: Records, pairs: Pairs, alone: bool, context: Context) -> tuple[Scored, Scorer, list[str]]:
+        """Judge the pairs, and return what they say, what scored them, and the names of the parts of a score."""
         size = len(records.comparisons)
         equal = [first_equal(c.kind) for c in records.comparisons]
-        unseen = float(max(blocks.space - blocks.found, 0))
         most = most_matches(records.sizes) if alone else None
-        counts = count_patterns(pairs, size, blocks.found, unseen, seed=self.seed, started=False)
+        counts = pairs.counts(started=False)
         names = [PRIOR, *(named_part(c.column) for c in records.comparisons), DEPENDENCE]
         if not counts.blocked.sum():
             counts = nothing_seen(size)
         found = model.fit(counts.patterns, counts.blocked, counts.background, equal, most=most)
         scorer: Scorer = found
-        if labels is not None:
-            known = pairs.join(labels, on=["one", "src_one", "other", "src_other"], how="inner").where(
-                "same IS NOT NULL"
-            )
-            table = known.select("pattern", "same").toArrow()  # pairs that people labelled
+        if self.labels is not None:
             try:
-                same = np.array(table["same"].to_pylist(), bool)
-                scorer = supervised.fit(found, as_levels(table["pattern"].combine_chunks(), size), same)
+                scorer = supervised.fit(found, *pairs.labelled())
             except ValueError as e:
                 raise StepError(f"labels: {e}") from e
-            return judged(scored(pairs, scorer, size), context, "scored", alone=alone), scorer, names
-        result = judged(scored(pairs, scorer, size), context, "scored", alone=alone)
-        if not alone or result.f1 >= model.UNSURE or len(records.sizes) != 2 or not blocks.found:
+            return pairs.judge(scorer, alone=alone), scorer, names
+        result = pairs.judge(scorer, alone=alone)
+        if not alone or result.f1 >= model.UNSURE or len(records.sizes) != 2 or not pairs.blocks.found:
             return result, scorer, names
         # The columns alone do not tell: so does, of a record with one partner, how far a candidate leads its rivals.
-        led = context.keep(with_lead(pairs, result.pairs), "led")
-        counts = count_patterns(led, size + 1, blocks.found, unseen, seed=self.seed, started=True)
+        pairs.add_lead()
+        counts = pairs.counts(started=True)
         floors = {size: model.gap_floor((records.sizes[0], records.sizes[1]))}
         scorer = model.fit(
             counts.patterns,
@@ -259,7 +217,7 @@ class LinkRecords(Step):
         )
         names = [*names[:-1], LEAD, DEPENDENCE]
         context.warn("the columns alone leave many pairs unsure: a pair's lead over its rivals counts as well")
-        return judged(scored(led, scorer, size + 1), context, "scored_again", alone=True), scorer, names
+        return pairs.judge(scorer, alone=True), scorer, names
 
     def tell(self, records: Records, blocks: Blocks, found: Scored, cut: float, context: Context) -> None:
         """Say what blocking did and missed, and what is expected of the links."""
@@ -279,67 +237,18 @@ class LinkRecords(Step):
                 f"{blocks.dropped:,} had too many again and were dropped, with {blocks.lost:,} pairs"
             )
 
-    def rows(
-        self,
-        records: Records,
-        found: Scored,
-        scorer: Scorer,
-        names: list[str],
-        decisions: DataFrame | None,
-        cut: float,
-        alone: bool,
-        context: Context,
-    ) -> DataFrame:
-        """Return the pairs to publish, with their explanation and bookkeeping."""
-        same = ["one", "src_one", "other", "src_other"]
-        pairs = found.pairs
-        if decisions is not None:
-            pairs = pairs.join(decisions.withColumn("decided", F.lit(True)), on=same, how="left")
-        else:
-            pairs = pairs.withColumns({"same": F.lit(None).cast("boolean"), "decided": F.lit(None).cast("boolean")})
-        usual = F.lit("supervised" if isinstance(scorer, supervised.Supervised) else "model")
-        rule = F.when(F.col("same"), "must_link").when(~F.col("same"), "cannot_link").otherwise(usual)
-        likely = F.coalesce(F.col("same"), F.col("probability") >= F.lit(cut))
-        few = pairs.where((F.col("score") >= SHOWN) | (F.col("decided") & F.col("same").isNotNull()))
-        few = few.withColumns({"rule": rule, "linked": likely}).drop("same", "decided")
-        if alone:
-            values = F.concat_ws(" ", *(f"v{j}" for j in range(len(records.comparisons))))
-            few = one_partner_each(few, records.rows.select("rid", words_of(values).alias("words")), context)
-        size = len(names) - 2
-        explained = with_parts(few.select(*same, "pattern", "score", "probability", "rule", "linked"), scorer, size)
-        ids = records.rows.select("rid", "id", "key")
-        for side, of in (("a", "one"), ("b", "other")):
-            mine = ids.select(*(F.col(c).alias(f"{c}_{side}") for c in ids.columns))
-            explained = explained.join(mine, on=F.col(of) == F.col(f"rid_{side}"), how="inner")
-        source = F.array(*map(F.lit, records.sources))
-        swap = F.lit(False) if records.linking else F.col("id_a") > F.col("id_b")
 
-        def end(what: str, first: str, second: str) -> dict[str, Column]:
-            a, b = F.col(first), F.col(second)
-            return {
-                f"{what}_a": F.when(swap, b).otherwise(a),
-                f"{what}_b": F.when(swap, a).otherwise(b),
-            }
-
-        digits = [F.conv(F.hex(F.substring("pattern", j + 1, 1)), 16, 10) for j in range(size)]
-        shown_as = {
-            **end("id", "id_a", "id_b"),
-            **end("key", "key_a", "key_b"),
-            "source_a": F.element_at(source, F.col("src_one") + 1),
-            "source_b": F.element_at(source, F.col("src_other") + 1),
-            "pattern": F.concat_ws(" ", *digits),
-            "weights": F.map_from_arrays(F.array(*map(F.lit, names)), F.col("parts")),
-        }
-        shown = explained.withColumns(shown_as).select(*(F.col(c).cast(kind).alias(c) for c, kind in LINK.items()))
-        ends = F.array("id_a", "id_b")
-        book = {
-            ROW_ID: F.md5(content_key(shown, (), F.lit(self.id), F.array_min(ends), F.array_max(ends))),
-            CHANGED: F.array().cast(CHANGED_TYPE),
-            PARENTS: F.array_sort(F.array_distinct(ends)),
-            REJECTED: F.lit(None).cast(BOOKKEEPING[REJECTED]),
-            MADE: F.lit(self.id),
-        }
-        return shown.withColumns(book)
+def with_own_rows(shown: DataFrame, step: str) -> DataFrame:
+    """Add the bookkeeping of new rows to pairs."""
+    ends = F.array("id_a", "id_b")
+    book = {
+        ROW_ID: F.md5(content_key(shown, (), F.lit(step), F.array_min(ends), F.array_max(ends))),
+        CHANGED: F.array().cast(CHANGED_TYPE),
+        PARENTS: F.array_sort(F.array_distinct(ends)),
+        REJECTED: F.lit(None).cast(BOOKKEEPING[REJECTED]),
+        MADE: F.lit(step),
+    }
+    return shown.withColumns(book)
 
 
 def named_part(column: str) -> str:

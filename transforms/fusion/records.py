@@ -1,18 +1,21 @@
 """Records made ready to be compared: which columns and how, their values in normal form, and how frequent these are."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion.blocking import space_of, words_of
+from headgate.transforms.fusion.groups import one_array
 from headgate.transforms.fusion.levels import Frequencies
 from headgate.transforms.fusion.values import JOINED, LONGEST, Comparison, Kind, choose, normal_form
 from headgate.transforms.kinds import as_text, is_plain
-from headgate.transforms.rows import FILE, FILE_DATE, ROW_ID, SOURCE, is_kept, local_frame, quoted
+from headgate.transforms.rows import FILE, FILE_DATE, ROW_ID, SOURCE, is_kept, quoted
 from headgate.transforms.step import Context, StepError, user_columns
 
 SAMPLE = 8_000  # records of each source, chosen by hash, whose values choose the comparisons
@@ -20,6 +23,10 @@ CELLS = 1_000_000  # of that sample at most
 MOST = 32  # columns that are compared
 FREQUENT = 300_000  # values and words whose frequencies are known
 DRAWN = 300_000  # pairs at random
+FEW = 50_000  # records, and
+CHARACTERS = 50_000_000  # of theirs, that the driver may hold and link at once
+CELL = 8  # characters that a cell counts for beside its own
+PLACES = 1_000_000  # of a sample by hash
 CLEAN = 0.02  # of a source's records, the share that may repeat another one of it in all that is compared
 
 
@@ -27,11 +34,15 @@ CLEAN = 0.02  # of a source's records, the share that may repeat another one of 
 class Records:
     """Records ready to be compared.
 
-    rows: rid (a hash of the row id), src (the number of its source), id (the row id), key, and v0 … (normal forms).
-    sources: their names in order, one of which is "" where rows have no source; sizes: records of each.
+    Each has rid (a hash of the row id), src (the number of its source), id (the row id), key, and v0 … (normal forms).
+    rows: of many, in Spark; table: of few, in order of rid. raw: what both are made of. sources: their names in order,
+    one of which is "" where rows have no source; sizes: records of each. sample: rid and source of some.
     """
 
-    rows: DataFrame
+    raw: DataFrame
+    cells: tuple[str, ...]
+    rows: DataFrame | None = None
+    table: pa.Table | None = None
     sources: tuple[str, ...]
     sizes: tuple[int, ...]
     comparisons: tuple[Comparison, ...]
@@ -42,6 +53,11 @@ class Records:
     @property
     def linking(self) -> bool:
         return len(self.sources) > 1
+
+    @property
+    def many(self) -> DataFrame:
+        assert self.rows is not None  # `in_spark` sets them
+        return self.rows
 
 
 def raw_rows(df: DataFrame, columns: Sequence[str], key: Sequence[str], source: str | None) -> DataFrame:
@@ -72,9 +88,13 @@ def made_ready(
     kinds = user_columns(df)
     wanted = [c for c in (columns or kinds) if c not in (*key, source, SOURCE, FILE, FILE_DATE) and is_plain(kinds[c])]
     raw = raw_rows(df, wanted, key, source)
-    counts = raw.groupBy("source").agg(F.count(F.lit(1)).alias("n"), F.count_distinct("rid").alias("ids")).collect()
-    by_source = {row["source"]: row["ids"] for row in sorted(counts, key=lambda r: str(r["source"]))}
-    repeated = sum(row["n"] - row["ids"] for row in counts)
+    length = F.length(F.concat_ws("", *(f"c{j}" for j in range(len(wanted)))))
+    counts = raw.groupBy("source").agg(
+        F.count(F.lit(1)).alias("n"), F.count_distinct("rid").alias("ids"), F.sum(length).alias("characters")
+    )
+    of_sources = counts.collect()  # a row a source
+    by_source = {row["source"]: row["ids"] for row in sorted(of_sources, key=lambda r: str(r["source"]))}
+    repeated = sum(row["n"] - row["ids"] for row in of_sources)
     if source is not None and len(by_source) == 1:
         context.warn(f"only source '{next(iter(by_source))}' has records: there is nothing to link them with")
         return None
@@ -82,21 +102,19 @@ def made_ready(
     if space_of(sizes) < 1:
         context.warn(f"{sum(sizes)} records: there is no pair to compare")
         return None
-    sample = sample_of(raw, by_source, len(wanted), seed)
+    n, characters = (sum(row[c] for row in of_sources) for c in ("n", "characters"))
+    few = n <= FEW and characters + CELL * n * len(wanted) <= CHARACTERS
+    place = F.pmod(F.xxhash64(F.lit(seed), "rid"), F.lit(PLACES)).cast("int")
+    table = raw.withColumn("place", place).toArrow().sort_by("rid") if few else None  # bounded above
+    sample = sample_of(raw, place, table, by_source, len(wanted))
     comparisons, left_out = chosen(sample, sources, wanted, columns or {})
     if not comparisons:
         why = ", ".join(f"'{c}' ({reason})" for c, reason in list(left_out.items())[:10]) or "there is none"
         raise StepError(f"no column can be compared: {why}; columns must have values in every source")
-    number = F.array_position(F.array(*map(F.lit, sources)), F.col("source")).cast("int") - 1
-    of = {c.column: f"c{wanted.index(c.column)}" for c in comparisons}
-    cells = raw.select("rid", number.alias("src"), "id", "key", *(of[c.column] for c in comparisons))
-    schema = "rid long, src int, id string, key string, " + ", ".join(f"v{j} string" for j in range(len(comparisons)))
-    rows = cells.mapInArrow(normalised(comparisons), schema)
-    if repeated:  # a record that came twice is one record: the first by its content
-        rest = [c for c in rows.columns if c != "rid"]
-        rows = rows.groupBy("rid").agg(F.min(F.struct(*rest)).alias("first")).select("rid", "first.*")
-    return Records(
-        rows=context.keep(rows, "records"),
+    cells = tuple(f"c{wanted.index(c.column)}" for c in comparisons)
+    ready = Records(
+        raw=raw,
+        cells=cells,
         sources=sources,
         sizes=sizes,
         comparisons=comparisons,
@@ -104,16 +122,58 @@ def made_ready(
         sample=sample.select(["rid", "source"]),
         repeated=repeated,
     )
+    return in_spark(ready, context) if table is None else dataclasses.replace(ready, table=at_once(ready, table))
 
 
-def sample_of(raw: DataFrame, by_source: Mapping[str, int], columns: int, seed: int) -> pa.Table:
+def in_spark(records: Records, context: Context) -> Records:
+    """Return the records with their rows in Spark."""
+    number = F.array_position(F.array(*map(F.lit, records.sources)), F.col("source")).cast("int") - 1
+    cells = records.raw.select("rid", number.alias("src"), "id", "key", *records.cells)
+    size = len(records.comparisons)
+    schema = "rid long, src int, id string, key string, " + ", ".join(f"v{j} string" for j in range(size))
+    rows = cells.mapInArrow(normalised(records.comparisons), schema)
+    if records.repeated:  # a record that came twice is one record: the first by its content
+        rest = [c for c in rows.columns if c != "rid"]
+        rows = rows.groupBy("rid").agg(F.min(F.struct(*rest)).alias("first")).select("rid", "first.*")
+    return dataclasses.replace(records, rows=context.keep(rows, "records"), table=None)
+
+
+def at_once(records: Records, table: pa.Table) -> pa.Table:
+    """Return the records of a table of raw ones in order of rid."""
+    number = pc.index_in(table["source"], pa.array(records.sources)).cast(pa.int32())
+    names = ["rid", "src", "id", "key", *records.cells]
+    batches = table.append_column("src", number).select(names).combine_chunks().to_batches()
+    ready = pa.Table.from_batches(normalised(records.comparisons)(batches))
+    if not records.repeated:
+        return ready
+    rid = ready["rid"].to_numpy()
+    again = np.flatnonzero(np.isin(rid, rid[1:][rid[1:] == rid[:-1]]))
+    cells = ready.take(pa.array(again)).drop_columns("rid").to_pylist()
+    first: dict[int, int] = {}
+    in_order = (([(v is not None, v) for v in row.values()], i) for row, i in zip(cells, again.tolist(), strict=True))
+    for _, at in sorted(in_order):
+        first.setdefault(int(rid[at]), at)
+    kept = np.ones(len(rid), np.bool_)
+    kept[again] = False
+    kept[list(first.values())] = True
+    return ready.filter(pa.array(kept))
+
+
+def sample_of(
+    raw: DataFrame, place: Column, table: pa.Table | None, by_source: Mapping[str, int], columns: int
+) -> pa.Table:
     """Return some records of each source, chosen by hash: bounded by records and by cells."""
     rows = max(50, min(SAMPLE, CELLS // max(columns, 1) // len(by_source)))
-    place, drawn = F.pmod(F.xxhash64(F.lit(seed), "rid"), F.lit(1_000_000)), F.lit(False)
-    for source, size in by_source.items():
-        share = min(1_000_000, int(1_000_000 * rows / max(size, 1)) + 1)
-        drawn = drawn | (F.col("source").eqNullSafe(F.lit(source)) & (place < share))
-    return raw.where(drawn).drop("id", "key").toArrow().sort_by("rid")
+    share = {source: min(PLACES, PLACES * rows // max(size, 1) + 1) for source, size in by_source.items()}
+    if table is not None:
+        names = list(share)
+        of = pc.index_in(table["source"], pa.array(names)).to_numpy()
+        drawn = table["place"].to_numpy() < np.array([share[s] for s in names])[of]
+        return table.filter(pa.array(drawn)).drop_columns(["id", "key", "place"])
+    chosen = F.lit(False)
+    for source, below in share.items():
+        chosen = chosen | (F.col("source").eqNullSafe(F.lit(source)) & (place < below))
+    return raw.where(chosen).drop("id", "key").toArrow().sort_by("rid")
 
 
 def chosen(
@@ -163,8 +223,25 @@ def normalised(comparisons: Sequence[Comparison]) -> Callable[[Iterable[pa.Recor
     return run
 
 
-def frequencies_of(rows: DataFrame, comparisons: Sequence[Comparison]) -> tuple[Frequencies, ...]:
+def frequencies_of(records: Records) -> tuple[Frequencies, ...]:
     """Count the values and words that several records hold: exactly, of the `FREQUENT` most frequent ones."""
+    if records.table is None:
+        filled, table = counts_in_spark(records.many, records.comparisons)
+    else:
+        filled, table = counts_at_once(records.table, records.comparisons)
+    rest = 1.0 if table.num_rows < FREQUENT else max(1.0, table["n"][-1].as_py() / 2)
+    found: list[tuple[dict[str, int], dict[str, int]]] = [({}, {}) for _ in records.comparisons]
+    cells = (table[c].to_pylist() for c in ("j", "word", "text", "n"))
+    for j, word, text, n in zip(*cells, strict=True):
+        found[j][word][text] = n
+    return tuple(
+        Frequencies(filled=f, values=values, words=words, rest=rest)
+        for f, (values, words) in zip(filled, found, strict=True)
+    )
+
+
+def counts_in_spark(rows: DataFrame, comparisons: Sequence[Comparison]) -> tuple[list[int], pa.Table]:
+    """Return how many records have each column, and the counts of values and words: j, word, text, n."""
     entries: list[Column] = []
     nothing = F.array().cast("array<struct<j:int,word:boolean,text:string>>")
     for j, comparison in enumerate(comparisons):
@@ -182,22 +259,44 @@ def frequencies_of(rows: DataFrame, comparisons: Sequence[Comparison]) -> tuple[
     table = counts.orderBy(F.desc("n"), "j", "word", "text").limit(FREQUENT).toArrow()
     filled = rows.agg(*(F.count(f"v{j}").alias(f"v{j}") for j in range(len(comparisons)))).first()
     assert filled is not None  # an aggregate of all rows
-    rest = 1.0 if table.num_rows < FREQUENT else max(1.0, table["n"][-1].as_py() / 2)
-    found: list[tuple[dict[str, int], dict[str, int]]] = [({}, {}) for _ in comparisons]
-    cells = (table[c].to_pylist() for c in ("j", "word", "text", "n"))
-    for j, word, text, n in zip(*cells, strict=True):
-        found[j][word][text] = n
-    return tuple(
-        Frequencies(filled=filled[f"v{j}"], values=values, words=words, rest=rest)
-        for j, (values, words) in enumerate(found)
-    )
+    return list(filled), table
 
 
-def drawn_pairs(records: Records, seed: int) -> DataFrame:
+def counts_at_once(records: pa.Table, comparisons: Sequence[Comparison]) -> tuple[list[int], pa.Table]:
+    """Return what `counts_in_spark` does, of a table."""
+    parts, filled = [], []
+    for j, comparison in enumerate(comparisons):
+        cells = one_array(records[f"v{j}"])
+        filled.append(len(cells) - cells.null_count)
+        values = pc.value_counts(cells.drop_null())
+        distinct, held = values.field("values"), values.field("counts").to_numpy()
+        counted = [(False, pc.list_element(pc.split_pattern(distinct, JOINED), 0) if len(distinct) else distinct, held)]
+        if comparison.kind in ("name", "text"):
+            split = pc.split_pattern(pc.replace_substring(distinct, JOINED, " "), " ")
+            words = split.flatten().dictionary_encode()
+            size = max(len(words.dictionary), 1)
+            owner = np.repeat(np.arange(len(distinct)), split.value_lengths().to_numpy())
+            once = np.unique(owner * size + words.indices.to_numpy())
+            n = np.bincount(once % size, held[once // size], size)
+            counted.append((True, words.dictionary, n[: len(words.dictionary)]))
+        for word, texts, n in counted:
+            sums = (
+                pa.table({"text": texts, "n": pa.array(n).cast(pa.int64())}).group_by("text").aggregate([("n", "sum")])
+            )
+            several = sums.filter(pc.greater(sums["n_sum"], 1)).rename_columns(["text", "n"])
+            constant = {"j": np.full(len(several), j, np.int32), "word": np.full(len(several), word)}
+            parts.append(
+                pa.table({c: pa.array(v) for c, v in constant.items()} | {c: several[c] for c in ("text", "n")})
+            )
+    order = [("n", "descending"), ("j", "ascending"), ("word", "ascending"), ("text", "ascending")]
+    return filled, pa.concat_tables(parts).sort_by(order).slice(0, FREQUENT)
+
+
+def drawn_pairs(records: Records, seed: int) -> pa.Table:
     """Return pairs of records at random: of those of the sample, any two that are comparable."""
     rid = records.sample["rid"].to_numpy()
     number = {s: i for i, s in enumerate(records.sources)}
-    src = np.array([number[s] for s in records.sample["source"].to_pylist()])
+    src = np.array([number[s] for s in records.sample["source"].to_pylist()], np.int32)
     rid, first = np.unique(rid, return_index=True)
     src = src[first]
     random = np.random.default_rng(seed)
@@ -208,9 +307,8 @@ def drawn_pairs(records: Records, seed: int) -> DataFrame:
     key = np.unique(a[ok] * len(rid) + b[ok])
     random.shuffle(key)
     a, b = key[:DRAWN] // len(rid), key[:DRAWN] % len(rid)
-    columns = [c.tolist() for c in (rid[a], src[a], rid[b], src[b])]
-    spark = records.rows.sparkSession
-    return local_frame(spark, list(zip(*columns, strict=True)), "one long, src_one int, other long, src_other int")
+    cells = {"one": rid[a], "src_one": src[a], "other": rid[b], "src_other": src[b]}
+    return pa.table(cells | {"family": np.zeros(len(a), np.int64)})
 
 
 def repeats_itself(records: Records) -> tuple[str, float] | None:
@@ -218,8 +316,15 @@ def repeats_itself(records: Records) -> tuple[str, float] | None:
 
     None where no source has more than `CLEAN` of them.
     """
-    content = F.xxhash64(*(f"v{j}" for j in range(len(records.comparisons))))
-    rows = records.rows.groupBy("src").agg(F.count_distinct(content).alias("n")).collect()
-    shares = [(1 - row["n"] / records.sizes[row["src"]], records.sources[row["src"]]) for row in rows]
+    columns = [f"v{j}" for j in range(len(records.comparisons))]
+    if records.table is None:
+        # Each column beside its own marks: a null is not the empty text, nor is its place lost.
+        content = F.xxhash64(F.concat_ws("\x1e", *(F.coalesce(c, F.lit("\x1d")) for c in columns)))
+        rows = records.many.groupBy("src").agg(F.count_distinct(content).alias("n")).collect()
+        distinct = {row["src"]: row["n"] for row in rows}
+    else:
+        sums = records.table.group_by(["src", *columns]).aggregate([]).group_by("src").aggregate([([], "count_all")])
+        distinct = dict(zip(sums["src"].to_pylist(), sums["count_all"].to_pylist(), strict=True))
+    shares = [(1 - n / records.sizes[src], records.sources[src]) for src, n in distinct.items()]
     share, source = max(shares, default=(0.0, ""))
     return (source, share) if share > CLEAN else None

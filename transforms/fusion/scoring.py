@@ -1,6 +1,6 @@
 """Scores of compared pairs: what is learned from the counts of patterns, rivals for one partner, and the cut."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,8 +12,8 @@ from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion import model
+from headgate.transforms.fusion.blocking import Blocks
 from headgate.transforms.fusion.tiles import as_levels
-from headgate.transforms.step import Context
 
 Floats = npt.NDArray[np.float64]
 Levels = npt.NDArray[np.int8]
@@ -23,6 +23,21 @@ PATTERNS = 150_000  # distinct patterns at most that the model is fitted to
 PARTS = 1_000_000  # of a probability when many are added up: whole numbers have one sum in any order
 ASKED = 1 << 62  # in the mask of a pair: labelled or decided by people, whether or not keys proposed it
 STEPS = 1_000  # of a probability, for the choice of the cut
+SHOWN = -8.0  # bits from which on a pair is a row: what stands against two records being one counts too
+LINK = {
+    "source_a": "string",
+    "id_a": "string",
+    "source_b": "string",
+    "id_b": "string",
+    "key_a": "string",
+    "key_b": "string",
+    "score": "double",
+    "probability": "double",
+    "pattern": "string",
+    "weights": "map<string,double>",
+    "rule": "string",
+    "linked": "boolean",
+}
 
 
 class Scorer(Protocol):
@@ -44,13 +59,12 @@ class Counted:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """Candidate pairs with pattern, score and probability, and what they say together.
+    """What scored candidate pairs say together.
 
     matches: expected in all; once, twice: those found through one column, through two; cut: the probability from which
-    on linking gives the best expected F1, and that F1.
+    on linking gives the best expected F1, and that F1; histogram: pairs and expected matches by `STEPS` of probability.
     """
 
-    pairs: DataFrame
     matches: float
     once: float
     twice: float
@@ -59,26 +73,36 @@ class Scored:
     histogram: dict[int, tuple[int, float]] = field(default_factory=dict)
 
 
-def count_patterns(pairs: DataFrame, size: int, found: int, unseen: float, *, seed: int, started: bool) -> Counted:
-    """Count the patterns of compared pairs; of very many, those of a sample, scaled to all.
+class Pairs(Protocol):
+    """Candidate pairs of records with their levels: in Spark, or at once where records are few. Both say the same."""
 
-    found: candidates. unseen: comparable pairs that are none, for which those drawn at random (mask 0) stand.
+    blocks: Blocks
+
+    def counts(self, *, started: bool) -> Counted:
+        """Count the patterns; started: with the expected matches of each by the last judgement."""
+
+    def labelled(self) -> tuple[Levels, npt.NDArray[np.bool_]]:
+        """Return the patterns of labelled pairs, and whether these are the same."""
+
+    def judge(self, scorer: Scorer, *, alone: bool) -> Scored:
+        """Score the candidates. alone: a record has at most one partner in each other source."""
+
+    def add_lead(self) -> None:
+        """Add the lead over rivals by the last judgement as one more level, 1 (far behind, or at random) to 7."""
+
+    def rows(self, scorer: Scorer, names: Sequence[str], cut: float, *, alone: bool) -> DataFrame:
+        """Return the pairs worth a look after the last judgement: the columns of `LINK`."""
+
+
+def counted_from(
+    levels: Levels, blocked: Floats, drawn: Floats, sure: Floats | None, found: int, unseen: float
+) -> Counted:
+    """Return the counts of distinct patterns in order; of very many, those of a sample, scaled to all.
+
+    found: candidates. unseen: comparable pairs that are none, for which those drawn at random stand. sure: expected
+    matches, in `PARTS`.
     """
-    share = min(1.0, LEARNT_FROM / max(found, 1))
-    rows = pairs
-    if share < 1:
-        drawn = F.pmod(F.xxhash64(F.lit(seed), "one", "other"), F.lit(PARTS)) < int(share * PARTS)
-        rows = rows.where((F.col("mask") == 0) | drawn)
-    sure = F.sum(F.round(F.col("probability") * PARTS).cast("long")) if started else F.lit(0).cast("long")
-    counts = rows.groupBy("pattern").agg(
-        F.count(F.when(F.col("mask") > 0, 1)).alias("blocked"),
-        F.count(F.when(F.col("mask") == 0, 1)).alias("drawn"),
-        F.coalesce(sure, F.lit(0).cast("long")).alias("sure"),
-    )
-    table = counts.select("pattern", "blocked", "drawn", "sure").toArrow()
-    levels = as_levels(table["pattern"].combine_chunks(), size)
-    blocked, drawn, sure_of = (table[c].to_numpy().astype(float) for c in ("blocked", "drawn", "sure"))
-    start = sure_of / PARTS / np.maximum(blocked, 1) if started else None
+    start = None if sure is None else sure / PARTS / np.maximum(blocked, 1)
     background = drawn * (unseen / max(drawn.sum(), 1))
     order = np.lexsort(levels.T[::-1])
     if len(order) > PATTERNS:  # patterns of one pair each, for the most part: every so many-th stands for the others
@@ -97,10 +121,38 @@ def count_patterns(pairs: DataFrame, size: int, found: int, unseen: float, *, se
     )
 
 
+def count_patterns(pairs: DataFrame, size: int, found: int, unseen: float, *, started: bool) -> Counted:
+    """Count the patterns of compared pairs; of very many, those of a sample, scaled to all."""
+    rows, share = pairs, learnt_share(found)
+    if share < PARTS:
+        drawn = F.pmod(F.col("one").bitwiseXOR(F.col("other")), F.lit(PARTS)) < share
+        rows = rows.where((F.col("mask") == 0) | drawn)
+    sure = F.sum(F.floor(F.col("probability") * PARTS + 0.5)) if started else F.lit(0).cast("long")
+    counts = rows.groupBy("pattern").agg(
+        F.count(F.when(F.col("mask") > 0, 1)).alias("blocked"),
+        F.count(F.when(F.col("mask") == 0, 1)).alias("drawn"),
+        F.coalesce(sure, F.lit(0).cast("long")).alias("sure"),
+    )
+    table = counts.select("pattern", "blocked", "drawn", "sure").toArrow()
+    levels = as_levels(table["pattern"].combine_chunks(), size)
+    blocked, at_random, sure_of = (table[c].to_numpy().astype(float) for c in ("blocked", "drawn", "sure"))
+    return counted_from(levels, blocked, at_random, sure_of if started else None, found, unseen)
+
+
+def learnt_share(found: int) -> int:
+    """Return the share of the candidates, in `PARTS`, whose patterns are counted."""
+    return int(min(1.0, LEARNT_FROM / max(found, 1)) * PARTS)
+
+
 def scored(pairs: DataFrame, scorer: Scorer, size: int) -> DataFrame:
-    """Add the score to candidate pairs."""
-    columns = "one long, src_one int, other long, src_other int, mask long, pattern binary, score double"
-    return pairs.where("mask > 0").select(*columns_of(columns)[:-1]).mapInArrow(score_body(scorer, size), columns)
+    """Add the score to candidate pairs, and its odds."""
+    columns = "one long, src_one int, other long, src_other int, mask long, pattern binary, score double, odds double"
+    return pairs.where("mask > 0").select(*columns_of(columns)[:-2]).mapInArrow(score_body(scorer, size), columns)
+
+
+def odds_of(score: Floats) -> Floats:
+    found: Floats = np.exp2(np.clip(score, -model.LARGEST, model.LARGEST))
+    return found
 
 
 def columns_of(ddl: str) -> list[str]:
@@ -111,7 +163,8 @@ def score_body(scorer: Scorer, size: int) -> Callable[[Iterable[pa.RecordBatch]]
     def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for batch in batches:
             found = scorer.score(as_levels(batch.column("pattern"), size))
-            yield batch.append_column("score", pa.array(found, pa.float64()))
+            rated = batch.append_column("score", pa.array(found, pa.float64()))
+            yield rated.append_column("odds", pa.array(odds_of(found)))
 
     return run
 
@@ -129,32 +182,36 @@ def with_parts(pairs: DataFrame, scorer: Scorer, size: int) -> DataFrame:
     return pairs.mapInArrow(run, f"{schema}, parts array<double>")
 
 
-def judged(pairs: DataFrame, context: Context, name: str, *, alone: bool) -> Scored:
+def judged(pairs: DataFrame, *, alone: bool) -> DataFrame:
     """Add the probability to scored pairs: of the score or, where a record has one partner only, against its rivals.
 
     alone: a record has at most one partner in each other source. Adds `lead` too then: the bits by which a pair leads
     the best rival of either record.
     """
-    if alone:
-        rated = against_rivals(pairs)
-    else:
-        rated = pairs.withColumn("probability", F.lit(1.0) / (F.lit(1.0) + F.pow(F.lit(2.0), -F.col("score"))))
-    rated = context.keep(rated.withColumn("probability", F.round("probability", 6)), name)
+    rated = against_rivals(pairs) if alone else pairs.withColumn("probability", F.col("odds") / (1 + F.col("odds")))
+    return rated.withColumn("probability", F.floor(F.col("probability") * PARTS + 0.5) / PARTS).drop("odds")
+
+
+def summed(rated: DataFrame) -> Scored:
+    """Return what pairs with probabilities say together, by one aggregate of some 3,000 rows."""
     step = F.floor(F.col("probability") * STEPS).cast("int").alias("step")
     columns = F.least(F.bit_count(F.col("mask").bitwiseAND(F.lit(ASKED - 1))), F.lit(3)).alias("columns")
-    sure = F.sum(F.round(F.col("probability") * PARTS).cast("long")).alias("sure")
-    rows = rated.groupBy(step, columns).agg(F.count(F.lit(1)).alias("pairs"), sure).collect()  # some 3,000 rows
+    sure = F.sum(F.floor(F.col("probability") * PARTS + 0.5)).alias("sure")
+    rows = rated.groupBy(step, columns).agg(F.count(F.lit(1)).alias("pairs"), sure).collect()
+    return summary([(r["step"], r["columns"], r["pairs"], r["sure"]) for r in rows])
+
+
+def summary(rows: Iterable[tuple[int, int, int, int]]) -> Scored:
+    """Return what pairs say together. rows: step of probability, columns they met by, pairs, expected matches."""
     histogram: dict[int, tuple[int, float]] = {}
     by_columns = {0: 0.0, 1: 0.0, 2: 0.0, 3: 0.0}
-    for row in rows:
-        n, p = histogram.get(row["step"], (0, 0.0))
-        histogram[row["step"]] = (n + row["pairs"], p + row["sure"] / PARTS)
-        by_columns[row["columns"]] += row["sure"] / PARTS
+    for step, columns, pairs, sure in sorted(rows):
+        n, p = histogram.get(step, (0, 0.0))
+        histogram[step] = (n + pairs, p + sure / PARTS)
+        by_columns[columns] += sure / PARTS
     matches = sum(by_columns.values())
     cut, f1 = best_cut(histogram, matches)
-    return Scored(
-        pairs=rated, matches=matches, once=by_columns[1], twice=by_columns[2], cut=cut, f1=f1, histogram=histogram
-    )
+    return Scored(matches=matches, once=by_columns[1], twice=by_columns[2], cut=cut, f1=f1, histogram=histogram)
 
 
 def best_cut(histogram: dict[int, tuple[int, float]], matches: float) -> tuple[float, float]:
@@ -174,9 +231,7 @@ def against_rivals(pairs: DataFrame) -> DataFrame:
 
     A pair's odds stand against those of all pairs of either record together, and against none being right.
     """
-    odds = F.pow(F.lit(2.0), F.greatest(F.least(F.col("score"), F.lit(model.LARGEST)), F.lit(-model.LARGEST)))
-    rows = pairs.withColumn("odds", odds)
-    rivals = []
+    rows, rivals = pairs, []
     for mine, theirs in (("one", "other"), ("other", "one")):
         # In order, so that a sum of doubles is the same wherever the rows lie.
         all_of = W.partitionBy(mine, f"src_{theirs}").orderBy(F.desc("score"), theirs)
@@ -187,7 +242,7 @@ def against_rivals(pairs: DataFrame) -> DataFrame:
         rivals.append(F.col(f"rival_{mine}"))
     against = F.lit(1.0) + F.col("all_one") + F.col("all_other") - F.col("odds")
     found = rows.withColumns({"probability": F.col("odds") / against, "lead": F.col("score") - F.greatest(*rivals)})
-    return found.drop("odds", "all_one", "all_other", "rival_one", "rival_other")
+    return found.drop("all_one", "all_other", "rival_one", "rival_other")
 
 
 def with_lead(pairs: DataFrame, leads: DataFrame) -> DataFrame:

@@ -1,0 +1,151 @@
+"""Linkage of few records at once: what of it needs no Spark."""
+
+import random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from headgate.transforms.fusion import meetings
+from headgate.transforms.fusion import records as records_module
+from headgate.transforms.fusion.bags import Bags
+from headgate.transforms.fusion.few import Few, distinct_rows
+from headgate.transforms.fusion.keys import keys_of
+from headgate.transforms.fusion.levels import by_cuts, similar
+from headgate.transforms.fusion.links import LinkRecords
+from headgate.transforms.fusion.records import Records, at_once, chosen, sample_of
+from headgate.transforms.fusion.values import Comparison
+from tests.jobs.test_fuse import misspelt, people
+
+
+class Said(list):
+    warn = list.append
+
+
+def records_of(sources, columns):
+    """Return rows of cells by source as records that are ready; their keys are source/number."""
+    rows = [(s, f"{s}/{i}", *row) for s in sorted(sources) for i, row in enumerate(sources[s])]
+    cells = dict(zip(["source", "key", *(f"c{j}" for j in range(len(columns)))], zip(*rows, strict=True), strict=True))
+    raw = pa.table({c: pa.array(v, pa.string()) for c, v in cells.items()})
+    place = pa.array(np.arange(len(rows)))
+    raw = raw.append_column("id", raw["key"]).append_column("rid", place).append_column("place", place)
+    sizes = {s: len(sources[s]) for s in sorted(sources)}
+    sample = sample_of(None, None, raw, sizes, len(columns))
+    comparisons, left_out = chosen(sample, list(sizes), columns, {})
+    ready = Records(
+        raw=None,
+        cells=tuple(f"c{columns.index(c.column)}" for c in comparisons),
+        sources=tuple(sizes),
+        sizes=tuple(sizes.values()),
+        comparisons=comparisons,
+        left_out=left_out,
+        sample=sample.select(["rid", "source"]),
+        repeated=0,
+        table=raw,
+    )
+    return Records(**{**vars(ready), "table": at_once(ready, raw)})
+
+
+def linked(records, **options):
+    """Return the pairs linked with no configuration, and all rows."""
+    step, said = LinkRecords(key=("id",)), Said()
+    alone = step.one_partner(records, said)
+    pairs = Few(records, None, None, **{"cap": None, "per_record": 60, "seed": 7} | options)
+    found, scorer, names = step.learn(records, pairs, alone, said)
+    rows = pairs.shown(scorer, names, found.cut, alone=alone).to_pylist()
+    return {(r["key_a"], r["key_b"]) for r in rows if r["linked"]}, rows, pairs
+
+
+@pytest.fixture(autouse=True)
+def few_pairs_at_random(monkeypatch):
+    monkeypatch.setattr(records_module, "DRAWN", 20_000)
+
+
+def two_sources(n=60, shared=40, more=0):
+    r, every = random.Random(2), list(people(5, n))
+    extra = [[None if j % 7 == 0 else f"{r.randrange(2)}" for j in range(more)] for _ in range(2 * n)]
+    a = [[*p, *extra[i]] for i, p in enumerate(every)]
+    b = [[misspelt(r, p[0]), *p[1:], *extra[n + i]] for i, p in enumerate(every[:shared])]
+    return {"a": a, "b": b}, {(f"a/{i}", f"b/{i}") for i in range(shared)}
+
+
+PERSON = ["name", "street", "city", "phone"]
+
+
+def test_two_sources():
+    sources, true = two_sources()
+    found, rows, _ = linked(records_of(sources, PERSON))
+    assert len(found & true) >= 39 and len(found - true) <= 1
+    for row in rows:
+        assert sum(dict(row["weights"]).values()) == pytest.approx(row["score"], abs=1e-6)
+
+
+def test_a_thousand_columns():
+    """Those that tell most are compared; the others are told."""
+    sources, true = two_sources(more=996)
+    records = records_of(sources, [*PERSON, *(f"x{j}" for j in range(996))])
+    assert len(records.comparisons) == 32 and {c.column for c in records.comparisons} >= set(PERSON)
+    assert sum(why == "32 others tell more" for why in records.left_out.values()) > 800
+    found, *_ = linked(records)
+    assert len(found & true) >= 36
+
+
+def test_columns_without_values_are_left_out():
+    sources, true = two_sources()
+    sources = {s: [[*row, None, "" if s == "a" else "x", "same"] for row in rows] for s, rows in sources.items()}
+    records = records_of(sources, [*PERSON, "none", "one_sided", "same"])
+    assert records.left_out == {
+        "none": "no value in one of the sources",
+        "one_sided": "no value in one of the sources",
+        "same": "one value only",
+    }
+    assert len(linked(records)[0] & true) >= 39
+
+
+@pytest.mark.parametrize("sources", [1, 2])
+def test_a_value_of_a_third_of_all_rows_makes_no_square_of_pairs(sources):
+    n = 3000
+    rows = [["same" if i % 3 == 0 else f"n{i // 2}", f"m{i // 4}", "the one street"] for i in range(n)]
+    parts = {"": rows} if sources == 1 else {"a": rows[::2], "b": rows[1::2]}
+    records = records_of(parts, ["name", "other", "street"])
+    pairs = Few(records, None, None, cap=20, per_record=60, seed=7)
+    assert n / 4 < pairs.blocks.found < 12 * n and pairs.blocks.refined >= 1
+
+
+def test_pairs_under_keys_are_bounded(monkeypatch):
+    monkeypatch.setattr(meetings, "ENTRIES", 10)
+    with pytest.raises(meetings.TooMany):
+        linked(records_of(two_sources()[0], PERSON))
+
+
+def test_bounds_let_no_near_pair_go():
+    r = random.Random(1)
+    texts = sorted({"".join(r.choice("aabcdef ") for _ in range(r.randrange(0, 12))) for _ in range(300)} | {"é" * 70})
+    x, y = (np.array(side) for side in zip(*[(i, j) for i in range(len(texts)) for j in range(i)], strict=True))
+    near = np.flatnonzero(by_cuts(similar(texts, x, y), (0.8,)) > 1)
+    bags = Bags(texts)
+    maybe = bags.may_be_similar(x, y)
+    assert set(near) <= set(maybe) and len(maybe) < len(x) / 2
+    from rapidfuzz.distance import OSA
+
+    edits = np.array([OSA.distance(texts[i], texts[j]) for i, j in zip(x, y, strict=True)])
+    assert set(np.flatnonzero(edits <= 2)) <= set(bags.may_be_edits(x, y, 2))
+
+
+def test_keys_of_records():
+    comparisons = [Comparison(column=c, kind=k, why="") for c, k in (("a", "name"), ("b", "text"), ("c", "code"))]
+    cells = [["ann lee", None, "bo"], ["lee of rome", "x", None], ["12345", "12345", None]]
+    found = keys_of(comparisons, [pa.array(c, pa.string()) for c in cells])
+    by_record = [sorted(found.family[found.record == i].tolist()) for i in range(3)]
+    # Its value and prefix, 'ann', 'of', 'rome', a code, and 'lee' of two columns.
+    assert by_record == [[1, 1, 1, 2, 2, 3, 4], [2, 4], [1, 1, 1]]
+    codes = found.key[found.family == 4]
+    assert codes[0] == codes[1] and len(set(found.key.tolist())) == len(found.key) - 1
+    assert not found.fine[found.record == 2].all(), "a beginning that is the whole value does not block alone"
+
+
+def test_distinct_rows_of_many_columns():
+    rows = np.random.default_rng(0).integers(0, 2, (500, 70)).astype(np.int8)
+    rows = np.vstack([rows, rows[:100]])
+    distinct, back = distinct_rows(rows)
+    assert len(distinct) == 500 and (distinct[back] == rows).all()

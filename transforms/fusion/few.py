@@ -1,0 +1,242 @@
+"""Candidate pairs of few records, all at once in numpy: what `many` says, without its shuffles."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+
+from headgate.transforms.fusion import model, scoring, supervised
+from headgate.transforms.fusion.blocking import CAPS, REFINED, SMALL_BUDGET, Blocks, space_of
+from headgate.transforms.fusion.clusters import one_to_one
+from headgate.transforms.fusion.groups import one_array
+from headgate.transforms.fusion.keys import keys_of
+from headgate.transforms.fusion.levels import patterns
+from headgate.transforms.fusion.meetings import best, meet
+from headgate.transforms.fusion.records import Records, drawn_pairs, frequencies_of
+from headgate.transforms.fusion.scoring import (
+    ASKED,
+    LINK,
+    PARTS,
+    SHOWN,
+    STEPS,
+    Counted,
+    Floats,
+    Levels,
+    Scored,
+    Scorer,
+)
+from headgate.transforms.fusion.values import JOINED
+from headgate.transforms.rows import arrow_frame
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Known = Mapping[tuple[int, int], bool | None]  # places of two records -> whether they are the same
+
+
+class Few:
+    """Blocked and compared pairs; see `Pairs`. Records are known by their places in order of their ids.
+
+    labels, decisions: pairs that people named. Raises `TooMany` where the pairs under all keys are too many.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        labels: Known | None,
+        decisions: Known | None,
+        *,
+        cap: int | None,
+        per_record: int,
+        seed: int,
+    ) -> None:
+        assert records.table is not None
+        self.records, self.labels, self.decisions, self.table = records, labels, decisions, records.table
+        values = [one_array(self.table[f"v{j}"]) for j in range(len(records.comparisons))]
+        src = self.table["src"].to_numpy().astype(np.int64)
+        space, n = space_of(records.sizes), len(src)
+        budget = max(per_record * n, SMALL_BUDGET)
+        keys = keys_of(records.comparisons, values)
+        met = meet(keys, src, len(records.sizes), space, cap=cap, caps=CAPS, budget=budget, refined=REFINED)
+        one, other, mask = met.one, met.other, met.mask
+        if len(one) > budget:
+            kept = best(one, other, met.bits, max(1, budget // n), n)
+            one, other, mask = one[kept], other[kept], mask[kept]
+        self.blocks = Blocks(
+            space=space, found=len(one), cap=met.cap, refined=met.refined, dropped=met.dropped, lost=met.lost
+        )
+        drawn, rid = drawn_pairs(records, seed), self.table["rid"].to_numpy()
+        ends = [np.searchsorted(rid, drawn[c].to_numpy()) for c in ("one", "other")]
+        asked = np.array([p for known in (labels, decisions) for p in known or ()], np.int64).reshape(-1, 2)
+        every = [(one, other, mask), (*ends, np.zeros(len(ends[0]), np.int64))]
+        every.append((asked[:, 0], asked[:, 1], np.full(len(asked), ASKED)))
+        pair = np.concatenate([a * n + b for a, b, _ in every])
+        found, back = np.unique(pair, return_inverse=True)
+        self.mask: Ints = np.zeros(len(found), np.int64)
+        np.bitwise_or.at(self.mask, back, np.concatenate([m for *_, m in every]))
+        self.one, self.other, self.src = found // n, found % n, src
+        if len(asked):  # they count as candidates
+            self.blocks = dataclasses.replace(self.blocks, found=int((self.mask > 0).sum()))
+        levels = patterns(records.comparisons, frequencies_of(records), values, self.one, self.other)
+        self.patterns, self.of = distinct_rows(levels)
+        self.candidates = np.flatnonzero(self.mask > 0)
+        self.score: Floats = np.zeros(0)
+        self.probability: Floats = np.zeros(0)
+        self.lead: Floats = np.zeros(0)
+
+    def counts(self, *, started: bool) -> Counted:
+        size, share = len(self.patterns), scoring.learnt_share(self.blocks.found)
+        rid = self.table["rid"].to_numpy()
+        some = self.candidates
+        drawn = np.mod(rid[self.one[some]] ^ rid[self.other[some]], PARTS) < share
+        blocked = np.bincount(self.of[some[drawn]], minlength=size).astype(float)
+        at_random = np.bincount(self.of[self.mask == 0], minlength=size).astype(float)
+        sure: Floats = np.zeros(size)
+        if started:
+            of = self.of[some[drawn]]
+            sure = np.bincount(of, np.floor(self.probability[drawn] * PARTS + 0.5), size).astype(float)
+        seen = np.flatnonzero(blocked + at_random)
+        unseen = float(max(self.blocks.space - self.blocks.found, 0))
+        return scoring.counted_from(
+            self.patterns[seen],
+            blocked[seen],
+            at_random[seen],
+            sure[seen] if started else None,
+            self.blocks.found,
+            unseen,
+        )
+
+    def labelled(self) -> tuple[Levels, Bools]:
+        known = {p: same for p, same in (self.labels or {}).items() if same is not None}
+        n = len(self.src)
+        pair = np.array([a * n + b for a, b in known], np.int64)
+        at = np.searchsorted(self.one * n + self.other, pair)
+        return self.patterns[self.of[at]], np.array(list(known.values()), bool)
+
+    def judge(self, scorer: Scorer, *, alone: bool) -> Scored:
+        some = self.candidates
+        self.score = scorer.score(self.patterns)[self.of[some]] if len(some) else np.zeros(0)
+        odds = scoring.odds_of(self.score)
+        if alone:
+            all_one, rival_one = self._rivals(self.one[some], self.other[some], odds)
+            all_other, rival_other = self._rivals(self.other[some], self.one[some], odds)
+            rated = odds / (1.0 + all_one + all_other - odds)
+            self.lead = self.score - np.maximum(rival_one, rival_other)
+        else:
+            rated = odds / (1 + odds)
+        self.probability = np.floor(rated * PARTS + 0.5) / PARTS
+        step = np.floor(self.probability * STEPS).astype(np.int64)
+        columns = np.minimum(np.bitwise_count(self.mask[some] & (ASKED - 1)), 3).astype(np.int64)
+        n = np.bincount(step * 4 + columns)
+        sure = np.bincount(step * 4 + columns, np.floor(self.probability * PARTS + 0.5))
+        there = np.flatnonzero(n).tolist()
+        return scoring.summary([(k // 4, k % 4, int(n[k]), int(sure[k])) for k in there])
+
+    def _rivals(self, mine: Ints, theirs: Ints, odds: Floats) -> tuple[Floats, Floats]:
+        """Return the odds of all pairs of a record with a source together, and the best score of another pair of it."""
+        group = mine * len(self.records.sizes) + self.src[theirs]
+        order = np.lexsort((theirs, -self.score, group))
+        _, of = np.unique(group[order], return_inverse=True)
+        first = np.flatnonzero(np.r_[True, of[1:] != of[:-1]][: len(of)])
+        total = np.bincount(of, odds[order], len(first))
+        size = np.diff(np.r_[first, len(of)])
+        second = np.full(len(first), -99.0)
+        several = size > 1
+        second[several] = self.score[order[first[several] + 1]]
+        best_of = self.score[order[first]]
+        every, rival = np.empty(len(odds)), np.empty(len(odds))
+        every[order] = total[of]
+        rival[order] = np.where(self.score[order] >= best_of[of], second[of], best_of[of])
+        return every, rival
+
+    def add_lead(self) -> None:
+        level = np.ones(len(self.one), np.int64)
+        level[self.candidates] = 1 + (self.lead[:, None] > model.GAPS).sum(axis=1)
+        kept, self.of = np.unique(self.of * 8 + level, return_inverse=True)
+        self.patterns = np.column_stack([self.patterns[kept // 8], (kept % 8).astype(np.int8)])
+
+    def rows(self, scorer: Scorer, names: Sequence[str], cut: float, *, alone: bool) -> DataFrame:
+        return arrow_frame(self.records.raw.sparkSession, self.shown(scorer, names, cut, alone=alone))
+
+    def shown(self, scorer: Scorer, names: Sequence[str], cut: float, *, alone: bool) -> pa.Table:
+        """Return the pairs worth a look: the columns of `LINK`."""
+        some = self.candidates
+        same = self._decided(some)
+        shown = np.flatnonzero((self.score >= SHOWN) | (same >= 0))
+        some, same = some[shown], same[shown]
+        score, probability = self.score[shown], self.probability[shown]
+        linked = np.where(same >= 0, same == 1, probability >= cut)
+        if alone:
+            linked = self._one_partner_each(some, linked, np.where(same == 1, 1e6, score))
+        usual = "supervised" if isinstance(scorer, supervised.Supervised) else "model"
+        rule = np.where(same == 1, "must_link", np.where(same == 0, "cannot_link", usual))
+        ids = one_array(self.table["id"])
+        one, other = self.one[some], self.other[some]
+        if not self.records.linking:
+            swap = pc.greater(ids.take(pa.array(one)), ids.take(pa.array(other))).to_numpy(zero_copy_only=False)
+            one, other = np.where(swap, other, one), np.where(swap, one, other)
+        used, of = np.unique(self.of[some], return_inverse=True)
+        texts = pa.array([" ".join(map(str, p)) for p in self.patterns[used].tolist()], pa.string())
+        parts = scorer.weights(self.patterns[used]) if len(used) else np.zeros((0, len(names)))
+        offsets = np.arange(len(some) + 1, dtype=np.int32) * len(names)
+        keys = pa.DictionaryArray.from_arrays(np.tile(np.arange(len(names)), len(some)), pa.array(list(names)))
+        weights = pa.MapArray.from_arrays(pa.array(offsets), keys.cast(pa.string()), pa.array(parts[of].ravel()))
+        sources, key = pa.array(self.records.sources), one_array(self.table["key"])
+        cells = {
+            "source_a": sources.take(pa.array(self.src[one])),
+            "id_a": ids.take(pa.array(one)),
+            "source_b": sources.take(pa.array(self.src[other])),
+            "id_b": ids.take(pa.array(other)),
+            "key_a": key.take(pa.array(one)),
+            "key_b": key.take(pa.array(other)),
+            "score": pa.array(score),
+            "probability": pa.array(probability),
+            "pattern": texts.take(pa.array(of)),
+            "weights": weights,
+            "rule": pa.array(rule.tolist(), pa.string()),
+            "linked": pa.array(linked),
+        }
+        return pa.table({c: cells[c] for c in LINK})
+
+    def _decided(self, some: Ints) -> Ints:
+        """Return what people decided of candidates: 1 the same, 0 not, -1 nothing."""
+        found = np.full(len(some), -1)
+        known = {p: same for p, same in (self.decisions or {}).items() if same is not None}
+        n = len(self.src)
+        pair = np.array([a * n + b for a, b in known], np.int64)
+        found[np.searchsorted(self.one[some] * n + self.other[some], pair)] = list(known.values())
+        return found
+
+    def _one_partner_each(self, some: Ints, linked: Bools, rank: Floats) -> Bools:
+        """Leave of linked pairs those of the greedy choice, as `partners` does."""
+        at = np.flatnonzero(linked)
+        one, other = self.one[some[at]], self.other[some[at]]
+        columns = [f"v{j}" for j in range(len(self.records.comparisons))]
+        used = np.unique(np.r_[one, other])
+        cells = zip(*(one_array(self.table[c]).take(pa.array(used)).to_pylist() for c in columns), strict=True)
+        said = [set(" ".join(v for v in row if v is not None).replace(JOINED, " ").split(" ")) for row in cells]
+        words = dict(zip(used.tolist(), said, strict=True))
+        common = np.array(
+            [len(words[a] & words[b]) / len(words[a] | words[b]) for a, b in zip(one, other, strict=True)]
+        )
+        side = self.src[one] * (1 << 31) + self.src[other]
+        stays = np.zeros(len(linked), np.bool_)
+        stays[at[one_to_one(one, other, side, rank[at], common)]] = True
+        return stays
+
+
+def distinct_rows(levels: Levels) -> tuple[Levels, Ints]:
+    """Return the distinct rows, and the number of each row among them."""
+    code = np.zeros(len(levels), np.int64)
+    most = 1
+    for j in range(levels.shape[1]):
+        size = int(levels[:, j].max(initial=0)) + 1
+        if most * size > 1 << 62:
+            _, code = np.unique(code, return_inverse=True)
+            most = int(code.max(initial=0)) + 1
+        code, most = code * size + levels[:, j], most * size
+    _, first, back = np.unique(code, return_index=True, return_inverse=True)
+    return levels[first], back

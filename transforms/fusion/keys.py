@@ -1,0 +1,100 @@
+"""The keys of records under which they may meet: whole values, words, the beginnings of values."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headgate.transforms.fusion.groups import one_array
+from headgate.transforms.fusion.values import JOINED, Comparison
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+PREFIX = 4  # characters
+KEYS = "rid long, src int, family long, key long, fine boolean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """Keys of records: the record's place, the columns that it is of as bits, a hash, whether it may block alone."""
+
+    record: Ints
+    family: Ints
+    key: Ints
+    fine: Bools
+
+
+def hashed(texts: pa.Array, what: str) -> Ints:
+    """Hash texts to 64 bits (SipHash by pandas); the same text is another key as another thing."""
+    cells = texts.to_numpy(zero_copy_only=False)
+    found = pd.util.hash_array(cells, hash_key=f"{what:>16}"[:16], categorize=False)
+    return np.asarray(found).view(np.int64)
+
+
+def keys_of(comparisons: Sequence[Comparison], values: Sequence[pa.Array]) -> Keys:
+    """Return the keys of records, from the normal forms of each column.
+
+    A word is one key in whichever columns it stands, and carries them all.
+    """
+    parts: list[tuple[Ints, Ints, Ints, Bools]] = []
+    said: list[tuple[Ints, Ints, pa.Array]] = []
+    for j, (comparison, cells) in enumerate(zip(comparisons, values, strict=True)):
+        coded = cells.dictionary_encode()
+        distinct, codes = coded.dictionary, coded.indices
+        if not len(distinct):
+            continue
+        record = np.flatnonzero(pc.is_valid(codes).to_numpy(zero_copy_only=False))
+        code = pc.drop_null(codes).to_numpy().astype(np.int64)
+        family = np.full(len(record), 1 << j, np.int64)
+        bare = pc.list_element(pc.split_pattern(distinct, JOINED), 0)
+        always = np.ones(len(distinct), np.bool_)
+        made = [] if comparison.kind == "text" else [(hashed(bare, f"{j}="), always)]
+        if comparison.kind in ("name", "date"):
+            long = pc.greater(pc.utf8_length(bare), PREFIX).to_numpy(zero_copy_only=False)
+            made.append((hashed(pc.utf8_slice_codeunits(bare, 0, PREFIX), f"{j}^"), long & (comparison.kind == "name")))
+        parts += [(record, family, key[code], fine[code]) for key, fine in made]
+        if comparison.kind in ("name", "text"):
+            split = pc.split_pattern(pc.replace_substring(distinct, JOINED, " "), " ")
+            lengths, starts = split.value_lengths().to_numpy().astype(np.int64), split.offsets.to_numpy()[:-1]
+            of = np.repeat(np.arange(len(record)), lengths[code])
+            first = np.cumsum(lengths[code]) - lengths[code]
+            at = np.arange(len(of)) - first[of] + starts[code][of]
+            said.append((record[of], family[of], split.values.take(pa.array(at))))
+    if said:
+        words = pa.chunked_array([w for *_, w in said]).dictionary_encode().combine_chunks()
+        words = words if isinstance(words, pa.DictionaryArray) else one_array(pa.chunked_array([words]))
+        size = max(len(words.dictionary), 1)
+        place = np.concatenate([r for r, *_ in said]) * size + words.indices.to_numpy()
+        order = np.argsort(place, kind="stable")
+        place, family = place[order], np.concatenate([f for _, f, _ in said])[order]
+        turn = np.flatnonzero(np.r_[True, place[1:] != place[:-1]][: len(place)])
+        of_word = hashed(words.dictionary, "w:")
+        if len(turn):
+            own = place[turn]
+            parts.append(
+                (own // size, np.bitwise_or.reduceat(family, turn), of_word[own % size], np.ones(len(turn), np.bool_))
+            )
+    if not parts:
+        nothing = np.zeros(0, np.int64)
+        return Keys(record=nothing, family=nothing, key=nothing, fine=np.zeros(0, np.bool_))
+    record, family, key, fine = (np.concatenate([p[i] for p in parts]) for i in range(4))
+    return Keys(record=record, family=family, key=key, fine=fine.astype(np.bool_))
+
+
+def emitted(comparisons: Sequence[Comparison]) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """Return the body of a map from records (rid, src, v0 …) to their keys, as in `KEYS`."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        for batch in batches:
+            found = keys_of(comparisons, batch.columns[2:])
+            place = pa.array(found.record)
+            columns = [batch.column(0).take(place), batch.column(1).take(place)]
+            columns += [pa.array(c) for c in (found.family, found.key, found.fine)]
+            yield pa.RecordBatch.from_arrays(columns, ["rid", "src", "family", "key", "fine"])
+
+    return run
