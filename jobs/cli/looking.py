@@ -119,6 +119,8 @@ def trace(row_id: str | None, keys: tuple[str, ...], table: str | None, place: P
 
     ROW_ID is the `_row_id` of a published row or the `row_id` of a ledger entry. By --key, rows that are not in the
     table are found as well: rejected ones by what its inputs hold, malformed ones by the text that the ledger holds.
+    Of an entity or a golden record it tells the records, the links with their weights, the weakest bridge, and every
+    claim behind a value.
     Needs no JVM.
     """
     from headgate.jobs.explore import trace as tracing

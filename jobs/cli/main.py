@@ -18,6 +18,7 @@ from headgate.jobs.cli import (
     machine,
     missing,
     reference,
+    reviewing,
     starting,
 )
 from headgate.jobs.cli.options import DEBUG, HELP, Commands, add_all
@@ -52,7 +53,7 @@ def headgate() -> None:
 add_all(headgate, starting.init, starting.sample, building.run, building.check, dedup.dedup, fuse.fuse)
 add_all(headgate, impute.impute, apply.apply)
 add_all(headgate, looking.tables, looking.versions, looking.releases, looking.sql)
-add_all(headgate, looking.trace, looking.diff, looking.lineage, missing.missing)
+add_all(headgate, looking.trace, looking.diff, looking.lineage, missing.missing, reviewing.review)
 add_all(headgate, keeping.restore, keeping.release, keeping.vacuum, keeping.verify, keeping.erase)
 add_all(headgate, reference.steps, reference.expectations, reference.schema)
 add_all(headgate, machine.doctor, machine.jars, machine.prepare)

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.explore.entities import of_entity
 from headgate.jobs.lake.confirmations import later_builds
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.lake import Lake
@@ -150,7 +151,7 @@ def of_row(lake: Lake, landing: str, table: str, version: int, row: dict[str, An
     held = f" ({', '.join(releases[-3:])})" if releases else ""
     shown = ", ".join(f"{k}={v}" for k, v in cells.items() if v is not None)
     events.append({"table": table, "event": "published", "detail": f"version {version}{held}: {shown}", "row": cells})
-    return events
+    return events + of_entity(lake, table, row)
 
 
 def made_from(table: str, rows: ds.Dataset, row_id: str) -> list[dict[str, Any]]:

@@ -111,6 +111,7 @@ READING = {  # commands that read a lake, with the names that they take; what is
         ["nosuch", "--release", "p-1"],
     ],
     "trace": [["nosuch"], ["--table", "nosuch", "--key", "id=1"]],
+    "review": [["nosuch"]],
     "diff": [
         ["nosuch@0", "nosuch@1"],
         ["t@0", "t@99"],
@@ -147,7 +148,8 @@ OTHERS = {
     "release",
 }
 VALID = {"versions": ["t"], "sql": ["select 1"], "restore": ["t", "--version", "0"], "trace": ["x"], "diff": ["a", "b"]}
-VALID |= {"missing": ["t"], "lineage": ["t"], "verify": ["p-1"], "release drop": ["p-1"], "erase": READING["erase"][0]}
+VALID |= {"missing": ["t"], "lineage": ["t"], "review": ["t"], "verify": ["p-1"], "release drop": ["p-1"]}
+VALID |= {"erase": READING["erase"][0]}
 VALID |= {"apply": ["t", "x.csv", "--into", "u"]}
 
 
