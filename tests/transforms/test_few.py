@@ -50,7 +50,7 @@ def linked(records, **options):
     """Return the pairs linked with no configuration, and all rows."""
     step, said = LinkRecords(key=("id",)), Said()
     alone = step.one_partner(records, said)
-    pairs = Few(records, None, None, **{"cap": None, "per_record": 60, "seed": 7} | options)
+    pairs = Few(records, None, None, **{"cap": None, "per_record": 60, "minhash": 0, "seed": 7} | options)
     found, scorer, names = step.learn(records, pairs, alone, said)
     rows = pairs.shown(scorer, names, found.cut, alone=alone).to_pylist()
     return {(r["key_a"], r["key_b"]) for r in rows if r["linked"]}, rows, pairs
@@ -108,7 +108,7 @@ def test_a_value_of_a_third_of_all_rows_makes_no_square_of_pairs(sources):
     rows = [["same" if i % 3 == 0 else f"n{i // 2}", f"m{i // 4}", "the one street"] for i in range(n)]
     parts = {"": rows} if sources == 1 else {"a": rows[::2], "b": rows[1::2]}
     records = records_of(parts, ["name", "other", "street"])
-    pairs = Few(records, None, None, cap=20, per_record=60, seed=7)
+    pairs = Few(records, None, None, cap=20, per_record=60, minhash=0, seed=7)
     assert n / 4 < pairs.blocks.found < 12 * n and pairs.blocks.refined >= 1
 
 
@@ -149,3 +149,27 @@ def test_distinct_rows_of_many_columns():
     rows = np.vstack([rows, rows[:100]])
     distinct, back = distinct_rows(rows)
     assert len(distinct) == 500 and (distinct[back] == rows).all()
+
+
+def test_texts_of_frequent_words_meet_by_minhash():
+    r = random.Random(3)
+    words = [f"w{i}" for i in range(40)]
+    texts = [" ".join(r.sample(words, 8)) for _ in range(200)]
+    texts += [" ".join(r.sample(t.split(), 8)) for t in texts[:50]]
+    comparisons = [Comparison(column="t", kind="text", why="")]
+
+    def met(minhash):
+        keys = keys_of(comparisons, [pa.array(texts)], minhash)
+        options = {"cap": 4, "caps": (4,), "budget": 10**6, "refined": 12}
+        found = meetings.meet(keys, np.zeros(250, np.int64), 1, 250 * 249 // 2, **options)
+        return set(zip(found.one.tolist(), found.other.tolist(), strict=True))
+
+    true = {(i, 200 + i) for i in range(50)}
+    assert len(met(0) & true) < 5 and len(met(12) & true) == 50 and len(met(12)) < 2000
+
+
+def test_near_places_share_a_cell():
+    cells = ["52.5200,13.4050", "52.5204,13.4055", "48.1,11.5", "nowhere"]
+    found = keys_of([Comparison(column="p", kind="place", why="")], [pa.array(cells)])
+    of = [set(found.key[found.record == i].tolist()) for i in range(4)]
+    assert of[0] & of[1] and not of[0] & of[2] and len(of[0]) == 3

@@ -121,6 +121,7 @@ def test_groups_are_never_parted():
         ([f"${n / 7:.2f}" for n in range(30)], "number"),
         (["the quick brown fox jumps", "a lazy dog of some sort", "one two three four five"], "text"),
         (["anna", "berta", "carla", "doris"], "name"),
+        (["52.5, 13.4", "48.137 11.575", "(-33.9, 151.2)"], "place"),
         (["北京市海淀区", "上海市浦东新区", "广州市天河区"], "text"),
     ],
 )
@@ -164,6 +165,16 @@ def test_levels():
     one, near, far, equal = compared("text", text, pairs)
     assert one == equal >= first_equal("text") and 1 < near < one and far == 1
     assert compared("text", ["北京市海淀区", "北京海淀区", "x", "y"], [(0, 1), (0, 2)])[0] > 5
+
+
+def test_places_and_sets():
+    places = ["52.5200, 13.4050", "52.5205 13.4050", "52.5300,13.4050", "52.6,13.4", "48.1,11.5", "?"]
+    same = first_equal("place")
+    assert compared("place", places, [(0, i) for i in range(6)])[1:] == [4, 3, 2, 1, 1]
+    assert compared("place", places, [(0, 0)])[0] >= same
+    sets = ["red\x1eNew York", "new york\x1ered\x1ered", "red", "blue"]
+    equal, near, far = compared("set", sets, [(0, 1), (0, 2), (0, 3)], words={"red": 3})
+    assert equal >= first_equal("set") > near > far == 1
 
 
 def test_words_of_runs():

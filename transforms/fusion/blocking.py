@@ -77,6 +77,7 @@ def block(
     *,
     cap: int | None,
     per_record: int,
+    minhash: int = 0,
 ) -> tuple[DataFrame, Blocks]:
     """Find the pairs of records that share a rare key or two common ones: one, src_one, other, src_other, mask.
 
@@ -90,7 +91,7 @@ def block(
     sources, space, n = len(sizes), space_of(sizes), sum(sizes)
     budget = max(per_record * n, SMALL_BUDGET)
     made = records.select("rid", "src", *(f"v{j}" for j in range(len(comparisons)))).mapInArrow(
-        emitted(comparisons), KEYS
+        emitted(comparisons, minhash), KEYS
     )
     keys = context.keep(counted(made, sources).where("pairs >= 1"), "keys")
     cap = cap or affordable(keys, budget)

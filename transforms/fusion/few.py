@@ -51,6 +51,7 @@ class Few:
         *,
         cap: int | None,
         per_record: int,
+        minhash: int,
         seed: int,
     ) -> None:
         assert records.table is not None
@@ -59,7 +60,7 @@ class Few:
         src = self.table["src"].to_numpy().astype(np.int64)
         space, n = space_of(records.sizes), len(src)
         budget = max(per_record * n, SMALL_BUDGET)
-        keys = keys_of(records.comparisons, values)
+        keys = keys_of(records.comparisons, values, minhash)
         met = meet(keys, src, len(records.sizes), space, cap=cap, caps=CAPS, budget=budget, refined=REFINED)
         one, other, mask = met.one, met.other, met.mask
         if len(one) > budget:

@@ -9,13 +9,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headgate.transforms.deduplication.shingles import HASH_BITS, Bands, buckets_of, minima, mixed
 from headgate.transforms.fusion.groups import one_array
-from headgate.transforms.fusion.values import JOINED, Comparison
+from headgate.transforms.fusion.values import JOINED, WORDED, Comparison, place
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 PREFIX = 4  # characters
+CELL = 0.02  # degrees, of a grid of places
 KEYS = "rid long, src int, family long, key long, fine boolean"
 
 
@@ -36,10 +38,32 @@ def hashed(texts: pa.Array, what: str) -> Ints:
     return np.asarray(found).view(np.int64)
 
 
-def keys_of(comparisons: Sequence[Comparison], values: Sequence[pa.Array]) -> Keys:
+def cells_of(places: pa.Array, j: int) -> list[Ints]:
+    """Return two keys of places: the cells, some 2 km wide, of two grids that lie half a cell apart."""
+    at = np.array([place(text) for text in places.to_pylist()]).reshape(-1, 2)
+    found = []
+    for shift in (0.0, 0.5):
+        cell = np.floor(np.nan_to_num(at, nan=999.0) / CELL + shift).astype(np.int64)
+        salt = np.uint64(4 * j + int(2 * shift) + 1) << np.uint64(50)
+        number = (cell[:, 0] * 1_000_003 + cell[:, 1]).view(np.uint64) ^ salt
+        found.append(mixed(number).view(np.int64))
+    return found
+
+
+def sketched(words: pa.Array, bands: int, j: int) -> list[Ints]:
+    """Return keys that texts share the more probably the more words they share: bands of two least hashes (MinHash)."""
+    coded = words.flatten().dictionary_encode()
+    hashes = hashed(coded.dictionary, "w:").view(np.uint64) >> np.uint64(64 - HASH_BITS)
+    found = minima(hashes[coded.indices.to_numpy()], words.offsets.to_numpy()[:-1], 2 * bands)
+    buckets = buckets_of(found, Bands(bands, 2)).view(np.uint64)
+    return [mixed(buckets[:, b] ^ np.uint64(j + 1)).view(np.int64) for b in range(bands)]
+
+
+def keys_of(comparisons: Sequence[Comparison], values: Sequence[pa.Array], minhash: int = 0) -> Keys:
     """Return the keys of records, from the normal forms of each column.
 
-    A word is one key in whichever columns it stands, and carries them all.
+    A word is one key in whichever columns it stands, and carries them all. minhash: bands of a text's words that are
+    keys too.
     """
     parts: list[tuple[Ints, Ints, Ints, Bools]] = []
     said: list[tuple[Ints, Ints, pa.Array]] = []
@@ -53,17 +77,22 @@ def keys_of(comparisons: Sequence[Comparison], values: Sequence[pa.Array]) -> Ke
         family = np.full(len(record), 1 << j, np.int64)
         bare = pc.list_element(pc.split_pattern(distinct, JOINED), 0)
         always = np.ones(len(distinct), np.bool_)
-        made = [] if comparison.kind == "text" else [(hashed(bare, f"{j}="), always)]
+        made = [] if comparison.kind in ("text", "set") else [(hashed(bare, f"{j}="), always)]
+        if comparison.kind == "place":
+            made += [(key, always) for key in cells_of(bare, j)]
         if comparison.kind in ("name", "date"):
             long = pc.greater(pc.utf8_length(bare), PREFIX).to_numpy(zero_copy_only=False)
             made.append((hashed(pc.utf8_slice_codeunits(bare, 0, PREFIX), f"{j}^"), long & (comparison.kind == "name")))
         parts += [(record, family, key[code], fine[code]) for key, fine in made]
-        if comparison.kind in ("name", "text"):
+        if comparison.kind in WORDED:
             split = pc.split_pattern(pc.replace_substring(distinct, JOINED, " "), " ")
             lengths, starts = split.value_lengths().to_numpy().astype(np.int64), split.offsets.to_numpy()[:-1]
             of = np.repeat(np.arange(len(record)), lengths[code])
             first = np.cumsum(lengths[code]) - lengths[code]
             at = np.arange(len(of)) - first[of] + starts[code][of]
+            if minhash and comparison.kind != "name":
+                sketches = sketched(split, minhash, j)
+                parts += [(record, family, band[code], always[code]) for band in sketches]
             said.append((record[of], family[of], split.values.take(pa.array(at))))
     if said:
         words = pa.chunked_array([w for *_, w in said]).dictionary_encode().combine_chunks()
@@ -86,12 +115,14 @@ def keys_of(comparisons: Sequence[Comparison], values: Sequence[pa.Array]) -> Ke
     return Keys(record=record, family=family, key=key, fine=fine.astype(np.bool_))
 
 
-def emitted(comparisons: Sequence[Comparison]) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+def emitted(
+    comparisons: Sequence[Comparison], minhash: int
+) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
     """Return the body of a map from records (rid, src, v0 …) to their keys, as in `KEYS`."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for batch in batches:
-            found = keys_of(comparisons, batch.columns[2:])
+            found = keys_of(comparisons, batch.columns[2:], minhash)
             place = pa.array(found.record)
             columns = [batch.column(0).take(place), batch.column(1).take(place)]
             columns += [pa.array(c) for c in (found.family, found.key, found.fine)]

@@ -18,7 +18,7 @@ from rapidfuzz.distance import OSA, JaroWinkler, Levenshtein
 from rapidfuzz.process import cpdist
 
 from headgate.transforms.fusion.bags import Bags, Words
-from headgate.transforms.fusion.values import JOINED, Comparison, Kind, day, number
+from headgate.transforms.fusion.values import JOINED, WORDED, Comparison, Kind, day, number, place
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -27,12 +27,16 @@ Levels = npt.NDArray[np.int8]
 RARITY = 3.0  # bits per level of equality
 CUTS = np.array([0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])  # of the cosine of two texts
 LETTERS = 200  # characters of a text that are compared one by one
+METRES = (20_000, 2_000, 200)  # between two places
+EARTH = 6_371_008.8  # metres, the mean radius
 BELOW_EQUAL: dict[Kind, tuple[str, ...]] = {
     "name": ("differ", "Jaro-Winkler or cosine of words from .80 or .40", "from .88 or .65", "from .94 or .85"),
     "code": ("differ", "two edits", "one edit"),
     "number": ("differ", "near", "very near"),
     "date": ("differ", "within a year", "one edit, or within a month"),
     "text": ("differ", *(f"cosine of words from {c:.2f}" for c in CUTS)),
+    "set": ("differ", *(f"cosine of elements from {c:.2f}" for c in CUTS)),
+    "place": ("differ", *(f"within {d:,} metres" for d in METRES)),
 }
 
 
@@ -66,7 +70,7 @@ class Column:
         self.comparison, self.frequencies = comparison, frequencies
         self.codes: Ints = pc.fill_null(pc.index_in(values, found), -1).to_numpy().astype(np.int64)
         self.values: list[str] = found.to_pylist()
-        if comparison.kind in ("name", "text"):
+        if comparison.kind in WORDED:
             whole = pc.list_element(pc.split_pattern(found, JOINED), 0) if len(found) else found
             bare = whole.dictionary_encode()
             self.same: Ints = bare.indices.to_numpy().astype(np.int64)
@@ -139,6 +143,18 @@ class Column:
         level[m[self.edits(x[m], y[m], 1) <= 1]] = 3
         return level
 
+    def _set(self, x: Ints, y: Ints) -> Levels:
+        cosines: Floats = by_distinct(self.words.cosines, x, y)
+        return (1 + np.searchsorted(CUTS, cosines, side="right")).astype(np.int8)
+
+    def _place(self, x: Ints, y: Ints) -> Levels:
+        """Compare by the distance on a sphere (haversine)."""
+        with np.errstate(invalid="ignore"):
+            (lat_x, lon_x), (lat_y, lon_y) = self.places[x].T, self.places[y].T
+            a = np.sin((lat_x - lat_y) / 2) ** 2 + np.cos(lat_x) * np.cos(lat_y) * np.sin((lon_x - lon_y) / 2) ** 2
+            metres = 2 * EARTH * np.arcsin(np.sqrt(np.clip(a, 0, 1)))
+            return np.asarray(1 + sum(metres <= d for d in METRES), np.int8)
+
     def _text(self, x: Ints, y: Ints) -> Levels:
         found: Levels = by_distinct(self._close_texts, x, y)
         return found
@@ -191,6 +207,12 @@ class Column:
     def numbers(self) -> Floats:
         found = np.array([number(v) for v in self.values])
         return np.log(np.maximum(found, 1e-9)) if self.comparison.log else found
+
+    @cached_property
+    def places(self) -> Floats:
+        """Latitudes and longitudes, in radians."""
+        found: Floats = np.radians(np.array([place(v) for v in self.values]))
+        return found
 
     @cached_property
     def days(self) -> Floats:

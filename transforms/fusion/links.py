@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -15,7 +15,7 @@ from headgate.transforms.fusion.few import Few
 from headgate.transforms.fusion.levels import first_equal
 from headgate.transforms.fusion.many import Many
 from headgate.transforms.fusion.meetings import TooMany
-from headgate.transforms.fusion.records import Records, in_spark, made_ready, repeats_itself
+from headgate.transforms.fusion.records import Records, element_of, in_spark, made_ready, repeats_itself
 from headgate.transforms.fusion.scoring import LINK as LINK
 from headgate.transforms.fusion.scoring import Counted, Pairs, Scored, Scorer
 from headgate.transforms.fusion.values import Kind
@@ -43,7 +43,8 @@ class LinkRecords(Step):
     """Find the pairs of records that are the same thing, of one source or across several, without a common key.
 
     columns: column -> how it is compared: `name` (short text: Jaro-Winkler, or the cosine of its words), `text` (the
-        cosine of its words, each weighed by its rarity), `code` (edits of its letters and digits), `number`, `date`.
+        cosine of its words, each weighed by its rarity), `code` (edits of its letters and digits), `number`, `date`,
+        `place` (latitude and longitude in degrees as one text, by metres), `set` (an array: cosine of its elements).
         Without it, the values of all columns choose: see the run's summary.
     key: the columns that a reader knows a record by. They are shown, as `key_a` and `key_b`, and not compared.
     source: the column that names a record's source: records of one source are not linked. Without it `_source`, where
@@ -58,6 +59,8 @@ class LinkRecords(Step):
     cap: a key that many records share makes at most half the square of it in pairs. Without it 50, 100 or 200, as the
         pairs can be afforded.
     pairs_per_record: candidate pairs of a record, on average, beyond which each keeps its best.
+    minhash: bands of two hashes of a text's words by which records meet too, beside values, words and beginnings;
+        for texts whose words are all frequent.
     seed: of the samples.
     The table's `grain` is new: a row is a pair with a score of -8 bits or more, or decided by people. `score` is log2
     of the odds that both are one; `weights` are its parts in bits, by column, with `(prior)`, `(dependence)` (columns
@@ -71,11 +74,11 @@ class LinkRecords(Step):
     Labels and decisions that name unknown records, or contradict each other, are counted in a warning; it is an error
     if all labels name unknown ones. So is it where no column has values in every source. Where there is no pair to
     compare, there are no rows, and a warning.
-    Cost: up to 50,000 records, two Spark jobs and the driver's Python, some seconds for 10,000 records. Beyond that one
+    Cost: up to 50,000 records two Spark jobs and the driver's Python, some seconds for 10,000 records. Beyond that one
     pass to make records ready, shuffles of their keys and of the candidate pairs, and the comparison, some 400,000
-    pairs of ten columns a second and core; both give the same rows. What is learned on the driver is counts of patterns. Candidates of a
-    key grow with its records, not with their square. Source: Fellegi and Sunter 1969; Winkler 1988 and 2000; Larsen and
-    Rubin 2001.
+    pairs of ten columns a second and core; both give the same rows. What is learned on the driver is counts of
+    patterns. Candidates of a key grow with its records, not with their square. Source: Fellegi and Sunter 1969;
+    Winkler 1988 and 2000; Larsen and Rubin 2001; Broder 1997.
     """
 
     name: ClassVar[str] = "link_records"
@@ -90,6 +93,7 @@ class LinkRecords(Step):
     decisions: str | None = None
     cap: int | None = None
     pairs_per_record: int = 60
+    minhash: int = 0
     seed: int = 7
 
     @property
@@ -105,13 +109,19 @@ class LinkRecords(Step):
             raise StepError("columns: name at least one column, or leave the option out")
         for column in (*(self.columns or ()), *self.key):
             kind = have[column]
-            if kind is not None and not is_plain(kind):
+            array = kind is not None and column in (self.columns or ()) and element_of(kind) is not None
+            if kind is not None and not array and not is_plain(kind):
                 raise StepError(f"'{column}' is {kind}, not a plain value; put a cast before")
+            asked = (self.columns or {}).get(column)
+            if kind is not None and asked is not None and array != (asked == "set"):
+                raise StepError(f"columns: '{column}' is {kind}, and `set` compares arrays, nothing else")
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise StepError(f"threshold: {self.threshold} is not a probability above 0, up to 1")
         for option, value in (("cap", self.cap), ("pairs_per_record", self.pairs_per_record)):
             if value is not None and value < 1:
                 raise StepError(f"{option}: {value} is less than 1")
+        if not 0 <= self.minhash <= 64:
+            raise StepError(f"minhash: {self.minhash} is not a number of bands from 0 to 64")
         for option, table in (("labels", self.labels), ("decisions", self.decisions)):
             if table is None:
                 continue
@@ -153,11 +163,21 @@ class LinkRecords(Step):
 
     def pairs(self, records: Records, context: Context) -> Pairs:
         """Block and compare: at once where records and their pairs are few."""
+        options: dict[str, Any] = {"cap": self.cap, "per_record": self.pairs_per_record}
+        options |= {"minhash": self.minhash, "seed": self.seed}
         if records.table is not None:
             try:
                 labels = known_at_once("labels", self.labels, records, context)
                 decisions = known_at_once("decisions", self.decisions, records, context)
-                return Few(records, labels, decisions, cap=self.cap, per_record=self.pairs_per_record, seed=self.seed)
+                return Few(
+                    records,
+                    labels,
+                    decisions,
+                    cap=self.cap,
+                    per_record=self.pairs_per_record,
+                    minhash=self.minhash,
+                    seed=self.seed,
+                )
             except TooMany:
                 records = in_spark(records, context)
         return Many(
@@ -165,9 +185,7 @@ class LinkRecords(Step):
             known_pairs("labels", self.labels, records, context),
             known_pairs("decisions", self.decisions, records, context),
             context,
-            cap=self.cap,
-            per_record=self.pairs_per_record,
-            seed=self.seed,
+            **options,
         )
 
     def one_partner(self, records: Records, context: Context) -> bool:

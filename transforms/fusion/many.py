@@ -31,6 +31,7 @@ class Many:
         *,
         cap: int | None,
         per_record: int,
+        minhash: int,
         seed: int,
     ) -> None:
         self.records, self.labels, self.decisions, self.context = records, labels, decisions, context
@@ -40,7 +41,14 @@ class Many:
             if asked is not None:
                 drawn = drawn.unionByName(asked.drop("same").withColumn("family", F.lit(ASKED).cast("long")))
         pairs, self.blocks = block(
-            records.many, records.comparisons, records.sizes, drawn, context, cap=cap, per_record=per_record
+            records.many,
+            records.comparisons,
+            records.sizes,
+            drawn,
+            context,
+            cap=cap,
+            per_record=per_record,
+            minhash=minhash,
         )
         frequencies = frequencies_of(records)
         levels = compared(records.many, pairs, records.comparisons, frequencies, records.sizes)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from headgate.transforms.deduplication.shingles import mixed
 from headgate.transforms.fusion.keys import Keys
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 BITS = 16  # parts of a bit in which evidence is added up: whole numbers have one sum in any order
+FACTOR = np.uint64(0x9E3779B97F4A7C15)
 ENTRIES = 10_000_000  # pairs under all keys together that are held at once
 
 
@@ -142,17 +144,9 @@ def combined(record: Ints, family: Ints, key: Ints, pairs: Ints, refined: int) -
     for p, q in itertools.combinations(range(refined), 2):
         a, b = np.minimum(keys[:, p], keys[:, q]), np.maximum(keys[:, p], keys[:, q])
         ok = np.flatnonzero(there[:, q] & ((families[:, p] & families[:, q]) == 0) & (a != b))
-        made.append((record[first[ok]], families[ok, p] | families[ok, q], mixed(a[ok], b[ok])))
+        both = mixed(a[ok].view(np.uint64) * FACTOR + b[ok].view(np.uint64)).view(np.int64)
+        made.append((record[first[ok]], families[ok, p] | families[ok, q], both))
     return tuple(np.concatenate(c) for c in zip(*made, strict=True))  # type: ignore[return-value]
-
-
-def mixed(a: Ints, b: Ints) -> Ints:
-    """Hash two keys to one."""
-    x = a.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) + b.view(np.uint64)
-    x = (x ^ (x >> np.uint64(32))) * np.uint64(0x94D049BB133111EB)
-    found: Ints = (x ^ (x >> np.uint64(29))).view(np.int64)
-    return found
 
 
 def best(one: Ints, other: Ints, bits: Ints, each: int, n: int) -> Bools:

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.fusion.blocking import space_of, words_of
 from headgate.transforms.fusion.groups import one_array
 from headgate.transforms.fusion.levels import Frequencies
-from headgate.transforms.fusion.values import JOINED, LONGEST, Comparison, Kind, choose, normal_form
+from headgate.transforms.fusion.values import ELEMENT, JOINED, LONGEST, WORDED, Comparison, Kind, choose, normal_form
 from headgate.transforms.kinds import as_text, is_plain
 from headgate.transforms.rows import FILE, FILE_DATE, ROW_ID, SOURCE, is_kept, quoted
 from headgate.transforms.step import Context, StepError, user_columns
@@ -63,12 +63,28 @@ class Records:
 def raw_rows(df: DataFrame, columns: Sequence[str], key: Sequence[str], source: str | None) -> DataFrame:
     """Return the unmarked rows with the cells to compare as text: rid, id, source, key, c0 …"""
     kinds = dict(df.dtypes)
-    texts = [F.substring(as_text(F.col(quoted(c)), kinds[c]), 1, LONGEST).alias(f"c{j}") for j, c in enumerate(columns)]
+    texts = [F.substring(cell(F.col(quoted(c)), kinds[c]), 1, LONGEST).alias(f"c{j}") for j, c in enumerate(columns)]
     keys = [as_text(F.col(quoted(c)), kinds[c]) for c in key]
     named = F.lit("") if source is None else F.coalesce(F.col(quoted(source)).cast("string"), F.lit(""))
     whole = keys[0] if len(keys) == 1 else F.to_json(F.array(*keys)) if keys else F.col(ROW_ID)
     shown = F.xxhash64(ROW_ID).alias("rid"), F.col(ROW_ID).alias("id"), named.alias("source"), whole.alias("key")
     return df.where(is_kept()).select(*shown, *texts)
+
+
+def element_of(kind: str) -> str | None:
+    """Return the type of an array's elements if these are plain; None for other types."""
+    inner = kind[6:-1] if kind.startswith("array<") else ""
+    return inner if inner and is_plain(inner) else None
+
+
+def cell(value: Column, kind: str) -> Column:
+    """Return a plain value, or an array of such, as text."""
+    inner = element_of(kind)
+    return (
+        as_text(value, kind)
+        if inner is None
+        else F.array_join(F.transform(value, lambda e: as_text(e, inner)), ELEMENT)
+    )
 
 
 def made_ready(
@@ -86,7 +102,9 @@ def made_ready(
     Raises `StepError` where no column can be compared, or one that was asked for cannot.
     """
     kinds = user_columns(df)
-    wanted = [c for c in (columns or kinds) if c not in (*key, source, SOURCE, FILE, FILE_DATE) and is_plain(kinds[c])]
+    aside = (*key, source, SOURCE, FILE, FILE_DATE)
+    wanted = [c for c in (columns or kinds) if c not in aside and (is_plain(kinds[c]) or element_of(kinds[c]))]
+    arrays: Mapping[str, Kind] = {c: "set" for c in wanted if element_of(kinds[c])}
     raw = raw_rows(df, wanted, key, source)
     length = F.length(F.concat_ws("", *(f"c{j}" for j in range(len(wanted)))))
     counts = raw.groupBy("source").agg(
@@ -107,7 +125,7 @@ def made_ready(
     place = F.pmod(F.xxhash64(F.lit(seed), "rid"), F.lit(PLACES)).cast("int")
     table = raw.withColumn("place", place).toArrow().sort_by("rid") if few else None  # bounded above
     sample = sample_of(raw, place, table, by_source, len(wanted))
-    comparisons, left_out = chosen(sample, sources, wanted, columns or {})
+    comparisons, left_out = chosen(sample, sources, wanted, columns or {}, arrays)
     if not comparisons:
         why = ", ".join(f"'{c}' ({reason})" for c, reason in list(left_out.items())[:10]) or "there is none"
         raise StepError(f"no column can be compared: {why}; columns must have values in every source")
@@ -177,14 +195,20 @@ def sample_of(
 
 
 def chosen(
-    sample: pa.Table, sources: Sequence[str], columns: Sequence[str], asked: Mapping[str, Kind]
+    sample: pa.Table,
+    sources: Sequence[str],
+    columns: Sequence[str],
+    asked: Mapping[str, Kind],
+    arrays: Mapping[str, Kind] | None = None,
 ) -> tuple[tuple[Comparison, ...], dict[str, str]]:
     """Return the comparisons of columns, of very many those that tell most, and why others are left out."""
     found: list[Comparison] = []
     left_out: dict[str, str] = {}
     parts = [sample.filter(pa.compute.equal(sample["source"], s)) for s in sources]
     for j, column in enumerate(columns):
-        comparison = choose(column, [p[f"c{j}"].to_pylist() for p in parts], asked.get(column))
+        comparison = choose(
+            column, [p[f"c{j}"].to_pylist() for p in parts], (arrays or {}).get(column, asked.get(column))
+        )
         if isinstance(comparison, Comparison):
             found.append(comparison)
         elif asked:
@@ -245,7 +269,7 @@ def counts_in_spark(rows: DataFrame, comparisons: Sequence[Comparison]) -> tuple
     entries: list[Column] = []
     nothing = F.array().cast("array<struct<j:int,word:boolean,text:string>>")
     for j, comparison in enumerate(comparisons):
-        column, worded = F.col(f"v{j}"), comparison.kind in ("name", "text")
+        column, worded = F.col(f"v{j}"), comparison.kind in WORDED
 
         def entry(text: Column, word: bool, j: int = j) -> Column:
             return F.struct(F.lit(j).alias("j"), F.lit(word).alias("word"), text.alias("text"))
@@ -271,7 +295,7 @@ def counts_at_once(records: pa.Table, comparisons: Sequence[Comparison]) -> tupl
         values = pc.value_counts(cells.drop_null())
         distinct, held = values.field("values"), values.field("counts").to_numpy()
         counted = [(False, pc.list_element(pc.split_pattern(distinct, JOINED), 0) if len(distinct) else distinct, held)]
-        if comparison.kind in ("name", "text"):
+        if comparison.kind in WORDED:
             split = pc.split_pattern(pc.replace_substring(distinct, JOINED, " "), " ")
             words = split.flatten().dictionary_encode()
             size = max(len(words.dictionary), 1)

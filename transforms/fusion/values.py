@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-Kind = Literal["name", "text", "code", "number", "date"]
+Kind = Literal["name", "text", "code", "number", "date", "set", "place"]
+WORDED = ("name", "text", "set")  # kinds whose values are words
 
 IDEOGRAPHS = "㐀-鿿豈-﫿぀-ヿ가-힯"
 WORD = re.compile(rf"[{IDEOGRAPHS}]|[^\W_{IDEOGRAPHS}]+")
@@ -23,6 +24,8 @@ MONTHS = {
 YEAR, MONTH = 365.2425, 30.4369  # days
 JOINED = "\x1f"  # in a normal form: parts words from runs that are words as a whole ('ps-lx350': ps, lx350, pslx350)
 LONGEST = 4000  # characters of a value that are looked at
+ELEMENT = "\x1e"  # parts the elements of an array
+PLACE = re.compile(r"^[(\[]?\s*(?:point\s*\()?([-+]?\d{1,2}\.\d+)\s*[,; ]\s*([-+]?\d{1,3}\.\d+)\s*[)\]]*$")
 
 
 def plain(text: str | None) -> str | None:
@@ -73,6 +76,19 @@ def day(text: str) -> float:
     return y * YEAR + (m - 1) * MONTH + d if 1000 <= y <= 2200 else math.nan
 
 
+def place(text: str) -> tuple[float, float]:
+    """Read a plain text as latitude and longitude in degrees, both with decimals; NaN where it is none."""
+    found = PLACE.match(text)
+    at = (float(found[1]), float(found[2])) if found else (math.nan, math.nan)
+    return at if abs(at[0]) <= 90 and abs(at[1]) <= 180 else (math.nan, math.nan)
+
+
+def elements(text: str) -> str | None:
+    """Return the distinct elements of an array, each as one word, in order."""
+    found = {squeezed(plain(e) or "") for e in text.split(ELEMENT)}
+    return " ".join(sorted(e for e in found if e)) or None
+
+
 def year_month_day(text: str) -> tuple[int, int | None, int]:
     if g := re.match(r"^(\d{4})-(\d{1,2})-(\d{1,2})(?:[t ].*)?$", text):
         return int(g[1]), int(g[2]), int(g[3])
@@ -93,6 +109,8 @@ def normal_form(kind: Kind) -> Callable[[str | None], str | None]:
     inner: dict[Kind, Callable[[str], str | None]] = {"code": squeezed, "name": worded, "text": worded}
 
     def form(text: str | None) -> str | None:
+        if kind == "set":
+            return elements(text[:LONGEST]) if text else None
         found = plain(text)
         return found if found is None or kind not in inner else inner[kind](found)
 
@@ -130,6 +148,8 @@ def choose(column: str, sources: Sequence[Sequence[str | None]], kind: Kind | No
         return "one value only"
     if kind is None and len(sources) == 1 and is_identifier(distinct, every, len(sources[0])):
         return "an identifier of the row"
+    if kind == "set":
+        return Comparison(column=column, kind=kind, why="arrays")
     kind, why = (kind, "as asked for") if kind is not None else kind_of(distinct)
     if kind != "number":
         return Comparison(column=column, kind=kind, why=why)
@@ -155,6 +175,8 @@ def kind_of(distinct: list[str]) -> tuple[Kind, str]:
     def share(holds: Callable[[str], bool]) -> float:
         return float(np.mean([holds(v) for v in distinct]))
 
+    if share(lambda v: not math.isnan(place(v)[0])) > 0.9:
+        return "place", "latitudes and longitudes"
     if len(distinct) > 20 and share(lambda v: not math.isnan(day(v))) > 0.9:
         return "date", "dates"
     bare = [squeezed(v) or "" for v in distinct]
