@@ -110,6 +110,7 @@ def test_a_value_of_a_third_of_all_rows_makes_no_square_of_pairs(sources):
     records = records_of(parts, ["name", "other", "street"])
     pairs = Few(records, None, None, cap=20, per_record=60, minhash=0, seed=7)
     assert n / 4 < pairs.blocks.found < 12 * n and pairs.blocks.refined >= 1
+    assert pairs.blocks.skew == ((1, 999 if sources == 1 else 500),)
 
 
 def test_pairs_under_keys_are_bounded(monkeypatch):
@@ -160,7 +161,7 @@ def test_texts_of_frequent_words_meet_by_minhash():
 
     def met(minhash):
         keys = keys_of(comparisons, [pa.array(texts)], minhash)
-        options = {"cap": 4, "caps": (4,), "budget": 10**6, "refined": 12}
+        options = {"cap": 4, "caps": (4,), "budget": 10**6, "refined": 12, "skewed": 3}
         found = meetings.meet(keys, np.zeros(250, np.int64), 1, 250 * 249 // 2, **options)
         return set(zip(found.one.tolist(), found.other.tolist(), strict=True))
 

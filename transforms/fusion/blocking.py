@@ -21,6 +21,7 @@ from headgate.transforms.step import Context
 
 REFINED = 12  # common keys of a record that are combined two by two
 CAPS = (50, 100, 200)  # a key blocks at most half the square of the cap in pairs; small tables can afford more
+SKEWED = 3  # columns whose keys are too frequent that are named
 SMALL_BUDGET = 500_000  # pairs that any table can afford
 
 
@@ -29,7 +30,8 @@ class Blocks:
     """Candidate pairs, and what blocking has to say of itself.
 
     space: comparable pairs in all; found: pairs that keys proposed; cap: pairs of a key at most; refined: keys over the
-    cap; dropped, lost: refined keys over the cap again, and their pairs.
+    cap; dropped, lost: refined keys over the cap again, and their pairs; skew: of keys over the cap, the columns (as
+    bits) and the records that one of them meets, the most frequent first.
     """
 
     space: int
@@ -38,6 +40,7 @@ class Blocks:
     refined: int
     dropped: int
     lost: int
+    skew: tuple[tuple[int, int], ...]
 
 
 def space_of(sizes: Sequence[int]) -> int:
@@ -111,6 +114,8 @@ def block(
     over, lost = F.count_distinct("key").alias("keys"), F.sum(F.col("partners") / 2).alias("pairs")
     refined = common.where("fine").agg(over).first()
     dropped = double.where(F.col("pairs") > limit).agg(over, lost).first()
+    by_columns = common.where("fine").groupBy("family").agg(F.max("partners").alias("n"))
+    skew = by_columns.orderBy(F.desc("n"), "family").limit(SKEWED).collect()
     assert refined is not None and dropped is not None  # aggregates of all rows
     said = Blocks(
         space=space,
@@ -119,6 +124,7 @@ def block(
         refined=refined["keys"],
         dropped=dropped["keys"],
         lost=int(dropped["pairs"] or 0),
+        skew=tuple((row["family"], row["n"]) for row in skew),
     )
     return pairs.drop("bits"), said
 

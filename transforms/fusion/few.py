@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from headgate.transforms.fusion import model, scoring, supervised
-from headgate.transforms.fusion.blocking import CAPS, REFINED, SMALL_BUDGET, Blocks, space_of
+from headgate.transforms.fusion.blocking import CAPS, REFINED, SKEWED, SMALL_BUDGET, Blocks, space_of
 from headgate.transforms.fusion.clusters import one_to_one
 from headgate.transforms.fusion.groups import one_array
 from headgate.transforms.fusion.keys import keys_of
@@ -61,13 +61,21 @@ class Few:
         space, n = space_of(records.sizes), len(src)
         budget = max(per_record * n, SMALL_BUDGET)
         keys = keys_of(records.comparisons, values, minhash)
-        met = meet(keys, src, len(records.sizes), space, cap=cap, caps=CAPS, budget=budget, refined=REFINED)
+        met = meet(
+            keys, src, len(records.sizes), space, cap=cap, caps=CAPS, budget=budget, refined=REFINED, skewed=SKEWED
+        )
         one, other, mask = met.one, met.other, met.mask
         if len(one) > budget:
             kept = best(one, other, met.bits, max(1, budget // n), n)
             one, other, mask = one[kept], other[kept], mask[kept]
         self.blocks = Blocks(
-            space=space, found=len(one), cap=met.cap, refined=met.refined, dropped=met.dropped, lost=met.lost
+            space=space,
+            found=len(one),
+            cap=met.cap,
+            refined=met.refined,
+            dropped=met.dropped,
+            lost=met.lost,
+            skew=met.skew,
         )
         drawn, rid = drawn_pairs(records, seed), self.table["rid"].to_numpy()
         ends = [np.searchsorted(rid, drawn[c].to_numpy()) for c in ("one", "other")]

@@ -251,9 +251,15 @@ class LinkRecords(Step):
         )
         context.warn(f"linked from a probability of {cut:.3f} on; expected F1 {found.f1:.3f}")
         if blocks.refined:
+            names = [c.column for c in records.comparisons]
+            skew = "; ".join(
+                f"a key of {' and '.join(c for j, c in enumerate(names) if family >> j & 1)} meets {n:,} records"
+                for family, n in blocks.skew
+            )
             context.warn(
                 f"{blocks.refined:,} keys have more pairs and were refined by a second one; of these "
-                f"{blocks.dropped:,} had too many again and were dropped, with {blocks.lost:,} pairs"
+                f"{blocks.dropped:,} had too many again and were dropped, with {blocks.lost:,} pairs. "
+                f"The most frequent: {skew}"
             )
 
 

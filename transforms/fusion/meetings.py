@@ -50,7 +50,7 @@ def evidence(pairs: npt.NDArray[np.float64], space: int) -> Ints:
 class Met:
     """Pairs of records by their places, each once: the columns through which they met, and the evidence for it.
 
-    refined: keys over the cap; dropped, lost: refined keys over the cap again, and their pairs.
+    refined, dropped, lost, skew: as in `Blocks`.
     """
 
     one: Ints
@@ -61,6 +61,7 @@ class Met:
     refined: int
     dropped: int
     lost: int
+    skew: tuple[tuple[int, int], ...]
 
 
 def sizes_of(key: Ints, src: Ints, sources: int) -> tuple[Ints, Ints]:
@@ -73,7 +74,16 @@ def sizes_of(key: Ints, src: Ints, sources: int) -> tuple[Ints, Ints]:
 
 
 def meet(
-    keys: Keys, src: Ints, sources: int, space: int, *, cap: int | None, caps: Sequence[int], budget: int, refined: int
+    keys: Keys,
+    src: Ints,
+    sources: int,
+    space: int,
+    *,
+    cap: int | None,
+    caps: Sequence[int],
+    budget: int,
+    refined: int,
+    skewed: int,
 ) -> Met:
     """Find the pairs of records that share a rare key or two common ones.
 
@@ -125,7 +135,17 @@ def meet(
         refined=len(np.unique(key[over])),
         dropped=len(np.unique(two[2][again])),
         lost=int(double_partners[again].sum() / 2),
+        skew=most_frequent(family[over], partners[over], skewed),
     )
+
+
+def most_frequent(family: Ints, partners: Ints, few: int) -> tuple[tuple[int, int], ...]:
+    """Return the most partners that a key of each set of columns has: the `few` largest."""
+    columns, of = np.unique(family, return_inverse=True)
+    most = np.zeros(len(columns), np.int64)
+    np.maximum.at(most, of, partners)
+    order = np.lexsort((columns, -most))[:few]
+    return tuple(zip(columns[order].tolist(), most[order].tolist(), strict=True))
 
 
 def combined(record: Ints, family: Ints, key: Ints, pairs: Ints, refined: int) -> tuple[Ints, Ints, Ints]:
