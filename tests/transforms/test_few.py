@@ -174,3 +174,18 @@ def test_near_places_share_a_cell():
     found = keys_of([Comparison(column="p", kind="place", why="")], [pa.array(cells)])
     of = [set(found.key[found.record == i].tolist()) for i in range(4)]
     assert of[0] & of[1] and not of[0] & of[2] and len(of[0]) == 3
+
+
+def test_the_best_pairs_of_each_record():
+    r = np.random.default_rng(2)
+    n, each = 30, 3
+    pairs = np.array(sorted({(int(a), int(b)) for a, b in r.integers(0, n, (300, 2)) if a < b}))
+    bits = r.integers(0, 5, len(pairs))
+    wanted = set()
+    for i in range(n):
+        mine = [
+            (-b, y if x == i else x, k) for k, ((x, y), b) in enumerate(zip(pairs, bits, strict=True)) if i in (x, y)
+        ]
+        for left in (True, False):  # as the first record of a pair, and as the second
+            wanted |= {k for *_, k in sorted(m for m in mine if (pairs[m[2]][0] == i) == left)[:each]}
+    assert set(np.flatnonzero(meetings.best(pairs[:, 0], pairs[:, 1], bits, each, n)).tolist()) == wanted

@@ -79,13 +79,12 @@ class Few:
         )
         drawn, rid = drawn_pairs(records, seed), self.table["rid"].to_numpy()
         ends = [np.searchsorted(rid, drawn[c].to_numpy()) for c in ("one", "other")]
-        asked = np.array([p for known in (labels, decisions) for p in known or ()], np.int64).reshape(-1, 2)
-        every = [(one, other, mask), (*ends, np.zeros(len(ends[0]), np.int64))]
-        every.append((asked[:, 0], asked[:, 1], np.full(len(asked), ASKED)))
-        pair = np.concatenate([a * n + b for a, b, _ in every])
-        found, back = np.unique(pair, return_inverse=True)
+        asked = np.array([a * n + b for known in (labels, decisions) for a, b in known or ()], np.int64)
+        pair, more = one * n + other, np.concatenate([ends[0] * n + ends[1], asked])
+        found = np.sort(np.concatenate([pair, np.setdiff1d(more, pair)]))
         self.mask: Ints = np.zeros(len(found), np.int64)
-        np.bitwise_or.at(self.mask, back, np.concatenate([m for *_, m in every]))
+        self.mask[np.searchsorted(found, pair)] = mask
+        self.mask[np.searchsorted(found, asked)] |= ASKED
         self.one, self.other, self.src = found // n, found % n, src
         if len(asked):  # they count as candidates
             self.blocks = dataclasses.replace(self.blocks, found=int((self.mask > 0).sum()))

@@ -74,7 +74,7 @@ class LinkRecords(Step):
     Labels and decisions that name unknown records, or contradict each other, are counted in a warning; it is an error
     if all labels name unknown ones. So is it where no column has values in every source. Where there is no pair to
     compare, there are no rows, and a warning.
-    Cost: up to 50,000 records two Spark jobs and the driver's Python, some seconds for 10,000 records. Beyond that one
+    Cost: up to 30,000 records two Spark jobs and the driver's Python, some seconds for 10,000 records. Beyond that one
     pass to make records ready, shuffles of their keys and of the candidate pairs, and the comparison, some 400,000
     pairs of ten columns a second and core; both give the same rows. What is learned on the driver is counts of
     patterns. Candidates of a key grow with its records, not with their square. Source: Fellegi and Sunter 1969;

@@ -132,8 +132,8 @@ def meet(
         mask=mask,
         bits=bits,
         cap=cap,
-        refined=len(np.unique(key[over])),
-        dropped=len(np.unique(two[2][again])),
+        refined=distinct(key[over]),
+        dropped=distinct(two[2][again]),
         lost=int(double_partners[again].sum() / 2),
         skew=most_frequent(family[over], partners[over], skewed),
     )
@@ -170,11 +170,20 @@ def combined(record: Ints, family: Ints, key: Ints, pairs: Ints, refined: int) -
 
 
 def best(one: Ints, other: Ints, bits: Ints, each: int, n: int) -> Bools:
-    """Return which pairs are among the `each` best of either record."""
+    """Return which pairs are among the `each` best of either record: by bits, then by the other record's place."""
     kept = np.zeros(len(one), np.bool_)
+    worth = int(bits.max(initial=0)) - bits
+    size = int(worth.max(initial=0)) + 1
     for mine, theirs in ((one, other), (other, one)):
-        order = np.lexsort((theirs, -bits, mine))
-        first = np.searchsorted(mine[order], np.arange(n))
-        place = np.arange(len(order)) - first[mine[order]]
-        kept[order[place < each]] = True
+        place = (mine * size + worth) * n + theirs
+        order = np.sort(place)
+        first = np.searchsorted(order, np.arange(n + 1) * (size * n))
+        last = order[np.clip(np.minimum(first[:-1] + each, first[1:]) - 1, 0, None)]
+        kept |= place <= last[mine]
     return kept
+
+
+def distinct(values: Ints) -> int:
+    """Count the distinct values."""
+    ordered = np.sort(values)
+    return int((ordered[1:] != ordered[:-1]).sum()) + (len(ordered) > 0)
