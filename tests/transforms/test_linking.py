@@ -76,8 +76,8 @@ def test_links_of_one_source(spark):
 def test_few_records_are_linked_as_many_are(spark, monkeypatch):
     """Nulls, a record that came twice, two sources that repeat nothing, labels, decisions, a lead over rivals."""
     rows = [(k, n, s, c if i % 3 else None, p) for i, (k, n, s, c, p) in enumerate(persons(50, 30))]
-    rows = [("b" if i >= 50 else "a", *row) for i, row in enumerate(rows)]
-    df = spark.createDataFrame(rows, f"{SOURCE} string, {PERSON}")
+    rows = [("b" if i >= 50 else "a", *row, [row[3] or "", f"t{row[0][1:]}"]) for i, row in enumerate(rows)]
+    df = spark.createDataFrame(rows, f"{SOURCE} string, {PERSON}, tags array<string>")
     df = with_bookkeeping(df.withColumn("_row_id", row_id(df, "test", ["key"])))
     df = df.unionByName(df.limit(2).withColumn("name", F.lit("zz")))
     pairs = "key_a string, key_b string, same boolean"
@@ -86,7 +86,7 @@ def test_few_records_are_linked_as_many_are(spark, monkeypatch):
     known += [("p7", "q7", True), ("p7", "q7", False)]
     tables = {"decided": decided, "known": spark.createDataFrame(known, pairs)}
     monkeypatch.setattr(model, "UNSURE", 2.0)
-    options = [{"decisions": "decided"}, {"labels": "known", "one_to_one": False}]
+    options = [{"decisions": "decided", "minhash": 3}, {"labels": "known", "one_to_one": False}]
 
     def every():
         said: list[str] = []
