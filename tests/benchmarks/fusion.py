@@ -105,7 +105,7 @@ SETS: Mapping[str, Callable[[], Any]] = {
 }
 
 
-def made(n: int) -> Any:
+def made_persons(n: int) -> Any:
     """Return records of persons by known error rates, and the pairs of one person."""
     rows, members = [], defaultdict(list)
     for i, (entity, cells) in enumerate(persons.persons(n)):
@@ -116,7 +116,7 @@ def made(n: int) -> Any:
 
 def beside_splink(n: int) -> None:
     """Link n made records by Splink on DuckDB, with the settings for persons of its script."""
-    rows, true = made(n)
+    rows, true = made_persons(n)
     home = PEERS / "fusion" / ".venv"
     python = home / "bin" / "python"
     if not python.exists():
@@ -179,7 +179,7 @@ def run() -> None:
 
 
 def measure(spark: Any, name: str) -> None:
-    sources, true = made(int(name.removeprefix("persons_"))) if name.startswith("persons_") else SETS[name]()
+    sources, true = made_persons(int(name.removeprefix("persons_"))) if name.startswith("persons_") else SETS[name]()
     df = frame_of(spark, sources)
     order = {s: i for i, s in enumerate(sources)}
 
