@@ -92,7 +92,7 @@ class LinkRecords(Step):
     labels: str | None = None
     decisions: str | None = None
     cap: int | None = None
-    pairs_per_record: int = 60
+    pairs_per_record: int = 20
     minhash: int = 0
     seed: int = 7
 
