@@ -114,22 +114,27 @@ def made_persons(n: int) -> Any:
     return {"": rows}, set(pairs_within(members.values()))
 
 
-def beside_splink(n: int) -> None:
-    """Link n made records by Splink on DuckDB, with the settings for persons of its script."""
-    rows, true = made_persons(n)
+def peers_python() -> Path:
+    """Return the Python of an environment with Splink and crowd-kit, made when it is first needed."""
     home = PEERS / "fusion" / ".venv"
     python = home / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]
         subprocess.run([*install, str(PEERS / "fusion" / "requirements.txt")], check=True)
+    return python
+
+
+def beside_splink(n: int) -> None:
+    """Link n made records by Splink on DuckDB, with the settings for persons of its script."""
+    rows, true = made_persons(n)
     with tempfile.TemporaryDirectory() as folder:
         with (Path(folder) / "persons.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["key", *persons.COLUMNS])
             writer.writerows([f"/{i}", *r.values()] for i, r in enumerate(rows[""]))
         script = str(PEERS / "fusion" / "with_splink.py")
-        cost = measure_tree([str(python), script, "persons.csv", "out.json"], Path(folder))
+        cost = measure_tree([str(peers_python()), script, "persons.csv", "out.json"], Path(folder))
         if cost.code:
             print(f"splink on {n:,} records: {cost.stderr.strip().splitlines()[-1:]}", flush=True)
             return
