@@ -34,6 +34,7 @@ def waterfall(pair: Mapping[str, Any], path: str) -> None:
     axes.annotate(f"{at:.1f}", (at, len(parts)), xytext=(3, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(parts) + 1), [*(name for name, _ in parts), "score"])
     axes.invert_yaxis()
+    axes.margins(x=0.1)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("bits of evidence that both are one")
     axes.set_title(f"{pair['key_a']} and {pair['key_b']}: probability {pair['probability']:.3f}")
