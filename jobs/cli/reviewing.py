@@ -16,9 +16,14 @@ from headgate.jobs.errors import UsageError
 @click.argument("table")
 @in_lake
 @click.option("--limit", type=click.IntRange(1), default=50, help="Pairs at most (default: 50).")
-@click.option("--csv", "csv_", metavar="FILE", help="Write the pairs as a table whose column `same` people fill in.")
-@click.option("--pair", nargs=2, metavar="KEY KEY", help="Explain this pair of records alone.")
-@click.option("--plot", metavar="FILE", help="Draw all scores, or with --pair the parts of one (needs matplotlib).")
+@click.option(
+    "--csv",
+    "csv_",
+    metavar="FILE",
+    help="Write the pairs to a file whose column `same` people fill in (default: show).",
+)
+@click.option("--pair", nargs=2, metavar="KEY KEY", help="Explain this pair of records alone (default: all).")
+@click.option("--plot", metavar="FILE", help="Draw all scores, or of --pair its parts, by matplotlib (default: none).")
 @as_json
 def review(
     table: str,
