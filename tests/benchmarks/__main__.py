@@ -12,6 +12,7 @@ BENCHMARKS = (
     "dedup",
     "dedup_sets",
     "fusion",
+    "labels",
     "imputation",
     "imputation_size",
 )
