@@ -109,7 +109,7 @@ def known_at_once(
         ends = []
         for end, usual in (("a", 0), ("b", 1)):
             source = pair.get(f"source_{end}")
-            number = records.sources.index(source) if source in records.sources else None
+            number = None if source is None else records.sources.index(source) if source in records.sources else -1
             if f"source_{end}" not in columns and len(records.sources) == 2:
                 number = usual
             ends.append([i for i in places.get(pair[f"key_{end}"], ()) if number is None or src[i] == number])
