@@ -82,6 +82,7 @@ class LinkRecords(Step):
     """
 
     name: ClassVar[str] = "link_records"
+    revision: ClassVar[int] = 2
     scope: ClassVar[Literal["row", "table"]] = "table"
     grain: ClassVar[Literal["rows", "new"]] = "new"
     columns: Mapping[str, Kind] | None = None
