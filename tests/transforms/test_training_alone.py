@@ -35,13 +35,15 @@ OPTIONS = {
     "encode_one_hot": {"columns": ["g", "h"], "least": 3, "nulls": True},
     "encode_ordinal": {"columns": ["g", "h"]},
     "encode_target": {"columns": ["g", "h"], "target": "y"},
+    "stack_predictions": {"columns": ["x", "y"], "target": "h", "by": ["id"], "into": "stacked"},
     "class_weights": {"label": "g"},
     "sample_strata": {"by": ["g"], "rows": 5, "max_copies": 3},
 }
 
 
 def test_every_step_that_learns_is_tried():
-    assert {name for name, step in STEPS.items() if issubclass(step, Estimator)} == set(OPTIONS), "it belongs here"
+    learning = {name for name, step in STEPS.items() if issubclass(step, Estimator)}
+    assert learning == set(OPTIONS), "give a new step its options here"
 
 
 def rows(poisoned):
