@@ -37,6 +37,7 @@ KINDS = {
     **{"int": "whole number", "bool": "true or false", "date": "date", "datetime": "date and time"},
     **{"list": "list", "Sequence": "list", "SuiteParameterDict": PARAMETER, "dict": PARAMETER},
 }
+MAPPINGS = {"shares"}  # arguments that are mappings of their own, not a parameter of the run
 ABOUT = {  # of arguments that Great Expectations does not describe
     "row_condition": "Only the rows for which this holds are judged: Spark SQL over the columns of a row.",
     "condition_parser": "How row_condition is read: write spark.",
@@ -60,7 +61,7 @@ def read_from_great_expectations() -> dict[str, Any]:
     import great_expectations
     from great_expectations.expectations import registry
 
-    from headgate.expectations import own  # noqa: F401  (registers headgate's own expectations)
+    from headgate.expectations import balance, drift, own  # noqa: F401  (register headgate's own expectations)
 
     found = {}
     for name in sorted(registry.list_registered_expectation_implementations()):
@@ -76,7 +77,7 @@ def described(expectation: Any) -> dict[str, Any]:
         name: {
             "required": bool(field.required),
             "default": field.default,
-            "kind": " or ".join(dict.fromkeys(kinds_of(field.outer_type_))),
+            "kind": "mapping" if name in MAPPINGS else " or ".join(dict.fromkeys(kinds_of(field.outer_type_))),
             "about": plain(field.field_info.description or ABOUT.get(name, "")),
         }
         for name, field in expectation.__fields__.items()

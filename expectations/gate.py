@@ -34,7 +34,7 @@ from great_expectations.validator.v1_validator import Validator
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from headgate.expectations import own  # noqa: F401  (registers headgate's own expectations)
+from headgate.expectations import balance, drift, own  # noqa: F401  (register headgate's own expectations)
 from headgate.expectations.moments import why_unsound
 from headgate.expectations.suites import DIMENSIONS, Rule, Suite, SuiteError, build
 

@@ -10,7 +10,7 @@ def suite_schema() -> dict[str, Any]:
     """Return the JSON Schema of a suite: the known expectations with their options, severities and dimensions."""
     from great_expectations.expectations.registry import get_expectation_impl
 
-    from headgate.expectations import own  # noqa: F401  (registers headgate's own expectations)
+    from headgate.expectations import balance, drift, own  # noqa: F401  (register headgate's own expectations)
 
     definitions: dict[str, Any] = {}
     choices = []

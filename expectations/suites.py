@@ -140,7 +140,7 @@ def load_suite(data: Any, at: Callable[..., str], thorough: bool = True) -> Suit
         wrong.append(f"{at('expectations')}: a suite must require columns, by one of {', '.join(PRESENCE)}")
     if wrong:
         raise SuiteError("\n".join(wrong))
-    parents = {r.kwargs["parent_table"] for r in rules if r.type == "expect_foreign_key_to_exist"}
+    parents = {r.kwargs["parent_table"] for r in rules if isinstance(r.kwargs.get("parent_table"), str)}
     return Suite(name=data["name"], rules=tuple(rules), parents=tuple(sorted(parents)))
 
 
@@ -233,7 +233,7 @@ def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
     from great_expectations.exceptions import SuiteParameterError
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
-    from headgate.expectations import own  # noqa: F401  (registers headgate's own expectations)
+    from headgate.expectations import balance, drift, own  # noqa: F401  (register headgate's own expectations)
 
     try:
         configuration = ExpectationConfiguration(**copy.deepcopy(rule.configuration()))

@@ -26,6 +26,7 @@ REASONS = {
     "unknown_code": "{columns} holds a code that is not in its list",
     "repeated_prediction": "predicts an item that its model predicted before",
     "missing_model": "does not say which model predicted it",
+    "no_split": "is of no split by {columns}",
     "failed_expectation": "fails a row expectation",
 }
 

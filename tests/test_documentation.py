@@ -81,6 +81,7 @@ DEFAULTLESS = {  # options that choose what is done: without them nothing of the
     "fuse": {"into"},
     "impute": {"into"},
     "apply": {"into"},
+    "rebalance": {"by", "into"},
     "restore": {"version", "release"},
     "trace": {"keys", "table"},
     "release drop": {"keep", "older_than"},

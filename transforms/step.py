@@ -115,6 +115,14 @@ class Context(Protocol):
         """Return the folder, of this build alone, where a fitted step keeps what is too large for plain values."""
         ...
 
+    def store(self, df: DataFrame, name: str) -> str:
+        """Write rows as an artifact of this build, and return the place by which `stored` reads them."""
+        ...
+
+    def stored(self, place: str) -> DataFrame:
+        """Return the rows that `store` wrote, in this build or an earlier one."""
+        ...
+
     def warn(self, message: str) -> None:
         """Say what the run's summary must show of the rows, though it stops nothing."""
         ...

@@ -5,9 +5,18 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 
+from headgate.transforms.balancing.auto import BalanceClasses
+from headgate.transforms.balancing.borders import ThinMajority
+from headgate.transforms.balancing.division import FoldExactly, SplitExactly
 from headgate.transforms.balancing.folds import AssignBags, AssignFolds
-from headgate.transforms.balancing.split import SplitByHash
-from headgate.transforms.balancing.strata import ResampleStrata, SampleStrata
+from headgate.transforms.balancing.mixture import MixSources
+from headgate.transforms.balancing.order import AssignOrder, OrderRows
+from headgate.transforms.balancing.resample import ResampleStrata
+from headgate.transforms.balancing.smote import MakeMinority
+from headgate.transforms.balancing.split import SplitByColumn, SplitByHash, SplitByTime
+from headgate.transforms.balancing.strata import SampleStrata
+from headgate.transforms.balancing.targets import Target
+from headgate.transforms.balancing.tokens import CountTokens
 from headgate.transforms.balancing.weights import AssignWeights, ClassWeights
 from headgate.transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
 from headgate.transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns
@@ -116,10 +125,20 @@ STEPS: dict[str, type[Step]] = {
     "aggregate": Aggregate,
     # balancing
     "split_by_hash": SplitByHash,
+    "split_by_time": SplitByTime,
+    "split_by_column": SplitByColumn,
+    "split_exactly": SplitExactly,
+    "fold_exactly": FoldExactly,
     "assign_folds": AssignFolds,
     "assign_bags": AssignBags,
     "class_weights": ClassWeights,
     "sample_strata": SampleStrata,
+    "make_minority": MakeMinority,
+    "thin_majority": ThinMajority,
+    "balance_classes": BalanceClasses,
+    "count_tokens": CountTokens,
+    "mix_sources": MixSources,
+    "order_rows": OrderRows,
 }
 
 
@@ -130,6 +149,7 @@ FITTED: dict[str, type[Step]] = {
     "apply_quantiles": ApplyQuantiles,
     "assign_codes": AssignCodes,
     "assign_target_means": AssignTargetMeans,
+    "assign_order": AssignOrder,
     "assign_weights": AssignWeights,
     "check_bounds": CheckBounds,
     "check_group_bounds": CheckGroupBounds,
@@ -161,6 +181,6 @@ def adapter_of(step: Any) -> TypeAdapter[Any]:
     return TypeAdapter(step)
 
 
-_nested: tuple[Any, ...] = (UnitChange, Summary, Dependency, MappedColumn)
+_nested: tuple[Any, ...] = (UnitChange, Summary, Dependency, MappedColumn, Target)
 for _options in _nested:
     _options.__pydantic_config__ = ConfigDict(extra="forbid")

@@ -11,12 +11,14 @@ from headgate.jobs.cli import (
     apply,
     building,
     dedup,
+    drifting,
     fuse,
     impute,
     keeping,
     looking,
     machine,
     missing,
+    rebalance,
     reference,
     reviewing,
     starting,
@@ -51,9 +53,9 @@ def headgate() -> None:
 
 
 add_all(headgate, starting.init, starting.sample, building.run, building.check, dedup.dedup, fuse.fuse)
-add_all(headgate, impute.impute, apply.apply)
+add_all(headgate, impute.impute, apply.apply, rebalance.rebalance)
 add_all(headgate, looking.tables, looking.versions, looking.releases, looking.sql)
-add_all(headgate, looking.trace, looking.diff, looking.lineage, missing.missing, reviewing.review)
+add_all(headgate, looking.trace, looking.diff, looking.lineage, missing.missing, reviewing.review, drifting.drift)
 add_all(headgate, keeping.restore, keeping.release, keeping.vacuum, keeping.verify, keeping.erase)
 add_all(headgate, reference.steps, reference.expectations, reference.schema)
 add_all(headgate, machine.doctor, machine.jars, machine.prepare)

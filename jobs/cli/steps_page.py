@@ -100,7 +100,7 @@ def kind_of(kind: Any) -> str:
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in inside)
     if origin is types.UnionType:
-        return kind_of(next(k for k in inside if k is not types.NoneType))
+        return " or ".join(dict.fromkeys(kind_of(k) for k in inside if k is not types.NoneType))
     if origin is tuple:
         return f"list: {kind_of(inside[0])}" if inside[-1] is ... else f"[{', '.join(kind_of(k) for k in inside)}]"
     if origin is Mapping:

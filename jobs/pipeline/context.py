@@ -91,6 +91,13 @@ class BuildContext:
     def artifact(self, name: str) -> str:
         return f"{self.fitted}/{self.state}/{name}"
 
+    def store(self, df: DataFrame, name: str) -> str:
+        df.write.mode("overwrite").parquet(self.artifact(name))
+        return self.artifact(name)
+
+    def stored(self, place: str) -> DataFrame:
+        return self.spark.read.parquet(place)
+
     def warn(self, message: str) -> None:
         if message not in self.warnings:
             self.warnings.append(message)

@@ -1,11 +1,9 @@
 """How far the training rows have moved from those that a table's steps learned from.
 
 The distribution of each column that a step learns from is kept as counts: of numbers by the deciles at the time of the
-fit, of other values by a hash. Two of them are compared by the population stability index, the sum of (p - q) ln(p / q)
-over the bins (Siddiqi, Credit Risk Scorecards, 2006).
+fit, of other values by a hash. Two of them are compared by the population stability index.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,12 +11,12 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from headgate.expectations.distances import stability
 from headgate.transforms.kinds import as_text, is_number, missing
 from headgate.transforms.rows import quoted
 
 DRIFTED = 0.1  # the index from which on a distribution counts as another
 HASHED = 32  # bins of values that are no numbers
-LEAST = 1e-4  # share of an empty bin
 MISSING = "missing"
 
 
@@ -62,18 +60,6 @@ class Profile:
         """Return the population stability index of the columns that are distributed otherwise in the rows of `now`."""
         drift = {n: stability(d.counts, now.known[n].counts) for n, d in self.known.items() if n in now.known}
         return {n: index for n, index in drift.items() if index >= DRIFTED}
-
-
-def stability(before: Mapping[str, int], now: Mapping[str, int]) -> float:
-    """Return the population stability index of two counts by bins; 0 where one of them is empty."""
-    totals = sum(before.values()), sum(now.values())
-    if not all(totals):
-        return 0.0
-    total = 0.0
-    for name in sorted(before.keys() | now.keys()):
-        p, q = (max(side.get(name, 0) / n, LEAST) for side, n in zip((before, now), totals, strict=True))
-        total += (p - q) * math.log(p / q)
-    return total
 
 
 def profile(rows: DataFrame, columns: Sequence[str], like: Profile | None = None) -> Profile:

@@ -15,6 +15,7 @@ BENCHMARKS = (
     "labels",
     "imputation",
     "imputation_size",
+    "rebalancing",
 )
 
 if __name__ == "__main__":

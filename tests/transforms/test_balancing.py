@@ -1,14 +1,13 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.balancing.split import SplitByHash, check_split, splits_after
-from headgate.transforms.balancing.strata import SampleStrata, spread
-from headgate.transforms.balancing.weights import AssignWeights, ClassWeights
+from headgate.transforms.balancing.strata import SampleStrata
+from headgate.transforms.balancing.targets import wanted_of
+from headgate.transforms.balancing.weights import AssignWeights, ClassWeights, weights_of
 from headgate.transforms.cleaning.bounds import CheckOutliersIqr, RejectRows
 from headgate.transforms.cleaning.columns import Derive, DropColumns, Rename, SelectColumns
 from headgate.transforms.fusion.join import JoinTable
@@ -59,6 +58,21 @@ def test_class_weights_balance_and_average_one(spark):
     assert weights == {("a", "train"): 8 / 12, ("b", "train"): 2.0, (None, "train"): None, ("a", "test"): None}
 
 
+def test_weights_by_effective_numbers_and_of_ones_own(spark):
+    weights = weights_of({"a": 900, "b": 100}, "effective", 0.99)
+    ratio = (1 - 0.99**900) / (1 - 0.99**100)
+    assert abs(weights["b"] / weights["a"] - ratio) < 1e-9
+    assert abs((900 * weights["a"] + 100 * weights["b"]) / 1000 - 1) < 1e-12
+    assert weights_of({"a": 9, "b": 1}, "effective", 0) == {"a": 1.0, "b": 1.0}
+    df = frame(spark, "y double, split string", (1.0, "train"), (2.0, "train"), (3.0, "test"))
+    out = applied(ClassWeights(label="y", into="w", weights={"1": 0.5, "2.0": 4}), df)
+    assert plain_rows(out, "y", "w") == [(1.0, 0.5), (2.0, 4.0), (3.0, None)]
+    with pytest.raises(StepError, match=r"weights: none for class 2\.0"):
+        applied(ClassWeights(label="y", weights={"1": 0.5}), df)
+    with pytest.raises(StepError, match="beta"):
+        ClassWeights(label="y", beta=1.0).columns_after(columns_of("y"), {})
+
+
 @pytest.mark.parametrize("rows", [0, 3, 10])
 def test_each_stratum_gets_exactly_its_rows(spark, rows):
     out = applied(SampleStrata(by=("s",), rows=rows), people(spark, {"a": 50, "b": 10, "c": 4}))
@@ -106,20 +120,8 @@ def test_evidence_tells_hash_and_threshold(spark):
     assert_rows(rejected(out), ["step"], [("sample_strata",)] * 2)
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    st.dictionaries(st.text(min_size=1, max_size=3), st.integers(1, 1000), min_size=1, max_size=12),
-    st.integers(0, 9000),
-)
-def test_spread_is_exact_and_never_above_its_caps(sizes, total):
-    caps = {name: 2 * n for name, n in sizes.items()}
-    shares = spread(total, {name: n**0.5 for name, n in sizes.items()}, caps)
-    assert sum(shares.values()) == min(total, sum(caps.values()))
-    assert all(0 <= shares[name] <= caps[name] for name in sizes)
-
-
 @pytest.mark.slow
-def test_equal_rows_and_equal_ids_are_drawn_exactly_and_in_any_partitioning(spark):
+def test_equal_rows_and_equal_ids_are_drawn_exactly_and_in_any_partitioning(spark, tmp_path):
     rows = [("cat", 1)] * 6 + [("dog", i) for i in range(6)] + [("eel", i // 2) for i in range(7)]
     df = with_bookkeeping(spark.createDataFrame([(*r, "train") for r in rows], "s string, i int, split string"))
     # Rows of cats are equal; all dogs have one row id, and differ; eels are equal in pairs, with one id for all.
@@ -132,11 +134,12 @@ def test_equal_rows_and_equal_ids_are_drawn_exactly_and_in_any_partitioning(spar
     ):
         out = applied(step, df)
         assert counts(out) == wanted
-        frozen = step.fit(df.repartition(5), BuildContext(spark, "", rows=df.repartition(5)))
-        assert plain_rows(kept(out), "s", "i") == plain_rows(kept(frozen.apply(df.repartition(3))), "s", "i")
+        context = BuildContext(spark, str(tmp_path), rows=df.repartition(5))
+        frozen = step.fit(df.repartition(5), context)
+        assert plain_rows(kept(out), "s", "i") == plain_rows(kept(frozen.run(df.repartition(3), context)), "s", "i")
         options = options_of(type(frozen)).dump_python(frozen, mode="json")
         again = options_of(type(frozen)).validate_python(options)
-        assert plain_rows(kept(again.apply(df)), "s", "i") == plain_rows(kept(out), "s", "i")
+        assert plain_rows(kept(again.run(df, context)), "s", "i") == plain_rows(kept(out), "s", "i")
     df.unpersist()
 
 
@@ -169,7 +172,7 @@ def test_copies_of_several_steps_have_row_ids_of_their_own(spark):
 
 
 def test_a_share_is_what_is_written(spark):
-    assert SampleStrata(by=("s",), share=0.29).targets({"a": 100}) == {"a": 29}
+    assert wanted_of(SampleStrata(by=("s",), share=0.29).wish(None), {"a": 100}, 1) == {"a": 29}
     with pytest.raises(StepError, match="at least 0"):
         SampleStrata(by=("s",), share=float("nan")).columns_after(columns_of("s"), {})
 

@@ -12,14 +12,39 @@ from pyspark.sql import functions as F
 from headgate.transforms.cleaning.columns import Derive, DropColumns, Rename, SelectColumns
 from headgate.transforms.features.aggregate import Aggregate
 from headgate.transforms.fusion.join import JoinTable
-from headgate.transforms.rows import SPLIT, TRAIN, is_kept, stable_hash, training_rows
+from headgate.transforms.kinds import TIMES, as_text, constant, need_kinds
+from headgate.transforms.rows import SPLIT, TRAIN, Rejection, is_kept, quoted, reject, stable_hash, training_rows
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
 
 NEW = "new"  # the split of rows that nothing was learned from
+RESOLUTION = 1_000_000_000
+RESAMPLING = ("sample_strata", "mix_sources", "make_minority", "balance_classes")
+SHARES = {TRAIN: 0.8, "valid": 0.1, "test": 0.1}
+
+
+def check_shares(shares: Mapping[str, float]) -> None:
+    """Raise `StepError` unless the shares add up to 1 and one of them is of the training split."""
+    if TRAIN not in shares:
+        raise StepError(f"shares: one of them must be named '{TRAIN}' (given: {', '.join(shares)})")
+    total = sum(shares.values())
+    if any(s < 0 for s in shares.values()) or not math.isfinite(total) or abs(total - 1) > 1e-9:
+        raise StepError(f"shares must be positive and add up to 1, not {total}")
+
+
+class MakesSplit:
+    """A step that makes the column `split`."""
+
+    def with_split(self, have: Columns) -> Columns:
+        if SPLIT in have:
+            raise StepError(f"there is a column '{SPLIT}' already; rename or drop it before")
+        return {**have, SPLIT: "string"}
+
+    def for_new_rows(self) -> Step | None:
+        return SplitByHash(key=(), shares={TRAIN: 0.0, NEW: 1.0}).at(getattr(self, "id", ""))
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitByHash(Step):
+class SplitByHash(MakesSplit, Step):
     """Assign rows to splits by a hash of a stable key, into the column `split`.
 
     key: columns whose equal values must fall into the same split (all flights of one aircraft, say).
@@ -31,39 +56,128 @@ class SplitByHash(Step):
 
     name: ClassVar[str] = "split_by_hash"
     key: tuple[str, ...]
-    shares: Mapping[str, float] = field(default_factory=lambda: {TRAIN: 0.8, "valid": 0.1, "test": 0.1})
+    shares: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
     seed: int = 0
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.key, have)
-        if TRAIN not in self.shares:
-            raise StepError(f"shares: one of them must be named '{TRAIN}' (given: {', '.join(self.shares)})")
-        total = sum(self.shares.values())
-        if any(s < 0 for s in self.shares.values()) or not math.isfinite(total) or abs(total - 1) > 1e-9:
-            raise StepError(f"shares must be positive and add up to 1, not {total}")
-        if SPLIT in have:
-            raise StepError(f"there is a column '{SPLIT}' already; rename or drop it before")
-        return {**have, SPLIT: "string"}
+        check_shares(self.shares)
+        return self.with_split(have)
 
     def for_new_rows(self) -> Step:
         return dataclasses.replace(self, shares={TRAIN: 0.0, NEW: 1.0}).at(self.id)
 
     def apply(self, df: DataFrame) -> DataFrame:
-        resolution = 1_000_000_000
-        place = F.pmod(stable_hash(df, self.seed, self.key), F.lit(resolution))
+        place = F.pmod(stable_hash(df, self.seed, self.key), F.lit(RESOLUTION))
         chosen, upto = None, 0.0
         names = list(self.shares)
         for name in names[:-1]:
             upto += self.shares[name]
-            inside = place < F.lit(round(upto * resolution))
+            inside = place < F.lit(round(upto * RESOLUTION))
             chosen = F.when(inside, F.lit(name)) if chosen is None else chosen.when(inside, F.lit(name))
         last = F.lit(names[-1])
         return df.withColumn(SPLIT, last if chosen is None else chosen.otherwise(last))
 
 
+@dataclass(frozen=True, kw_only=True)
+class SplitByTime(MakesSplit, Step):
+    """Assign rows to splits by time, into the column `split`: train on what was, test on what came after.
+
+    column: a date or a time.
+    starts: split -> the day or moment from which on rows are of it, as 2013-01-31 or 2013-01-31T12:00:00Z; one split
+        has none (null) and gets all that is before: `train`, as a rule.
+    gap_days: days before each start whose rows are of no split (0): labels that look ahead would leak. They are marked.
+    Rows without a time are marked. Cost: one pass, no shuffle.
+    """
+
+    name: ClassVar[str] = "split_by_time"
+    column: str
+    starts: Mapping[str, str | None]
+    gap_days: int = 0
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([self.column], have)
+        if TRAIN not in self.starts or [*self.starts.values()].count(None) != 1 or len(self.starts) < 2:
+            raise StepError(f"starts: name two splits or more, '{TRAIN}' among them; just one of them has no start")
+        if self.gap_days < 0:
+            raise StepError("gap_days must be at least 0")
+        return self.with_split(have)
+
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        kind = dict(df.dtypes)[self.column]
+        if kind not in ("date", *TIMES):
+            raise StepError(f"{self.name}: '{self.column}' is {kind}, neither a date nor a time; put a cast before")
+        for start in self.starts.values():
+            constant(start, kind, "starts")
+        first = {name: constant(start, kind, "starts") for name, start in self.starts.items() if start is not None}
+        told = df.sparkSession.range(1).select(*(value.alias(f"s{i}") for i, value in enumerate(first.values())))
+        if len(set(told.first() or ())) < len(first):
+            raise StepError("starts: two splits start at one moment")
+
+    def apply(self, df: DataFrame) -> DataFrame:
+        kind, value = dict(df.dtypes)[self.column], F.col(quoted(self.column))
+        starts = {name: constant(start, kind, "starts") for name, start in self.starts.items() if start is not None}
+        (first,) = (name for name, start in self.starts.items() if start is None)
+        # The latest start that a row has reached; a null is less than all others.
+        reached = [
+            F.when(value >= start, F.struct(start.alias("at"), F.lit(n).alias("n"))) for n, start in starts.items()
+        ]
+        latest = F.greatest(F.struct(F.lit(None).cast(kind).alias("at"), F.lit(first).alias("n")), *reached)
+        df = df.withColumn(SPLIT, F.when(value.isNotNull(), latest["n"]))
+        text = as_text(value, kind)
+        gap = F.lit(False)
+        for start in starts.values():
+            early = (
+                F.date_sub(start, self.gap_days) if kind == "date" else start - F.make_dt_interval(F.lit(self.gap_days))
+            )
+            gap = gap | ((value >= early) & (value < start))
+        rejections = [Rejection(value.isNull(), "no_split", {"column": F.lit(self.column)})]
+        rejections.append(Rejection(gap, "no_split", {"column": F.lit(self.column), "value": text}))
+        return reject(df, self.id, *rejections)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitByColumn(MakesSplit, Step):
+    """Take a column that is there already for the split.
+
+    column: holds the name of each row's split; it stays, unless it is `split` itself.
+    values: what it holds -> name of the split, as {dev: valid}; without it, the names are taken as they are.
+    Rows without a value, or with one that `values` does not have, are marked. Cost: one pass, no shuffle.
+    """
+
+    name: ClassVar[str] = "split_by_column"
+    column: str
+    values: Mapping[str, str] | None = None
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([self.column], have)
+        if self.values is not None and TRAIN not in self.values.values():
+            raise StepError(f"values: one of them must stand for '{TRAIN}'")
+        return dict(have) if self.column == SPLIT else self.with_split(have)
+
+    def for_new_rows(self) -> Step | None:
+        return None if self.column == SPLIT else super().for_new_rows()
+
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        need_kinds(df, self.name, [self.column], numbers=False)
+
+    def apply(self, df: DataFrame) -> DataFrame:
+        given = as_text(F.col(quoted(self.column)), dict(df.dtypes)[self.column])
+        found = given
+        if self.values is not None:
+            pairs = [F.lit(x) for pair in self.values.items() for x in pair]
+            found = F.try_element_at(F.create_map(*pairs), given)
+        df = df.withColumns({"_hg_given": given, "_hg_split": found})
+        evidence = {"column": F.lit(self.column), "value": F.col("_hg_given")}
+        df = reject(df, self.id, Rejection(F.col("_hg_split").isNull(), "no_split", evidence))
+        return df.withColumn(SPLIT, F.col("_hg_split")).drop("_hg_given", "_hg_split")
+
+
 def splits_after(step: Step, splits: Collection[str], tables: Mapping[str, Collection[str]]) -> set[str]:
     """Follow the columns that `split_by_hash` made through a step; `tables` has those of the other tables."""
-    if isinstance(step, SplitByHash):
+    if isinstance(step, MakesSplit):
         return {*splits, SPLIT}
     if isinstance(step, Rename):
         return {step.columns.get(c, c) for c in splits}
@@ -87,15 +201,16 @@ def check_split(step: Step, have: Collection[str], splits: Collection[str]) -> N
         return
     if SPLIT in have and SPLIT not in splits:
         raise StepError(
-            f"the column '{SPLIT}' here was not made by split_by_hash, and steps that learn, sample or weigh take it "
-            f"for the split of training rows; put a rename step for it before (rename: {{columns: {{{SPLIT}: …}}}})"
+            f"the column '{SPLIT}' here was not made by split_by_hash or another step that splits, and steps that "
+            "learn, sample or weigh take it for the split of training rows. If it is, say so by split_by_column: "
+            f"{{column: {SPLIT}}}; else put a rename step for it before (rename: {{columns: {{{SPLIT}: …}}}})"
         )
     if SPLIT not in have and splits:
         raise StepError(
             f"the split is in '{min(splits)}', and steps that learn, sample or weigh look for '{SPLIT}': they would "
             "learn from all rows. Rename it after them"
         )
-    if SPLIT not in have and step.name == "sample_strata":
+    if SPLIT not in have and step.name in RESAMPLING:
         raise StepError("resampling touches training rows only; put split_by_hash before it")
 
 

@@ -1,294 +1,241 @@
 """Exact stratified resampling by hash thresholds."""
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pyspark.sql import Column, DataFrame, Row
-from pyspark.sql import Window as W
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 
-from headgate.transforms.rows import (
-    MADE,
-    PARENTS,
-    ROW_ID,
-    Rejection,
-    content_key,
-    is_training,
-    local_frame,
-    quoted,
-    reject,
-    stable_hash,
+from headgate.transforms.balancing.draws import (
+    MOST_STRATA,
+    Order,
+    Sizes,
+    edges_of,
+    keys_of,
+    keys_of_values,
+    measured,
+    need_known,
+    shown,
+    stratum_of,
 )
-from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
+from headgate.transforms.balancing.resample import Draw, ResampleStrata, fitted_draw, in_pools
+from headgate.transforms.balancing.targets import Target, Wish, check_targets, check_wish, few_of, wanted_of
+from headgate.transforms.kinds import need_kinds, scale_of
+from headgate.transforms.rows import content_key, quoted
+from headgate.transforms.step import Columns, Context, Estimator, StepError, require_columns, with_new
 
-LARGEST_STRATA = 20_000  # with BINS, what one fit may bring to the driver
-BINS = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResampleStrata(Step):
-    """Repeat or leave out training rows by fixed thresholds: what `sample_strata` becomes once fitted.
-
-    by, seed: as in `sample_strata`.
-    strata: each entry is {"stratum", "rows", "target", "copies", "hash", "row_id", "content", "equal"}: every row of
-        the stratum is taken `copies` times, and once more if its (hash, row id) is at most the entry's. Where rows
-        share the row id of the cut, "content" (a hash of the whole row) cuts between them, and of rows that are equal
-        in that too, "equal" says how many.
-    Rows of other splits and of unseen strata stay as they are. Rows taken zero times are marked; further copies are
-    new rows that name their parent. Cost: one pass; the strata are broadcast. Where a cut falls between rows that are
-    equal in everything, one shuffle.
-    """
-
-    name: ClassVar[str] = "resample_strata"
-    by: tuple[str, ...]
-    strata: tuple[Mapping[str, Any], ...]
-    seed: int = 0
-    by_split: ClassVar[bool] = True
-
-    @property
-    def scope(self) -> Literal["row", "table"]:  # type: ignore[override]
-        """Whether a cut falls between rows that are equal in everything, which are counted."""
-        return "table" if any(s.get("equal") is not None for s in self.strata) else "row"
-
-    @property
-    def whole_rows(self) -> bool:
-        return any(s.get("content") is not None for s in self.strata)
-
-    @property
-    def most(self) -> int:
-        """How often a row is taken at most."""
-        return max((s["copies"] + (s["hash"] is not None) for s in self.strata), default=1)
-
-    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_columns(self.by, have)
-        return have
-
-    def learned(self) -> bool:
-        return bool(self.strata)
-
-    def for_new_rows(self) -> None:
-        return None
-
-    def copies(self, ids: DataFrame) -> DataFrame:
-        numbered = ids.withColumn("_hg_copy", F.explode(F.sequence(F.lit(0), F.lit(max(self.most, 1) - 1))))
-        return numbered.where("_hg_copy > 0").select(self.copy_id(numbered).alias(ROW_ID))
-
-    def copy_id(self, df: DataFrame) -> Column:
-        return F.md5(content_key(df, [ROW_ID, "_hg_copy"], F.lit(self.id)))
-
-    def apply(self, df: DataFrame) -> DataFrame:
-        if not self.strata:
-            return df
-        before = df.columns
-        fields = ("stratum", "copies", "hash", "row_id", "content", "equal", "target", "rows")
-        lookup = local_frame(
-            df.sparkSession,
-            [tuple(s.get(f) for f in fields) for s in self.strata],
-            "_hg_stratum string, _hg_copies int, _hg_cut_hash long, _hg_cut_id string, _hg_cut_content long, "
-            "_hg_cut_equal int, _hg_target long, _hg_rows long",
-        )
-        content = row_content(df, self.seed)
-        df = df.withColumn("_hg_hash", row_hash(df, self.seed))
-        df = df.join(F.broadcast(lookup), on=stratum_of(df, self.by) == F.col("_hg_stratum"), how="left")
-        drawn = is_training(df) & F.col("_hg_copies").isNotNull()
-        at_cut = drawn & (F.col("_hg_hash") == F.col("_hg_cut_hash")) & (F.col(ROW_ID) == F.col("_hg_cut_id"))
-        # The content is asked for on the few rows at a cut alone: a conditional evaluates no more than it takes.
-        inside = F.when(F.col("_hg_cut_content").isNull(), True).otherwise(content <= F.col("_hg_cut_content"))
-        if self.scope == "table":
-            tied = at_cut & F.col("_hg_cut_equal").isNotNull()
-            df = df.withColumn("_hg_tied", F.coalesce(F.when(tied, content == F.col("_hg_cut_content")), F.lit(False)))
-            alike = F.when(F.col("_hg_tied"), F.col("_hg_stratum")).otherwise(F.col(ROW_ID))
-            order = W.partitionBy("_hg_tied", alike).orderBy(ROW_ID).rowsBetween(W.unboundedPreceding, W.currentRow)
-            df = df.withColumn("_hg_place", F.row_number().over(order))
-            inside = F.when(F.col("_hg_tied"), F.col("_hg_place") <= F.col("_hg_cut_equal")).otherwise(inside)
-        below = (F.col("_hg_hash") < F.col("_hg_cut_hash")) | (
-            (F.col("_hg_hash") == F.col("_hg_cut_hash")) & (F.col(ROW_ID) < F.col("_hg_cut_id"))
-        )
-        taken = F.col("_hg_copies") + F.when(F.when(at_cut, inside).otherwise(below), 1).otherwise(0)
-        df = df.withColumn("_hg_taken", F.when(drawn, taken).otherwise(1))
-        evidence = {
-            "stratum": F.concat_ws(", ", *(F.concat(F.lit(f"{c}="), F.col(quoted(c)).cast("string")) for c in self.by)),
-            "hash": F.col("_hg_hash"),
-            "threshold": F.col("_hg_cut_hash"),
-            "rows_of_stratum": F.col("_hg_rows"),
-            "target": F.col("_hg_target"),
-        }
-        df = reject(df, self.id, Rejection(F.col("_hg_taken") == 0, "not_sampled", evidence))
-        if self.most > 1:
-            df = df.withColumn(
-                "_hg_copy", F.explode(F.sequence(F.lit(0), F.greatest(F.col("_hg_taken"), F.lit(1)) - 1))
-            )
-            copy = F.col("_hg_copy") > 0
-            df = df.withColumns(
-                {
-                    ROW_ID: F.when(copy, self.copy_id(df)).otherwise(F.col(ROW_ID)),
-                    PARENTS: F.when(copy, F.array(F.col(ROW_ID))).otherwise(F.col(PARENTS)),
-                    MADE: F.when(copy, F.lit(self.id)).otherwise(F.col(MADE)),
-                }
-            )
-        return df.select(*(quoted(c) for c in before))
+SMALL = "small strata"  # what those that are merged are drawn as
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleStrata(Estimator):
     """Bring each stratum of the training split to an exact number of rows.
 
-    by: the columns whose distinct tuples are the strata; a null counts as a value.
+    by: the columns whose distinct tuples are the strata; a null counts as a value, and so does NaN; 0.0 is -0.0.
+    bins: numeric columns of `by` whose strata are ranges, column -> number of quantile bins, or their edges, as
+        [18, 65]. Bins are numbered from 1, each from its edge on; NaN is bin 0. Equal quantiles make one edge.
     rows: target rows of every stratum; or
+    equal: true for as many rows in each, by default as the largest has, or the smallest can give by `max_copies`; or
     total: target rows of all strata together, spread in proportion to (rows of the stratum)^(1/temperature); or
-    share: the same, as a share of the training rows (rounded down). Exactly one of the three.
+    share: the same, as a share of the training rows (rounded down).
+    targets: targets of single strata, each {values: [en, web], rows: 100} or {values: [en, web], share: 0.3}, with
+        `least` and `most` of its own; shares are of `total`, or of as much as they allow.
+    target_table: a table with the columns `by` and a column `rows` or `share`, in place of `targets`.
+    others: strata that no target names: `refuse` (default) is an error, `drop` takes none of their rows, `keep` leaves
+        them as they are.
     temperature: 1 (default) keeps the natural shares, larger evens them out.
+    least, most: bounds of every stratum's rows; what a bound takes or leaves is spread again over the others.
     max_copies: how often a row may be taken at most (1: only leave rows out). Strata that reach it pass what they
-        cannot take on to the others (`total`, `share`), or stay smaller (`rows`).
+        cannot take on to the others (`total`, `share`), or stay smaller; then a warning names them.
+    min_rows: strata of fewer training rows are small (0), for which
+    small: says what happens: `keep` (default) leaves them as they are, `drop` takes none, `merge` draws from all of
+        them as from one stratum, `refuse` is an error.
+    weight: a numeric column by which rows are drawn, in proportion, without replacement; rows whose weight is null,
+        NaN, infinite or not above 0 are never taken.
+    replacement: true to draw with replacement, a row at most `max_copies` times (above 1), each draw alone; false
+        (default) takes all rows equally often, but for one.
+    number: a new column with the number of a row's copy, 0 for the row itself.
     seed: another seed draws other rows.
     Which rows are drawn is decided by a hash of the row id, so it is the same in any partitioning, and a larger target
     draws a superset. Rows with one row id are told apart by their content, and those that are equal in that too are
     counted. The place of the step enters the row ids of copies, so that no two steps make the same one.
     Cost: two passes over the key columns to fit (a histogram of hashes per stratum, then the exact cut inside one bin),
-    and where the cut falls between rows with one row id a third over these alone; one pass to apply, with a shuffle if
-    they are equal in everything; more than 20,000 strata are refused.
+    and where the cut falls between rows with one row id a third over these alone; with more than some 5,000 strata
+    three, and a sort of the keys; with replacement `max_copies` keys for each row; one pass to apply, with a shuffle if
+    rows at a cut are equal in everything. Sizes and targets of the strata, at most 1,000,000, come to the driver.
+    Source: Efraimidis and Spirakis 2006 (weights).
     """
 
     name: ClassVar[str] = "sample_strata"
+    revision: ClassVar[int] = 2
     by: tuple[str, ...]
+    bins: Mapping[str, int | tuple[float, ...]] | None = None
     rows: int | None = None
+    equal: bool = False
     total: int | None = None
     share: float | None = None
+    targets: tuple[Target, ...] = ()
+    target_table: str | None = None
+    others: Literal["refuse", "drop", "keep"] = "refuse"
     temperature: float = 1.0
+    least: int = 0
+    most: int | None = None
     max_copies: int = 1
+    min_rows: int = 0
+    small: Literal["keep", "drop", "merge", "refuse"] = "keep"
+    weight: str | None = None
+    replacement: bool = False
+    number: str | None = None
     seed: int = 0
 
+    def tables(self) -> tuple[str, ...]:
+        return (self.target_table,) if self.target_table else ()
+
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_columns(self.by, have)
-        given = [x for x in (self.rows, self.total, self.share) if x is not None]
-        if len(given) != 1:
-            raise StepError("give exactly one of rows, total and share")
-        sizes = (self.temperature, self.max_copies, given[0])
-        if not all(map(math.isfinite, sizes)) or self.temperature <= 0 or self.max_copies < 1 or given[0] < 0:
-            raise StepError("rows, total and share must be at least 0, temperature above 0, max_copies at least 1")
-        return have
+        require_columns([*self.by, *([self.weight] if self.weight else [])], have)
+        if not self.by:
+            raise StepError("by: name at least one column")
+        given = {"rows": self.rows is not None, "equal": self.equal, "total": self.total is not None}
+        given |= {"share": self.share is not None, "targets": bool(self.targets), "target_table": bool(self.tables())}
+        chosen = {name for name, there in given.items() if there}
+        together = ({"equal", "total"}, {"equal", "share"}, {"targets", "total"}, {"target_table", "total"})
+        if len(chosen) != 1 and chosen not in together:
+            raise StepError(
+                "give exactly one of rows, equal, total, share, targets and target_table (total and share also go "
+                f"with equal, total with shares of targets), not {', '.join(sorted(chosen)) or 'none of them'}"
+            )
+        check_targets(self.targets, self.by)
+        if self.total is not None and any(t.rows is not None for t in self.targets):
+            raise StepError("total: the targets give rows, which add up to the total; leave it out")
+        check_wish(self.wish(None), self.max_copies)
+        if self.max_copies < 1 or self.min_rows < 0:
+            raise StepError("max_copies must be at least 1, and min_rows at least 0")
+        if self.replacement and self.max_copies < 2:
+            raise StepError("replacement: give max_copies, above 1: how often a row may be drawn")
+        require_columns(self.bins or (), self.by)
+        for column, bins in (self.bins or {}).items():
+            edges = [] if isinstance(bins, int) else list(bins)
+            if (
+                (isinstance(bins, int) and bins < 2)
+                or edges != sorted(set(edges))
+                or not all(map(math.isfinite, edges))
+            ):
+                raise StepError(f"bins: '{column}' needs a number of at least 2, or edges that grow")
+        if self.target_table and self.target_table in tables:
+            there = tables[self.target_table]
+            require_columns(self.by, there)
+            if ("rows" in there) == ("share" in there):
+                raise StepError(f"target_table: '{self.target_table}' needs a column `rows` or `share`, one of them")
+        return with_new(have, {self.number: "int"}) if self.number else have
+
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        if self.weight:
+            need_kinds(df, self.name, [self.weight], numbers=True)
 
     def learns_from(self) -> tuple[str, ...]:
-        return self.by
+        return (*self.by, *([self.weight] if self.weight else []))
+
+    def wish(self, targets: Mapping[str, Target] | None) -> Wish:
+        return Wish(
+            rows=self.rows,
+            equal=self.equal,
+            total=self.total,
+            of_all=self.share,
+            temperature=self.temperature,
+            least=self.least,
+            most=self.most,
+            targets=targets,
+        )
 
     def fit(self, df: DataFrame, context: Context) -> ResampleStrata:
-        keys = df.select(
-            stratum_of(df, self.by).alias("stratum"),
-            F.col(ROW_ID).alias("row_id"),
-            row_hash(df, self.seed).alias("hash"),
-        ).withColumn("bin", F.shiftright("hash", 64 - int(math.log2(BINS))).cast("int"))
-        histogram = keys.groupBy("stratum", "bin").count().limit(LARGEST_STRATA * BINS + 1).collect()
-        if len(histogram) > LARGEST_STRATA * BINS:
-            raise StepError(f"by: more than {LARGEST_STRATA:,} strata of {', '.join(self.by)}")
-        bins: dict[str, dict[int, int]] = {}
-        for row in histogram:
-            bins.setdefault(row["stratum"], {})[row["bin"]] = row["count"]
-        sizes = {stratum: sum(counts.values()) for stratum, counts in sorted(bins.items())}
-        targets = self.targets(sizes)
-        wanted = []  # stratum, bin that the cut falls in, rank of the cut inside the bin
-        for stratum, size in sizes.items():
-            ahead = targets[stratum] % size
-            for number in sorted(bins[stratum]) if ahead else ():
-                if ahead <= bins[stratum][number]:
-                    wanted.append((stratum, number, ahead))
-                    break
-                ahead -= bins[stratum][number]
-        cuts = self.cuts(keys, wanted) if wanted else {}
-        contents = self.contents(context, cuts)
-        strata = []
-        for stratum, size in sizes.items():
-            target, cut = targets[stratum], cuts.get(stratum)
-            content, equal = contents.get(stratum, (None, None))
-            entry = {"stratum": stratum, "rows": size, "target": target, "copies": target // size}
-            entry |= {"hash": cut and cut["hash"], "row_id": cut and cut["row_id"]}
-            strata.append(entry | {"content": content, "equal": equal})
-        return ResampleStrata(by=self.by, strata=tuple(strata), seed=self.seed)
+        edges = edges_of(df, self.bins or {})
+        order = Order(seed=self.seed, weight=self.weight, times=self.max_copies if self.replacement else 0)
+        keys = keys_of(df, stratum_of(df, self.by, edges), order)
+        found = measured(keys, self.by)
+        if order.times:  # a row is there once for each time that it may be drawn
+            found = dataclasses.replace(found, rows={s: n // order.times for s, n in found.rows.items()})
+        pools, targets = self.planned(df, context, edges, found)
+        draw = Draw(
+            by=self.by,
+            edges=edges,
+            order=order,
+            keys=keys,
+            found=found,
+            pools=pools,
+            targets=targets,
+            number=self.number,
+        )
+        return fitted_draw(draw, context)
 
-    def targets(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """The exact number of rows of each stratum."""
-        caps = {s: n * self.max_copies for s, n in sizes.items()}
-        if self.rows is not None:
-            return {s: min(self.rows, cap) for s, cap in caps.items()}
-        # Of 100 rows, .29 is 29: as a binary fraction it would be a little less.
-        total = self.total if self.total is not None else math.floor(Decimal(str(self.share)) * sum(sizes.values()))
-        return spread(total, {s: n ** (1 / self.temperature) for s, n in sizes.items()}, caps)
+    def planned(
+        self, df: DataFrame, context: Context, edges: Mapping[str, list[float]], found: Sizes
+    ) -> tuple[dict[str, str], dict[str, int]]:
+        """Return what each stratum is drawn with, without those that stay as they are, and the target of each pool."""
+        small = [s for s, n in sorted(found.rows.items()) if n < self.min_rows]
+        if small and self.small == "refuse":
+            raise StepError(f"fewer than {self.min_rows:,} training rows (min_rows): {few_of([*map(shown, small)])}")
+        named = self.named(df, context, edges, found)
+        left = {s: n for s, n in found.sizes.items() if s not in small}
+        dropped = [] if self.small == "keep" else small
+        if named is not None:
+            unnamed = [s for s in sorted(left) if s not in named]
+            if unnamed and self.others == "refuse":
+                raise StepError(
+                    f"no target for {few_of([*map(shown, unnamed)])}; add them, or say `others: drop` or `others: keep`"
+                )
+            dropped = [*dropped, *(unnamed if self.others == "drop" else ())]
+            left = {s: n for s, n in left.items() if s in named}
+        pools = {s: s for s in left}
+        if self.small == "merge" and small and named is None:
+            pools |= dict.fromkeys(small, SMALL)
+            dropped = [s for s in dropped if s not in small]
+        elif self.small == "merge" and small:
+            raise StepError("small: merge cannot be combined with targets of single strata")
+        drawn = {s: n // (self.max_copies if self.replacement else 1) for s, n in found.sizes.items()}
+        targets = wanted_of(self.wish(named), in_pools(drawn, pools), self.max_copies)
+        short = [p for p, n in targets.items() if n < self.asked(named, p)]
+        if short:
+            context.warn(f"fewer rows than asked for, as copies do not reach: {few_of([*map(shown, sorted(short))])}")
+        pools |= {s: s for s in dropped}
+        return pools, targets | dict.fromkeys(dropped, 0)
 
-    def cuts(self, keys: DataFrame, wanted: list[tuple[str, int, int]]) -> dict[str, Row]:
-        """Return the (hash, row id) at the wanted rank inside the wanted bin of each stratum.
+    def asked(self, named: Mapping[str, Target] | None, pool: str) -> int:
+        """Return the rows that were asked for of one stratum alone."""
+        asked = named[pool].rows if named and pool in named else self.rows
+        return asked if asked is not None and self.most is None else 0
 
-        With them, how many rows have that row id (`rows`) and how many of these come up to the rank (`taken`).
-        """
-        lookup = local_frame(keys.sparkSession, wanted, "stratum string, bin int, rank int")
-        inside = keys.join(F.broadcast(lookup), on=["stratum", "bin"], how="inner")
-        counted = inside.groupBy("stratum", "rank", "hash", "row_id").agg(F.count(F.lit(1)).alias("rows"))
-        return {r["stratum"]: r for r in at_rank(counted, "hash", "row_id").collect()}
+    def named(
+        self, df: DataFrame, context: Context, edges: Mapping[str, list[float]], found: Sizes
+    ) -> dict[str, Target] | None:
+        """Return the targets of single strata by their keys; None where all strata are asked for alike."""
+        if self.targets:
+            keys = keys_of_values(df, self.by, edges, [t.values for t in self.targets])
+            need_known(keys, found.sizes, "targets")
+            return dict(zip(keys, self.targets, strict=True))
+        return self.from_table(df, context.table(self.target_table), found) if self.target_table else None
 
-    def contents(self, context: Context, cuts: Mapping[str, Row]) -> dict[str, tuple[int, int | None]]:
-        """Return where the cut falls between rows of one row id: the content up to which they are taken.
-
-        The second number says how many of the rows with just that content are; None: all of them.
-        """
-        open_cuts = [(s, r["row_id"], r["taken"]) for s, r in cuts.items() if r["taken"] < r["rows"]]
-        if not open_cuts:
-            return {}
-        df = context.whole()
-        lookup = local_frame(df.sparkSession, open_cuts, "stratum string, row_id string, rank int")
-        rows = df.select(
-            stratum_of(df, self.by).alias("stratum"),
-            F.col(ROW_ID).alias("row_id"),
-            row_content(df, self.seed).alias("content"),
-        ).join(F.broadcast(lookup), on=["stratum", "row_id"], how="inner")
-        counted = rows.groupBy("stratum", "rank", "content").agg(F.count(F.lit(1)).alias("rows"))
-        found = at_rank(counted, "content").collect()
-        return {r["stratum"]: (r["content"], r["taken"] if r["taken"] < r["rows"] else None) for r in found}
-
-
-def at_rank(counted: DataFrame, *order: str) -> DataFrame:
-    """Return the row of each stratum that the `rank`-th of its `rows` falls into, and how many of these it takes."""
-    upto = W.partitionBy("stratum").orderBy(*order).rowsBetween(W.unboundedPreceding, W.currentRow)
-    placed = counted.withColumn("upto", F.sum("rows").over(upto))
-    taken = F.col("rank") - (F.col("upto") - F.col("rows"))
-    return placed.withColumn("taken", taken).where((F.col("taken") > 0) & (F.col("taken") <= F.col("rows")))
-
-
-def spread(total: int, weights: Mapping[str, float], caps: Mapping[str, int]) -> dict[str, int]:
-    """Divide `total` in proportion to `weights` into whole numbers under `caps`, by largest remainders.
-
-    What a capped entry cannot take is spread again over the others. Ties fall to the smaller name. Where the caps add
-    up to less than `total`, every entry is at its cap.
-    """
-    shares: dict[str, float] = {}
-    free, left = dict(weights), float(total)
-    while free:
-        scale = left / sum(free.values())
-        full = [name for name in free if free[name] * scale >= caps[name]]
-        if not full:
-            shares |= {name: weight * scale for name, weight in free.items()}
-            break
-        for name in full:
-            shares[name] = float(caps[name])
-            left -= caps[name]
-            del free[name]
-        left = max(left, 0.0)
-    whole = {name: math.floor(share + 1e-9) for name, share in shares.items()}
-    missing = min(total, sum(caps.values())) - sum(whole.values())
-    by_remainder = sorted((n for n in shares if whole[n] < caps[n]), key=lambda n: (whole[n] - shares[n], n))
-    for name in by_remainder[:missing]:
-        whole[name] += 1
-    return whole
-
-
-def stratum_of(df: DataFrame, by: Sequence[str]) -> Column:
-    return content_key(df, by)
-
-
-def row_hash(df: DataFrame, seed: int) -> Column:
-    return stable_hash(df, seed, [ROW_ID])
-
-
-def row_content(df: DataFrame, seed: int) -> Column:
-    """A 64-bit hash of all that a row holds: rows with the same are one as good as the other."""
-    return stable_hash(df, seed, df.columns)
+    def from_table(self, df: DataFrame, table: DataFrame, found: Sizes) -> dict[str, Target]:
+        here, there = dict(df.dtypes), dict(table.dtypes)
+        kind = "rows" if "rows" in there else "share"
+        for column in self.by:
+            if column in (self.bins or {}):
+                raise StepError(f"target_table: '{column}' is in bins; name its bins in `targets`")
+            if here[column] != there[column]:
+                name = self.target_table
+                raise StepError(f"target_table: '{column}' is {there[column]} in '{name}' and {here[column]} here")
+        if kind == "rows" and scale_of(there[kind]) != 0:
+            raise StepError(f"target_table: `rows` is {there[kind]}, not a whole number")
+        chosen = table.select(content_key(table, self.by).alias("key"), quoted(kind)).limit(MOST_STRATA + 1)
+        targets: dict[str, Target] = {}
+        for key, number in chosen.collect():
+            if key in targets or number is None:
+                raise StepError(f"target_table: '{shown(key)}' is there twice, or has no {kind}")
+            rows, share = (int(number), None) if kind == "rows" else (None, float(number))
+            targets[key] = Target(values=(key,), rows=rows, share=share)
+        if kind == "share":
+            check_targets([*targets.values()], ("key",))
+        check_wish(Wish(targets=targets), self.max_copies)
+        return {key: target for key, target in targets.items() if key in found.sizes}

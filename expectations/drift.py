@@ -1,0 +1,113 @@
+"""headgate's own expectation of distributions: how far they are from those of another table, or of another split."""
+
+from typing import Any, ClassVar, Literal
+
+from great_expectations.compatibility import pydantic
+from great_expectations.execution_engine.sparkdf_execution_engine import SparkDFExecutionEngine
+from great_expectations.expectations.expectation import BatchExpectation
+from great_expectations.expectations.metrics.metric_provider import metric_value
+from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from headgate.expectations.balance import SPLIT, TABLE_DOMAIN, rows_judged
+from headgate.expectations.distances import jensen_shannon, kolmogorov_smirnov, stability
+
+QUANTILES = {"psi": 10, "js": 10, "ks": 100}
+HASHED = 256  # bins of values that are no numbers
+MISSING = "missing"
+
+
+class DistributionDistance(TableMetricProvider):
+    metric_name = "headgate.distribution_distance"
+    value_keys = ("column", "parent_table", "splits", "split", "method")
+
+    @metric_value(engine=SparkDFExecutionEngine)
+    def _spark(
+        cls,
+        execution_engine: Any,
+        metric_domain_kwargs: dict[str, Any],
+        metric_value_kwargs: dict[str, Any],
+        metrics: Any,
+        runtime_configuration: Any,
+    ) -> float | None:
+        df = rows_judged(execution_engine, metric_domain_kwargs)
+        column, splits = metric_value_kwargs["column"], metric_value_kwargs["splits"]
+        if splits is not None:
+            sides = [df.where(F.col(metric_value_kwargs["split"]) == name) for name in splits]
+        else:
+            sides = [execution_engine.parents[metric_value_kwargs["parent_table"]], df]
+        return distance(sides[0], sides[1], column, metric_value_kwargs["method"])
+
+
+def distance(before: DataFrame, now: DataFrame, column: str, method: str) -> float | None:
+    """Return the distance of a column's two distributions; None where one of them has no row."""
+    values = [side.select(F.col(column).alias("_hg_v")) for side in (before, now)]
+    kind = values[0].schema["_hg_v"].dataType
+    if kind != values[1].schema["_hg_v"].dataType:
+        raise ValueError(f"'{column}' is {kind.simpleString()} on one side and not on the other")
+    numeric = isinstance(kind, T.NumericType)
+    if method == "ks" and not numeric:
+        raise ValueError(f"'{column}' is {kind.simpleString()}, and ks compares numbers")
+    value, edges = F.col("_hg_v"), None
+    if numeric:
+        value = value.cast("double")
+        value = F.when(~F.isnan(value), value)
+        parts = QUANTILES[method]
+        cuts = F.array(*(F.lit(i / parts) for i in range(1, parts)))
+        found = values[0].agg(F.percentile(value, cuts)).first()
+        edges = sorted(set((found[0] if found else None) or ()))
+    counts = [
+        {r["bin"]: r["count"] for r in side.groupBy(bin_of(value, edges).alias("bin")).count().collect()}
+        for side in values
+    ]
+    if not all(counts):
+        return None
+    measures = {"psi": stability, "js": jensen_shannon, "ks": kolmogorov_smirnov}
+    if method == "ks":
+        counts = [{b: n for b, n in side.items() if b != MISSING} for side in counts]
+    return measures[method](counts[0], counts[1])
+
+
+def bin_of(value: Column, edges: list[float] | None) -> Column:
+    if edges is None:
+        place = F.pmod(F.xxhash64(value.cast("string")), F.lit(HASHED))
+    else:
+        place = F.size(F.filter(F.array(*map(F.lit, edges)), lambda e: value > e)) if edges else F.lit(0)
+    return F.when(value.isNull(), MISSING).otherwise(F.lpad(place.cast("string"), 4, "0"))
+
+
+class ExpectDistributionToStayNear(BatchExpectation):
+    """The distribution of a column is near that in another table of the pipeline, or alike in two splits.
+
+    column: numbers are compared by the quantiles of the other side, other values by a hash into 256 bins; parent_table:
+    the table to compare with; splits: in its place, two names in the column `split`; split: another such column;
+    method: psi (population stability index), js (Jensen-Shannon distance), ks (Kolmogorov-Smirnov statistic of numbers,
+    on 100 quantiles); max_value: what it may be at most (0.25). Nulls and NaN are a bin of their own, but not in ks. A
+    side without any row fails.
+    """
+
+    column: str
+    parent_table: str | None = None
+    splits: list[str] | None = None
+    split: str = SPLIT
+    method: Literal["psi", "js", "ks"] = "psi"
+    max_value: float = 0.25
+    metric_dependencies: ClassVar[tuple[str, ...]] = ("headgate.distribution_distance",)
+    domain_keys: ClassVar[tuple[str, ...]] = TABLE_DOMAIN
+    success_keys: ClassVar[tuple[str, ...]] = ("column", "parent_table", "splits", "split", "method", "max_value")
+
+    @pydantic.root_validator(skip_on_failure=True)
+    def names_two_sides(cls, values: Any) -> Any:
+        splits = values.get("splits")
+        if (values.get("parent_table") is None) == (splits is None) or (splits is not None and len(splits) != 2):
+            raise ValueError("give parent_table, or two splits")
+        return values
+
+    def _validate(
+        self, metrics: dict[str, Any], runtime_configuration: Any = None, execution_engine: Any = None
+    ) -> dict[str, Any]:
+        found = metrics["headgate.distribution_distance"]
+        success = found is not None and found <= self._get_success_kwarg("max_value")
+        return {"success": success, "result": {"observed_value": found}}

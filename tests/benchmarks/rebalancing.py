@@ -1,0 +1,129 @@
+"""Exact strata beside `sampleBy` and `row_number`, SMOTE beside imbalanced-learn, and models on rare classes.
+
+`python -m tests.benchmarks rebalancing`; ROWS in the environment sets the size of the first (10,000,000).
+"""
+
+import csv
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import Window as W
+from pyspark.sql import functions as F
+
+from headgate.jobs.pipeline.context import BuildContext
+from headgate.transforms.balancing.advice import advise, table_from
+from headgate.transforms.balancing.smote import MakeMinority
+from headgate.transforms.balancing.strata import SampleStrata
+from headgate.transforms.rows import is_kept, with_bookkeeping
+from tests.benchmarks.dedup import PEERS, peers_python
+from tests.conftest import SHARED_DATA, TEST_SETTINGS
+
+STRATA, WANTED = 8, 420_000
+LARGE, SMALL = 700_000, (4_000, 16_000)
+SETS = ("im_mammography/mammography.csv", "im_keel_open/haberman.csv", "im_keel_open/glass5.csv")
+
+
+def run() -> None:
+    from headgate.jobs.spark.session import start
+
+    spark = start({**TEST_SETTINGS, "spark.sql.adaptive.enabled": "true"})
+    with tempfile.TemporaryDirectory() as folder:
+        for line in (*strata(spark, folder), *synthetic(spark, folder)):
+            print(line, flush=True)
+    spark.stop()
+    for line in models():
+        print(line, flush=True)
+
+
+def cpu(spark: Any) -> float:
+    """CPU seconds of the JVM and of Python's workers so far."""
+    bean = spark._jvm.java.lang.management.ManagementFactory.getOperatingSystemMXBean()
+    times = os.times()
+    return float(bean.getProcessCpuTime()) / 1e9 + times.user + times.system
+
+
+def strata(spark: Any, folder: str) -> Iterator[str]:
+    rows = int(os.environ.get("ROWS", "10000000"))
+    path = f"{folder}/rows"
+    made = spark.range(rows).withColumn("s", (F.col("id") % STRATA).cast("string"))
+    made = made.select(F.md5(F.col("id").cast("string")).alias("_row_id"), "id", "s")
+    made.write.parquet(path)
+    spark.read.parquet(path).where("id % 1000 = 0").groupBy("s").count().collect()  # the code is compiled once
+
+    def ours(df: Any) -> Any:
+        step = SampleStrata(by=("s",), total=WANTED)
+        context = BuildContext(spark, f"{folder}/scratch", fitted=f"{folder}/fitted", rows=df)
+        marked = with_bookkeeping(df)
+        return step.fit(marked, context).run(marked, context).where(is_kept()).select("id")
+
+    def sample_by(df: Any) -> Any:
+        return df.sampleBy("s", dict.fromkeys(map(str, range(STRATA)), WANTED / rows), seed=1).select("id")
+
+    def row_number(df: Any) -> Any:
+        ranked = df.withColumn("n", F.row_number().over(W.partitionBy("s").orderBy(F.xxhash64("_row_id"), "_row_id")))
+        return ranked.where(F.col("n") <= WANTED // STRATA).select("id")
+
+    for name, sample in (("headgate", ours), ("sampleBy", sample_by), ("row_number", row_number)):
+        df = spark.read.parquet(path)
+        before = cpu(spark)
+        counted = sample(df).agg(F.count("*"), F.sum(F.xxhash64("id") % 1000)).first()
+        seconds = cpu(spark) - before
+        again = sample(df.repartition(5)).agg(F.count("*"), F.sum(F.xxhash64("id") % 1000)).first()
+        same = "the same" if counted == again else "other"
+        drawn = f"{counted[0]:,} of {WANTED:,} drawn from {rows:,} rows"
+        yield f"{name:10} {drawn}, {seconds:.1f} CPU s; {same} rows repartitioned"
+
+
+def synthetic(spark: Any, folder: str) -> Iterator[str]:
+    python = peers_python()
+    for small in SMALL:
+        df = spark.range(LARGE + small).select(
+            F.md5(F.col("id").cast("string")).alias("_row_id"),
+            F.when(F.col("id") < small, "rare").otherwise("often").alias("y"),
+            F.lit("train").alias("split"),
+            *((F.xxhash64("id", F.lit(i)) / F.lit(2.0**63)).alias(f"x{i}") for i in range(10)),
+        )
+        df.write.mode("overwrite").parquet(f"{folder}/classes")
+        df = with_bookkeeping(spark.read.parquet(f"{folder}/classes"))
+        step = MakeMinority(label="y", columns=tuple(f"x{i}" for i in range(10)))
+        context = BuildContext(spark, f"{folder}/scratch", rows=df)
+        before, wall = cpu(spark), time.perf_counter()
+        counts = {r["y"]: r["count"] for r in step.run(df, context).groupBy("y").count().collect()}
+        spent = cpu(spark) - before
+        yield (
+            f"headgate   SMOTE {LARGE:,} / {small:,}: {counts}, {spent:.1f} CPU s but for workers, "
+            f"{time.perf_counter() - wall:.1f} s"
+        )
+        command = [str(python), str(PEERS / "rebalancing" / "with_imblearn.py"), str(LARGE), str(small)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        yield f"imbalanced-learn {answer[3]} SMOTE {LARGE:,} / {small:,}: {answer[1]}, {float(answer[2]):.1f} CPU s"
+
+
+def models() -> Iterator[str]:
+    for name in SETS:
+        file = SHARED_DATA / name
+        if not file.exists():
+            continue
+        table = table_of(file)
+        start = time.process_time()
+        advice = advise(table)
+        yield f"{name}: {len(table.labels):,} rows, {time.process_time() - start:.0f} CPU s"
+        yield from (f"  {line}" for line in advice.lines())
+
+
+def table_of(file: Path, most: int = 5_000) -> Any:
+    """Read the numbers and the class, in the last column, of a csv with or without a header."""
+    with file.open(newline="") as lines:
+        rows = [row for row in csv.reader(lines) if row]
+    try:
+        float(rows[0][0])
+    except ValueError:
+        rows = rows[1:]
+    rows = rows[:: -(-len(rows) // most)]
+    columns = list(zip(*rows, strict=True))
+    return table_from([[float(v) for v in column] for column in columns[:-1]], [], list(columns[-1]))[0]

@@ -1,0 +1,99 @@
+"""`headgate drift`: versions and splits compared, without a JVM."""
+
+import json
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from headgate.expectations.distances import jensen_shannon, kolmogorov_smirnov, stability
+from headgate.jobs.cli import main as cli
+
+
+@pytest.fixture
+def drift(tmp_path, monkeypatch, capsys):
+    """Runs `headgate drift` over a lake with a table of two versions and two splits."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for version, shift in enumerate((0.0, 1.0)):
+        n = 2000
+        x = random.normal(size=n)
+        x[::10] += shift
+        x[:5] = np.nan
+        rows = {
+            "_row_id": [f"{version}-{i}" for i in range(n)],
+            "x": x,
+            "y": random.normal(size=n) + 2 * shift,
+            "s": ["ab"[i % 2] if i % 7 else None for i in range(n)],
+            "split": ["train" if i % 4 else "test" for i in range(n)],
+        }
+        write_deltalake("lake/t", pa.table(rows), mode="overwrite")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["headgate", "drift", *arguments, "--lake", "lake"])
+        code = cli.exit_code()
+        out, error = capsys.readouterr()
+        return code, out, error
+
+    return run
+
+
+def test_distances_are_those_of_their_definitions():
+    assert stability({"a": 50, "b": 50}, {"a": 50, "b": 50}) == 0
+    assert abs(stability({"a": 50, "b": 50}, {"a": 90, "b": 10}) - (0.4 * np.log(1.8) + 0.4 * np.log(5))) < 1e-12
+    assert jensen_shannon({"a": 1}, {"b": 7}) == 1 and jensen_shannon({"a": 1}, {"a": 9}) == 0
+    assert kolmogorov_smirnov({"0": 5, "1": 5}, {"0": 1, "1": 4, "2": 5}) == 0.5
+    assert stability({}, {"a": 1}) == jensen_shannon({"a": 1}, {}) == 0
+    scipy = pytest.importorskip("scipy.spatial.distance")
+    assert abs(jensen_shannon({"a": 1, "b": 3}, {"a": 3, "b": 2}) - scipy.jensenshannon([1, 3], [3, 2], base=2)) < 1e-12
+
+
+def test_versions_are_compared_by_column(drift):
+    stats = pytest.importorskip("scipy.stats")
+    code, out, error = drift("t", "--json")
+    assert code == 1, error
+    answer = json.loads(out)
+    rows = {r["column"]: r for r in answer["columns"]}
+    assert list(rows) == ["y", "x", "s"] and rows["y"]["psi"] > 1 and rows["s"]["psi"] == 0 and rows["x"]["psi"] < 0.1
+    assert rows["x"]["missing_one"] == rows["x"]["missing_other"] == 5 / 2000
+    assert abs(rows["s"]["missing_one"] - 286 / 2000) < 1e-12 and rows["s"]["ks"] is None
+    assert answer["auc"] is None
+    from deltalake import DeltaTable
+
+    one, other = (DeltaTable("lake/t", version=v).to_pyarrow_table()["y"].to_numpy() for v in (0, 1))
+    assert abs(rows["y"]["ks"] - stats.ks_2samp(one, other).statistic) < 1e-12
+
+
+def test_splits_and_strata_are_compared(drift):
+    code, out, error = drift("t", "--splits", "train:test", "--by", "s", "--columns", "x,y", "--at-most", "2", "--json")
+    assert code == 0, error
+    answer = json.loads(out)
+    assert {(r["stratum"], r["column"]) for r in answer["columns"]} == {
+        (s, c) for s in ("a", "b", "null") for c in ("x", "y")
+    }
+    assert sum(r["rows_one"] for r in answer["columns"]) == 2 * 1500
+
+
+@pytest.mark.slow
+def test_a_classifier_tells_apart_what_differs_alone(drift):
+    assert json.loads(drift("t", "--json", "--auc")[1])["auc"] > 0.9
+    assert 0.4 < json.loads(drift("t", "--splits", "train:test", "--json", "--auc")[1])["auc"] < 0.6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (("t", "--splits", "train"), 2, "is not two splits such as train:test"),
+        (("t", "--versions", "1"), 2, "is not two versions"),
+        (("t", "--versions", "0:1", "--splits", "a:b"), 2, "cannot be combined"),
+        (("t", "--versions", "0:9"), 4, "has no version 9"),
+        (("t", "--splits", "train:dev"), 4, "no row is in dev"),
+        (("t", "--columns", "z"), 2, "--columns: there is no column 'z' on both sides"),
+        (("u",), 4, "u"),
+    ],
+)
+def test_what_cannot_be_compared_is_told(drift, arguments, code, complaint):
+    found, _, error = drift(*arguments)
+    assert found == code and complaint in error

@@ -1,0 +1,134 @@
+"""`headgate rebalance`: strata brought to targets and sources mixed to a budget, without YAML."""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from headgate.jobs.cli import main as cli
+from headgate.jobs.cli import places
+from headgate.jobs.cli.rebalancing import Request, number_of, pairs_of, pipeline_of, split_values
+from headgate.jobs.errors import HeadgateError, UsageError
+from headgate.jobs.explore import queries
+from headgate.jobs.lake.lake import Lake
+from tests.conftest import SHARED_DATA
+from tests.transforms.test_mixture import tokenizer_file
+
+
+@pytest.fixture
+def rebalance(spark, tmp_path, monkeypatch, capsys):
+    """Runs `headgate rebalance` in this process, in the suite's session; gives exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(places, "spark_of", lambda environment: contextlib.nullcontext(lambda reads: spark))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["headgate", "rebalance", *arguments, "--lake", "lake"])
+        code = cli.exit_code()
+        out, error = capsys.readouterr()
+        return code, out, "".join(line for line in error.splitlines(True) if not line.startswith("["))
+
+    return run
+
+
+def answer(query):
+    return [tuple(r.values()) for r in queries.sql(Lake("lake"), query, None, None).to_pylist()]
+
+
+def planned(**options):
+    """The step that the command asks for of a csv with the columns id, label, n."""
+    Path("a.csv").write_text("id,label,n\n1,a,3\n")
+    pipeline, _, _ = pipeline_of(Request(**{"given": "a.csv", "into": "t", "by": ["label"], **options}), Lake("lake"))
+    return pipeline.steps["t"][-2]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("500", 500), ("20K", 20_000), ("1.5m", 1_500_000), ("2B", 2 * 10**9), ("1_000", 1000)]
+)
+def test_numbers_may_end_in_a_size(text, number):
+    assert number_of("--budget", text) == number
+
+
+@pytest.mark.parametrize("text", ["", "x", "1.5", "-3", "1KK", "0.0001K"])
+def test_numbers_that_are_none_are_refused(text):
+    with pytest.raises(UsageError, match=r"--budget: .* is not a whole number such as"):
+        number_of("--budget", text)
+
+
+def test_shares_and_strata_are_read_as_written():
+    assert pairs_of("--mixture", "en=0.5, zh=30%,a=b=.2", float) == {"en": 0.5, "zh": 0.3, "a=b": 0.2}
+    assert split_values("en/null", ["a", "b"]) == ["en", None]
+    assert split_values("en/a/b", ["a", "b"]) == ["en", "a/b"]
+    with pytest.raises(UsageError, match="a value for each of --by a,b"):
+        split_values("en", ["a", "b"])
+
+
+def test_options_become_steps(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert planned(target="equal").equal and planned(target="20").rows == 20
+    assert [(t.values, t.rows) for t in planned(target="a=5,b=7").targets] == [(("a",), 5), (("b",), 7)]
+    assert [t.share for t in planned(target="a=50%,b=.5").targets] == [0.5, 0.5]
+    mixed = planned(mixture="a=.5,b=.5", budget="10M", unit="tokens", column="n", epochs=2.0)
+    assert (mixed.budget, mixed.unit, mixed.column, mixed.epochs) == (10_000_000, "tokens", "n", 2.0)
+    assert planned(temperature=3.0, budget="1K").temperature == 3.0
+    assert planned(by=["label", "n"], mixture="a/3=.5,b/4=.5").targets[0].values == ("a", "3")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({}, "give --target"),
+        ({"by": ["lable"], "target": "equal"}, "--by: there is no column 'lable' — did you mean 'label'"),
+        ({"by": ["split"], "target": "equal"}, "--by: 'split' is the split"),
+        ({"target": "x"}, "--target: 'x' is not a whole number"),
+        ({"target": "a=5,a=6"}, "every name once"),
+        ({"mixture": "a=.5,b=.4"}, "--mixture: shares: they add up to 0.9, not to 1"),
+        ({"target": "equal", "budget": "1"}, "--target: rows of each stratum"),
+        ({"mixture": "a=1", "unit": "tokens"}, "--column: needed for --unit tokens"),
+        ({"target": "1", "total": "4"}, "--total: cannot be combined"),
+        ({"temperature": 3.0}, "budget: needed"),
+        ({"mixture": "a=1", "max_copies": 2}, "--max-copies can only be combined with --target"),
+        ({"target": "5", "epochs": 2.0}, "--epochs can only be combined with --mixture or --budget"),
+        ({"mixture": "a=1", "unit": "tokens", "column": "n", "tokenizer": "no.json"}, "no.json: cannot be read"),
+        ({"mixture": "a=1", "unit": "bytes", "column": "n", "tokenizer": "no.json"}, "add --unit tokens"),
+        ({"target": "equal", "into": "A b"}, "not a valid table name"),
+        ({"target": "equal", "given": "b.csv"}, "neither a file or folder nor a table"),
+    ],
+)
+def test_wrong_options_are_told_with_their_names(tmp_path, monkeypatch, options, complaint):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HeadgateError, match=complaint):
+        planned(**options)
+
+
+def test_classes_are_brought_to_targets(rebalance):
+    rows = [f"{i},{'rare' if i % 10 == 0 else 'often'}" for i in range(200)]
+    Path("a.csv").write_text("\n".join(["id,label", *rows]) + "\n")
+    code, out, error = rebalance("a.csv", "--by", "label", "--target", "equal", "--into", "even", "--key", "id")
+    assert code == 0, error
+    assert answer("SELECT label, count(*) FROM even GROUP BY ALL ORDER BY 1") == [("often", 20), ("rare", 20)]
+    assert "160 by even/1-sample_strata: not drawn for its stratum" in out
+    assert "rows_before" in out and "rare" in out and [*answer("SELECT * FROM even LIMIT 0")] == []
+    target = ("--target", "rare=50,often=30", "--max-copies", "3", "--json")
+    code, out, error = rebalance("even_input", "--by", "label", *target, "--into", "more")
+    assert code == 0, error
+    strata = {s["stratum"]: (s["rows_before"], s["rows_after"]) for s in json.loads(out)["strata"]}
+    assert strata == {"often": (180, 30), "rare": (20, 50)}
+    assert answer("SELECT count(*) FROM more WHERE _parents IS NOT NULL") == [(30,)]
+
+
+@pytest.mark.slow
+def test_real_texts_are_mixed_by_tokens(rebalance, tmp_path):
+    source = SHARED_DATA / "tx_sms_spam" / "sms_spam.csv"
+    if not source.exists():
+        pytest.skip(f"no data in {source}")
+    options = ["--mixture", "ham=0.6,spam=0.4", "--unit", "tokens", "--column", "text", "--epochs", "1.5"]
+    options += ["--tokenizer", str(tokenizer_file(tmp_path)), "--json"]
+    code, out, error = rebalance(str(source), "--by", "type", *options, "--budget", "30K", "--into", "mix")
+    assert code == 0, error
+    strata = {s["stratum"]: s for s in json.loads(out)["strata"]}
+    wanted = {"ham": 18_000, "spam": 12_000}
+    assert all(abs(strata[s]["tokens_after"] - n) <= 0.005 * n for s, n in wanted.items()), strata
+    assert all(strata[s]["rows_after"] < strata[s]["rows_before"] for s in wanted)
+    assert answer("SELECT sum(tokens) FROM mix WHERE type = 'ham'") == [(strata["ham"]["tokens_after"],)]

@@ -1,0 +1,180 @@
+"""Synthetic rows of small classes: exact numbers, parents of one class and segment, on the line between them."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from headgate.transforms.balancing import smote
+from headgate.transforms.balancing.borders import ThinMajority
+from headgate.transforms.balancing.neighbours import (
+    Points,
+    codes_of,
+    counts_of,
+    nearest,
+    nearest_with_ties,
+    scale_of,
+    space_of,
+    synthesized,
+)
+from headgate.transforms.balancing.smote import MakeMinority
+from headgate.transforms.step import StepError
+from tests.conftest import plain_rows
+from tests.transforms.frames import applied, columns_of, frame, kept, rejected
+
+pytest.importorskip("sklearn")
+
+
+def test_neighbours_are_those_of_an_exhaustive_search_and_never_the_row_itself():
+    random = np.random.default_rng(0)
+    space = random.normal(size=(120, 3))
+    space[5] = space[6] = space[7] = space[8]
+    group = np.repeat([0, 1, 2], [70, 49, 1])
+    near = nearest(space, group, np.arange(120), 4)
+    distance = np.linalg.norm(space[:, None] - space[None], axis=2)
+    distance[group[:, None] != group[None]] = np.inf
+    np.fill_diagonal(distance, np.inf)
+    for i in range(119):
+        assert i not in near[i] and (group[near[i]] == group[i]).all()
+        assert np.allclose(np.sort(distance[i])[:4], distance[i, near[i]])
+    assert (near[119] == -1).all()
+    some = nearest(space, group, np.array([3, 80]), 4)
+    assert (some == near[[3, 80]]).all()
+
+
+def test_synthetic_rows_lie_between_parents_of_one_group_and_are_evenly_spread():
+    random = np.random.default_rng(1)
+    numbers, categories = random.normal(size=(60, 2)), random.integers(0, 3, size=(60, 1))
+    points = Points(np.arange(60), numbers, categories, np.repeat([0, 1], 30))
+    space = space_of(numbers, categories, scale_of(numbers, True), [3], 1.0)
+    hashes = random.integers(0, 2**63, 60).astype(np.uint64)
+    counts = counts_of(hashes, np.ones(60), 1000)
+    assert counts.sum() == 1000 and counts.max() - counts.min() == 1
+    near = nearest(space, points.group, np.arange(60), 5)
+    made = synthesized(points, near, counts, hashes, np.arange(60), 0)
+    assert (np.bincount(made.base, minlength=60) == counts).all()
+    assert (points.group[made.base] == points.group[made.other]).all()
+    low, high = (f(numbers[made.base], numbers[made.other]) for f in (np.minimum, np.maximum))
+    assert ((made.numbers >= low - 1e-12) & (made.numbers <= high + 1e-12)).all()
+    for b, c in zip(made.base, made.categories[:, 0], strict=True):
+        votes = Counter(categories[near[b], 0].tolist())
+        assert votes[c] == max(votes.values())
+    uneven = counts_of(hashes, np.arange(60.0), 59 * 30)
+    assert (uneven == np.arange(60)).all()
+    parts = [synthesized(points, near[i:j], counts[i:j], hashes, np.arange(i, j), 0) for i, j in ((0, 7), (7, 60))]
+    assert np.array_equal(np.vstack([p.numbers for p in parts]), made.numbers)  # however rows fall into tasks
+
+
+def test_distances_count_categories_as_smote_nc_does():
+    numbers, categories = np.array([[0.0], [3.0]]), np.array([[0, 1], [0, 0]])
+    space = space_of(numbers, categories, np.ones(1), [1, 2], 2.0)
+    assert np.isclose(np.linalg.norm(space[0] - space[1]), np.sqrt(9 + 4))
+    unknown = space_of(np.array([[0.0]]), np.array([[-1, 1]]), np.ones(1), [1, 2], 2.0)
+    assert np.isclose(np.linalg.norm(space[0] - unknown[0]), 2.0)
+    assert codes_of(["b", "a", "b"])[0].tolist() == [1, 0, 1] and codes_of(["z"], ["a"])[0].tolist() == [-1]
+
+
+def test_all_that_lie_as_near_as_the_last_neighbour_are_found():
+    space = np.array([[0.0], [1.0], [1.0], [-1.0], [2.0], [9.0]])
+    at, place, distance = nearest_with_ties(space, np.array([[0.0], [9.0]]), 2)
+    assert sorted(place[at == 0].tolist()) == [0, 1, 2, 3] and set(place[at == 1].tolist()) >= {5, 4}
+    assert distance[(at == 0) & (place == 3)] == 1.0
+    at, place, _ = nearest_with_ties(space[:1], space[:2], 4)
+    assert at.tolist() == [0, 1] and place.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"columns": ()}, "name at least one"),
+        ({"columns": ("y",)}, "other than label"),
+        ({"columns": ("a",), "within": ("a",)}, "other than label and within"),
+        ({"columns": ("z",)}, "no column 'z'"),
+        ({"columns": ("a",), "rows": 3, "targets": {"x": 1}}, "not both"),
+        ({"columns": ("a",), "rows": -3}, "at least 0"),
+        ({"columns": ("a",), "neighbours": 0}, "1 to 100"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(options, complaint):
+    with pytest.raises(StepError, match=complaint):
+        MakeMinority(label="y", **options).columns_after(columns_of("y", "a", "b"), {})
+
+
+def people(spark):
+    random = np.random.default_rng(2)
+    rows = []
+    for i in range(130):
+        y = "rare" if i % 13 == 0 else "odd" if i % 13 == 1 else "often"
+        shift = {"rare": 1.0, "odd": -1.0, "often": 0.0}[y]
+        rows.append((i, y, float(random.normal() + shift), i % 7, "ab"[i % 2], "uv"[i % 3 == 0], f"note {i}", "train"))
+    rows += [(200, "rare", None, 1, "a", "u", "x", "train"), (201, "rare", 99.0, 1, "a", "u", "x", "test")]
+    return frame(spark, "i int, y string, x double, n int, c string, s string, note string, split string", *rows)
+
+
+def test_every_class_gets_exactly_its_rows_of_parents_in_one_segment(spark):
+    df = people(spark)
+    step = MakeMinority(label="y", columns=("x", "n", "c"), within=("s",), targets={"rare": 40, "odd": 25}).at("t/1-m")
+    out = applied(step, df)
+    rows = [r.asDict() for r in kept(out).collect()]
+    assert Counter(r["y"] for r in rows if r["split"] == "train") == {"rare": 40, "odd": 25, "often": 110}
+    by_id = {r["_row_id"]: r for r in rows}
+    assert len(by_id) == len(rows)
+    made = [r for r in rows if r["_hg_made"]]
+    assert len(made) == 40 - 11 + 25 - 10 and all(r["split"] == "train" for r in made)
+    for r in made:
+        parents = [by_id[p] for p in r["_parents"]]
+        assert len(parents) == 2 and all(p["_hg_made"] is None and p["split"] == "train" for p in parents)
+        assert {p["y"] for p in parents} == {r["y"]} and {p["s"] for p in parents} == {r["s"]}
+        assert min(p["x"] for p in parents) <= r["x"] <= max(p["x"] for p in parents)
+        assert min(p["n"] for p in parents) <= r["n"] <= max(p["n"] for p in parents)
+        assert r["c"] in "ab" and r["note"] is None and r["i"] is None
+    again = applied(step, df.repartition(5))
+    columns = ("_row_id", "x", "n", "c", "s", "y")
+    assert plain_rows(kept(out), *columns) == plain_rows(kept(again), *columns)
+
+
+@pytest.mark.slow
+def test_rows_near_other_classes_are_the_parents(spark, monkeypatch):
+    rows = [(0, "a", 0.0), (1, "a", 0.1), (2, "a", 5.0), (3, "a", 5.1)] + [
+        (10 + i, "b", 5.05 + i / 100) for i in range(20)
+    ]
+    df = frame(spark, "i int, y string, x double, split string", *((*r, "train") for r in rows)).repartition(3)
+    for method, border in (("borderline", 3), ("adasyn", 3)):
+        step = MakeMinority(label="y", columns=("x",), rows=20, method=method, border=border, neighbours=1, scale=False)
+        made = [r for r in applied(step, df).collect() if r["_hg_made"]]
+        assert len(made) == 16
+        ids = {r["_row_id"]: r["i"] for r in df.collect()}
+        bases = Counter(ids[r["_parents"][0]] for r in made)
+        assert bases[2] == bases[3] == 8, (method, bases)
+    with pytest.raises(StepError, match="class 'a': no row is near other classes"):
+        applied(MakeMinority(label="y", columns=("x",), method="borderline", border=1), df.where("i < 2 or i > 15"))
+    monkeypatch.setattr(smote, "MOST_BASE", 3)
+    with pytest.raises(StepError, match="more than 3 rows of the classes that grow"):
+        applied(MakeMinority(label="y", columns=("x",)), df)
+    with pytest.raises(StepError, match="class 'a': a synthetic row needs two rows"):
+        applied(MakeMinority(label="y", columns=("x",)), df.where("i = 0 or i > 9"))
+    with pytest.raises(StepError, match=r"no training row is of class 'z' \(there are: a, b\)"):
+        applied(MakeMinority(label="y", columns=("x",), targets={"z": 9}), df)
+
+
+@pytest.mark.slow
+def test_rows_of_the_large_class_are_left_out_by_where_they_lie(spark):
+    rows = [("a", 0.0), ("a", 1.0), ("a", 5.0), ("b", 5.1), ("b", 5.3), ("b", 1.2)] + [
+        ("b", 20.0 + i) for i in range(8)
+    ]
+    df = frame(spark, "i int, y string, x double, split string", *((i, *r, "train") for i, r in enumerate(rows)))
+    df = df.unionByName(frame(spark, "i int, y string, x double, split string", (99, "b", 1.19, "test"))).repartition(3)
+    options = {"label": "y", "columns": ("x",), "scale": False}
+
+    def gone(step, rows=df):
+        return sorted(r["i"] for r in rejected(applied(step, rows), "i").collect())
+
+    assert gone(ThinMajority(**options)) == gone(ThinMajority(**options), df.repartition(1)) == [3, 5]
+    assert gone(ThinMajority(**options, method="enn", neighbours=1)) == [3, 5]
+    assert gone(ThinMajority(**options, method="nearmiss", rows=2, neighbours=2)) == [4, *range(6, 14)]
+    assert gone(ThinMajority(**options, method="nearmiss", neighbours=1)) == [*range(6, 14)]
+    assert gone(ThinMajority(**options, spare=("b",))) == [1, 2]
+    with pytest.raises(StepError, match=r"no training row is of class z \(there are: a, b\)"):
+        gone(ThinMajority(**options, spare=("z",)))
+    with pytest.raises(StepError, match="only nearmiss"):
+        ThinMajority(label="y", columns=("x",), rows=3).columns_after(columns_of("y", "x"), {})

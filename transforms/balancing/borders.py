@@ -1,0 +1,225 @@
+"""Rows of large classes left out by where they lie: Tomek links, edited nearest neighbours, NearMiss."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from headgate.transforms.balancing.neighbours import EXACT, nearest_with_ties
+from headgate.transforms.balancing.smote import MOST_BASE, Batches, complete, matrix_of
+from headgate.transforms.balancing.targets import few_of
+from headgate.transforms.cleaning.scores import need_scikit
+from headgate.transforms.kinds import as_text, need_kinds
+from headgate.transforms.rows import ROW_ID, Rejection, is_training, local_frame, quoted, reject, training_rows
+from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+
+GONE = "gone string, near string, distance double"
+NEAR = "base long, distance double, id string, label string"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThinMajority(Step):
+    """Leave out training rows of large classes that lie near, or among, other classes.
+
+    label: the class column; rows without a class are left alone.
+    columns: the numbers that distances are of.
+    method: `tomek` (default) leaves out a row whose nearest row is one of another class that has it as its nearest too;
+        `enn` one of whose `neighbours` nearest rows most are of other classes; `nearmiss` keeps the `rows` rows of each
+        thinned class whose mean distance to the `neighbours` nearest rows of the spared ones is least.
+    spare: classes of which no row is left out; by default the smallest one.
+    rows: of `nearmiss`: how many rows each other class keeps; by default as many as the smallest has.
+    neighbours: of `enn` and `nearmiss` (3).
+    scale: true (default) divides numbers by their standard deviation over the training rows.
+    Rows with a null, NaN or infinity in `columns` are not compared and stay. Evidence: the nearest row's id and the
+    distance. Ties fall to the smaller row id; the same in any partitioning. `nearmiss` keeps exactly its rows.
+    Needs the extra `models`. Cost: exact neighbours. `nearmiss` sends the rows of the spared classes, at most 100,000,
+    to all tasks; `tomek` searches all training rows for each of these and again for each candidate; `enn` searches all
+    training rows for each row, so that more than 100,000 are refused. Source: Tomek 1976, Wilson 1972, Zhang and Mani
+    2003 (NearMiss-1).
+    """
+
+    name: ClassVar[str] = "thin_majority"
+    scope: ClassVar[Literal["row", "table"]] = "table"
+    by_split: ClassVar[bool] = True
+    label: str
+    columns: tuple[str, ...]
+    method: Literal["tomek", "enn", "nearmiss"] = "tomek"
+    spare: tuple[str, ...] = ()
+    rows: int | None = None
+    neighbours: int = 3
+    scale: bool = True
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([self.label, *self.columns], have)
+        if not self.columns or self.label in self.columns:
+            raise StepError("columns: name at least one, other than label")
+        if not 1 <= self.neighbours <= 100 or (self.rows or 0) < 0:
+            raise StepError("neighbours must be 1 to 100, and rows at least 0")
+        if self.rows is not None and self.method != "nearmiss":
+            raise StepError("rows: only nearmiss keeps a number of rows")
+        need_scikit()
+        return have
+
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        need_kinds(df, self.name, [self.label], numbers=False)
+        need_kinds(df, self.name, self.columns, numbers=True)
+
+    def for_new_rows(self) -> None:
+        return None
+
+    def run(self, df: DataFrame, context: Context) -> DataFrame:
+        kinds = dict(df.dtypes)
+        rows = training_rows(df).where(F.col(quoted(self.label)).isNotNull())
+        numbers = [F.col(quoted(c)).cast("double").alias(f"n{i}") for i, c in enumerate(self.columns)]
+        label = as_text(F.col(quoted(self.label)), kinds[self.label]).alias("label")
+        cells = rows.select(F.col(ROW_ID).alias("id"), label, *numbers)
+        sizes = {r["label"]: r["count"] for r in cells.groupBy("label").count().orderBy("label").limit(1001).collect()}
+        if len(sizes) > 1000:
+            raise StepError(f"label: '{self.label}' has more than 1,000 classes")
+        if len(sizes) < 2:
+            return df
+        spared = list(self.spare) or [min(sizes, key=lambda name: (sizes[name], name))]
+        unknown = [name for name in spared if name not in sizes]
+        if unknown:
+            there = few_of(sorted(sizes))
+            raise StepError(f"spare: no training row is of class {few_of(unknown)} (there are: {there})")
+        usable = cells.where(complete(len(self.columns), 0))
+        scale = self.scales(usable)
+        near = {"tomek": self.tomek, "enn": self.enn, "nearmiss": self.nearmiss}[self.method]
+        gone = near(usable, spared, scale, self.rows if self.rows is not None else min(sizes.values()), context)
+        once = gone.groupBy(F.col("gone").alias("_hg_gone")).agg(F.min(F.struct("distance", "near")).alias("_hg_first"))
+        marks = once.select("_hg_gone", *(F.col(f"_hg_first.{c}").alias(f"_hg_{c}") for c in ("near", "distance")))
+        df = df.join(F.broadcast(marks), on=is_training(df) & (F.col(ROW_ID) == F.col("_hg_gone")), how="left")
+        evidence = {"nearest_row_id": F.col("_hg_near"), "distance": F.col("_hg_distance")}
+        df = reject(df, self.id, Rejection(F.col("_hg_gone").isNotNull(), "not_sampled", evidence))
+        return df.drop("_hg_gone", "_hg_near", "_hg_distance")
+
+    def scales(self, usable: DataFrame) -> list[float]:
+        """Return what numbers are divided by, to nine digits, so that no order of the rows enters it."""
+        if not self.scale:
+            return [1.0] * len(self.columns)
+        found = usable.agg(*(F.stddev_pop(f"n{i}") for i in range(len(self.columns)))).first() or ()
+        return [float(f"{d:.9g}") if d else 1.0 for d in found]
+
+    def base(self, rows: DataFrame, what: str) -> pa.Table:
+        """Return rows to the driver, each id once, in the order of their ids; raise `StepError` for too many."""
+        table = rows.limit(MOST_BASE + 1).toArrow()
+        if table.num_rows > MOST_BASE:
+            raise StepError(f"more than {MOST_BASE:,} {what}: exact neighbours are searched for at most so many")
+        table = table.sort_by([(name, "ascending") for name in table.column_names])
+        ids = table["id"].to_numpy(zero_copy_only=False)
+        first = np.append(True, ids[1:] != ids[:-1]) if len(ids) else np.zeros(0, dtype=bool)
+        return table.filter(pa.array(first))
+
+    def found(self, base: pa.Table, among: DataFrame, k: int, scale: Sequence[float]) -> pa.Table:
+        """Return the k nearest rows to each of some rows, themselves left out: base, distance, id, label, in order."""
+        candidates = among.mapInArrow(searching(base, k, scale), NEAR)
+        nearest = F.slice(F.array_sort(F.collect_list(F.struct("distance", "id", "label"))), 1, k)
+        merged = candidates.groupBy("base").agg(nearest.alias("near"))
+        return merged.select("base", F.posexplode("near").alias("rank", "n")).select("base", "rank", "n.*").toArrow()
+
+    def tomek(
+        self, usable: DataFrame, spared: Sequence[str], scale: Sequence[float], rows: int, context: Context
+    ) -> DataFrame:
+        small = self.base(usable.where(F.col("label").isin(*spared)), f"rows of {few_of(spared)}")
+        ids = small["id"].to_pylist()
+        first = self.found(small, usable, 1, scale).to_pylist()
+        pairs = {(ids[r["base"]], r["id"]): r["distance"] for r in first if r["label"] not in spared}
+        others = {b for _, b in pairs}
+        asked = local_frame(usable.sparkSession, [(b,) for b in sorted(others)], "id string")
+        large = self.base(usable.join(F.broadcast(asked), on="id", how="left_semi"), "rows next to those")
+        names = large["id"].to_pylist()
+        back = {names[r["base"]]: r["id"] for r in self.found(large, usable, 1, scale).to_pylist()}
+        links = [(b, a, d) for (a, b), d in sorted(pairs.items()) if back.get(b) == a]
+        return local_frame(usable.sparkSession, links, GONE)
+
+    def enn(
+        self, usable: DataFrame, spared: Sequence[str], scale: Sequence[float], rows: int, context: Context
+    ) -> DataFrame:
+        every = self.base(usable, "training rows")
+        ids, labels = every["id"].to_pylist(), every["label"].to_pylist()
+        around: dict[int, list[dict[str, Any]]] = {}
+        for r in self.found(every, usable, self.neighbours, scale).to_pylist():
+            around.setdefault(r["base"], []).append(r)
+        gone = []
+        for i, near in sorted(around.items()):
+            foreign = sum(r["label"] != labels[i] for r in near)
+            if labels[i] not in spared and 2 * foreign > len(near):
+                first = min(near, key=lambda r: r["rank"])
+                gone.append((ids[i], first["id"], first["distance"]))
+        return local_frame(usable.sparkSession, gone, GONE)
+
+    def nearmiss(
+        self, usable: DataFrame, spared: Sequence[str], scale: Sequence[float], rows: int, context: Context
+    ) -> DataFrame:
+        small = self.base(usable.where(F.col("label").isin(*spared)), f"rows of {few_of(spared)}")
+        if not small.num_rows:
+            raise StepError(f"no row of {few_of(spared)} has all of columns")
+        large = usable.where(~F.col("label").isin(*spared))
+        measured = large.mapInArrow(measuring(small, self.neighbours, scale), f"label string, {GONE}")
+        kept = context.keep(measured, "distances")
+        classes = [r[0] for r in kept.select("label").distinct().collect()]
+        parts = []
+        for name in sorted(classes):  # a sort of each class, which keeps its first rows alone
+            mine = kept.where(F.col("label") == name)
+            first = mine.orderBy("distance", "gone").limit(rows)
+            last = first.agg(F.max(F.struct("distance", "gone")).alias("last")).first()
+            if last is None or last["last"] is None:
+                parts.append(mine)
+                continue
+            beyond = F.struct("distance", "gone") > F.struct(
+                F.lit(last["last"][0]).alias("distance"), F.lit(last["last"][1]).alias("gone")
+            )
+            parts.append(mine.where(beyond))
+        gone = parts[0]
+        for part in parts[1:]:
+            gone = gone.unionByName(part)
+        return gone.select("gone", "near", "distance")
+
+
+def space(table: pa.Table, scale: Sequence[float]) -> np.ndarray[Any, Any]:
+    divided: np.ndarray[Any, Any] = matrix_of(table, len(scale)) / np.array(scale)
+    return divided
+
+
+def searching(base: pa.Table, k: int, scale: Sequence[float]) -> Batches:
+    """Return the function of the rows of a partition that gives the k nearest of them to each base row."""
+    wanted, own = space(base, scale), base["id"].to_numpy(zero_copy_only=False)
+
+    def searched(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        some = [batch for batch in batches if batch.num_rows]
+        if not some or not len(wanted):
+            return
+        table = pa.Table.from_batches(some)
+        ids, labels = (table[c].to_numpy(zero_copy_only=False) for c in ("id", "label"))
+        at, place, distance = nearest_with_ties(space(table, scale), wanted, k + 1)
+        other = ids[place] != own[at]
+        cells = [pa.array(at[other], pa.int64()), pa.array(distance[other], pa.float64())]
+        cells += [pa.array(ids[place[other]], pa.string()), pa.array(labels[place[other]], pa.string())]
+        yield pa.RecordBatch.from_arrays(cells, ["base", "distance", "id", "label"])
+
+    return searched
+
+
+def measuring(small: pa.Table, k: int, scale: Sequence[float]) -> Batches:
+    """Return the function of rows that gives each one's mean distance to the k nearest of some, and the nearest."""
+    there, names = space(small, scale), small["id"].to_numpy(zero_copy_only=False)
+
+    def measured(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from sklearn.neighbors import NearestNeighbors
+
+        near = NearestNeighbors(n_neighbors=min(k, len(there)), algorithm=EXACT).fit(there)
+        for batch in batches:
+            if batch.num_rows:
+                table = pa.Table.from_batches([batch])
+                distance, place = near.kneighbors(space(table, scale))
+                cells = [batch.column("label"), batch.column("id"), pa.array(names[place[:, 0]], pa.string())]
+                cells.append(pa.array(distance.mean(axis=1), pa.float64()))
+                yield pa.RecordBatch.from_arrays(cells, ["label", "gone", "near", "distance"])
+
+    return measured

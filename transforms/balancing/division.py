@@ -1,0 +1,168 @@
+"""Splits and folds of exact sizes, stratum by stratum."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from headgate.transforms.balancing.draws import Order, cuts_of, keys_of, measured, stratum_of
+from headgate.transforms.balancing.split import SHARES, MakesSplit, check_shares
+from headgate.transforms.balancing.targets import few_of
+from headgate.transforms.cleaning.columns import Derive
+from headgate.transforms.rows import (
+    ROW_ID,
+    SPLIT,
+    content_key,
+    is_kept,
+    is_training,
+    local_frame,
+    quoted,
+    training_rows,
+)
+from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, with_new
+
+LOWEST = -(2**63)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitExactly(MakesSplit, Step):
+    """Assign rows to splits in exact numbers, stratum by stratum, into the column `split`.
+
+    shares: split -> share of the rows; they add up to 1 and one of them is `train`. Each stratum is divided by largest
+        remainders, so that every split has its share of it to within one row.
+    by: columns whose tuples are the strata (the label, say); a null counts as a value. Without it, all rows are one.
+    key: columns whose equal values must fall into the same split: what is divided are the keys then. The stratum of a
+        key is that of its first row by a hash, so that rows of a key in several strata stay together.
+    seed: another seed gives another assignment.
+    Which rows fall into a split is decided by a hash of the row id (of the key): the same in any partitioning. Unlike
+    `split_by_hash`, rows may change their split as data grow. Steps that learn look at `train` alone from here on.
+    Cost: a pass over the keys, for each split but one another one over a part of them, and one pass to apply, with a
+    shuffle if there is a key; strata, at most 1,000,000, come to the driver.
+    """
+
+    name: ClassVar[str] = "split_exactly"
+    scope: ClassVar[Literal["row", "table"]] = "table"
+    by: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    shares: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
+    seed: int = 0
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([*self.by, *self.key], have)
+        check_shares(self.shares)
+        return self.with_split(have)
+
+    def run(self, df: DataFrame, context: Context) -> DataFrame:
+        order = Order(seed=self.seed, salt="split")
+        numbered, parts = divided(df, context, self.by, self.key, [*self.shares.values()], order)
+        names = F.array(*(F.lit(n) for n in self.shares))
+        split = F.try_element_at(names, F.col("_hg_part") + 1)
+        before = [quoted(c) for c in df.columns]
+        empty = [name for i, name in enumerate(self.shares) if self.shares[name] > 0 and not parts[i]]
+        if empty:
+            context.warn(f"no row is in {few_of(empty)}: there are too few rows")
+        return numbered.select(*before, F.when(is_kept(), split).alias(SPLIT))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldExactly(Step):
+    """Assign rows to folds of cross-validation of equal size, stratum by stratum.
+
+    folds: how many (5); they are numbered from 0.
+    by: columns whose tuples are the strata: every fold has as many rows of each, to within one. Without it, all rows
+        are one stratum.
+    key: as in `split_exactly`: rows with one key are in one fold.
+    into: the new column (`fold`), an int; null of rows that are not of the training split, where there is one.
+    seed: another seed gives other folds.
+    Unlike with `assign_folds`, rows may change their fold as data grow. Cost: as `split_exactly`.
+    """
+
+    name: ClassVar[str] = "fold_exactly"
+    scope: ClassVar[Literal["row", "table"]] = "table"
+    by_split: ClassVar[bool] = True
+    folds: int = 5
+    by: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    into: str = "fold"
+    seed: int = 0
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([*self.by, *self.key], have)
+        if not 2 <= self.folds <= 100:
+            raise StepError("folds must be 2 to 100")
+        return with_new(have, {self.into: "int"})
+
+    def for_new_rows(self) -> Step:
+        return Derive(columns={self.into: "CAST(NULL AS INT)"}).at(self.id)
+
+    def run(self, df: DataFrame, context: Context) -> DataFrame:
+        order = Order(seed=self.seed, salt="fold")
+        numbered, parts = divided(df, context, self.by, self.key, [1 / self.folds] * self.folds, order)
+        if not all(parts):
+            context.warn(f"there are fewer rows than folds ({sum(parts):,})")
+        return numbered.select(*(quoted(c) for c in df.columns), F.col("_hg_part").alias(self.into))
+
+
+def divided(
+    df: DataFrame, context: Context, by: Sequence[str], key: Sequence[str], shares: Sequence[float], order: Order
+) -> tuple[DataFrame, list[int]]:
+    """Return the rows with `_hg_part`, the number of their part, and how many rows (with a key: keys) each part has.
+
+    Rows that are marked, or not of the training split where there is one, have no part.
+    """
+    rows = training_rows(df)
+    stratum = stratum_of(df, by) if by else F.lit("")
+    df = df.withColumns({"_hg_unit": F.md5(content_key(df, key)) if key else F.col(ROW_ID), "_hg_stratum": stratum})
+    if key:
+        rows = training_rows(df)
+        first = F.min(F.struct(order.of(df), F.col(ROW_ID), F.col("_hg_stratum").alias("stratum")))["stratum"]
+        units = rows.groupBy(F.col("_hg_unit").alias(ROW_ID)).agg(first.alias("stratum"))
+        units = context.keep(units, "units")
+    else:
+        units = rows.select(ROW_ID, stratum.alias("stratum"))
+    keys = keys_of(units, F.col("stratum"), order)
+    found = measured(keys, by)
+    parts = parts_of(found.sizes, shares)
+    ends = [(s, f"{i}:{s}", i, sum(n[: i + 1])) for s, n in sorted(parts.items()) for i in range(len(shares) - 1)]
+    ahead = {pool: rank for _, pool, _, rank in ends if rank}
+    spark = df.sparkSession
+    listed = local_frame(spark, [e[:3] for e in ends], "_hg_stratum string, pool string, part int")
+    cuts = cuts_of(keys, found, [(s, pool) for s, pool, _, rank in ends if rank], ahead, order)
+    last = F.lit(None).cast("struct<order:bigint,row_id:string>").alias("end")
+    if cuts is None:
+        listed = listed.select("_hg_stratum", "part", last)
+    else:
+        cuts = cuts.select("pool", F.struct("order", "row_id").alias("end"))
+        listed = listed.join(F.broadcast(cuts), on="pool", how="left").select("_hg_stratum", "part", "end")
+    lowest = F.struct(F.lit(LOWEST).cast("long").alias("order"), F.lit("").alias("row_id"))
+    ends_of = F.array_sort(F.collect_list(F.struct("part", F.coalesce("end", lowest).alias("end"))))
+    lookup = context.keep(listed.groupBy("_hg_stratum").agg(ends_of.alias("_hg_ends")), "parts")
+    if key:
+        strata = units.select(F.col(ROW_ID).alias("_hg_unit"), F.col("stratum").alias("_hg_stratum"))
+        df = df.drop("_hg_stratum").join(strata, on="_hg_unit", how="left")
+    df = df.join(F.broadcast(lookup), on="_hg_stratum", how="left")
+    place = F.struct(order.of(df, F.col("_hg_unit")).alias("order"), F.col("_hg_unit").alias("row_id"))
+    part = F.size(F.filter("_hg_ends", lambda e: e["end"] < place))
+    totals = [sum(n[i] for n in parts.values()) for i in range(len(shares))]
+    return df.withColumn("_hg_part", F.when(is_training(df), part).cast("int")), totals
+
+
+def parts_of(sizes: Mapping[str, int], shares: Sequence[float]) -> dict[str, list[int]]:
+    """Divide the rows of each stratum by shares into whole numbers, each to within one row.
+
+    What is left over goes to the parts that lack most so far, so that these have their shares of all rows too.
+    """
+    parts, lacking = {}, [0.0] * len(shares)
+    for stratum, size in sorted(sizes.items()):
+        exact = [size * share for share in shares]
+        whole = [math.floor(n + 1e-9) for n in exact]
+        lacking = [gap + n - w for gap, n, w in zip(lacking, exact, whole, strict=True)]
+        open_ = sorted((i for i, n in enumerate(exact) if n > whole[i]), key=lambda i: (-lacking[i], i))
+        for i in open_[: size - sum(whole)]:
+            whole[i] += 1
+            lacking[i] -= 1
+        parts[stratum] = whole
+    return parts

@@ -1,0 +1,176 @@
+"""Synthetic rows between near neighbours of one class, in numpy: SMOTE and its kin."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+MASK = (1 << 64) - 1
+EXACT = "kd_tree"  # its distances are those of each pair alone; brute force's depend on what stands beside them
+
+
+@dataclass(frozen=True)
+class Points:
+    """Rows of some classes, sorted by row id.
+
+    ids: (n,) row ids. numbers: (n, k) doubles without NaN. categories: (n, c) codes of texts. group: (n,) numbers of
+    the class and segment: neighbours are of one group.
+    """
+
+    ids: np.ndarray[Any, Any]
+    numbers: np.ndarray[Any, Any]
+    categories: np.ndarray[Any, Any]
+    group: np.ndarray[Any, Any]
+
+
+def space_of(
+    numbers: np.ndarray[Any, Any], categories: np.ndarray[Any, Any], scale: Any, sizes: Sequence[int], unlike: float
+) -> np.ndarray[Any, Any]:
+    """Return rows as (n, d) coordinates whose Euclidean distances are those of SMOTE-NC.
+
+    Numbers are divided by `scale`; each category that differs adds `unlike` squared to the square of a distance.
+    sizes: how many codes each category has; a code of -1 is of none of them.
+    """
+    parts = [numbers / scale]
+    for column, size in zip(categories.T, sizes, strict=True):
+        one_hot = np.zeros((len(column), size + 1))
+        one_hot[np.arange(len(column)), column] = unlike / np.sqrt(2)
+        parts.append(one_hot)
+    return np.hstack(parts)
+
+
+def nearest(space: np.ndarray[Any, Any], group: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any], k: int) -> Any:
+    """Return the k nearest other rows of the group of each wanted row as (len(wanted), k) positions.
+
+    wanted: positions. -1 where a group has fewer. Exact; ties fall to the earlier row as far as the search tells them.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    found = np.full((len(wanted), k), -1, dtype=np.int64)
+    for number in np.unique(group[wanted]):
+        rows, asked = np.flatnonzero(group == number), np.flatnonzero(group[wanted] == number)
+        if len(rows) < 2:
+            continue
+        some = min(k, len(rows) - 1)
+        near = NearestNeighbors(n_neighbors=some + 1, algorithm=EXACT).fit(space[rows])
+        distance, place = near.kneighbors(space[wanted[asked]])
+        # A row itself is left out by its position: copies of it lie as near, and may come before it.
+        distance = np.where(rows[place] == wanted[asked][:, None], np.inf, distance)
+        order = np.lexsort((place, distance), axis=1)[:, :some]
+        found[asked, :some] = rows[np.take_along_axis(place, order, axis=1)]
+    return found
+
+
+def nearest_with_ties(space: Any, wanted: Any, k: int) -> tuple[Any, Any, Any]:
+    """Return the k nearest rows to each wanted one, and all others that lie as near as the last of them.
+
+    As three flat arrays: which wanted row, which row, their distance. So what is taken of several parts of the rows
+    does not depend on how they are parted.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    near = NearestNeighbors(n_neighbors=min(k + 1, len(space)), algorithm=EXACT).fit(space)
+    distance, place = near.kneighbors(wanted)
+    at = np.repeat(np.arange(len(wanted)), distance.shape[1])
+    found = at, place.ravel(), distance.ravel()
+    tied = np.flatnonzero(distance[:, k] == distance[:, k - 1]) if distance.shape[1] > k else np.zeros(0, dtype=int)
+    if not len(tied):
+        return found
+    rest = ~np.isin(at, tied)
+    parts = [tuple(x[rest] for x in found)]
+    for row in tied:
+        radius = float(np.nextafter(distance[row, k], np.inf))
+        (d,), (p,) = near.radius_neighbors(wanted[[row]], radius=radius)
+        parts.append((np.full(len(p), row), p, d))
+    one, two, three = (np.concatenate(x) for x in zip(*parts, strict=True))
+    return one, two, three
+
+
+def counts_of(hashes: np.ndarray[Any, Any], weights: np.ndarray[Any, Any], total: int) -> np.ndarray[Any, Any]:
+    """Divide `total` synthetic rows over base rows in proportion to weights, exactly, by largest remainders.
+
+    Ties fall to the smaller hash. With equal weights every row gets equally many, but for one.
+    """
+    if weights.sum() <= 0:
+        weights = np.ones(len(weights))
+    exact = total * (weights / weights.sum())
+    whole = np.floor(exact + 1e-9).astype(np.int64)
+    order = np.lexsort((hashes, -np.round(exact - whole, 9)))
+    whole[order[: total - int(whole.sum())]] += 1
+    counts: np.ndarray[Any, Any] = whole
+    return counts
+
+
+def mixed(seed: int, base: np.ndarray[Any, Any], number: np.ndarray[Any, Any], salt: int) -> np.ndarray[Any, Any]:
+    """Return uniform 64-bit numbers of a seed, a base row's hash and a running number (SplitMix64's finalizer)."""
+    start = (seed * 0x9E3779B97F4A7C15 + salt * 0xD1B54A32D192ED03) & MASK
+    with np.errstate(over="ignore"):
+        z: np.ndarray[Any, Any] = (
+            base.astype(np.uint64) + number.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(start)
+        )
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return z
+
+
+@dataclass(frozen=True)
+class Made:
+    """Synthetic rows: positions of both parents, the number among those of the first one, and their cells."""
+
+    base: np.ndarray[Any, Any]
+    other: np.ndarray[Any, Any]
+    number: np.ndarray[Any, Any]
+    numbers: np.ndarray[Any, Any]
+    categories: np.ndarray[Any, Any]
+
+
+def synthesized(points: Points, near: Any, counts: Any, hashes: Any, rows: Any, seed: int) -> Made:
+    """Return the synthetic rows of some base rows: each on the line from its base to one of the nearest others.
+
+    rows: positions of the base rows; near: their neighbours, as of `nearest`; counts: how many to make of each.
+    hashes: uniform numbers of all rows. Categories take the most frequent one of the base's neighbours; of equally
+    frequent ones that of the base, else the first.
+    """
+    at = np.repeat(np.arange(len(rows)), counts)
+    base, there = rows[at], (near >= 0).sum(axis=1)
+    number = np.concatenate([np.arange(n) for n in counts]) if len(rows) else np.zeros(0, dtype=np.int64)
+    pick = (mixed(seed, hashes[base], number, 1) % there[at].astype(np.uint64)).astype(np.int64)
+    other = near[at, pick]
+    gap = ((mixed(seed, hashes[base], number, 2) >> np.uint64(11)).astype(float) + 0.5) * 2.0**-53
+    numbers = points.numbers[base] + gap[:, None] * (points.numbers[other] - points.numbers[base])
+    width = points.categories.shape[1]
+    frequent = [category_of(points, near[i, : there[i]], rows[i]) if width else [] for i in range(len(rows))]
+    categories = np.array(frequent, dtype=np.int64).reshape(len(rows), width)[at]
+    return Made(base, other, number, numbers, categories)
+
+
+def category_of(points: Points, neighbours: np.ndarray[Any, Any], base: int) -> list[int]:
+    found = []
+    for c in range(points.categories.shape[1]):
+        values, counts = np.unique(points.categories[neighbours, c], return_counts=True)
+        best = values[counts == counts.max()]
+        own = points.categories[base, c]
+        found.append(int(own if own in best else best[0]))
+    return found
+
+
+def unlike_of(numbers: np.ndarray[Any, Any], scale: Any) -> float:
+    """Return by how much rows that differ in a category are apart: the median deviation of the numbers, or 1."""
+    deviations = (numbers / scale).std(axis=0) if len(numbers) else np.zeros(0)
+    some = deviations[deviations > 0]
+    return float(np.median(some)) if len(some) else 1.0
+
+
+def scale_of(numbers: np.ndarray[Any, Any], scaled: bool) -> np.ndarray[Any, Any]:
+    """Return what numbers are divided by: their standard deviations, or 1."""
+    deviation = numbers.std(axis=0) if scaled and len(numbers) else np.ones(numbers.shape[1])
+    return np.where(deviation > 0, deviation, 1.0)
+
+
+def codes_of(texts: Sequence[str], known: Sequence[str] | None = None) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """Return texts as codes, and what these stand for, in order; with known ones, -1 for any other."""
+    names = sorted(set(texts)) if known is None else list(known)
+    codes = {name: i for i, name in enumerate(names)}
+    return np.array([codes.get(text, -1) for text in texts], dtype=np.int64), names

@@ -1,0 +1,354 @@
+"""Synthetic rows of small classes."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from headgate.transforms.balancing.neighbours import (
+    Points,
+    codes_of,
+    counts_of,
+    nearest,
+    nearest_with_ties,
+    scale_of,
+    space_of,
+    synthesized,
+    unlike_of,
+)
+from headgate.transforms.balancing.targets import few_of
+from headgate.transforms.cleaning.scores import need_scikit
+from headgate.transforms.kinds import WHOLE, as_text, is_number, key_texts, need_kinds
+from headgate.transforms.kinds import scale_of as digits_of
+from headgate.transforms.rows import (
+    CHANGED,
+    CHANGED_TYPE,
+    MADE,
+    PARENTS,
+    ROW_ID,
+    SPLIT,
+    TRAIN,
+    content_key,
+    quoted,
+    training_rows,
+)
+from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+
+MOST_BASE = 100_000  # rows of small classes that come to the driver and go to every task
+MOST_CLASSES = 1_000
+BASE_ROWS = 2_000  # of a task
+Batches = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+FOUND = "base long, other long, number long, numbers array<double>, texts array<string>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeMinority(Step):
+    """Add synthetic training rows of small classes, each between a row and a near neighbour of its class.
+
+    label: the class column; rows without a class are left alone.
+    columns: what the neighbours are found by and synthetic rows have: numbers, and texts or booleans (SMOTE-NC).
+    rows: how many rows every class shall have, as `targets`: class -> rows, for single classes; by default as many as
+        the largest class. Classes that have as many are left alone; `sample_strata` makes classes smaller.
+    method: `smote` (default) makes equally many of every row; `borderline` of those rows alone of whose `border`
+        nearest rows of all classes half or more, but not all, are of others; `adasyn` in proportion to their share.
+    neighbours: of how many nearest rows of the class the other parent is one (5).
+    border: see `method` (10; for `adasyn` 5 as a rule).
+    within: columns of segments: both parents, and so the synthetic row, are of one segment.
+    scale: true (default) divides numbers by their standard deviation in the small classes before distances are taken.
+    seed: another seed makes other rows.
+    A synthetic row lies on the line between its parents, which `_parents` names (the first is its base); texts take
+    the most frequent value among the base's neighbours. Whole numbers are rounded. Columns not named here are null.
+    Every class gets exactly its rows. Rows with a null, NaN or infinity in `columns` are no parents, nor are rows that
+    are alone in their class and segment; a class without any two such rows is an error. Which rows are made is decided
+    by hashes of row ids: the same in any partitioning.
+    Needs the extra `models`. Cost: the usable rows of the classes that grow, at most 100,000, come to the driver and go
+    to all tasks, which find the exact neighbours of some of them each: for n such rows about n log n with few columns,
+    n^2 with many; more rows are refused. `borderline` and `adasyn` search all training rows for each of them too.
+    Source: Chawla et al. 2002 (SMOTE, SMOTE-NC), Han et al. 2005 (Borderline-SMOTE1), He et al. 2008 (ADASYN).
+    """
+
+    name: ClassVar[str] = "make_minority"
+    scope: ClassVar[Literal["row", "table"]] = "table"
+    by_split: ClassVar[bool] = True
+    label: str
+    columns: tuple[str, ...]
+    rows: int | None = None
+    targets: Mapping[str, int] | None = None
+    method: Literal["smote", "borderline", "adasyn"] = "smote"
+    neighbours: int = 5
+    border: int = 10
+    within: tuple[str, ...] = ()
+    scale: bool = True
+    seed: int = 0
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([self.label, *self.columns, *self.within], have)
+        if not self.columns or self.label in (*self.columns, *self.within) or set(self.columns) & set(self.within):
+            raise StepError("columns: name at least one, other than label and within")
+        if self.rows is not None and self.targets is not None:
+            raise StepError("give rows or targets, not both")
+        if min([self.rows or 0, *(self.targets or {}).values()]) < 0:
+            raise StepError("rows and targets must be at least 0")
+        if not 1 <= self.neighbours <= 100 or not 1 <= self.border <= 100:
+            raise StepError("neighbours and border must be 1 to 100")
+        need_scikit()
+        return have
+
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        need_kinds(df, self.name, [self.label, *self.within], numbers=False)
+        kinds = dict(df.dtypes)
+        for column in self.columns:
+            if not is_number(kinds[column]) and not is_category(kinds[column]):
+                raise StepError(f"{self.name}: '{column}' is {kinds[column]}, not a number, a text or a boolean")
+
+    def for_new_rows(self) -> None:
+        return None
+
+    def run(self, df: DataFrame, context: Context) -> DataFrame:
+        kinds = dict(df.dtypes)
+        numbers = [c for c in self.columns if is_number(kinds[c])]
+        texts = [c for c in self.columns if not is_number(kinds[c])]
+        rows = training_rows(df).where(F.col(quoted(self.label)).isNotNull())
+        needs = self.needs(rows, kinds[self.label])
+        if not needs:
+            return df
+        cells = rows.select(*self.cells(rows, kinds, numbers, texts))
+        base = self.base_rows(cells, needs, len(numbers), len(texts))
+        state = self.state_of(base, cells, needs, len(numbers), len(texts), context)
+        if not len(state.rows):
+            return df
+        spark = df.sparkSession
+        tasks = max(1, min(len(state.rows) // BASE_ROWS, 64))
+        made = spark.range(0, len(state.rows), 1, tasks).mapInArrow(making(state, self.neighbours, self.seed), FOUND)
+        return df.unionByName(self.as_rows(made, base, df, numbers, texts))
+
+    def needs(self, rows: DataFrame, kind: str) -> dict[str, int]:
+        """Return how many rows each class lacks, by its text, without those that lack none."""
+        label = as_text(F.col(quoted(self.label)), kind)
+        found = rows.groupBy(label.alias("label")).count().limit(MOST_CLASSES + 1).collect()
+        if len(found) > MOST_CLASSES:
+            raise StepError(f"label: '{self.label}' has more than {MOST_CLASSES:,} classes")
+        sizes = {r["label"]: r["count"] for r in found}
+        if self.targets is not None:
+            texts = key_texts(self.targets, kind, self.label)
+            named = rows.sparkSession.range(1).select(*(t.alias(f"t{i}") for i, t in enumerate(texts.values()))).first()
+            wanted = dict(zip(named or (), self.targets.values(), strict=True))
+            unknown = next((name for name in wanted if name not in sizes), None)
+            if unknown is not None:
+                raise StepError(
+                    f"targets: no training row is of class '{unknown}' (there are: {few_of(sorted(sizes))})"
+                )
+        else:
+            wanted = dict.fromkeys(sizes, self.rows if self.rows is not None else max(sizes.values(), default=0))
+        return {name: n - sizes[name] for name, n in sorted(wanted.items()) if n > sizes[name]}
+
+    def cells(
+        self, rows: DataFrame, kinds: Mapping[str, str], numbers: Sequence[str], texts: Sequence[str]
+    ) -> list[Column]:
+        segment = content_key(rows, self.within) if self.within else F.lit("")
+        label = as_text(F.col(quoted(self.label)), kinds[self.label])
+        within = [as_text(F.col(quoted(c)), kinds[c]).alias(f"w{i}") for i, c in enumerate(self.within)]
+        return [
+            F.col(ROW_ID).alias("id"),
+            label.alias("label"),
+            segment.alias("segment"),
+            F.xxhash64(F.lit(self.seed).cast("long"), F.col(ROW_ID)).alias("hash"),
+            *(F.col(quoted(c)).cast("double").alias(f"n{i}") for i, c in enumerate(numbers)),
+            *(F.col(quoted(c)).cast("string").alias(f"t{i}") for i, c in enumerate(texts)),
+            *within,
+        ]
+
+    def base_rows(self, cells: DataFrame, needs: Mapping[str, int], numbers: int, texts: int) -> pa.Table:
+        """Return the usable rows of the classes that grow, each id once, in the order of their ids."""
+        usable = cells.where(F.col("label").isin(*needs)).where(complete(numbers, texts))
+        base = usable.limit(MOST_BASE + 1).toArrow()
+        if base.num_rows > MOST_BASE:
+            raise StepError(
+                f"more than {MOST_BASE:,} rows of the classes that grow have all columns: exact neighbours are "
+                "searched among at most so many. Use class_weights, or draw fewer of these rows by sample_strata before"
+            )
+        base = base.sort_by([(name, "ascending") for name in base.column_names])
+        ids = base["id"].to_numpy(zero_copy_only=False)
+        first = np.append(True, ids[1:] != ids[:-1]) if len(ids) else np.zeros(0, dtype=bool)
+        return base.filter(pa.array(first))
+
+    def state_of(
+        self, base: pa.Table, cells: DataFrame, needs: Mapping[str, int], numbers: int, texts: int, context: Context
+    ) -> "State":
+        matrix = matrix_of(base, numbers)
+        coded = [codes_of(base[f"t{i}"].to_pylist()) for i in range(texts)]
+        categories = np.array([codes for codes, _ in coded], dtype=np.int64).reshape(texts, base.num_rows).T
+        names = [known for _, known in coded]
+        labels = base["label"].to_pylist()
+        pairs = list(zip(labels, base["segment"].to_pylist(), strict=True))
+        groups, _ = codes_of([f"{len(c)}:{c}{s}" for c, s in pairs])
+        scale = scale_of(matrix, self.scale)
+        space = space_of(matrix, categories, scale, [*map(len, names)], unlike_of(matrix, scale))
+        points = Points(base["id"].to_numpy(zero_copy_only=False), matrix, categories, groups)
+        hashes = base["hash"].to_numpy().astype(np.int64).view(np.uint64)
+        weights = np.ones(base.num_rows)
+        if self.method != "smote" and base.num_rows:
+            unlike = unlike_of(matrix, scale)
+            search = Search(
+                space, points.ids, np.array(labels, dtype=object), scale, names, unlike, numbers, self.border
+            )
+            share = foreign_shares(search, cells.where(complete(numbers, texts)))
+            weights = share if self.method == "adasyn" else ((share >= 0.5) & (share < 1)).astype(float)
+        alone = np.bincount(groups, minlength=1)[groups] < 2 if len(groups) else np.zeros(0, dtype=bool)
+        counts = np.zeros(base.num_rows, dtype=np.int64)
+        for name, need in needs.items():
+            mine = np.flatnonzero((np.array(labels, dtype=object) == name) & ~alone)
+            if not len(mine):
+                raise StepError(
+                    f"class '{name}': a synthetic row needs two rows of it with all of columns"
+                    f"{' in one segment' if self.within else ''}; fill them, or leave the class out by `targets`"
+                )
+            if weights[mine].sum() <= 0:
+                raise StepError(f"class '{name}': no row is near other classes; use method: smote")
+            counts[mine] = counts_of(hashes[mine], weights[mine], need)
+        if alone.any():
+            context.warn(f"{int(alone.sum()):,} rows are alone in their class and segment, and are no parents")
+        rows = np.flatnonzero(counts)
+        return State(points, space, hashes, rows, counts[rows], names)
+
+    def as_rows(
+        self,
+        made: DataFrame,
+        base: pa.Table,
+        df: DataFrame,
+        numbers: Sequence[str],
+        texts: Sequence[str],
+    ) -> DataFrame:
+        """Return synthetic rows with the columns of `df`."""
+        kinds, spark = dict(df.dtypes), df.sparkSession
+        shown = ["id", "label", *(f"w{i}" for i in range(len(self.within)))]
+        known = base.select(shown).append_column("base", pa.array(range(base.num_rows), pa.int64()))
+        parents = spark.createDataFrame(known)
+        others = parents.select(F.col("base").alias("other"), F.col("id").alias("other_id"))
+        made = made.join(F.broadcast(parents), on="base", how="inner").join(
+            F.broadcast(others), on="other", how="inner"
+        )
+        values = {c: as_number(F.col("numbers")[i], kinds[c]) for i, c in enumerate(numbers)}
+        values |= {c: F.col("texts")[i] for i, c in enumerate(texts)}
+        values |= {self.label: F.col("label")} | {c: F.col(f"w{i}") for i, c in enumerate(self.within)}
+        values |= {
+            ROW_ID: F.md5(content_key(made, ["id", "other_id", "number"], F.lit(self.id))),
+            PARENTS: F.array("id", "other_id"),
+            MADE: F.lit(self.id),
+            CHANGED: F.array().cast(CHANGED_TYPE),
+        }
+        values |= {SPLIT: F.lit(TRAIN)} if SPLIT in kinds else {}
+        null = F.lit(None)
+        return made.select(*(values.get(f.name, null).cast(f.dataType).alias(f.name) for f in df.schema.fields))
+
+
+@dataclass(frozen=True)
+class State:
+    """What tasks need to make synthetic rows. rows, counts: the base rows, and how many are made of each."""
+
+    points: Points
+    space: np.ndarray[Any, Any]
+    hashes: np.ndarray[Any, Any]
+    rows: np.ndarray[Any, Any]
+    counts: np.ndarray[Any, Any]
+    names: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What tasks need to find the nearest rows of all classes to some base rows."""
+
+    space: np.ndarray[Any, Any]
+    ids: np.ndarray[Any, Any]
+    labels: np.ndarray[Any, Any]
+    scale: np.ndarray[Any, Any]
+    names: Sequence[Sequence[str]]
+    unlike: float
+    numbers: int
+    k: int
+
+
+def making(state: State, k: int, seed: int) -> Batches:
+    """Return the function of batches of numbers of base rows that gives their synthetic rows."""
+
+    def made(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            at = batch.column(0).to_numpy()
+            for start in range(0, len(at), BASE_ROWS):
+                some = at[start : start + BASE_ROWS]
+                rows = state.rows[some]
+                near = nearest(state.space, state.points.group, rows, k)
+                found = synthesized(state.points, near, state.counts[some], state.hashes, rows, seed)
+                cells = [pa.array(x, pa.int64()) for x in (found.base, found.other, found.number)]
+                cells += [pa.array(list(found.numbers), pa.list_(pa.float64()))]
+                words = [[names[c] for c, names in zip(row, state.names, strict=True)] for row in found.categories]
+                cells += [pa.array(words, pa.list_(pa.string()))]
+                yield pa.RecordBatch.from_arrays(cells, ["base", "other", "number", "numbers", "texts"])
+
+    return made
+
+
+def foreign_shares(search: Search, cells: DataFrame) -> np.ndarray[Any, Any]:
+    """Return the share of rows of other classes among the k nearest training rows of each base row.
+
+    Cost: each partition is searched for every base row; k candidates for each of them are merged.
+    """
+    found = cells.mapInArrow(searching(search), "base long, distance double, foreign boolean")
+    merged = F.slice(F.array_sort(F.collect_list(F.struct("distance", "foreign"))), 1, search.k)
+    foreign = F.size(F.filter(merged, lambda n: n["foreign"])) / F.size(merged)
+    table = found.groupBy("base").agg(foreign.alias("share")).toArrow()
+    shares = np.zeros(len(search.ids))
+    shares[table["base"].to_numpy()] = table["share"].to_numpy()
+    return shares
+
+
+def searching(search: Search) -> Batches:
+    def searched(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        some = [batch for batch in batches if batch.num_rows]
+        if not some:
+            return
+        table = pa.Table.from_batches(some)
+        numbers = matrix_of(table, search.numbers)
+        coded = [codes_of(table[f"t{i}"].to_pylist(), known)[0] for i, known in enumerate(search.names)]
+        categories = np.array(coded, dtype=np.int64).reshape(len(coded), len(numbers)).T
+        space = space_of(numbers, categories, search.scale, [*map(len, search.names)], search.unlike)
+        ids, labels = (table[c].to_numpy(zero_copy_only=False) for c in ("id", "label"))
+        at, place, distance = nearest_with_ties(space, search.space, search.k + 1)
+        other = ids[place] != search.ids[at]
+        at, place, distance = at[other], place[other], distance[other]
+        foreign = labels[place] != search.labels[at]
+        cells = [pa.array(at, pa.int64()), pa.array(distance, pa.float64()), pa.array(foreign, pa.bool_())]
+        yield pa.RecordBatch.from_arrays(cells, ["base", "distance", "foreign"])
+
+    return searched
+
+
+def matrix_of(table: pa.Table, numbers: int) -> np.ndarray[Any, Any]:
+    columns = [table[f"n{i}"].to_numpy() for i in range(numbers)]
+    return np.array(columns, dtype=float).reshape(numbers, table.num_rows).T
+
+
+def complete(numbers: int, texts: int) -> Column:
+    """Return whether a row has all cells that distances are made of."""
+    whole = F.lit(True)
+    for i in range(numbers):
+        value = F.col(f"n{i}")
+        whole = whole & value.isNotNull() & ~F.isnan(value) & (F.abs(value) < float("inf"))
+    for i in range(texts):
+        whole = whole & F.col(f"t{i}").isNotNull()
+    return whole
+
+
+def is_category(kind: str) -> bool:
+    return kind == "boolean" or kind.startswith(("string", "char", "varchar"))
+
+
+def as_number(value: Column, kind: str) -> Column:
+    """Return a double as a number of a column's type: whole ones rounded."""
+    digits = 0 if kind in WHOLE else digits_of(kind)
+    return value if digits is None else F.round(value, digits)
