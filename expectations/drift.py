@@ -55,7 +55,9 @@ def distance(before: DataFrame, now: DataFrame, column: str, method: str) -> flo
         value = value.cast("double")
         value = F.when(~F.isnan(value), value)
         parts = QUANTILES[method]
-        cuts = F.array(*(F.lit(i / parts) for i in range(1, parts)))
+        # The extremes are edges of the statistic that looks at every value; of shares they would make empty bins.
+        inner = range(1, parts) if method != "ks" else range(parts + 1)
+        cuts = F.array(*(F.lit(i / parts) for i in inner))
         found = values[0].agg(F.percentile(value, cuts)).first()
         edges = sorted(set((found[0] if found else None) or ()))
     counts = [

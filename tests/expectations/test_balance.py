@@ -1,0 +1,55 @@
+"""Mixtures, splits and distributions judged: by what must come out, as Great Expectations has nothing of the kind."""
+
+import pytest
+
+from headgate.expectations.suites import SuiteError, load_rule
+from tests.expectations.pairs import gate_of, staged, suite_of
+
+SCHEMA = "lang string, tokens int, split string, person string, x double"
+ROWS = [
+    ("en", 50, "train", "p1", 1.0), ("en", 10, "train", "p2", 2.0), ("zh", 30, "train", "p3", 3.0),
+    ("code", 10, "train", None, 4.0), ("en", 900, "test", "p4", 1.0), ("zh", 9, "test", "p1", 2.0),
+    ("zh", 9, "test", None, 30.0), ("zh", 9, "test", "p5", 40.0),
+]  # fmt: skip
+SHARES = {"en": 0.6, "zh": 0.3, "code": 0.1}
+OWN_USES = [  # expectation, its arguments, whether it holds
+    ("expect_mixture_to_be_near", {"column": "lang", "shares": SHARES, "amount": "tokens"}, True),
+    ("expect_mixture_to_be_near", {"column": "lang", "shares": SHARES}, False),
+    ("expect_mixture_to_be_near", {"column": "lang", "shares": SHARES, "tolerance": 1.6}, True),
+    ("expect_mixture_to_be_near", {"column": "lang", "shares": {"en": 0.7, "zh": 0.3}, "amount": "tokens"}, False),
+    ("expect_groups_to_stay_in_one_split", {"columns": ["person"]}, False),
+    ("expect_groups_to_stay_in_one_split", {"columns": ["person", "lang"]}, True),
+    ("expect_distribution_to_stay_near", {"column": "x", "splits": ["train", "test"], "method": "ks"}, False),
+    ("expect_distribution_to_stay_near", {"column": "x", "splits": ["train", "test"], "method": "ks", "max_value": 0.5},
+     True),
+    ("expect_distribution_to_stay_near", {"column": "lang", "splits": ["train", "train"], "method": "js"}, True),
+    ("expect_distribution_to_stay_near", {"column": "lang", "splits": ["train", "test"]}, False),
+    ("expect_distribution_to_stay_near", {"column": "lang", "splits": ["train", "none"]}, False),
+]  # fmt: skip
+
+
+def test_verdicts_are_what_the_rows_say(spark):
+    suite = suite_of(*((kind, kwargs) for kind, kwargs, _ in OWN_USES), present="lang")
+    gate = gate_of(spark, suite)
+    verdict = gate.judge(staged(gate, spark.createDataFrame(ROWS, SCHEMA)), len(ROWS))
+    results = verdict.results[2:]  # after those that every suite has
+    assert [r.raised for r in results] == [None] * len(OWN_USES)
+    found = [(r.rule.type, dict(r.rule.kwargs), r.success) for r in results]
+    assert found == OWN_USES
+    leak = next(r for r in results if r.rule.kwargs.get("columns") == ["person"])
+    assert leak.result["observed_value"] == 1 and leak.unexpected_count == 2 and leak.rule.severity == "critical"
+    assert any("expect_groups_to_stay_in_one_split (person)" in reason for reason in verdict.blocking)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs", "complaint"),
+    [
+        ("expect_mixture_to_be_near", {"column": "a", "shares": {"x": 0.5}}, "add up to 1, not 0.5"),
+        ("expect_distribution_to_stay_near", {"column": "a"}, "give parent_table, or two splits"),
+        ("expect_distribution_to_stay_near", {"column": "a", "splits": ["x"]}, "give parent_table, or two splits"),
+    ],
+)
+def test_rules_that_cannot_be_are_refused(kind, kwargs, complaint):
+    entry = {"type": kind, "kwargs": kwargs, "meta": {"dimension": "consistency"}}
+    with pytest.raises(SuiteError, match=complaint):
+        load_rule(0, entry, lambda *place: "suite.yaml", thorough=True)
