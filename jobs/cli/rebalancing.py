@@ -74,7 +74,8 @@ def pipeline_of(request: Request, lake: Lake) -> tuple[Pipeline, str, str]:
     tables: dict[str, Any] = {}
     if os.path.lexists(path):
         start = f"{into}_input"
-        landing, source, columns = source_of(path, request.key, request.schema, request.delimiter, lake, start)
+        landing, source, found = source_of(path, request.key, request.schema, request.delimiter, lake, start)
+        columns = list(found)
         tables[start] = {"source": source | {"on_changed_file": "replace"}, "suite": None}
     elif re.match(TABLE_NAME, given) and given in lake.tables():
         options = (("--key", request.key), ("--schema", request.schema), ("--delimiter", request.delimiter))
