@@ -135,9 +135,8 @@ def test_every_class_gets_exactly_its_rows_of_parents_in_one_segment(spark):
 
 @pytest.mark.slow
 def test_rows_near_other_classes_are_the_parents(spark, monkeypatch):
-    rows = [(0, "a", 0.0), (1, "a", 0.1), (2, "a", 5.0), (3, "a", 5.1)] + [
-        (10 + i, "b", 5.05 + i / 100) for i in range(20)
-    ]
+    rows = [(0, "a", 0.0), (1, "a", 0.1), (2, "a", 5.0), (3, "a", 5.01)]
+    rows += [(10 + i, "b", 5.05 + i / 100) for i in range(20)]
     df = frame(spark, "i int, y string, x double, split string", *((*r, "train") for r in rows)).repartition(3)
     for method, border in (("borderline", 3), ("adasyn", 3)):
         step = MakeMinority(label="y", columns=("x",), rows=20, method=method, border=border, neighbours=1, scale=False)
