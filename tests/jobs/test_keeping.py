@@ -439,7 +439,7 @@ def test_cells_that_a_join_took_from_an_erased_row_become_null(spark, people):
     assert not any(t["failed"] for t in verified(spark, people, "people-2").values())
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", ["before", pytest.param("after", marks=pytest.mark.slow)])
 def test_what_a_run_makes_of_rows_that_are_erased_meanwhile_is_not_published(spark, people, moment):
     """The erased row has reached the raw table alone; what is made of it is on its way."""
     land(people, "people/c.csv", f"id,name,email,city,age\n61,{PLANTED} too,e61@x.org,Rome,1\n")
