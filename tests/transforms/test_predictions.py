@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from headgate.transforms.balancing.folds import AssignBags, AssignFolds
 from headgate.transforms.fusion.predictions import CombinePredictions
-from headgate.transforms.fusion.stacking import StackPredictions, fit_stack, predicted
+from headgate.transforms.fusion.stacking import PredictStack, StackPredictions, fit_stack, predicted
 from headgate.transforms.step import StepError
 from tests.conftest import plain_rows
 from tests.transforms.frames import applied, frame, kept, rejected
@@ -129,6 +129,11 @@ def test_stacking_in_spark(spark):
     assert found[5]["s"] is None and found[5]["s_probabilities"] is None
     assert sum(found[i]["s"] == "yn"[i % 2] for i in range(120) if i != 5) > 95
     assert sum(found[7]["s_probabilities"].values()) == pytest.approx(1)
+    like = {"columns": ("a", "b"), "target": "y", "by": ("e",), "into": "s", "folds": 1, "seed": 0, "how": "ridge"}
+    stack = PredictStack(**like, classes=(), weights=(((5.0, 0.0, 0.0),), ((7.0, 0.0, 0.0),)))
+    told = {x["id"]: x["s"] for x in stack.apply(df).collect()}
+    new = {x["id"]: (x["s"], x["s_fold"]) for x in stack.for_new_rows().apply(df).collect()}
+    assert (told[1], told[111], new[1]) == (5.0, 7.0, (7.0, None))
 
 
 @pytest.mark.parametrize(

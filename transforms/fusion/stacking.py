@@ -1,5 +1,6 @@
 """Stacking: a model of models' predictions, which tells rows it learned from by a model that did not see them."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -28,8 +29,9 @@ UNSEEN = -700.0  # log odds of a class that a fold's model never saw
 class PredictStack(Step):
     """Predict from predictions by a fitted stack: what `stack_predictions` becomes.
 
-    columns, target, by, into, folds, seed: as there. classes: of a logistic stack, in order; none of a ridge. weights:
-        of each fold's model, and last of the one of all rows, for each class its intercept and a weight for each
+    columns, target, by, into, folds, seed: as there; without a target no row is of a fold.
+    classes: of a logistic stack, in order; none of a ridge.
+    weights: of each fold's model, and last of the one of all rows, for each class its intercept and a weight for each
         column; null if nothing was learned.
     Cost: one pass in Arrow batches.
     """
@@ -52,16 +54,19 @@ class PredictStack(Step):
     def learned(self) -> bool:
         return self.weights is not None
 
+    def for_new_rows(self) -> Step:
+        return dataclasses.replace(self, target="", by=()).at(self.id)
+
     def apply(self, df: DataFrame) -> DataFrame:
         kinds = dict(df.dtypes)
         names = list(added(self.into, self.how))
         if self.weights is None:
             nothing = zip(names, added(self.into, self.how).values(), strict=True)
             return df.withColumns({c: F.lit(None).cast(kind) for c, kind in nothing})
-        known = F.lit(False)
+        fold = F.lit(None).cast("int")
         if self.target in kinds:
             known = is_training(df) & present(self.target, kinds[self.target]).isNotNull()
-        fold = F.when(known, fold_of(df, self.by, self.folds, self.seed))
+            fold = F.when(known, fold_of(df, self.by, self.folds, self.seed))
         cells = F.struct(F.coalesce(fold, F.lit(self.folds)).alias("fold"), features(self.columns, kinds).alias("x"))
         returns = "struct<p:array<double>>"
         df, (found,) = with_values(df, [by_batches(predicting(self.weights, self.how), returns, cells)])
