@@ -91,6 +91,11 @@ class Context(Protocol):
         """Return the table's own version before this build, for a step that `reads_previous`; None for the first."""
         ...
 
+    @property
+    def partial(self) -> bool:
+        """Return whether the rows are those alone that a change reaches."""
+        ...
+
     def moment(self) -> datetime:
         """Return when the newest version that the build reads was published: the same for a build tried again."""
         ...
@@ -165,6 +170,23 @@ class Step:
 
         Of a step of scope table that marks rows, changes no cell and makes no row: so a table of such steps can be
         built from what changed and what is tied to it. Others leave this as it is.
+        """
+        raise NotImplementedError(f"{type(self).__name__} ties all rows")
+
+    @property
+    def follows(self) -> bool:
+        """Return whether it tells which rows a change of the tables that it reads reaches (`reached`, `ties`)."""
+        return type(self).ties is not Step.ties
+
+    def reached(self, table: str, changed: DataFrame) -> DataFrame:
+        """Return the ids (one column, the row id) of the rows that changed rows of another table are about."""
+        raise NotImplementedError(f"{type(self).__name__} does not tell which rows a change reaches")
+
+    def ties(self, df: DataFrame, context: "Context") -> DataFrame:
+        """Return what rows share that have a say in each other's fate: the row id, and `tie`, a text.
+
+        Of a step that gives a row, made again with all that is tied to it, what it gives it among all rows, whose ids
+        it leaves. It may read the table's previous version. Others leave this as it is.
         """
         raise NotImplementedError(f"{type(self).__name__} ties all rows")
 

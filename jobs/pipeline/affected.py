@@ -61,6 +61,7 @@ def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[
     why = prevents(steps, starts, moved) or depends(pipeline, table)
     if why:
         return None, f"all of it: {why}"
+    followed = {name for step in steps if step.follows for name in step.tables()}
     for name, (then, now) in moved.items():
         files = changed_files(lake, name, then, now)
         if files is None or columns_of(lake, name, then) != columns_of(lake, name, now):
@@ -68,7 +69,8 @@ def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[
         if not lake.has_files(name, files[0]):
             return None, f"all of it: what '{name}' held before is not there any more"
         sizes = lake.file_sizes(name, now)
-        if name in starts and sum(sizes.get(f, 0) for f in files[1]) > LARGEST * sum(sizes.values()):
+        fresh = sum(sizes.get(f, 0) for f in files[1])
+        if name in {*starts, *followed} and fresh > LARGEST * sum(sizes.values()):
             return None, f"all of it: most of '{name}' changed"
     learned = f", by what was learned on {plan.fitted_on}" if plan.state else ""
     return moved, f"what changed in {', '.join(sorted(moved)) or 'nothing'}{learned}"
@@ -76,22 +78,25 @@ def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[
 
 def prevents(steps: Sequence[Step], starts: Collection[str], moved: Collection[str]) -> str | None:
     """Return why a table of these steps cannot be built from what changed; None if it can."""
-    looked_up = False
+    looked_up = followed = False
     for step in steps:
         if isinstance(step, Estimator):
             return f"'{step.id}' learns from all rows"
         if not says_its_scope(type(step)):
             return f"'{step.id}' does not say its scope"
-        if step.grain == "new" or step.reads_previous:
+        if step.grain == "new" or (step.reads_previous and not step.follows):
             return f"'{step.id}' makes rows of all that it reads"
-        if step.scope == "table" and type(step).tie is Step.tie:
+        if step.scope == "table" and type(step).tie is Step.tie and not step.follows:
             return f"'{step.id}' looks at all rows"
+        if followed and (step.scope == "table" or step.tables()):
+            return f"'{step.id}' depends on what a step before makes of several rows"
         if step.scope == "table" and looked_up:
             return f"'{step.id}' compares rows after a table was looked up that changed"
         for name in step.tables():
-            if name in starts or (name in moved and not step.keys_of(name)):
+            if name in starts or (name in moved and not step.keys_of(name) and not step.follows):
                 return f"'{step.id}' reads all of '{name}'"
             looked_up = looked_up or name in moved
+        followed = followed or step.follows
     return None
 
 
@@ -131,38 +136,52 @@ def affected(run: Run, work: Work, scratch: str) -> tuple[str, dict[str, list[st
     """
     assert work.moved is not None
     looked_up = {t: pinned(run, t, work.inputs[t]) for step in run.pipeline.steps[work.table] for t in step.tables()}
-    context = BuildContext(spark=run.spark, folder=scratch, frames=looked_up, state="affected")
+    context = BuildContext(
+        spark=run.spark,
+        folder=scratch,
+        frames=looked_up,
+        state="affected",
+        before=lambda: run.read(work.table, work.base),
+    )
     starts = run.pipeline.tables[work.table].starts
     changed = {name: changed_rows(run, name, *work.moved[name]) for name in starts if name in work.moved}
     steps: Sequence[Step] = run.pipeline.steps[work.table]
     if work.state is not None:
         steps = load_fitted(run.lake, work.table, steps, work.state)
     moved = [i for i, s in enumerate(steps) if set(s.tables()) & work.moved.keys()]
-    tying = [i for i, s in enumerate(steps) if s.scope == "table"]
+    following = [i for i, s in enumerate(steps) if s.follows]
+    tying = [i for i, s in enumerate(steps) if s.scope == "table" and not s.follows]
     found = [rows.select(ROW_ID) for rows in changed.values()]
-    known = None if moved or not tying else ties_before(run, work)
+    known = None if moved or following or not tying else ties_before(run, work)
     rows = {name: pinned(run, name, work.inputs[name]) for name in starts} if known is None else {}
-    ties: DataFrame | None = None
+    ties: list[DataFrame] = []
     recorded: dict[str, list[str]] = {}
-    if moved or tying:
+    if moved or tying or following:
         df = with_changed(run.pipeline, work.table, rows, changed)
-        for i, step in enumerate(steps[: max(moved + tying) + 1]):
-            for name in set(step.tables()) & work.moved.keys():
-                found.append(looking_up(run, df, step.keys_of(name), changed_rows(run, name, *work.moved[name])))
-            if step.scope == "table":  # it marks rows and changes no cell
+        for i, step in enumerate(steps[: max(moved + tying + following) + 1]):
+            for name in sorted(set(step.tables()) & work.moved.keys()):
+                there = changed_rows(run, name, *work.moved[name])
+                mine = step.reached(name, there) if step.follows else looking_up(run, df, step.keys_of(name), there)
+                found.append(mine)
+            if step.follows:
+                told = step.ties(df, context.at(steps, i, df)).select(ROW_ID, F.xxhash64("tie").alias(f"{TIE}{i}"))
+                ties.append(context.keep(told, f"told-{i}"))
+            elif step.scope == "table":  # it marks rows and changes no cell
                 tie = step.tie(df)
                 # Hashes: rows that only share one are made again too, and come out as they are published.
                 df = df.withColumn(f"{TIE}{i}", F.when(tie.isNotNull(), F.xxhash64(tie)))
-            else:
+            elif i < max(moved + tying + following):
                 df = step.run(df, context.at(steps, i, df))
         if tying:
             new = df.select(ROW_ID, *(f"{TIE}{i}" for i in tying))
-            ties = context.keep(new if known is None else known.unionByName(new), "ties")
-            recorded = {ties_name(run, work, work.inputs): [f"{scratch}/{context.state}/ties", *ties.columns]}
+            ties.append(context.keep(new if known is None else known.unionByName(new), "ties"))
+            if not following:
+                kept = [f"{scratch}/{context.state}/ties", *ties[-1].columns]
+                recorded = {ties_name(run, work, work.inputs): kept}
     name = "changed"
     ids = context.keep(union(found).distinct(), name)
-    if ties is not None:
-        name = closed(ids, ties, context)
+    if ties:
+        name = closed(ids, functools.reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), ties), context)
     copying = [step for step in steps if step.foretells]
     if copying:
         ids = ids_at(run, f"{scratch}/{context.state}/{name}")

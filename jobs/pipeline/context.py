@@ -37,6 +37,7 @@ class BuildContext:
     before: Callable[[], DataFrame | None] = lambda: None
     published: Callable[[], datetime] = lambda: datetime.fromtimestamp(0, tz=timezone.utc)
     lasting: bool = False
+    partial: bool = False  # whether only rows that a change reaches are made
     builds: tuple[str, ...] = ()
     all_recorded: dict[str, list[str]] = field(default_factory=dict)  # name -> where in the scratch, and the columns
     warnings: list[str] = field(default_factory=list)

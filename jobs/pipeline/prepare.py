@@ -73,6 +73,7 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True, only: DataFra
         before=lambda: run.read(work.table, work.base) if work.base >= 0 else None,
         published=lambda: newest(run, work.inputs),
         lasting=table.publish.mode == "increment",
+        partial=only is not None,
         builds=work.builds,
     )
     df = with_bookkeeping(together(run.pipeline, work.table, starts))

@@ -45,10 +45,11 @@ class AssignEntities(Step):
     what became of ids. The run's summary counts entities minted, merged, split and gone, and names giant ones with
     their weakest link, and decisions that cannot hold. Rows with one row id are of one entity. Rows marked before get
     nulls. Links to rows that are not there are passed over.
-    Cost: shuffles of the links by component, of row ids and entities, and a join of all rows with their entities, at
-    every build: where `link_records` learns anew, every score is another, so no component is known to stay as it is.
-    Components of more than 4,000,000 links take rounds that halve them. A component is held by one task. Source:
-    average-link agglomeration.
+    Cost: shuffles of the links by component, of row ids and entities, and a join of all rows with their entities. Where
+    the links only gained and lost a few files, as a table of links of your own does, only entities that a change
+    reaches are made again, for shuffles of the ids in links and entities; those of `link_records` are all written anew
+    whenever one is. Components of more than 4,000,000 links take rounds that halve them. A component is held by one
+    task. Source: average-link agglomeration.
     """
 
     name: ClassVar[str] = "assign_entities"
@@ -74,6 +75,20 @@ class AssignEntities(Step):
         if self.giant < 1:
             raise StepError(f"giant: {self.giant} is less than 1")
         return with_new(have, NEW)
+
+    def reached(self, table: str, changed: DataFrame) -> DataFrame:
+        ends = [changed.select(F.col(c).alias(ROW_ID)) for c in ("id_a", "id_b")]
+        return ends[0].unionByName(ends[1]).where(F.col(ROW_ID).isNotNull())
+
+    def ties(self, df: DataFrame, context: Context) -> DataFrame:
+        sure = context.table(self.links).where("linked").select(F.col("id_a").alias("a"), F.col("id_b").alias("b"))
+        of = label_components(sure, context)
+        tied = of.select(F.col("id").alias(ROW_ID), F.concat(F.lit("c"), "component").alias("tie"))
+        before = context.previous()
+        if before is None or "entity_id" not in before.columns:
+            return tied
+        held = before.where("entity_id IS NOT NULL").select(ROW_ID, F.concat(F.lit("e"), "entity_id").alias("tie"))
+        return tied.unionByName(held)
 
     def run(self, df: DataFrame, context: Context) -> DataFrame:
         source = F.col(quoted(self.source)).cast("string") if self.one_to_one else F.lit(None).cast("string")
@@ -156,7 +171,9 @@ class AssignEntities(Step):
         now = entities.agg(F.count(F.lit(1)).alias("n"), several, minted, F.max("size").alias("largest")).first()
         assert now is not None  # an aggregate of all rows
         line = f"{now['n']:,} entities, {now['several']:,} of several records, the largest of {now['largest'] or 0:,}"
-        if before is not None and "entity_id" in before.columns:
+        if context.partial:
+            line = f"of what changed: {line}; {now['minted']:,} minted"
+        elif before is not None and "entity_id" in before.columns:
             held = before.where("entity_id IS NOT NULL").select(F.col("entity_id").alias("old")).distinct()
             moved = (
                 ids.where("old IS NOT NULL")
