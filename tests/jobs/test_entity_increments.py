@@ -42,6 +42,7 @@ def links(pairs, row):
 @pytest.mark.slow
 def test_entities_of_what_changed_are_those_of_a_full_build(spark, tmp_path, monkeypatch):
     monkeypatch.setattr(affected, "SMALL", 0)
+    monkeypatch.setattr(affected, "LARGEST", 2)  # so little lies in one file
     r = random.Random(3)
     write_pipeline(tmp_path, TABLES)
     for n in range(6):
