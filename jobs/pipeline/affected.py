@@ -170,7 +170,7 @@ def affected(run: Run, work: Work, scratch: str) -> tuple[str, dict[str, list[st
                 tie = step.tie(df)
                 # Hashes: rows that only share one are made again too, and come out as they are published.
                 df = df.withColumn(f"{TIE}{i}", F.when(tie.isNotNull(), F.xxhash64(tie)))
-            elif i < max(moved + tying + following):
+            else:
                 df = step.run(df, context.at(steps, i, df))
         if tying:
             new = df.select(ROW_ID, *(f"{TIE}{i}" for i in tying))
