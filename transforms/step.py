@@ -175,14 +175,14 @@ class Step:
 
     @property
     def follows(self) -> bool:
-        """Return whether it tells which rows a change of the tables that it reads reaches (`reached`, `ties`)."""
-        return type(self).ties is not Step.ties
+        """Return whether it tells which rows a change of the tables that it reads reaches (`reached`, `tied_rows`)."""
+        return type(self).tied_rows is not Step.tied_rows
 
     def reached(self, table: str, changed: DataFrame) -> DataFrame:
         """Return the ids (one column, the row id) of the rows that changed rows of another table are about."""
         raise NotImplementedError(f"{type(self).__name__} does not tell which rows a change reaches")
 
-    def ties(self, df: DataFrame, context: "Context") -> DataFrame:
+    def tied_rows(self, df: DataFrame, context: "Context") -> DataFrame:
         """Return what rows share that have a say in each other's fate: the row id, and `tie`, a text.
 
         Of a step that gives a row, made again with all that is tied to it, what it gives it among all rows, whose ids

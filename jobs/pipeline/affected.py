@@ -164,7 +164,7 @@ def affected(run: Run, work: Work, scratch: str) -> tuple[str, dict[str, list[st
                 mine = step.reached(name, there) if step.follows else looking_up(run, df, step.keys_of(name), there)
                 found.append(mine)
             if step.follows:
-                told = step.ties(df, context.at(steps, i, df)).select(ROW_ID, F.xxhash64("tie").alias(f"{TIE}{i}"))
+                told = step.tied_rows(df, context.at(steps, i, df)).select(ROW_ID, F.xxhash64("tie").alias(f"{TIE}{i}"))
                 ties.append(context.keep(told, f"told-{i}"))
             elif step.scope == "table":  # it marks rows and changes no cell
                 tie = step.tie(df)

@@ -80,7 +80,7 @@ class AssignEntities(Step):
         ends = [changed.select(F.col(c).alias(ROW_ID)) for c in ("id_a", "id_b")]
         return ends[0].unionByName(ends[1]).where(F.col(ROW_ID).isNotNull())
 
-    def ties(self, df: DataFrame, context: Context) -> DataFrame:
+    def tied_rows(self, df: DataFrame, context: Context) -> DataFrame:
         sure = context.table(self.links).where("linked").select(F.col("id_a").alias("a"), F.col("id_b").alias("b"))
         of = label_components(sure, context)
         tied = of.select(F.col("id").alias(ROW_ID), F.concat(F.lit("c"), "component").alias("tie"))
