@@ -82,7 +82,7 @@ def test_two_sources_become_products_with_cross_reference_and_links(fuse):
     assert answer("select count(*), count(distinct entity_id) from persons") == [(*n, *n)]
     assert answer("select count(*) from persons where records = 2") == [(len(found),)]
     assert answer("select count(*) from persons_history where valid_to is null") == [(240,)]
-    assert answer("select event, count(*), sum(records) from persons_events group by 1") == [("minted", *entities, 240)]
+    assert answer("select event, count(*), sum(records) from persons_events group by 1") == [("minted", *n, 240)]
     assert answer("select count(*) from persons_xref where valid_from is null") == [(0,)]
     columns = set(answer("select evidence['name']['source'], evidence['name']['rule'] from persons"))
     assert columns == {("a", "vote"), ("b", "vote")}
