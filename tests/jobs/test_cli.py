@@ -119,6 +119,7 @@ READING = {  # commands that read a lake, with the names that they take; what is
         ["other@p-1", "other@0"],
         ["p-1", "nosuch"],
     ],
+    "drift": [["nosuch"], ["t", "--versions", "0:99"]],
     "lineage": [["nosuch"], ["nosuch.id"]],
     "verify": [["nosuch"]],
     "missing": [["nosuch"], ["t", "--release", "nosuch"]],
@@ -138,6 +139,7 @@ OTHERS = {
     "dedup",
     "fuse",
     "impute",
+    "rebalance",
     "sample",
     "steps",
     "expectations",
@@ -148,7 +150,14 @@ OTHERS = {
     "release",
 }
 VALID = {"versions": ["t"], "sql": ["select 1"], "restore": ["t", "--version", "0"], "trace": ["x"], "diff": ["a", "b"]}
-VALID |= {"missing": ["t"], "lineage": ["t"], "review": ["t"], "verify": ["p-1"], "release drop": ["p-1"]}
+VALID |= {
+    "drift": ["t"],
+    "missing": ["t"],
+    "lineage": ["t"],
+    "review": ["t"],
+    "verify": ["p-1"],
+    "release drop": ["p-1"],
+}
 VALID |= {"erase": READING["erase"][0]}
 VALID |= {"apply": ["t", "x.csv", "--into", "u"]}
 
