@@ -12,11 +12,17 @@ from headgate.jobs.lake.lake import Lake
 from headgate.transforms.rows import PARENTS, ROW_ID, is_own
 from headgate.words import did_you_mean
 
-ENTITIES = {"entity_id", "weakest_link", "entity_event", ROW_ID}  # columns that tell a table of entities,
+ENTITIES = {
+    "entity_id",
+    "entity_size",
+    "weakest_link",
+    "weakest_pair",
+    ROW_ID,
+}  # columns that tell a table of entities,
 PAIRS = {"id_a", "id_b", "key_a", "key_b", "score", "probability", "weights", "rule", "linked"}  # of pairs,
 GOLDEN = {"entity_id", "evidence", "records", PARENTS}  # of golden records
 MEMBERS = 20  # records of an entity that are shown, and links of it
-OWN = {"entity_id", "entity_size", "weakest_link", "entity_event"}
+OWN = {"entity_id", "entity_size", "weakest_link", "weakest_pair"}
 
 
 def holding(lake: Lake, columns: set[str], among: Iterable[str]) -> list[str]:
@@ -56,13 +62,13 @@ def of_entity(lake: Lake, table: str, row: Mapping[str, Any]) -> list[dict[str, 
         if len(members) > MEMBERS:
             rest = f"and {len(members) - MEMBERS:,} more records"
             story.append({"table": name, "event": "member", "detail": rest})
-    ids = [m[ROW_ID] for m in members]
+    ids = pa.array([m[ROW_ID] for m in members], pa.string())
     for name in holding(lake, PAIRS, near):
         inside = pc.field("id_a").isin(ids) & pc.field("id_b").isin(ids)
         links = dataset(lake.need_table(name)).to_table(filter=inside).to_pylist()
         links.sort(key=lambda p: (p["score"], p["id_a"], p["id_b"]))
-        weakest = next((m["weakest_link"] for m in members if m["weakest_link"] is not None), None)
-        bridge = next((p for p in links if p["linked"] and p["score"] == weakest), None)
+        weakest = next((set(m["weakest_pair"]) for m in members if m["weakest_pair"]), None)
+        bridge = next((p for p in links if {p["id_a"], p["id_b"]} == weakest), None)
         for pair in links[:MEMBERS]:
             event = "weakest bridge" if pair is bridge else "link" if pair["linked"] else "not linked"
             story.append({"table": name, "event": event, "detail": told(pair)})
@@ -142,7 +148,7 @@ def records(lake: Lake, pairs: str, ids: set[str]) -> dict[str, dict[str, Any]]:
     for table in sorted({e["input"] for e in entries if e["table_name"] == pairs} & {*lake.tables()}):
         rows = dataset(lake.need_table(table))
         if ROW_ID in rows.schema.names:
-            wanted = rows.to_table(filter=pc.field(ROW_ID).isin(sorted(ids)))
+            wanted = rows.to_table(filter=pc.field(ROW_ID).isin(pa.array(sorted(ids), pa.string())))
             found |= {r[ROW_ID]: {c: v for c, v in r.items() if not is_own(c)} for r in wanted.to_pylist()}
     return found
 

@@ -26,7 +26,9 @@ def lake(tmp_path):
     """A lake as `headgate fuse` leaves it: records, their pairs, entities, golden records."""
     lake = Lake(str(tmp_path / "lake"))
     people = [("r1", "a1", "Ada"), ("r2", "b1", "Ada"), ("r3", "b2", "Adda"), ("r4", "a9", "Bo"), ("r5", "b9", "Bob")]
-    of = {"r1": ("e1", 1.5), "r2": ("e1", 1.5), "r3": ("e1", 1.5), "r4": ("e4", None), "r5": ("e5", None)}
+    alone = {"entity_size": 1, "weakest_link": None, "weakest_pair": None}
+    three = {"entity_id": "e1", "entity_size": 3, "weakest_link": 1.5, "weakest_pair": ["r2", "r3"]}
+    of = {"r1": three, "r2": three, "r3": three, "r4": alone | {"entity_id": "e4"}, "r5": alone | {"entity_id": "e5"}}
     columns = ["_row_id", "id", "name"]
     records = [dict(zip(columns, p, strict=True)) for p in people]
     ends = ["id_a", "key_a", "id_b", "key_b", "score", "probability", "linked", "rule"]
@@ -35,10 +37,7 @@ def lake(tmp_path):
         for i, p in enumerate(PAIRS)
     ]
     weights = pa.array([list(PARTS.items())] * len(pairs), pa.map_(pa.string(), pa.float64()))
-    entities = [
-        r | {"entity_id": of[r["_row_id"]][0], "weakest_link": of[r["_row_id"]][1], "entity_event": "new"}
-        for r in records
-    ]
+    entities = [r | of[r["_row_id"]] for r in records]
     golden = pa.table({"_row_id": ["g1"], "entity_id": ["e1"], "records": [3], "_parents": [["r1", "r2", "r3"]]})
     evidence = pa.array([[("name", WHY)]], pa.map_(pa.string(), pa.infer_type([WHY])))
     golden = golden.append_column("name", [["Ada"]]).append_column("evidence", evidence)
