@@ -36,6 +36,9 @@ LIKE_FILES = {
     "org.apache.spark.sql.catalyst.optimizer.PropagateEmptyRelation"
 }
 
+# Own expectations of mixtures, splits and drift are never compiled: both engines compute them in one way.
+ALIKE = ("expect_mixture_to_be_near", "expect_groups_to_stay_in_one_split", "expect_distribution_to_stay_near")
+COMPARED = [t for t in known_types() if t not in ALIKE]
 
 RECORDED = Path(__file__).parent / f"stock-{GREAT_EXPECTATIONS}.json"
 RECORD = "if that is meant, record anew: HEADGATE_RECORD=1 python -m pytest -m '' -k live tests/expectations"
@@ -518,7 +521,7 @@ def random_pair(seed: int, kinds: Sequence[str] | None = None) -> Pair:
     meta = {"dimension": "completeness"}
     entries = [{"type": t, "kwargs": k, "severity": rng.choice(SEVERITIES), "meta": meta} for t, k in first]
     for _ in range(rng.randint(4, 10)):
-        entries.append(random_entry(rng, table, rng.choice(kinds or list(known_types())), entries))
+        entries.append(random_entry(rng, table, rng.choice(kinds or COMPARED), entries))
     return Pair(seed, table, loaded(entries))
 
 
@@ -532,7 +535,7 @@ def random_entry(rng: random.Random, table: Table, kind: str, before: list[dict[
                 return entry
         except SuiteError:
             continue
-    return random_entry(rng, table, rng.choice(list(known_types())), before)
+    return random_entry(rng, table, rng.choice(COMPARED), before)
 
 
 def sound(entry: dict[str, Any], table: Table) -> bool:

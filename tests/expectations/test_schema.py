@@ -31,8 +31,15 @@ def test_every_suite_of_the_project_is_valid(validator, file):
     assert problems(validator, yaml.safe_load(file.read_text())) == []
 
 
+ALIKE = [
+    ("expect_mixture_to_be_near", {"column": "a", "shares": {"en": 0.5, "zh": 0.5}, "amount": "tokens"}),
+    ("expect_groups_to_stay_in_one_split", {"columns": ["a"]}),
+    ("expect_distribution_to_stay_near", {"column": "a", "splits": ["train", "test"], "method": "ks"}),
+]
+
+
 def test_what_the_loader_takes_is_valid_for_every_expectation(validator):
-    entries = [{"type": t, "kwargs": k, "meta": {"dimension": "validity"}} for t, k in USES]
+    entries = [{"type": t, "kwargs": k, "meta": {"dimension": "validity"}} for t, k in [*USES, *ALIKE]]
     data = {"name": "all", "expectations": [*GOOD["expectations"], *entries]}
     assert {r.type for r in load_suite(data, lambda *place: "here").rules} == set(known_types())
     assert problems(validator, data) == []

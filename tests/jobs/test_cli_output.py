@@ -189,6 +189,7 @@ def test_the_help_imports_nothing_heavy():
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_great_expectations_is_not_imported_for_what_is_up_to_date():
     code = (
         "from pathlib import Path; import sys; from headgate.jobs.config.pipeline import load_pipeline\n"

@@ -111,7 +111,7 @@ def attempt(folder: Path, name: str, kind: str) -> int | None:
     return rows
 
 
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "avro"])
+@pytest.mark.parametrize("kind", ["csv", pytest.param("jsonl", marks=pytest.mark.slow), "parquet", "avro"])
 def test_what_is_taken_up_is_accounted_for(spark, tmp_path, kind):
     chance = random.Random(f"hostile {kind}")
     folder = tmp_path / "landing" / "t"

@@ -278,6 +278,7 @@ def test_releases_that_may_not_be_dropped(people):
     assert [r["release"] for r in lake.releases] == ["people-2"]
 
 
+@pytest.mark.slow
 def test_a_whole_release_is_restored(spark, people):
     lake = lake_of(people)
     targets = [(t["table_name"], t["version"]) for t in lake.release("people-1")["tables"]]
@@ -568,7 +569,11 @@ def test_people_are_erased_by_a_file_of_keys(spark, people, tmp_path):
         reach(lake_of(people), "raw_people", keys=keys)
 
 
-@pytest.mark.parametrize(("module", "point"), [(rewrite, "put"), (erasure, "search")], ids=["put", "search"])
+@pytest.mark.parametrize(
+    ("module", "point"),
+    [(rewrite, "put"), pytest.param(erasure, "search", marks=pytest.mark.slow)],
+    ids=["put", "search"],
+)
 def test_an_erasure_that_was_killed_is_finished_by_the_next(spark, people, monkeypatch, module, point):
     lake = lake_of(people)
 

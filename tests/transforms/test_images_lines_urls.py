@@ -31,6 +31,7 @@ def stored(image, kind="PNG", **options):
     return out.getvalue()
 
 
+@pytest.mark.slow
 def test_images_that_look_alike_go_whatever_their_format(spark):
     images = [picture(seed) for seed in range(12)]
     variants = [

@@ -148,6 +148,7 @@ def test_medians_of_any_whole_numbers_are_those_of_exact_arithmetic(spark, rows)
         assert value == int(middle)  # toward zero
 
 
+@pytest.mark.slow
 def test_times_are_filled_alike_in_every_zone_of_the_machine(spark, monkeypatch):
     at, day = "2024-07-01 12:00:00.000001", "2024-02-29"
     rows = [

@@ -338,6 +338,7 @@ def history_of(spark, now, previous, second):
     return with_bookkeeping(frame), rows
 
 
+@pytest.mark.slow
 def test_the_history_of_entities_and_its_events(spark):
     """Three builds: x goes into y, y into z, w loses a record to z and is gone."""
     history, _ = history_of(spark, {"a": "x", "b": "y", "c": "y", "d": "z", "e": "w", "f": "w"}, None, 10)

@@ -397,7 +397,7 @@ def test_evidence_is_the_most_similar_row_that_stays_and_of_several_the_smallest
     assert not list(pairs.select_survivors(iter([batch[:0]])))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_texts_go_as_in_a_greedy_loop_over_all_pairs(spark, seed):
     texts = [*perturbed(seed), None, "", "short", "short", "!?", "?!", "!?"]
     step = DropNearDuplicates(columns=("text",), recall=SURE)

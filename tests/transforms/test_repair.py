@@ -58,6 +58,7 @@ def test_a_repair_below_the_confidence_is_flagged_alone(spark):
     assert out[5][0] == "Newark" and out[5][1][0]["proposed"] == "New York" and not out[5][1][0]["changed"]
 
 
+@pytest.mark.slow
 def test_partitioning_and_order_change_nothing(spark):
     df = cities(spark)
     step = RepairCells(dependencies=(ZIP,))

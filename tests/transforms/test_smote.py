@@ -111,6 +111,7 @@ def people(spark):
     return frame(spark, "i int, y string, x double, n int, c string, s string, note string, split string", *rows)
 
 
+@pytest.mark.slow
 def test_every_class_gets_exactly_its_rows_of_parents_in_one_segment(spark):
     df = people(spark)
     step = MakeMinority(label="y", columns=("x", "n", "c"), within=("s",), targets={"rare": 40, "odd": 25}).at("t/1-m")

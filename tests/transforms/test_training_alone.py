@@ -38,6 +38,8 @@ OPTIONS = {
     "stack_predictions": {"columns": ["x", "y"], "target": "h", "by": ["id"], "into": "stacked"},
     "class_weights": {"label": "g"},
     "sample_strata": {"by": ["g"], "rows": 5, "max_copies": 3},
+    "mix_sources": {"by": ["g"], "temperature": 2, "budget": 50},
+    "order_rows": {"column": "y"},
 }
 
 
