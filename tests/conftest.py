@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from tests.lakes import ROOT, run_pipeline
 
+Command = Callable[..., tuple[int, str, str]]  # exit code, standard output, error
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 EXIT_STATUS = pytest.StashKey[int]()
@@ -105,10 +107,10 @@ def own_night(night: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def command(spark: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> Callable[..., tuple[int, str, str]]:
-    """Runs `headgate dedup` in this process, in the suite's session; gives exit code, standard output and error.
+def in_session(spark: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> Callable[[str], Command]:
+    """Gives, for the name of a command, what runs it in this process, in the suite's session and a folder of its own.
 
-    Lines of finished tables are left out of the error.
+    It gives exit code, standard output and error; lines of finished tables are left out of the error.
     """
     from headgate.jobs.cli import main as cli
     from headgate.jobs.cli import places
@@ -116,13 +118,19 @@ def command(spark: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> Callab
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(places, "spark_of", lambda environment: contextlib.nullcontext(lambda reads: spark))
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headgate", "dedup", *arguments, "--lake", "lake"])
+    def run(name: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["headgate", name, *arguments, "--lake", "lake"])
         code = cli.exit_code()
         out, error = capsys.readouterr()
         return code, out, "".join(line for line in error.splitlines(True) if not line.startswith("["))
 
-    return run
+    return lambda name: partial(run, name)
+
+
+@pytest.fixture
+def command(in_session: Callable[[str], Command]) -> Command:
+    """Runs `headgate dedup`."""
+    return in_session("dedup")
 
 
 def same(a: Any, b: Any) -> bool:

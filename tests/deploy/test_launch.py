@@ -57,6 +57,7 @@ SMALL = """  t:
 """
 
 
+@pytest.mark.slow
 def test_spark_submit_runs_a_pipeline(archive, tmp_path):
     """Rows are read by Python workers, which find headgate in the archive alone."""
     write_pipeline(tmp_path, SMALL)

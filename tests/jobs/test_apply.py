@@ -1,13 +1,9 @@
 """`headgate apply`: new rows as a table's steps made its own, by what a release's build learned, and back."""
 
-import contextlib
-import sys
 from datetime import datetime, timezone
 
 import pytest
 
-from headgate.jobs.cli import main as cli
-from headgate.jobs.cli import places
 from headgate.jobs.cli.applying import Application, pipeline_of
 from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.lake.artifacts import fitted_of
@@ -70,18 +66,8 @@ def text(rows, names=NAMES):
 
 
 @pytest.fixture
-def apply(spark, tmp_path, monkeypatch, capsys):
-    """Runs `headgate apply` in this process, in the suite's session; gives exit code, standard output and error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(places, "spark_of", lambda environment: contextlib.nullcontext(lambda reads: spark))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["headgate", "apply", *arguments, "--lake", "lake"])
-        code = cli.exit_code()
-        out, error = capsys.readouterr()
-        return code, out, "".join(line for line in error.splitlines(True) if not line.startswith("["))
-
-    return run
+def apply(in_session):
+    return in_session("apply")
 
 
 @pytest.mark.slow

@@ -138,6 +138,7 @@ def test_check_exits_with_all_complaints(tmp_path, here):  # noqa: F811
         assert told in error, error
 
 
+@pytest.mark.slow
 def test_the_project_runs_as_it_is(spark, tmp_path, here, monkeypatch):  # noqa: F811
     import contextlib
 

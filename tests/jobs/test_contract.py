@@ -219,6 +219,7 @@ tables:
 """
 
 
+@pytest.mark.slow
 def test_a_table_starts_from_several_and_another_has_rows_of_another_grain(spark, tmp_path):
     suite(tmp_path, "totals", "shop", UNIQUE.format("shop"))
     file = pipeline(tmp_path, UNION)

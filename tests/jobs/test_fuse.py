@@ -1,18 +1,17 @@
 """`headgate fuse`: sources without a common key become entities, golden records and a cross-reference."""
 
-import contextlib
 import random
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from headgate.jobs.cli import fusing, places
-from headgate.jobs.cli import main as cli
+from headgate.jobs.cli import fusing
 from headgate.jobs.errors import InputMissing, UsageError
-from headgate.jobs.explore import entities, queries
+from headgate.jobs.explore import entities
 from headgate.jobs.explore.trace import trace
 from headgate.jobs.lake.lake import Lake
+from tests import lakes
 
 NAMES = """
 ada grace alan edsger barbara donald john tony leslie niklaus ken dennis brian bjarne guido linus
@@ -23,22 +22,11 @@ FIRST, LAST, STREETS = (line.split() for line in NAMES.strip().splitlines())
 
 
 @pytest.fixture
-def fuse(spark, tmp_path, monkeypatch, capsys):
-    """Runs `headgate fuse` in this process, in the suite's session; gives exit code, standard output and error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(places, "spark_of", lambda environment: contextlib.nullcontext(lambda reads: spark))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["headgate", "fuse", *arguments, "--lake", "lake"])
-        code = cli.exit_code()
-        out, error = capsys.readouterr()
-        return code, out, "".join(line for line in error.splitlines(True) if not line.startswith("["))
-
-    return run
+def fuse(in_session):
+    return in_session("fuse")
 
 
-def answer(query):
-    return [tuple(r.values()) for r in queries.sql(Lake("lake"), query, None, None).to_pylist()]
+answer = partial(lakes.answer, Path())
 
 
 def people(seed, n):

@@ -1,11 +1,11 @@
 """`headgate impute`: what it takes, what it fills and says of it, and what it refuses."""
 
-import contextlib
 import json
 import math
 import random
 import statistics
 import sys
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,29 +15,18 @@ from deltalake import write_deltalake
 from headgate.jobs.cli import imputing, one_table, places
 from headgate.jobs.cli import main as cli
 from headgate.jobs.errors import InputMissing, UsageError
-from headgate.jobs.explore import queries
 from headgate.jobs.lake.lake import Lake
+from tests import lakes
 
 QUICK = ("--rounds", "1", "--key", "id")
 
 
 @pytest.fixture
-def impute(spark, tmp_path, monkeypatch, capsys):
-    """Runs `headgate impute` in this process, in the suite's session; gives exit code, standard output and error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(places, "spark_of", lambda environment: contextlib.nullcontext(lambda reads: spark))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["headgate", "impute", *arguments, "--lake", "lake"])
-        code = cli.exit_code()
-        out, error = capsys.readouterr()
-        return code, out, "".join(line for line in error.splitlines(True) if not line.startswith("["))
-
-    return run
+def impute(in_session):
+    return in_session("impute")
 
 
-def answer(query):
-    return [tuple(r.values()) for r in queries.sql(Lake("lake"), query, None, None).to_pylist()]
+answer = partial(lakes.answer, Path())
 
 
 def land(rows=240):

@@ -309,6 +309,7 @@ def test_what_an_api_can_do_wrong_is_one_clear_line(spark, api, tmp_path, path, 
     assert "\n" not in str(e.value) and "s3cret" not in str(e.value)
 
 
+@pytest.mark.slow
 def test_a_refused_token_and_malformed_records(spark, api, tmp_path, monkeypatch):
     file = pipeline(tmp_path, HTTP.format(url=api["url"] + "/link") + "paging: {by: link}, key: [id]")
     monkeypatch.setenv("API_TOKEN", "Bearer wr0ng-secret")

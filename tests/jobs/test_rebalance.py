@@ -1,39 +1,25 @@
 """`headgate rebalance`: strata brought to targets and sources mixed to a budget, without YAML."""
 
-import contextlib
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from headgate.jobs.cli import main as cli
-from headgate.jobs.cli import places
 from headgate.jobs.cli.rebalancing import Request, number_of, pairs_of, pipeline_of, split_values
 from headgate.jobs.errors import HeadgateError, UsageError
-from headgate.jobs.explore import queries
 from headgate.jobs.lake.lake import Lake
+from tests import lakes
 from tests.conftest import SHARED_DATA
 from tests.transforms.test_mixture import tokenizer_file
 
 
 @pytest.fixture
-def rebalance(spark, tmp_path, monkeypatch, capsys):
-    """Runs `headgate rebalance` in this process, in the suite's session; gives exit code, standard output and error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(places, "spark_of", lambda environment: contextlib.nullcontext(lambda reads: spark))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["headgate", "rebalance", *arguments, "--lake", "lake"])
-        code = cli.exit_code()
-        out, error = capsys.readouterr()
-        return code, out, "".join(line for line in error.splitlines(True) if not line.startswith("["))
-
-    return run
+def rebalance(in_session):
+    return in_session("rebalance")
 
 
-def answer(query):
-    return [tuple(r.values()) for r in queries.sql(Lake("lake"), query, None, None).to_pylist()]
+answer = partial(lakes.answer, Path())
 
 
 def planned(**options):

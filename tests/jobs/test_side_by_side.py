@@ -72,6 +72,7 @@ JOINED = """
 STOCK = "{type: expect_column_value_lengths_to_equal, kwargs: {column: v, value: 2}, meta: {dimension: validity}}"
 
 
+@pytest.mark.slow
 def test_tables_side_by_side_are_as_one_after_another(spark, tmp_path, capfd):
     write_pipeline(tmp_path, "".join(TABLE.format(name) for name in "xyz") + JOINED, STOCK)
     for n, name in enumerate("xyz"):

@@ -138,6 +138,7 @@ def test_statistics_of_whole_numbers_and_decimals_are_exact(spark):
     assert tuple(filled["c"]) == ("c", 1, BIG, huge, Decimal("1.10"), 3e-20, None)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=9))
 def test_medians_of_any_whole_numbers_are_those_of_exact_arithmetic(spark, rows):

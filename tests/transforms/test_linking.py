@@ -208,6 +208,7 @@ def ids(rows):
     return {r["_row_id"]: r["entity_id"] for r in rows}
 
 
+@pytest.mark.slow
 def test_ids_of_entities_last(spark):
     said = []
     links = [("a", "b", 9), ("b", "c", 9), ("a", "c", 8), ("d", "e", 9), ("g", "h", 9)]

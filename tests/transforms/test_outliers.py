@@ -136,6 +136,7 @@ def test_scores_are_those_of_scikit_learn(cloud):
     assert (score_forest(cloud, again) == scores).all()
 
 
+@pytest.mark.slow
 def test_outlying_rows_are_rejected_in_any_partitioning(spark, cloud):
     pytest.importorskip("sklearn")
     df = frame(spark, "a double, b double, c double", *map(tuple, cloud.tolist()), (None, NAN, math.inf))
