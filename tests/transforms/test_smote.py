@@ -165,6 +165,9 @@ def test_rows_of_the_large_class_are_left_out_by_where_they_lie(spark):
     df = frame(spark, "i int, y string, x double, split string", *((i, *r, "train") for i, r in enumerate(rows)))
     df = df.unionByName(frame(spark, "i int, y string, x double, split string", (99, "b", 1.19, "test"))).repartition(3)
     options = {"label": "y", "columns": ("x",), "scale": False}
+    numbers = frame(spark, "n0 double", *[(0.1 * i * i,) for i in range(40)])
+    scales = {ThinMajority(label="y", columns=("x",)).scales(numbers.repartition(n))[0] for n in (1, 2, 5)}
+    assert len(scales) == 1 and scales.pop() == pytest.approx(np.std([0.1 * i * i for i in range(40)]), rel=1e-14)
 
     def gone(step, rows=df):
         return sorted(r["i"] for r in rejected(applied(step, rows), "i").collect())

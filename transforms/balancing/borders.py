@@ -1,5 +1,6 @@
 """Rows of large classes left out by where they lie: Tomek links, edited nearest neighbours, NearMiss."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -15,6 +16,7 @@ from headgate.transforms.balancing.targets import few_of
 from headgate.transforms.cleaning.scores import need_scikit
 from headgate.transforms.kinds import as_text, need_kinds
 from headgate.transforms.rows import ROW_ID, Rejection, is_training, local_frame, quoted, reject, training_rows
+from headgate.transforms.scaling.exact import moments
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
 GONE = "gone string, near string, distance double"
@@ -100,11 +102,11 @@ class ThinMajority(Step):
         return df.drop("_hg_gone", "_hg_near", "_hg_distance")
 
     def scales(self, usable: DataFrame) -> list[float]:
-        """Return what numbers are divided by, to nine digits, so that no order of the rows enters it."""
+        """Return what numbers are divided by: their standard deviation, of exact sums, so that no order enters it."""
         if not self.scale:
             return [1.0] * len(self.columns)
-        found = usable.agg(*(F.stddev_pop(f"n{i}") for i in range(len(self.columns)))).first() or ()
-        return [float(f"{d:.9g}") if d else 1.0 for d in found]
+        found = moments(usable, [F.col(f"n{i}") for i in range(len(self.columns))])[()]
+        return [(math.sqrt(m.variance) if m.n else 0.0) or 1.0 for m in found]
 
     def base(self, rows: DataFrame, what: str) -> pa.Table:
         """Return rows to the driver, each id once, in the order of their ids; raise `StepError` for too many."""
