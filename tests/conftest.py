@@ -60,6 +60,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     os._exit(config.stash.get(EXIT_STATUS, 1))
 
 
+@pytest.fixture(autouse=True)
+def plain_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps `--debug` of one test, which sets a variable for the whole process, from those after it."""
+    monkeypatch.setenv("HEADGATE_DEBUG", "")
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[Any]:
     from headgate.jobs.spark.session import start

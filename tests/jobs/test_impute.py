@@ -148,7 +148,7 @@ def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, arguments, told):
     Path("wide.csv").write_text(",".join(f"c{i}" for i in range(300)) + "\n" + ",".join("1" for _ in range(300)) + "\n")
     Path("key.csv").write_text("id\n1\n")
     monkeypatch.setattr(places, "spark_of", lambda environment: pytest.fail("Spark was started"))
-    monkeypatch.setattr(sys, "argv", ["headgate", "impute", *arguments, "--lake", "lake", "--into", "t", "--debug"])
+    monkeypatch.setattr(sys, "argv", ["headgate", "impute", *arguments, "--lake", "lake", "--into", "t"])
     with pytest.raises((UsageError, InputMissing)) as error:
         cli.headgate.main(args=sys.argv[1:], standalone_mode=False)
     assert told in str(error.value) and "\n" not in str(error.value), str(error.value)
