@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run lint test test-all long bench chaos audit build lock jars clean
+.PHONY: help setup run lint test test-all long bench chaos audit build sign lock jars clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -76,11 +76,18 @@ audit: setup ## known vulnerabilities and licences of what is locked (needs the 
 	$(VENV)-audit/bin/pip-licenses --python $(BIN)/python --partial-match --fail-on "GPL;AGPL;BUSL;Business Source" \
 	  --format=plain --order=license
 
-build: setup ## dist/: the wheel, and the same bytes as headgate.zip for spark-submit
-	rm -rf dist
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
-	cp dist/headgate-*.whl dist/headgate.zip
-	@ls dist
+DIST := dist
+build: setup ## dist/: the wheel, the same bytes as headgate.zip for spark-submit, what it is made of (SBOM), checksums
+	rm -rf $(DIST)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir $(DIST) .
+	cp $(DIST)/headgate-*.whl $(DIST)/headgate.zip
+	$(BIN)/python deploy/sbom.py $(DIST)
+	cd $(DIST) && sha256sum headgate* > SHA256SUMS
+	@ls $(DIST)
+
+sign: ## sign dist/SHA256SUMS with your SSH key (KEY=~/.ssh/id_ed25519); docs/security.md says how to verify
+	rm -f $(DIST)/SHA256SUMS.sig
+	ssh-keygen -Y sign -n headgate -f $(or $(KEY),~/.ssh/id_ed25519) $(DIST)/SHA256SUMS
 
 lock: setup ## resolve uv.lock anew, within the ranges of pyproject.toml (UPGRADE=--upgrade for newer versions)
 	@set -e; $(FROM_PIP); $(BIN)/uv lock $(UPGRADE)
