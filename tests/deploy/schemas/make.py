@@ -73,7 +73,7 @@ def kubernetes() -> list[str]:
     return list(whole["$defs"])
 
 
-# What the operator's definitions say and its Python models lose.
+# What the operator's types in Go say, by markers and constants, and its Python models lose.
 ENUMS = {
     ("SparkV1beta2SparkApplicationSpec", "type"): ["Java", "Python", "Scala", "R"],
     ("SparkV1beta2SparkApplicationSpec", "mode"): ["cluster", "client"],
