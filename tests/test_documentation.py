@@ -24,7 +24,7 @@ from headgate.words import REASONS
 from tests.conftest import ROOT
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "deploy" / "README.md", *DOCS]
 
 
 def text_of(page: Path | str) -> str:

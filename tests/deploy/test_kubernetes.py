@@ -4,12 +4,9 @@ import copy
 import re
 import shutil
 import subprocess
-import zipfile
-from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import click
-import pyspark
 import pytest
 import yaml
 
@@ -20,6 +17,7 @@ from headgate.jobs.lake import stores
 from headgate.version import SPARK, VERSION
 from tests.conftest import ROOT
 from tests.deploy.closed import problems
+from tests.deploy.settings import is_setting
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 BASE = KUBERNETES / "base"
@@ -176,26 +174,6 @@ def test_versions_are_headgates_own():
     text = "".join(f.read_text() for f in (*KUBERNETES.rglob("*.yaml"), ROOT / "deploy" / "image" / "Dockerfile"))
     assert set(re.findall(r"headgate:([\d.]+)", text)) | set(re.findall(r"newTag: (.+)", text)) == {VERSION}
     assert set(re.findall(r"sparkVersion: (\S+)", text)) | set(re.findall(r"apache/spark:([\d.]+)", text)) == {SPARK}
-
-
-@cache
-def known_settings():
-    """Return the names of settings in the classes of Spark that declare them."""
-    names: set[bytes] = set()
-    for jar in Path(pyspark.__path__[0], "jars").glob("spark-*.jar"):
-        with zipfile.ZipFile(jar) as classes:
-            for entry in classes.namelist():
-                if re.search(r"(Conf|Config|config/\S+)[$\w]*\.class$", entry):
-                    names.update(re.findall(rb"spark\.[A-Za-z][\w.]*[A-Za-z]", classes.read(entry)))
-    return {name.decode() for name in names}
-
-
-VOLUME = r"spark\.kubernetes\.(driver|executor)\.volumes\.persistentVolumeClaim\.spark-local-dir-\d\."
-VOLUME += r"(mount\.(path|readOnly)|options\.(claimName|sizeLimit|storageClass))"
-
-
-def is_setting(name):
-    return bool(re.fullmatch(VOLUME, name)) or name.removesuffix(".serviceAccountName") in known_settings()
 
 
 def test_settings_are_those_that_spark_knows():
