@@ -33,22 +33,32 @@ def doctor(place: Place, json_: bool) -> None:
 
 
 @click.command(cls=Command)
-def prepare() -> None:
+@click.option(
+    "--with",
+    "more",
+    type=click.Choice(["s3"]),
+    multiple=True,
+    help="For lakes in an object store, which need more jars (default: for those on disks).",
+)
+def prepare(more: tuple[str, ...]) -> None:
     """Create an archive of Spark's classes for this Java, so that Spark starts quicker on this machine from now on.
 
     \b
     headgate prepare
+    headgate prepare --with s3
 
     Once for each Python environment, in about a minute; Delta's jars are fetched if they are not there yet. The archive
-    (some 200 MB) lies in the environment. Without it everything works as well, and each start takes some seconds more.
-    Needs Java 17; with Java 21 nothing is made.
+    (some 200 MB) lies in the environment; it is for the jars of one kind of lake, and replaces one for the other.
+    Without it everything works as well, and each start takes some seconds more. Needs Java 17; with Java 21 nothing is
+    made.
     """
     from headgate.jobs.cli.warm_up import small_lake
     from headgate.jobs.progress import Progress
     from headgate.jobs.spark.class_archive import prepare as made
+    from headgate.jobs.spark.jars import SETS
 
     with Progress(watched=True).phase("classes", "archive"):
-        found = made(small_lake)
+        found = made(small_lake, *(SETS[name] for name in dict.fromkeys(more)))
     none = "only Java 17 takes an archive of Spark's classes; with the one that is here Spark starts as before"
     click.echo(f"{found}" if found else none)
 

@@ -4,9 +4,11 @@ import copy
 import re
 import shutil
 import subprocess
-from pathlib import PurePosixPath
+import zipfile
+from pathlib import Path, PurePosixPath
 
 import click
+import pyspark
 import pytest
 import yaml
 
@@ -180,3 +182,14 @@ def test_settings_are_those_that_spark_knows():
     settings = {name for p in OBJECTS for conf in found(p.values[0], "sparkConf") for name in conf}
     assert len(settings) > 20 and [name for name in sorted(settings) if not is_setting(name)] == []
     assert not is_setting("spark.executor.memoryOverhaed") and not is_setting("spark.kubernetes.driver.reusePersistent")
+
+
+def test_spark_is_told_all_that_it_needs_to_make_a_disk():
+    """Of a claim on demand it makes a disk only where class and size are named."""
+    for conf in (conf for p in OBJECTS for conf in found(p.values[0], "sparkConf")):
+        disk = "spark.kubernetes.executor.volumes.persistentVolumeClaim.spark-local-dir-1"
+        assert conf[f"{disk}.options.claimName"] == "OnDemand" and conf[f"{disk}.mount.path"] == "/scratch"
+        assert conf[f"{disk}.options.storageClass"] and conf[f"{disk}.options.sizeLimit"]
+        plugin = conf["spark.shuffle.sort.io.plugin.class"].rpartition(".")[2]
+        (jar,) = Path(pyspark.__path__[0], "jars").glob("spark-kubernetes_*.jar")
+        assert f"org/apache/spark/shuffle/{plugin}.class" in zipfile.ZipFile(jar).namelist()

@@ -76,14 +76,18 @@ import sys
 from pathlib import Path
 
 from headgate.jobs.cli.warm_up import small_lake
+from headgate.jobs.lake.stores import PLAIN_SETTINGS
 from headgate.jobs.spark import class_archive as prepare
 from headgate.jobs.spark import session
+from headgate.jobs.spark.jars import SETS
 
-sys.prefix = sys.argv[1]
+sys.prefix, *named = sys.argv[1:]
+sets = [SETS[name] for name in named]
 
 
 def mapped(reads):
-    spark = session.start({"spark.master": "local[1]", "spark.driver.memory": "1g"}, reads=reads)
+    settings = {"spark.master": "local[1]", "spark.driver.memory": "1g", **(PLAIN_SETTINGS if sets else {})}
+    spark = session.start(settings, reads=reads)
     rows = spark.range(3).count()
     process = spark.sparkContext._jvm.java.lang.ProcessHandle.current().pid()
     maps, options = (Path(f"/proc/{process}/{name}").read_text() for name in ("maps", "cmdline"))
@@ -91,8 +95,8 @@ def mapped(reads):
     return rows, "/share/headgate/classes-" in maps, "TieredStopAtLevel" in options
 
 
-made = prepare.prepare(small_lake)
-assert made == prepare.prepare(None) and [*made.parent.iterdir()] == [made], "made once"
+made = prepare.prepare(small_lake, *sets)
+assert made == prepare.prepare(None, *sets) and [*made.parent.iterdir()] == [made], "made once"
 print(mapped(1000))
 made.chmod(0o600)
 made.write_bytes(made.read_bytes()[:100_000])
@@ -101,11 +105,12 @@ print(mapped(1 << 40))
 
 
 @pytest.mark.long
-def test_an_archive_of_classes_is_used_and_a_damaged_one_is_passed_over(tmp_path):
+@pytest.mark.parametrize("sets", [(), ("s3",)], ids=["disks", "s3"])
+def test_an_archive_of_classes_is_used_and_a_damaged_one_is_passed_over(tmp_path, sets):
     """Few bytes to read mean quick compilation, many do not."""
     if java.version_of(java.java_home()) != prepare.ARCHIVING:
         pytest.skip("only Java 17 takes an archive")
-    command = [sys.executable, "-c", ARCHIVED_START, str(tmp_path / "environment")]
+    command = [sys.executable, "-c", ARCHIVED_START, str(tmp_path / "environment"), *sets]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert (done.stdout, done.returncode) == ("(3, True, True)\n(3, False, False)\n", 0), done.stderr
 
