@@ -9,7 +9,8 @@ import pyspark
 
 VOLUME = r"spark\.kubernetes\.(driver|executor)\.volumes\.persistentVolumeClaim\.spark-local-dir-\d\."
 VOLUME += r"(mount\.(path|readOnly)|options\.(claimName|sizeLimit|storageClass))"
-NAMED = r"spark\.(executorEnv|emr-serverless\.driverEnv)\.(PYSPARK_PYTHON|PYSPARK_DRIVER_PYTHON|HEADGATE_LOG)"
+NAMED = r"spark\.(executorEnv|yarn\.appMasterEnv|emr-serverless\.driverEnv|dataproc\.driverEnv)\."
+NAMED += r"(PYSPARK_PYTHON|PYSPARK_DRIVER_PYTHON|HEADGATE_LOG|HEADGATE_ZIP)"
 
 
 @cache

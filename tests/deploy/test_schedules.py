@@ -159,7 +159,7 @@ def test_emr_serverless_takes_the_application_and_the_run():
     assert_runs_orders(run["jobDriver"]["sparkSubmit"]["entryPointArguments"])
     words = shlex.split(run["jobDriver"]["sparkSubmit"]["sparkSubmitParameters"])
     options = dict(zip(words[::2], words[1::2], strict=True))
-    assert set(options) == {"--archives", "--files", "--conf"}
+    assert set(options) == {"--archives", "--conf"}
     settings = [
         value.partition("=")[0] for name, value in zip(words[::2], words[1::2], strict=True) if name == "--conf"
     ]
