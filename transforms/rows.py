@@ -176,7 +176,8 @@ JOINED_TYPE = "array<struct<table:string,row_id:string,columns:array<string>>>"
 def content_hash(df: DataFrame, columns: Iterable[str]) -> Column:
     """A 64-bit hash (xxHash64) of a row's cells with their columns' names; the order of columns changes none.
 
-    xxHash64 passes over nulls, so each column's null is told apart, and nested values are hashed as `canonical` text.
+    xxHash64 passes over nulls, so each column's null is told apart, and nested values are hashed as `canonical` text;
+    not so the lists of headgate's own, in which there are no nulls: with their size they are hashed as they are.
     """
     fields = {f.name: f for f in df.schema.fields}
     parts: list[Column] = []
@@ -184,7 +185,10 @@ def content_hash(df: DataFrame, columns: Iterable[str]) -> Column:
         value, kind = F.col(quoted(name)), fields[name].dataType
         nested = isinstance(kind, T.StructType | T.ArrayType | T.MapType)
         parts += [F.lit(name), value.isNull()]  # also where it cannot be null: the table read again does not tell
-        parts.append(canonical(value, kind) if nested else value)
+        if nested and name in PUBLISHED:
+            parts += [F.size(value), value]
+        else:
+            parts.append(canonical(value, kind) if nested else value)
     return F.xxhash64(*parts)
 
 

@@ -61,7 +61,7 @@ JIT_LARGE = " ".join(
     for name, calls in {"Invocation": 50000, "MinInvocation": 6000, "Compile": 150000, "BackEdge": 400000}.items()
 )
 JIT_SMALL = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
-SMALL_INPUT_BYTES = 64 << 20  # bytes as they are stored, Parquet or text
+SMALL_INPUT_BYTES = 16 << 20  # bytes as they are stored, Parquet or text
 # An archive of classes that does not fit is no matter: Java then reads the jars.
 ARCHIVED = '"-XX:SharedArchiveFile={}" -Xlog:disable -Xlog:all=error:stderr'
 
