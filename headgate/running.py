@@ -63,35 +63,38 @@ def run(
 
     Raises `UsageError`, `InputMissing`, `GateBlocked` or `LostRace`, all of them `HeadgateError`.
     """
+    from headgate.jobs.notify.watching import watched
     from headgate.jobs.pipeline import run as runs
     from headgate.jobs.spark import given, session
 
     path = Path(pipeline)
     runs.check_release(release, tables)
     environment = load_environment(env, path, lake=text_of(lake), landing=text_of(landing))
-    folder = LakeFolder(environment.lake)
-    folder.need_folder(exists=False)
-    checked = load_pipeline(path, seen_in(folder), tables, thorough=False)
-    sessions: Any
-    if spark is None:
-        given.need_none()
-        sessions = session.on_demand(environment.spark_settings(), environment.secret_settings(), lambda: None)
-    else:
-        own = given.beside(spark, environment.lake, environment.landing)
-        sessions = contextlib.nullcontext(lambda reads=None: own)
-    with sessions as start:
-        return runs.run(
-            checked,
-            environment,
-            folder,
-            start,
-            Logged(),
-            tables=tables,
-            as_of=parse_date(as_of, "as_of") if isinstance(as_of, str) else as_of,
-            release=release,
-            force=rebuild,
-            retries=retries,
-        )
+    progress = Logged()
+    with watched(progress, environment, path):
+        folder = LakeFolder(environment.lake)
+        folder.need_folder(exists=False)
+        checked = load_pipeline(path, seen_in(folder), tables, thorough=False)
+        sessions: Any
+        if spark is None:
+            given.need_none()
+            sessions = session.on_demand(environment.spark_settings(), environment.secret_settings(), lambda: None)
+        else:
+            own = given.beside(spark, environment.lake, environment.landing)
+            sessions = contextlib.nullcontext(lambda reads=None: own)
+        with sessions as start:
+            return runs.run(
+                checked,
+                environment,
+                folder,
+                start,
+                progress,
+                tables=tables,
+                as_of=parse_date(as_of, "as_of") if isinstance(as_of, str) else as_of,
+                release=release,
+                force=rebuild,
+                retries=retries,
+            )
 
 
 def text_of(path: str | PathLike[str] | None) -> str | None:

@@ -7,10 +7,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from headgate.jobs.errors import first_line
+
 LOG = "HEADGATE_LOG"
+
+Observer = Callable[[object], None]  # is given each event of a run
+
+
+@dataclass(frozen=True)
+class PhaseDone:
+    """A phase of a table's build is done; the times are seconds since the epoch."""
+
+    table: str
+    phase: str
+    began: float
+    ended: float
 
 
 class Progress:
@@ -29,6 +44,18 @@ class Progress:
         self.running: dict[str, str] = {}  # table -> the phase that it is in
         self.display: Any = None
         self.lock = threading.Lock()
+        self.observers: dict[str, Observer] = {}
+        self.observing = threading.RLock()
+
+    def emit(self, event: object) -> None:
+        """Give an event to the observers, one at a time. One that fails is told of, and given no more."""
+        with self.observing:
+            for name, observe in list(self.observers.items()):
+                try:
+                    observe(event)
+                except Exception as e:
+                    del self.observers[name]
+                    self.tell("warning", message=f"{name}: {first_line(e)}")
 
     def expect(self, tables: int) -> None:
         """Take down of how many tables a run is made."""
@@ -55,6 +82,8 @@ class Progress:
             yield
         seconds = time.monotonic() - started
         self.seconds[table, phase] = self.seconds.get((table, phase), 0.0) + seconds
+        now = time.time()
+        self.emit(PhaseDone(table, phase, now - seconds, now))
         if self.as_json:
             self.tell("phase", table=table, phase=phase, seconds=round(seconds, 2))
 

@@ -15,8 +15,10 @@ import yaml
 from headgate.expectations.suites import load_suite
 from headgate.jobs.cli.main import headgate
 from headgate.jobs.cli.steps_page import steps_page
-from headgate.jobs.config.models import Environment, Model, PipelineFile, Publish, Source, Table
+from headgate.jobs.config.document import read_yaml
+from headgate.jobs.config.models import Environment, PipelineFile, Publish, Source, Table
 from headgate.jobs.config.pipeline import load_pipeline
+from headgate.jobs.config.secrets import Model
 from headgate.jobs.lake.system import SCHEMAS, SYSTEM_TABLES
 from headgate.jobs.pipeline.layout import COMMENTS
 from headgate.transforms.steps import STEPS
@@ -193,7 +195,7 @@ def test_the_pipeline_of_your_own_data_is_valid(tmp_path):
     assert {name for name, suite in read.suites.items() if suite} == {"orders", "customers", "training"}
 
 
-def test_the_examples_of_sources_suites_and_environments_are_valid():
+def test_the_examples_of_sources_suites_and_environments_are_valid(tmp_path):
     sources = [yaml.safe_load(text)["source"] for text in yaml_blocks("docs/sources.md")]
     assert [pydantic.TypeAdapter(Source).validate_python(s).format for s in sources] == [
         "csv",
@@ -205,6 +207,9 @@ def test_the_examples_of_sources_suites_and_environments_are_valid():
     assert len(load_suite(yaml.safe_load(suite), lambda *place: str(place)).rules) == 4
     (environment,) = yaml_blocks("docs/operations.md")
     assert Environment.model_validate(yaml.safe_load(environment)).secrets
+    for text in yaml_blocks("docs/nightly.md"):
+        (tmp_path / "night.yaml").write_text(text)
+        assert Environment.model_validate(read_yaml(tmp_path / "night.yaml").data) != Environment()
     (environment,) = yaml_blocks("docs/stores.md")
     assert Environment.model_validate(yaml.safe_load(environment)).store.store().region
 

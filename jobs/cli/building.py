@@ -1,5 +1,6 @@
 """Commands that build a pipeline, or check it before it is built."""
 
+import contextlib
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,20 +53,24 @@ def run(
     """
     from headgate.jobs.config.columns import seen_in
     from headgate.jobs.config.pipeline import load_pipeline
+    from headgate.jobs.notify.watching import watched
     from headgate.jobs.pipeline import run as runs
     from headgate.jobs.progress import Progress
 
     runs.check_release(release, tables)
     environment = place.environment(pipeline)
-    lake = places.lake_of(environment, needed=False)
-    checked = load_pipeline(pipeline, seen_in(lake), tables, thorough=False)
     day = day_of(as_of)
-    if dry_run:
-        show(runs.dry_run(checked, environment, lake, tables, day, rebuild), json_, ["table", "build", "why", "what"])
-        return
+    progress = Progress()
     choice: dict[str, Any] = {"tables": tables, "as_of": day, "release": release, "force": rebuild, "retries": retries}
-    with places.spark_of(environment) as start:
-        outcome = runs.run(checked, environment, lake, start, Progress(), **choice)
+    with contextlib.nullcontext() if dry_run else watched(progress, environment, pipeline):
+        lake = places.lake_of(environment, needed=False)
+        checked = load_pipeline(pipeline, seen_in(lake), tables, thorough=False)
+        if dry_run:
+            plans = runs.dry_run(checked, environment, lake, tables, day, rebuild)
+            show(plans, json_, ["table", "build", "why", "what"])
+            return
+        with places.spark_of(environment) as start:
+            outcome = runs.run(checked, environment, lake, start, progress, **choice)
     if json_:
         click.echo(json_text(outcome.asdict()))
     else:

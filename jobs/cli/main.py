@@ -1,7 +1,6 @@
 """The command line: its commands, and how errors become exit codes."""
 
 import os
-import re
 import sys
 import traceback
 
@@ -105,19 +104,12 @@ def exit_code() -> int:
 
 def failed(error: BaseException, line: str, code: int) -> int:
     """Tell an error in one line, after its whole chain of causes if that was asked for; returns its exit code."""
+    from headgate.jobs.config.secrets import without_secrets  # pydantic takes a while to import
+
     if os.environ.get("HEADGATE_DEBUG", "") not in ("", "0"):
         click.echo(without_secrets("".join(traceback.format_exception(error))).rstrip(), err=True)
     click.echo(without_secrets(f"headgate: {line}"), err=True)
     return code
-
-
-def without_secrets(text: str) -> str:
-    """Return a text without the secrets that were read by reference, and without passwords in URLs."""
-    from headgate.jobs.config.models import SECRETS_READ
-
-    for secret in filter(None, SECRETS_READ):
-        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
-    return re.sub(r"(//[^/@\s:]*:)[^/@\s]*(?=@)|((?i:password|token|secret)=)[^&\s'\"]+", r"\1\2***", text)
 
 
 if __name__ == "__main__":

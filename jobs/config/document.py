@@ -296,7 +296,9 @@ def expected(error: Mapping[str, Any]) -> str:
     if kind in ("too_short", "too_long"):
         bound = f"at least {ctx['min_length']}" if kind == "too_short" else f"at most {ctx['max_length']}"
         return f"expected {bound} entries"
-    message = message.replace("Input should", "it should").replace("String should", "it should")
+    message = (
+        message.removeprefix("Value error, ").replace("Input should", "it should").replace("String should", "it should")
+    )
     return message[0].lower() + message[1:]
 
 

@@ -1,51 +1,15 @@
 """Models of the files of a pipeline and of an environment."""
 
-import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 
+from headgate.jobs.config.nightly import Alerts
+from headgate.jobs.config.secrets import Model, SecretReference
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.stores import SECRET_SETTINGS, Keys, Store, spark_settings
 
 DATE_PLACE = "{date}"
-
-
-SECRETS_READ: set[str] = set()  # secrets read by this process, which no output may show
-
-
-class Model(pydantic.BaseModel):
-    # An input may be a secret, written by mistake where its reference belongs.
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
-
-
-class SecretReference(Model):
-    """A secret by reference: the name of an environment variable, or of a file."""
-
-    env: str | None = None
-    file: str | None = None
-
-    def read(self, name: str) -> str:
-        """Return the secret, which no output of this process shows from then on; `name`: its option, for errors."""
-        value = self.value(name)
-        SECRETS_READ.add(value)
-        return value
-
-    def value(self, name: str) -> str:
-        if (self.env is None) == (self.file is None):
-            raise UsageError(f"{name}: give exactly one of env and file")
-        if self.env is not None:
-            if self.env not in os.environ:
-                raise UsageError(f"{name}: the environment variable {self.env} is not set")
-            return os.environ[self.env]
-        try:
-            return Path(self.file or "").read_text(encoding="utf-8").strip()
-        except OSError as e:
-            raise UsageError(f"{name}: cannot read {self.file}: {e.strerror}") from e
-        except UnicodeDecodeError:
-            raise UsageError(f"{name}: {self.file} is not UTF-8 text") from None  # the error quotes the secret
-
 
 KEY = pydantic.Field(default=(), description="Columns that identify a record; without them its whole content does")
 
@@ -195,7 +159,7 @@ class PythonSource(PullSource):
 
 SOURCE_KINDS = ("csv", "jsonl", "parquet", "avro", "delta", "jdbc", "http", "python")
 
-SECRET_PLACES = {"user", "password", "headers", "params", "secrets", "url", "store"}
+SECRET_PLACES = {"user", "password", "headers", "params", "secrets", "url", "store", "alerts"}
 
 Source = Annotated[FileSource | JdbcSource | HttpSource | PythonSource, pydantic.Field(discriminator="format")]
 
@@ -335,6 +299,7 @@ class Environment(Model):
         "cores of the machine that Spark's driver runs on, and four at most",
     )
     store: StoreOptions = StoreOptions()
+    alerts: Alerts | None = None
     spark: dict[str, str] = pydantic.Field(default_factory=dict, description="Spark settings")
     secrets: dict[str, SecretReference] = pydantic.Field(
         default_factory=dict,

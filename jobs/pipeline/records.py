@@ -8,6 +8,7 @@ from typing import Any
 from headgate.expectations.gate import Verdict
 from headgate.jobs.config.models import FileSource
 from headgate.jobs.lake.system import SAME_CONTENT, now
+from headgate.jobs.pipeline.events import TableJudged
 from headgate.jobs.pipeline.work import Run, Staged, Work
 from headgate.jobs.sources.base import source_name
 from headgate.jobs.sources.landing import LandedFile
@@ -57,6 +58,7 @@ def record_verdict(run: Run, table: str, build: str, judge_key: str, verdict: Ve
         }
     )
     run.lake.record("metrics", rows, f"{build}:{judge_key}:{run.run_id}")
+    run.progress.emit(TableJudged(table, verdict))
 
 
 def record_lineage(run: Run, work: Work, staged: Staged) -> None:

@@ -22,6 +22,7 @@ from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import HeadgateError, Interrupted, LostRace, UsageError, storage_failure
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import now
+from headgate.jobs.pipeline.events import RunEnded, RunStarted, TableDone, TableFailed, TableStarted
 from headgate.jobs.pipeline.outcome import BUILT, JUDGED, SAME_ROWS, UP_TO_DATE, Outcome, TableOutcome
 from headgate.jobs.pipeline.planning import SUITE_CHANGED, TablePlan, bytes_to_read, plan_table
 from headgate.jobs.pipeline.side_by_side import default_at_once, side_by_side
@@ -116,7 +117,7 @@ def run(
     options: dict[str, Any] = {"tables": tables, "as_of": as_of, "release": release, "force": force}
     for left in range(retries, 0, -1):
         try:
-            return run_once(pipeline, environment, lake, start_spark, progress, **options)
+            return run_once(pipeline, environment, lake, start_spark, progress, **options, again=True)
         except LostRace as e:
             progress.tell("retry", message=f"{e} ({left} tries left)")
     return run_once(pipeline, environment, lake, start_spark, progress, **options)
@@ -133,8 +134,9 @@ def run_once(
     as_of: date | None,
     release: str | None,
     force: bool,
+    again: bool = False,
 ) -> Outcome:
-    """One try of a run.
+    """One try of a run; `again`: if it loses a race, another follows.
 
     Tables that are up to date are skipped; Spark starts only if something is to be built. A release is made of all
     tables of the pipeline, when any version moved since the last one and no choice of tables was made.
@@ -149,7 +151,9 @@ def run_once(
     recorded = False
     common = {"run_id": run_id, "pipeline": pipeline.name, "run_by": user(), "as_of": as_of}
     error: BaseException | None = None
+    outcome: Outcome | None = None
     name = latest["release"] if latest else None
+    progress.emit(RunStarted(run_id, pipeline.name, lake, as_of))
     with storage_failures(environment, lake):
         record_the_dead(lake, pipeline.name)
 
@@ -182,6 +186,7 @@ def run_once(
         for record in side_by_side(wanted, needs, task, at_once):
             records.append(record)
             progress.finished(record.asdict())
+            progress.emit(TableDone(record))
         records.sort(key=lambda r: wanted.index(r.table))
         if not tables:
             versions = {r.table: r.version for r in records if r.version is not None}
@@ -190,7 +195,8 @@ def run_once(
                 seen = latest["number"] if latest else None
                 name = lake.publish_release(pipeline.name, run_id, versions, as_of, seen, release)
         done = sum(r.built for r in records)
-        return Outcome(run_id, name, records, time.monotonic() - started, done)
+        outcome = Outcome(run_id, name, records, time.monotonic() - started, done)
+        return outcome
     except BaseException as e:
         error = e
         moved = [f"{r.table} version {r.version}" for r in records if r.status == BUILT]
@@ -217,6 +223,8 @@ def run_once(
             except Exception:
                 if error is None:
                     raise  # otherwise a full disk would hide why the run failed
+        tried_again = again and isinstance(error, LostRace)
+        progress.emit(RunEnded(pipeline.name, error, outcome, time.monotonic() - started, tried_again))
 
 
 def build_one(building: Run, plan: TablePlan) -> TableOutcome:
@@ -226,14 +234,18 @@ def build_one(building: Run, plan: TablePlan) -> TableOutcome:
     table, progress = plan.table, building.progress
     before = dict(progress.seconds)
     begun = time.monotonic()
+    progress.emit(TableStarted(table, {n: p.version for n, p in plan.pins.items()}))
     try:
         built = build_planned(building, plan) if plan.why else None
         if built is None and not plan.judged:
             return judged_again(building, plan, begun)
     except Exception as e:
-        if isinstance(e, LostRace) or not is_lost(e, building.lake, plan):
+        lost = not isinstance(e, LostRace) and is_lost(e, building.lake, plan)
+        error = LostRace(f"another run published table '{table}' first; run again to build on it") if lost else e
+        progress.emit(TableFailed(table, error))
+        if not lost:
             raise
-        raise LostRace(f"another run published table '{table}' first; run again to build on it") from e
+        raise error from e
     if built is None:
         return skipped(plan)
     verdict = built.verdict

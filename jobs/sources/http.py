@@ -13,7 +13,8 @@ import requests
 from pyspark.sql.datasource import DataSource
 from urllib3.util.retry import Retry
 
-from headgate.jobs.config.models import HttpSource, Paging, SecretReference
+from headgate.jobs.config.models import HttpSource, Paging
+from headgate.jobs.config.secrets import SecretReference
 from headgate.jobs.errors import SourceFailed
 from headgate.jobs.sources.documents import as_written, written
 from headgate.jobs.sources.records import reader_of

@@ -15,7 +15,7 @@ from deltalake import write_deltalake
 
 from headgate.jobs.cli import main as cli
 from headgate.jobs.cli import places
-from headgate.jobs.config.models import SecretReference
+from headgate.jobs.config.secrets import SecretReference, without_secrets
 from headgate.jobs.errors import HeadgateError, InputMissing, storage_failure
 from headgate.jobs.explore import queries
 from headgate.jobs.lake.lake import Lake
@@ -207,7 +207,7 @@ def test_debug_shows_the_chain_of_causes_and_no_secret(tmp_path, here, monkeypat
     code, _, error = here("run", "nowhere.yaml")
     assert code == 2 and "FileNotFoundError" in error and "direct cause" in error
     SecretReference(env="TOKEN").read("x")
-    told = cli.without_secrets("x=s3cret-of-env, jdbc://u:s3cret@h/d?password=s3cret&a=b token=s3cret")
+    told = without_secrets("x=s3cret-of-env, jdbc://u:s3cret@h/d?password=s3cret&a=b token=s3cret")
     assert told == "x=***, jdbc://u:***@h/d?password=***&a=b token=***"
 
 

@@ -1,0 +1,50 @@
+"""Secrets by reference, and texts without them; the model that all models of configuration are."""
+
+import os
+import re
+from pathlib import Path
+
+import pydantic
+
+from headgate.jobs.errors import UsageError
+
+SECRETS_READ: set[str] = set()  # secrets read by this process, which no output may show
+
+
+class Model(pydantic.BaseModel):
+    # An input may be a secret, written by mistake where its reference belongs.
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+
+
+class SecretReference(Model):
+    """A secret by reference: the name of an environment variable, or of a file."""
+
+    env: str | None = None
+    file: str | None = None
+
+    def read(self, name: str) -> str:
+        """Return the secret, which no output of this process shows from then on; `name`: its option, for errors."""
+        value = self.value(name)
+        SECRETS_READ.add(value)
+        return value
+
+    def value(self, name: str) -> str:
+        if (self.env is None) == (self.file is None):
+            raise UsageError(f"{name}: give exactly one of env and file")
+        if self.env is not None:
+            if self.env not in os.environ:
+                raise UsageError(f"{name}: the environment variable {self.env} is not set")
+            return os.environ[self.env]
+        try:
+            return Path(self.file or "").read_text(encoding="utf-8").strip()
+        except OSError as e:
+            raise UsageError(f"{name}: cannot read {self.file}: {e.strerror}") from e
+        except UnicodeDecodeError:
+            raise UsageError(f"{name}: {self.file} is not UTF-8 text") from None  # the error quotes the secret
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the secrets that were read by reference, and without passwords in URLs."""
+    for secret in filter(None, SECRETS_READ):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    return re.sub(r"(//[^/@\s:]*:)[^/@\s]*(?=@)|((?i:password|token|secret)=)[^&\s'\"]+", r"\1\2***", text)

@@ -1,0 +1,75 @@
+"""Events of a run: what its observers are given, in this order; phases of tables (`PhaseDone`) come between.
+
+RunStarted, then for each table that is built or judged TableStarted, TableJudged where it has a suite, TableDone or
+TableFailed; of tables that are up to date TableDone alone; RunEnded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+from headgate.jobs.lake.lake import Lake
+from headgate.jobs.pipeline.outcome import Outcome, TableOutcome
+
+if TYPE_CHECKING:
+    from headgate.expectations.gate import Verdict  # Great Expectations takes seconds to import
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A run begins, or a further try of one."""
+
+    run_id: str
+    pipeline: str
+    lake: Lake
+    as_of: date | None
+
+
+@dataclass(frozen=True)
+class TableStarted:
+    """A table begins to be built or judged, from these versions of its inputs."""
+
+    table: str
+    inputs: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class TableJudged:
+    """The gate has judged a table; it may block."""
+
+    table: str
+    verdict: "Verdict"
+
+
+@dataclass(frozen=True)
+class TableDone:
+    """A table is published, found good again, or was up to date."""
+
+    outcome: TableOutcome
+
+
+@dataclass(frozen=True)
+class TableFailed:
+    """A table could not be built, or the gate blocked it."""
+
+    table: str
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """A run ended, well or by an error; it may have come before `RunStarted`.
+
+    again: whether another try follows.
+    """
+
+    pipeline: str
+    error: BaseException | None
+    outcome: Outcome | None
+    seconds: float
+    again: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        return getattr(self.error, "exit_code", 1) if self.error else 0
