@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ def run(
     release: str | None = None,
     rebuild: bool = False,
     retries: int = 0,
+    wait: timedelta = timedelta(0),
 ) -> Outcome:
     """Build the tables of a pipeline that are not up to date, and release them, as `headgate run` does.
 
@@ -60,6 +61,7 @@ def run(
     env, lake, landing: as the options of the command line, environment variables and `conf/env` included.
     tables: only these and what they are built from, without a release. as_of: leave out files of later days.
     rebuild: build also what is up to date. retries: how often to try again after a lost race.
+    wait: how long to wait for another run of the pipeline to end.
 
     Raises `UsageError`, `InputMissing`, `GateBlocked` or `LostRace`, all of them `HeadgateError`.
     """
@@ -94,6 +96,7 @@ def run(
                 release=release,
                 force=rebuild,
                 retries=retries,
+                wait=wait,
             )
 
 

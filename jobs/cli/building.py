@@ -1,14 +1,14 @@
 """Commands that build a pipeline, or check it before it is built."""
 
 import contextlib
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from headgate.jobs.cli import places
-from headgate.jobs.cli.options import Command, as_json, in_lake
+from headgate.jobs.cli.options import Command, as_json, duration, in_lake
 from headgate.jobs.cli.output import json_text, show, summary
 from headgate.jobs.cli.places import Place
 from headgate.jobs.errors import HeadgateError, UsageError
@@ -16,6 +16,14 @@ from headgate.jobs.errors import HeadgateError, UsageError
 if TYPE_CHECKING:
     from headgate.jobs.config.pipeline import Pipeline
 
+wait_option = click.option(
+    "--wait",
+    callback=duration,
+    default="0s",
+    show_default=True,
+    metavar="TIME",
+    help="How long to wait for another run of the pipeline to end, as 30m.",
+)
 pipeline_argument = click.argument("pipeline", type=click.Path(path_type=Path))
 
 
@@ -28,6 +36,7 @@ pipeline_argument = click.argument("pipeline", type=click.Path(path_type=Path))
 @click.option("--rebuild", is_flag=True, help="Build also what is up to date.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be built, and why.")
 @click.option("--retries", type=click.IntRange(0), default=0, show_default=True, help="Tries again after a lost race.")
+@wait_option
 @as_json
 def run(
     pipeline: Path,
@@ -38,6 +47,7 @@ def run(
     rebuild: bool,
     dry_run: bool,
     retries: int,
+    wait: timedelta,
     json_: bool,
 ) -> None:
     """Build all tables of PIPELINE that are not up to date, and release them.
@@ -61,7 +71,8 @@ def run(
     environment = place.environment(pipeline)
     day = day_of(as_of)
     progress = Progress()
-    choice: dict[str, Any] = {"tables": tables, "as_of": day, "release": release, "force": rebuild, "retries": retries}
+    choice: dict[str, Any] = {"tables": tables, "as_of": day, "release": release, "force": rebuild}
+    choice |= {"retries": retries, "wait": wait}
     with contextlib.nullcontext() if dry_run else watched(progress, environment, pipeline):
         lake = places.lake_of(environment, needed=False)
         checked = load_pipeline(pipeline, seen_in(lake), tables, thorough=False)

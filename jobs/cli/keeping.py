@@ -184,7 +184,7 @@ def erase(
     """
     from headgate.jobs.keep.erasure import certificate as erasure
     from headgate.jobs.keep.erasure.reach import reach
-    from headgate.jobs.pipeline.run import user
+    from headgate.jobs.lake.processes import user
     from headgate.jobs.progress import Progress
 
     if resume:

@@ -2,7 +2,9 @@
 
 import functools
 import os
+import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -70,6 +72,14 @@ def in_lake(command: Callable[..., None], landing: bool = True) -> Callable[...,
         command(place=Place(env, lake, landing), **others)
 
     return env_option(lake_option(landing_option(placed) if landing else placed))
+
+
+def duration(ctx: click.Context, param: click.Parameter, value: str) -> timedelta:
+    """Return the time that an option says, as 90s, 30m or 2h."""
+    found = re.fullmatch(r"(\d{1,6})(s|m|h)", value)
+    if not found:
+        raise click.BadParameter(f"'{value}' is not a time like 90s, 30m or 2h")
+    return timedelta(seconds=int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]])
 
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for scripts (default: a table).")

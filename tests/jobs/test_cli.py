@@ -19,9 +19,10 @@ from headgate.jobs.config.secrets import SecretReference, without_secrets
 from headgate.jobs.errors import HeadgateError, InputMissing, storage_failure
 from headgate.jobs.explore import queries
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.processes import this_process
 from headgate.jobs.lake.system import now
 from headgate.jobs.pipeline import planning
-from headgate.jobs.pipeline.run import is_dead, this_process
+from headgate.jobs.pipeline.attempt import is_dead
 from headgate.jobs.spark import doctor
 from tests.conftest import ROOT
 
