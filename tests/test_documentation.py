@@ -79,6 +79,7 @@ def test_commands_and_options_have_help_examples_and_defaults(name, command):
 
 
 DEFAULTLESS = {  # options that choose what is done: without them nothing of the kind is
+    "backfill": {"first", "last"},
     "dedup": {"exact", "text", "into"},
     "fuse": {"into"},
     "impute": {"into"},

@@ -2,6 +2,7 @@
 
 import contextlib
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from headgate.jobs.errors import HeadgateError, UsageError
 if TYPE_CHECKING:
     from headgate.jobs.config.pipeline import Pipeline
 
+retries_option = click.option(
+    "--retries", type=click.IntRange(0), default=0, show_default=True, help="Tries again after a lost race."
+)
 wait_option = click.option(
     "--wait",
     callback=duration,
@@ -35,7 +39,7 @@ pipeline_argument = click.argument("pipeline", type=click.Path(path_type=Path))
 @click.option("--release", metavar="NAME", help="Name of the release (default: pipeline and number).")
 @click.option("--rebuild", is_flag=True, help="Build also what is up to date.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be built, and why.")
-@click.option("--retries", type=click.IntRange(0), default=0, show_default=True, help="Tries again after a lost race.")
+@retries_option
 @wait_option
 @as_json
 def run(
@@ -86,6 +90,65 @@ def run(
         click.echo(json_text(outcome.asdict()))
     else:
         summary(outcome)
+
+
+@click.command(cls=Command)
+@pipeline_argument
+@in_lake
+@click.option("--from", "first", required=True, metavar="DAY", help="The first day.")
+@click.option("--to", "last", required=True, metavar="DAY", help="The last day.")
+@click.option("--again", is_flag=True, help="Run days once more that are done.")
+@click.option("--dry-run", is_flag=True, help="Only list the days, and which of them are done.")
+@retries_option
+@wait_option
+@as_json
+def backfill(
+    pipeline: Path,
+    place: Place,
+    first: str,
+    last: str,
+    again: bool,
+    dry_run: bool,
+    retries: int,
+    wait: timedelta,
+    json_: bool,
+) -> None:
+    """Run PIPELINE as of one day after the other.
+
+    \b
+    headgate backfill conf/flights.yaml --from 2013-01-01 --to 2013-01-31
+    headgate backfill conf/flights.yaml --from 2013-01-01 --to 2013-01-31 --dry-run    the days, and what is done
+
+    It stops at the first day that fails, with the exit code of its run. Started again it goes on there: days that are
+    done are skipped.
+    """
+    from headgate.jobs.config.columns import seen_in
+    from headgate.jobs.config.environment import parse_date
+    from headgate.jobs.config.pipeline import load_pipeline
+    from headgate.jobs.notify.watching import watched
+    from headgate.jobs.pipeline import backfill as backfills
+    from headgate.jobs.progress import Progress
+
+    days = backfills.days_between(parse_date(first, "--from"), parse_date(last, "--to"))
+    environment = place.environment(pipeline)
+    lake = places.lake_of(environment, needed=False)
+    checked = load_pipeline(pipeline, seen_in(lake), thorough=False)
+    if dry_run:
+        done = set() if again else backfills.done_days(lake, checked)
+        show([{"day": day, "done": day in done} for day in days], json_, ["day", "done"])
+        return
+    progress = Progress()
+    rows: list[dict[str, Any]] = []
+    with places.spark_of(environment) as start:
+        around = partial(watched, progress, environment, pipeline)
+        options: dict[str, Any] = {"again": again, "around": around, "retries": retries, "wait": wait}
+        try:
+            for done_day in backfills.backfill(checked, environment, lake, start, progress, days, **options):
+                ran = done_day.outcome
+                facts = {"built": ran.built, "release": ran.release} if ran else {"built": None, "release": None}
+                rows.append({"day": done_day.day, "done": "now" if ran else "before", **facts})
+        finally:
+            show(rows, json_, ["day", "done", "built", "release"])
 
 
 def day_of(text: str | None) -> date | None:

@@ -51,7 +51,9 @@ def headgate() -> None:
         raise UsageError(f"{LOG}: unknown form '{log}' of a log; write json, or leave it empty for plain lines")
 
 
-add_all(headgate, starting.init, starting.sample, building.run, building.check, dedup.dedup, fuse.fuse)
+add_all(
+    headgate, starting.init, starting.sample, building.run, building.backfill, building.check, dedup.dedup, fuse.fuse
+)
 add_all(headgate, impute.impute, apply.apply, rebalance.rebalance)
 add_all(headgate, looking.tables, looking.versions, looking.releases, looking.sql)
 add_all(headgate, looking.trace, looking.diff, looking.lineage, missing.missing, reviewing.review, drifting.drift)

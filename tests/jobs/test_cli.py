@@ -135,6 +135,7 @@ READING = {  # commands that read a lake, with the names that they take; what is
 }
 OTHERS = {
     "run",
+    "backfill",
     "check",
     "init",
     "dedup",

@@ -22,6 +22,7 @@ from headgate.jobs.lake import stores
 from headgate.jobs.lake.conflicts import VersionTaken
 from headgate.jobs.lake.datafiles import data_files
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.lease import Lease
 from headgate.jobs.lake.probe import why_not_usable
 from headgate.jobs.lake.storage import file_system, located, open_table, put, put_new, remove, storage_options
 from headgate.jobs.lake.stores import Keys, Store, spark_settings, use
@@ -232,6 +233,26 @@ def test_of_racing_publishers_one_wins_each_version_and_none_is_lost(root, write
     assert sorted(Lake(root).dataset("t").to_table()["i"].to_pylist()) == list(range(-1, writers))
     by = [json.loads(c["userMetadata"]).get("by") for c in delta.history() if "userMetadata" in c]
     assert {f"w{n}" for n in range(writers)} <= set(by)
+
+
+@pytest.mark.parametrize("how", ["", "lost"])
+def test_a_lease_on_a_store_has_one_owner_too(server, root, how):
+    """Also where the store wrote a term, and its answer was lost."""
+    lake = Lake(f"{root}-{how}")
+    for turn in (1, 2):
+        if how:
+            server.fail(how, match=r"PUT .*_system/leases", times=1)
+        barrier = threading.Barrier(4)
+
+        def take(number, turn=turn, barrier=barrier):
+            lease = Lease(lake, "p", f"{turn}-{number}")
+            barrier.wait()
+            return lease if lease.take() is None else None
+
+        with ThreadPoolExecutor(4) as pool:
+            (winner,) = filter(None, pool.map(take, range(4)))
+        assert (winner.newest().run_id, winner.number, winner.numbers()) == (winner.run_id, turn, [turn])
+        winner.sign(over=True)
 
 
 @pytest.mark.parametrize("how", ["500", "503", "cut", "lost"])
