@@ -198,6 +198,8 @@ def summary(outcome: Any) -> None:
     out.print(table)
     if reasons:
         out.print("rejected rows, each with its evidence in the ledger:", *reasons, sep="\n")
+    for m in outcome.missing:
+        out.print(f"missing files: {m['table']} has {m['found']} of {m['expected']} of {m['day']}, due by {m['by']}")
     if outcome.built:
         ending = f"{counted(outcome.built, 'table')} built in {outcome.seconds:.1f} s"
     else:

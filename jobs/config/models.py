@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from headgate.jobs.config.nightly import Alerts
+from headgate.jobs.config.nightly import Alerts, Expected
 from headgate.jobs.config.secrets import Model, SecretReference
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.stores import SECRET_SETTINGS, Keys, Store, spark_settings
@@ -72,6 +72,9 @@ class FileSource(Model):
         default="refuse",
         description="When a file has missing or unexpected columns: stop, quarantine it, or ingest it with nulls for "
         "the missing and new columns for the unexpected ones (text, in csv and jsonl)",
+    )
+    expected: Expected | None = pydantic.Field(
+        default=None, description="Files of every day that must be there: missing ones are told of, or end the run"
     )
 
 

@@ -1,6 +1,8 @@
-"""Models of what an environment says of scheduled runs: who is told of them, and how."""
+"""Models of what scheduled runs need: the files that they expect, and who is told of them."""
 
-from typing import Annotated, Literal
+import zoneinfo
+from datetime import date, datetime, time, timedelta
+from typing import Annotated, Literal, get_args
 
 import pydantic
 
@@ -8,6 +10,47 @@ from headgate.jobs.config.secrets import Model, SecretReference
 
 Address = Annotated[str, pydantic.Field(pattern=r"^[^@\s]+@[^@\s]+$")]
 Occasion = Literal["failure", "warning", "late"]
+
+
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
+
+
+class Expected(Model):
+    """Files that are expected of every day, and until when."""
+
+    by: str = pydantic.Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="The time of day, such as 06:00")
+    timezone: str = pydantic.Field(default="UTC", description="Of that time, and of the days: as Europe/Berlin")
+    files: int = pydantic.Field(default=1, ge=1, description="How many files of a day")
+    days_before: int = pydantic.Field(
+        default=0, ge=0, description="How many days before the day of the run their day is: 1 for those of yesterday"
+    )
+    weekdays: tuple[Weekday, ...] = pydantic.Field(
+        default=WEEKDAYS, min_length=1, description="Days of the week of which there are files"
+    )
+    on_missing: Literal["fail", "warn"] = pydantic.Field(
+        default="fail", description="What a run does after that time: end with exit code 4, or warn and go on"
+    )
+
+    @pydantic.field_validator("timezone")
+    @classmethod
+    def known(cls, name: str) -> str:
+        try:
+            zoneinfo.ZoneInfo(name)
+        except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+            raise ValueError(f"there is no time zone '{name}'") from None
+        return name
+
+    @property
+    def zone(self) -> zoneinfo.ZoneInfo:
+        return zoneinfo.ZoneInfo(self.timezone)
+
+    def due(self, day: date) -> tuple[date, datetime] | None:
+        """Return, for the day of a run, the day of the files and when they are due; None where none are expected."""
+        of = day - timedelta(days=self.days_before)
+        if WEEKDAYS[of.weekday()] not in self.weekdays:
+            return None
+        return of, datetime.combine(day, time.fromisoformat(self.by), self.zone)
 
 
 class Email(Model):

@@ -76,6 +76,8 @@ def check_files(source: FileSource, wrong: Problem) -> None:
         wrong("schema", f"schema is required for {source.format}")
     if ".." in Path(source.path).parts or source.path.startswith("/"):
         wrong("path", "a path may not leave the landing folder: no '..' in it, no '/' before it")
+    if source.expected is not None and source.format == "delta":
+        wrong("expected", "files are expected, and a Delta table is none; a suite can judge how fresh it is")
     try:
         known = codecs.lookup(source.encoding)._is_text_encoding
     except LookupError:

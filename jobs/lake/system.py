@@ -60,7 +60,7 @@ SCHEMAS = {
         ("table_name", TEXT, "The table that was judged"),
         ("build", TEXT, "The build that was judged"),
         ("recorded_at", TIMESTAMP, "When it was judged"),
-        ("kind", TEXT, "expectation, dimension, validation, coverage or fallback"),
+        ("kind", TEXT, "expectation, dimension, validation, coverage, fallback or arrival"),
         ("name", TEXT, "The type of the expectation, the dimension, or the suite"),
         ("columns", TEXTS, "The columns of the expectation"),
         ("dimension", TEXT, "The dimension of quality"),

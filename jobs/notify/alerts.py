@@ -14,7 +14,7 @@ import tenacity
 from headgate.jobs.config.nightly import Alerts, Email
 from headgate.jobs.config.secrets import without_secrets
 from headgate.jobs.errors import HeadgateError, Interrupted
-from headgate.jobs.pipeline.events import RunEnded, RunStarted, TableDone
+from headgate.jobs.pipeline.events import FilesDue, RunEnded, RunStarted, TableDone
 
 SECONDS = 10  # for which a server is waited for
 TRIES = 3
@@ -49,6 +49,8 @@ class Alerting:
         elif isinstance(event, TableDone):
             for warning in event.outcome.warnings:
                 self.found.setdefault("warning", []).append(f"table '{event.outcome.table}': {warning}")
+        elif isinstance(event, FilesDue) and event.due.missing:
+            self.found.setdefault("late", []).append(event.due.sentence())
         elif isinstance(event, RunEnded) and not event.again:
             self.end(event)
 
@@ -65,6 +67,7 @@ class Alerting:
         if not failed and "warning" not in self.found:
             what = "lacks files"
         lines = [line for occasion in ("failure", "late", "warning") for line in self.found.get(occasion, ())]
+        lines = [line for i, line in enumerate(lines) if i == 0 or line not in lines[0]]  # late files are an error, too
         facts = [f"lake {self.lake}", f"on {socket.gethostname()}", f"after {event.seconds:.0f} s"]
         if self.run is not None:
             facts += [f"run {self.run.run_id}", *([f"as of {self.run.as_of}"] if self.run.as_of else [])]

@@ -14,12 +14,13 @@ from pyspark.sql import SparkSession
 
 from headgate.jobs.config.models import Environment
 from headgate.jobs.config.pipeline import Pipeline
-from headgate.jobs.errors import HeadgateError, Interrupted, LostRace, UsageError, storage_failure
+from headgate.jobs.errors import HeadgateError, InputMissing, Interrupted, LostRace, UsageError, storage_failure
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.lease import Lease, held
 from headgate.jobs.lake.processes import is_gone, this_process, user
 from headgate.jobs.lake.system import now
-from headgate.jobs.pipeline.events import RunEnded, RunStarted, TableDone
+from headgate.jobs.pipeline.events import FilesDue, RunEnded, RunStarted, TableDone
+from headgate.jobs.pipeline.expected import Due, due_files
 from headgate.jobs.pipeline.outcome import BUILT, Outcome, TableOutcome
 from headgate.jobs.pipeline.planning import TablePlan, bytes_to_read, plan_table
 from headgate.jobs.pipeline.side_by_side import default_at_once, side_by_side
@@ -92,6 +93,7 @@ class Attempt:
         self.building: Run | None = None
         self.recorded = False
         self.records: list[TableOutcome] = []
+        self.missing: list[Due] = []
 
     def run(self) -> Outcome:
         error: BaseException | None = None
@@ -100,6 +102,7 @@ class Attempt:
         try:
             with storage_failures(self.environment, self.lake):
                 record_the_dead(self.lake, self.pipeline.name)
+                self.expect_files()
                 with self.alone():
                     outcome = self.work()
             return outcome
@@ -109,6 +112,20 @@ class Attempt:
             raise
         finally:
             self.end(error, outcome)
+
+    def expect_files(self) -> None:
+        """Tell of expected files that are missing; raise `InputMissing` where a run fails without them."""
+        choice = self.choice
+        due = due_files(self.pipeline, self.environment, self.lake, self.wanted, choice.as_of, now())
+        for found in due:
+            self.progress.emit(FilesDue(found))
+        self.missing = [d for d in due if d.missing]
+        self.lake.record("metrics", [{"run_id": self.run_id, **d.metric()} for d in self.missing])
+        failing = [d.sentence() for d in self.missing if d.fails]
+        if failing:
+            raise InputMissing("\n".join(failing))
+        for d in self.missing:
+            self.progress.tell("warning", table=d.table, message=d.sentence())
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -155,7 +172,8 @@ class Attempt:
                 self.pipeline.name, self.run_id, versions, choice.as_of, seen, choice.release
             )
         built = sum(r.built for r in self.records)
-        return Outcome(self.run_id, name, self.records, time.monotonic() - self.started, built)
+        missing = [d.asdict() for d in self.missing]
+        return Outcome(self.run_id, name, self.records, time.monotonic() - self.started, built, missing)
 
     def needs_release(self, records: Sequence[TableOutcome]) -> bool:
         pinned = {t["table_name"]: t["version"] for t in self.latest["tables"]} if self.latest else None

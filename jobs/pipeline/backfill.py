@@ -87,11 +87,6 @@ def record(lake: Lake, pipeline: Pipeline, day: date, outcome: Outcome) -> None:
     if outcome.run_id in lake.system("runs")["run_id"].to_pylist():
         return
     tables = json.dumps([t.asdict() for t in outcome.tables], default=str)
-    row: dict[str, Any] = {
-        "run_id": outcome.run_id,
-        "pipeline": pipeline.name,
-        "event": "finished",
-        "status": "succeeded",
-    }
-    row |= {"recorded_at": now(), "run_by": user(), "as_of": day, "release": outcome.release, "tables": tables}
-    lake.record("runs", [{**row, "seconds": outcome.seconds}])
+    facts = {"run_id": outcome.run_id, "pipeline": pipeline.name, "run_by": user(), "as_of": day}
+    ended = {"event": "finished", "status": "succeeded", "recorded_at": now(), "release": outcome.release}
+    lake.record("runs", [{**facts, **ended, "tables": tables, "seconds": outcome.seconds}])

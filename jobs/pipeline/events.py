@@ -1,7 +1,7 @@
 """Events of a run: what its observers are given, in this order; phases of tables (`PhaseDone`) come between.
 
-RunStarted, then for each table that is built or judged TableStarted, TableJudged where it has a suite, TableDone or
-TableFailed; of tables that are up to date TableDone alone; RunEnded.
+RunStarted; FilesDue for each source that expects files; then for each table that is built or judged TableStarted,
+TableJudged where it has a suite, TableDone or TableFailed; of tables that are up to date TableDone alone; RunEnded.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.pipeline.expected import Due
 from headgate.jobs.pipeline.outcome import Outcome, TableOutcome
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ class RunStarted:
     pipeline: str
     lake: Lake
     as_of: date | None
+
+
+@dataclass(frozen=True)
+class FilesDue:
+    """The files of a day that a source expects, found or missing."""
+
+    due: Due
 
 
 @dataclass(frozen=True)

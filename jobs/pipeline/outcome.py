@@ -47,6 +47,7 @@ class Outcome:
     tables: list[TableOutcome]
     seconds: float
     built: int  # how many tables, those that gave the same rows included
+    missing: list[dict[str, Any]] = field(default_factory=list)  # of sources whose expected files are not all there
 
     def asdict(self) -> dict[str, Any]:
         """Return the record as `headgate run --json` prints it."""

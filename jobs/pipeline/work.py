@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from headgate.jobs.config.models import Environment, Publish
+from headgate.jobs.config.models import Environment, Publish, Source
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.lake.datafiles import DataFile
 from headgate.jobs.lake.frames import frame
@@ -159,7 +159,7 @@ def build_key(pipeline: Pipeline, table: str, inputs: Mapping[str, Any], state: 
     facts = {
         "table": table,
         "inputs": inputs,
-        "source": configured.source.model_dump(mode="json", exclude_defaults=True) if configured.source else None,
+        "source": described_source(configured.source),
         "code": pipeline.code[table],
         "from": configured.starts,
         "steps": [described(step) for step in pipeline.steps[table]],
@@ -167,6 +167,11 @@ def build_key(pipeline: Pipeline, table: str, inputs: Mapping[str, Any], state: 
         "publish": configured.publish.model_dump(mode="json", exclude_defaults=True),
     }
     return digest(facts if state is None else facts | {"state": state})
+
+
+def described_source(source: Source | None) -> dict[str, Any] | None:
+    """Return the options of a source that decide which rows it gives."""
+    return source.model_dump(mode="json", exclude_defaults=True, exclude={"expected"}) if source else None
 
 
 def config_key(pipeline: Pipeline, table: str) -> str:
