@@ -25,7 +25,7 @@ endef
 EXPORT := $(BIN)/uv export --quiet --frozen --no-header --no-emit-project --output-file
 UV := $(BIN)/uv pip install --quiet --no-build-isolation
 VERIFIED := $(UV) --no-deps --require-hashes -r
-EXTRAS := --extra demo --extra images --extra models --extra plots --extra polars --extra tokens
+EXTRAS := --extra demo --extra images --extra lineage --extra models --extra plots --extra polars --extra tokens --extra tracing
 
 $(READY): uv.lock requirements/uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import gzip
 import ipaddress
 import json
 import socket
@@ -25,11 +26,12 @@ class Received:
 
     url: str = ""
     requests: list[tuple[str, str, bytes]] = field(default_factory=list)
+    headers: list[Message] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
 
     @property
     def documents(self) -> list[Any]:
-        return [json.loads(body) for _, _, body in self.requests]
+        return [json.loads(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body) for _, _, body in self.requests]
 
 
 @contextlib.contextmanager
@@ -40,6 +42,7 @@ def http_server() -> Iterator[Received]:
         def take(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             received.requests.append((self.command, self.path, body))
+            received.headers.append(self.headers)
             self.send_response(received.statuses.pop(0) if received.statuses else 200)
             self.send_header("Content-Length", "0")
             self.end_headers()

@@ -20,6 +20,7 @@ from headgate.jobs.config.models import Environment, PipelineFile, Publish, Sour
 from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.config.secrets import Model
 from headgate.jobs.lake.system import SCHEMAS, SYSTEM_TABLES
+from headgate.jobs.notify.metrics import METRICS
 from headgate.jobs.pipeline.layout import COMMENTS
 from headgate.transforms.steps import STEPS
 from headgate.words import REASONS
@@ -135,6 +136,11 @@ def test_the_page_of_operations_has_every_environment_variable():
     assert {"HEADGATE_LAKE", "HEADGATE_JARS"} <= read
     page = text_of("docs/operations.md")
     assert [name for name in sorted(read) if f"`{name}`" not in page] == []
+
+
+def test_the_page_of_nightly_runs_has_every_metric():
+    page = text_of("docs/nightly.md")
+    assert [name for name in METRICS if f"`{name}`" not in page] == []
 
 
 def test_the_readme_names_every_folder():

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from headgate.jobs.config.nightly import Alerts, Expected
+from headgate.jobs.config.nightly import Alerts, Expected, Metrics, OpenLineage, Tracing
 from headgate.jobs.config.secrets import Model, SecretReference
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.stores import SECRET_SETTINGS, Keys, Store, spark_settings
@@ -162,7 +162,7 @@ class PythonSource(PullSource):
 
 SOURCE_KINDS = ("csv", "jsonl", "parquet", "avro", "delta", "jdbc", "http", "python")
 
-SECRET_PLACES = {"user", "password", "headers", "params", "secrets", "url", "store", "alerts"}
+SECRET_PLACES = {"user", "password", "headers", "params", "secrets", "url", "store", "alerts", "pushgateway"}
 
 Source = Annotated[FileSource | JdbcSource | HttpSource | PythonSource, pydantic.Field(discriminator="format")]
 
@@ -303,6 +303,9 @@ class Environment(Model):
     )
     store: StoreOptions = StoreOptions()
     alerts: Alerts | None = None
+    metrics: Metrics | None = None
+    openlineage: OpenLineage | None = None
+    tracing: Tracing | None = None
     spark: dict[str, str] = pydantic.Field(default_factory=dict, description="Spark settings")
     secrets: dict[str, SecretReference] = pydantic.Field(
         default_factory=dict,

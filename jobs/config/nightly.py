@@ -9,6 +9,7 @@ import pydantic
 from headgate.jobs.config.secrets import Model, SecretReference
 
 Address = Annotated[str, pydantic.Field(pattern=r"^[^@\s]+@[^@\s]+$")]
+Url = Annotated[str, pydantic.Field(pattern=r"^https?://[^@\s]+$")]
 Occasion = Literal["failure", "warning", "late"]
 
 
@@ -98,4 +99,57 @@ class Alerts(Model):
     def complete(self) -> "Alerts":
         if self.webhook is None and self.email is None:
             raise ValueError("give webhook, email or both")
+        return self
+
+
+class Metrics(Model):
+    """Where the figures of a run go, in Prometheus' text format."""
+
+    textfile: str | None = pydantic.Field(
+        default=None, description="Folder of node_exporter's textfile collector; each pipeline has a file there"
+    )
+    pushgateway: Url | SecretReference | None = pydantic.Field(
+        default=None, description="URL of a Pushgateway; by reference where it holds a password"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def complete(self) -> "Metrics":
+        if self.textfile is None and self.pushgateway is None:
+            raise ValueError("give textfile, pushgateway or both")
+        return self
+
+
+class OpenLineage(Model):
+    """Where OpenLineage events go; without url and file, where OpenLineage's own configuration says."""
+
+    url: Url | None = pydantic.Field(default=None, description="The server; events are sent to its api/v1/lineage")
+    api_key: SecretReference | None = None
+    file: str | None = pydantic.Field(default=None, description="A file to which each event is appended as a line")
+    namespace: str = pydantic.Field(default="headgate", min_length=1, description="Of the jobs")
+
+    @pydantic.model_validator(mode="after")
+    def complete(self) -> "OpenLineage":
+        if self.url is not None and self.file is not None:
+            raise ValueError("give url or file, not both")
+        if self.api_key is not None and self.url is None:
+            raise ValueError("api_key requires url")
+        return self
+
+
+class Tracing(Model):
+    """Where OpenTelemetry traces of runs go; OTEL_* variables say the rest."""
+
+    exporter: Literal["otlp", "console"] | None = pydantic.Field(
+        default=None,
+        description="otlp: to a collector, by HTTP. console: as JSON on standard error. Without it what "
+        "OTEL_TRACES_EXPORTER says, or else otlp",
+    )
+    file: str | None = pydantic.Field(
+        default=None, description="Instead of an exporter: a file to which spans are appended as lines of JSON"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def complete(self) -> "Tracing":
+        if self.exporter is not None and self.file is not None:
+            raise ValueError("give exporter or file, not both")
         return self

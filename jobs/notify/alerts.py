@@ -12,8 +12,8 @@ import requests
 import tenacity
 
 from headgate.jobs.config.nightly import Alerts, Email
-from headgate.jobs.config.secrets import without_secrets
 from headgate.jobs.errors import HeadgateError, Interrupted
+from headgate.jobs.notify.wording import outward, said
 from headgate.jobs.pipeline.events import FilesDue, RunEnded, RunStarted, TableDone
 
 SECONDS = 10  # for which a server is waited for
@@ -73,9 +73,9 @@ class Alerting:
             facts += [f"run {self.run.run_id}", *([f"as of {self.run.as_of}"] if self.run.as_of else [])]
         if event.outcome is not None:
             facts.append(f"release {event.outcome.release or 'none'}")
-        body = without_secrets("\n".join(lines))
+        body = outward("\n".join(lines))
         body = body if len(body) <= LONGEST else body[:LONGEST] + "…"
-        return f"headgate: {event.pipeline} {what}", f"{body}\n({without_secrets(', '.join(facts))})"
+        return f"headgate: {event.pipeline} {what}", f"{body}\n({outward(', '.join(facts))})"
 
     def send(self, first: str, others: str) -> None:
         """Send a text by every channel; raise `HeadgateError` that names those that did not take it."""
@@ -87,15 +87,6 @@ class Alerting:
                 failures.append(f"{name}: {e}")
         if failures:
             raise HeadgateError(f"not sent by {'; '.join(failures)}")
-
-
-def said(error: BaseException) -> str:
-    """Return what an error says, as the command line says it."""
-    if isinstance(error, HeadgateError):
-        return str(error)
-    if isinstance(error, Interrupted):
-        return error.status
-    return f"failed: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def patiently(channel: Callable[[str, str], None], first: str, others: str) -> None:

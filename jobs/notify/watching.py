@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from headgate.jobs.config.models import Environment
+from headgate.jobs.errors import UsageError
 from headgate.jobs.pipeline.events import RunEnded
 from headgate.jobs.progress import Observer, Progress
 
@@ -17,7 +18,36 @@ def observers_of(environment: Environment) -> dict[str, Callable[[], Observer]]:
         from headgate.jobs.notify.alerts import Alerting
 
         makers["alerts"] = lambda: Alerting(alerts, environment.lake)
+    if (metrics := environment.metrics) is not None:
+        from headgate.jobs.notify.metrics import Measuring
+
+        makers["metrics"] = lambda: Measuring(metrics)
+    if (openlineage := environment.openlineage) is not None:
+
+        def emitting() -> Observer:
+            with needs_extra("lineage"):
+                from headgate.jobs.notify.lineage import Emitting
+            return Emitting(openlineage, environment.landing)
+
+        makers["openlineage"] = emitting
+    if (tracing := environment.tracing) is not None:
+
+        def recording() -> Observer:
+            with needs_extra("tracing"):
+                from headgate.jobs.notify.tracing import Recording
+            return Recording(tracing)
+
+        makers["tracing"] = recording
     return makers
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Say which extra has the packages that an import lacks."""
+    try:
+        yield
+    except ImportError as e:
+        raise UsageError(f"the package {e.name} is missing: pip install 'headgate[{extra}]'") from e
 
 
 @contextlib.contextmanager

@@ -1,14 +1,16 @@
 """Events of a run: what its observers are given, in this order; phases of tables (`PhaseDone`) come between.
 
 RunStarted; FilesDue for each source that expects files; then for each table that is built or judged TableStarted,
-TableJudged where it has a suite, TableDone or TableFailed; of tables that are up to date TableDone alone; RunEnded.
+TableJudged where it has a suite, ColumnsTraced as it is published, TableDone or TableFailed; of tables that are up to
+date TableDone alone; RunEnded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
+from headgate.jobs.config.models import Source
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.pipeline.expected import Due
 from headgate.jobs.pipeline.outcome import Outcome, TableOutcome
@@ -36,10 +38,11 @@ class FilesDue:
 
 @dataclass(frozen=True)
 class TableStarted:
-    """A table begins to be built or judged, from these versions of its inputs."""
+    """A table begins to be built or judged, from these versions of its inputs, or from a source."""
 
     table: str
     inputs: Mapping[str, int]
+    source: Source | None
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,14 @@ class TableJudged:
 
     table: str
     verdict: "Verdict"
+
+
+@dataclass(frozen=True)
+class ColumnsTraced:
+    """The columns of a table's inputs (`table.column`) whose values are in each of its own."""
+
+    table: str
+    columns: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)

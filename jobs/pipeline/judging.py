@@ -12,6 +12,7 @@ from headgate.expectations.gate import MASK, Gate, Verdict
 from headgate.expectations.suites import SuiteError
 from headgate.jobs.errors import GateBlocked, HeadgateError, UsageError
 from headgate.jobs.lake.confirmations import confirm
+from headgate.jobs.pipeline.outcome import QUARANTINE
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.prepare import pinned
 from headgate.jobs.pipeline.records import record_coverage, record_verdict
@@ -21,8 +22,6 @@ from headgate.jobs.pipeline.work import Pin, Run, Staged, Work, digest
 from headgate.jobs.sources.landing import LandedFile
 from headgate.transforms.rows import MADE, PARENTS, REJECTED, quoted
 from headgate.words import REASONS, rejected_line
-
-FAILED = "gate: failed_expectation"
 
 
 @dataclass
@@ -55,7 +54,7 @@ class Judged:
 
 def beyond_ceiling(counts: Counts, ceiling: float) -> str:
     """Return why a build must not be published for the rows that it rejects; those that a gate set aside left out."""
-    rejected = {why: n for why, n in counts.rejected.items() if why != FAILED}
+    rejected = {why: n for why, n in counts.rejected.items() if why != QUARANTINE}
     total, rows = sum(rejected.values()), counts.rows_in + counts.made
     if total <= ceiling * rows:
         return ""
@@ -209,7 +208,7 @@ def counts_of(run: Run, work: Work, staged: Staged) -> Counts:
     counts = Counts(rows_in=staged.rows_in, made=staged.made, published=kept, quarantined=quarantined)
     counts.content, counts.rejected_in = staged.content, rejected - staged.made_rejected
     if quarantined:
-        counts.rejected[FAILED] = quarantined
+        counts.rejected[QUARANTINE] = quarantined
     if rejected:
         mark = F.col(REJECTED)
         groups = (

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+QUARANTINE = "gate: failed_expectation"  # why rows are set aside, beside the reasons for which steps reject them
 BUILT, SAME_ROWS, JUDGED, UP_TO_DATE = "built", "same rows", "judged", "up to date"
 OF_JUDGED = ("table", "status", "version", "rows", "why", "seconds", "warnings", "expectations", "passed")
 
@@ -30,6 +31,10 @@ class TableOutcome:
     @property
     def built(self) -> bool:
         return self.status in (BUILT, SAME_ROWS)
+
+    @property
+    def quarantined(self) -> int:
+        return self.rejected.get(QUARANTINE, 0)
 
     def asdict(self) -> dict[str, Any]:
         """Return the record as JSON has it: what speaks of a build only where there was one."""

@@ -8,7 +8,7 @@ from typing import Any
 from headgate.expectations.gate import Verdict
 from headgate.jobs.config.models import FileSource
 from headgate.jobs.lake.system import SAME_CONTENT, now
-from headgate.jobs.pipeline.events import TableJudged
+from headgate.jobs.pipeline.events import ColumnsTraced, TableJudged
 from headgate.jobs.pipeline.work import Run, Staged, Work
 from headgate.jobs.sources.base import source_name
 from headgate.jobs.sources.landing import LandedFile
@@ -74,6 +74,7 @@ def record_lineage(run: Run, work: Work, staged: Staged) -> None:
         name = f"landing:{source.path}" if isinstance(source, FileSource) else source_name(source)
         rows.append({**common, "input": name, "as_of": run.as_of})
     run.lake.record("lineage", rows, work.build)
+    run.progress.emit(ColumnsTraced(work.table, (staged.lineage or {}).get("columns") or {}))
 
 
 def record_files(run: Run, table: str, files: Sequence[LandedFile], base: int, build: str) -> None:

@@ -18,7 +18,8 @@ def build_one(building: Run, plan: TablePlan) -> TableOutcome:
     table, progress = plan.table, building.progress
     before = dict(progress.seconds)
     begun = time.monotonic()
-    progress.emit(TableStarted(table, {n: p.version for n, p in plan.pins.items()}))
+    source = building.pipeline.tables[table].source
+    progress.emit(TableStarted(table, {n: p.version for n, p in plan.pins.items()}, source))
     try:
         built = build_planned(building, plan) if plan.why else None
         if built is None and not plan.judged:

@@ -62,6 +62,7 @@ def run_of(environment, tmp_path, *, table=TABLE, error=None, again=False):
         ),
         ({"table": WARNED}, ["warning"], "shop has warnings\ntable 'orders': column 'amount' is null"),
         ({"table": WARNED}, ["failure", "late"], None),
+        ({"error": GateBlocked("2 of 4 rows fail; for example name: Ada")}, ["failure"], "\n2 of 4 rows fail\n("),
         ({"error": ZeroDivisionError("x\ny")}, ["failure"], "(exit code 1)\nfailed: ZeroDivisionError: x\n"),
         ({"error": Terminated()}, ["failure"], "(exit code 143)\nterminated"),
         ({"error": Interrupted()}, ["failure"], None),

@@ -18,7 +18,8 @@ from headgate.jobs.explore import queries
 from headgate.jobs.keep.erasure import certificate as erasure
 from headgate.jobs.keep.restore import restore
 from headgate.jobs.pipeline.fitted import load_fitted
-from headgate.jobs.pipeline.judging import FAILED, Counts, beyond_ceiling
+from headgate.jobs.pipeline.judging import Counts, beyond_ceiling
+from headgate.jobs.pipeline.outcome import QUARANTINE
 from headgate.jobs.pipeline.planning import plan_table
 from headgate.jobs.pipeline.prepare import zoned
 from headgate.jobs.pipeline.run import dry_run
@@ -246,7 +247,7 @@ def test_a_raw_table_may_quarantine_rows(spark, tmp_path):
 
 
 def test_shares_that_steps_touch_are_gated():
-    counts = Counts(rows_in=10, made=2, rejected={"t/0-check_bounds: out_of_bounds (x)": 3, FAILED: 6})
+    counts = Counts(rows_in=10, made=2, rejected={"t/0-check_bounds: out_of_bounds (x)": 3, QUARANTINE: 6})
     assert beyond_ceiling(counts, 0.25) == ""
     assert beyond_ceiling(counts, 0.2) == (
         "3 of 12 rows are rejected, 25.0%; rejected_ceiling is 0.2 (3 by t/0-check_bounds: x is out of bounds)"
