@@ -471,7 +471,7 @@ def test_a_table_changed_meanwhile_loses_the_race(spark, tmp_path):
 
 
 def test_files_of_a_run_that_lost_are_taken_up_by_the_next(spark, tmp_path):
-    """Another run publishes first, without a file that this one had seen and recorded."""
+    """Another run took this one for dead and publishes first, without a file that this one had seen and recorded."""
     file = small(tmp_path, CSV % "")
     land(tmp_path, "t/a.csv", "id,v\n1,x\n")
     run_pipeline(spark, tmp_path, file)
@@ -480,10 +480,12 @@ def test_files_of_a_run_that_lost_are_taken_up_by_the_next(spark, tmp_path):
 
     def other_wins():
         (tmp_path / "landing" / "t" / "c.csv").rename(tmp_path / "c.csv")
-        run_pipeline(spark, tmp_path, file)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("headgate.jobs.lake.lease.is_gone", lambda *_: True)
+            run_pipeline(spark, tmp_path, file)
         (tmp_path / "c.csv").rename(tmp_path / "landing" / "t" / "c.csv")
 
-    with pytest.raises(LostRace):
+    with pytest.raises(LostRace, match="changed by another writer"):
         run_pipeline(spark, tmp_path, file, progress=Faults(before={("t", "publish"): other_wins}))
     run_pipeline(spark, tmp_path, file)
     answer = queries.sql(lake_of(tmp_path), "select id from t order by id", None, None).to_pylist()
