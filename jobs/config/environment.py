@@ -7,6 +7,7 @@ from pathlib import Path
 
 from headgate.jobs.config.document import checked, read_yaml
 from headgate.jobs.config.models import Environment, StoreOptions
+from headgate.jobs.config.secrets import Model
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.storage import located
 from headgate.jobs.lake.stores import scheme_of, use
@@ -37,7 +38,7 @@ def load_environment(name: str | None, pipeline: Path | None = None, **given: st
         environment = checked(Environment, document, document.data, ())
         start = start_of(file)
         places_of_file = {n: beneath(start, getattr(environment, n)) for n in ("lake", "landing")}
-        environment = environment.model_copy(update=places_of_file)
+        environment = environment.model_copy(update=places_of_file | files_of(environment, start))
     empty = next((option for option, value in given.items() if value == ""), None)
     if empty:
         raise UsageError(f"--{empty}: the value is empty")
@@ -62,6 +63,17 @@ def start_of(file: Path) -> Path:
     """Return the folder at which the relative places of an environment file start; empty for the working folder."""
     conf = Path(os.path.abspath(file)).parents[1]
     return Path() if conf.name != "conf" or conf.parent == Path.cwd() else conf.parent
+
+
+def files_of(environment: Environment, start: Path) -> dict[str, Model]:
+    """Return the options that write files beside the lake, with their relative places where they start."""
+    found = {}
+    for name, option in (("metrics", "textfile"), ("openlineage", "file"), ("tracing", "file")):
+        options: Model | None = getattr(environment, name)
+        place = getattr(options, option, None)
+        if options is not None and place is not None:
+            found[name] = options.model_copy(update={option: beneath(start, place)})
+    return found
 
 
 def beneath(start: Path, place: str) -> str:

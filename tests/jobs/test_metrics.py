@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
+from headgate.jobs.config.environment import load_environment
 from headgate.jobs.config.models import Environment
 from headgate.jobs.errors import GateBlocked
 from headgate.jobs.lake.lake import Lake
@@ -110,6 +111,19 @@ def test_a_pushgateway_gets_a_whole_group_or_only_what_a_run_that_failed_has(lak
         f"warning: metrics: {tmp_path}/nosuch cannot be written: No such file or directory; "
         "the Pushgateway gave no answer (ConnectionError)"
     )
+
+
+def test_relative_places_of_an_environment_start_where_its_lake_does(tmp_path, monkeypatch):
+    (tmp_path / "conf" / "env").mkdir(parents=True)
+    (tmp_path / "conf" / "env" / "local.yaml").write_text(
+        "metrics: {textfile: figures}\nopenlineage: {file: /var/events.jsonl}\ntracing: {file: spans.jsonl}\n"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = load_environment(None, tmp_path / "conf" / "p.yaml")
+    assert found.lake == str(tmp_path / "lake")
+    places = (found.metrics.textfile, found.openlineage.file, found.tracing.file)
+    assert places == (str(tmp_path / "figures"), "/var/events.jsonl", str(tmp_path / "spans.jsonl"))
 
 
 def test_names_are_escaped():
