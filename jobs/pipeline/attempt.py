@@ -134,10 +134,11 @@ class Attempt:
             yield
             return
         self.lake.need_writable()
-        tell = partial(self.progress.tell, "warning")
-        with held(
-            self.lake, self.pipeline.name, self.run_id, self.choice.wait, lambda m: tell(message=m)
-        ) as self.lease:
+
+        def tell(message: str) -> None:
+            self.progress.tell("warning", message=message)
+
+        with held(self.lake, self.pipeline.name, self.run_id, self.choice.wait, tell) as self.lease:
             self.plans.clear()  # another run may have been at work until now
             self.latest = self.lake.latest_release(self.pipeline.name)
             yield
@@ -166,11 +167,8 @@ class Attempt:
         name = self.latest["release"] if self.latest else None
         if not self.choice.tables and self.needs_release(self.records):
             seen = self.latest["number"] if self.latest else None
-            versions = versions_of(self.records)
-            choice = self.choice
-            name = self.lake.publish_release(
-                self.pipeline.name, self.run_id, versions, choice.as_of, seen, choice.release
-            )
+            facts = (versions_of(self.records), self.choice.as_of, seen, self.choice.release)
+            name = self.lake.publish_release(self.pipeline.name, self.run_id, *facts)
         built = sum(r.built for r in self.records)
         missing = [d.asdict() for d in self.missing]
         return Outcome(self.run_id, name, self.records, time.monotonic() - self.started, built, missing)
