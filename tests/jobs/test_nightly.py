@@ -59,6 +59,7 @@ def lines(file) -> list:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_days_that_were_missed_are_made_up_for_and_every_observer_has_them(in_session, place, monkeypatch):
     backfill = in_session("backfill")
     days = ["--from", "2024-03-01", "--to", "2024-03-03", "--json"]
