@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from headgate.jobs.errors import UsageError
 from headgate.jobs.explore import queries
+from headgate.jobs.lake.duck import connect
 from headgate.jobs.lake.lake import Lake as LakeFolder
 from headgate.jobs.lake.stores import for_java, scheme_of
 
@@ -111,7 +112,7 @@ def as_arrow(lake: LakeFolder, table: str, version: int | None, spark: Any) -> A
 
 
 def as_duckdb(lake: LakeFolder, table: str, version: int | None, spark: Any) -> Any:
-    return queries.connect().from_arrow(lake.dataset(table, version))
+    return connect().from_arrow(lake.dataset(table, version))
 
 
 def as_polars(lake: LakeFolder, table: str, version: int | None, spark: Any) -> Any:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from headgate.jobs.cli.one_table import Request, Start, checked, lines_of, need_columns, start_of, types_of
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import UsageError
-from headgate.jobs.lake.artifacts import fitted_of, read_small
+from headgate.jobs.lake.artifacts import read_fitted
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.storage import quoted
 from headgate.jobs.sources.documents import Malformed, loaded
@@ -191,7 +191,7 @@ def filled(lake: Lake, request: Request, types: Mapping[str, str]) -> list[dict[
     """
     found = lake.published(request.into)
     state = found.facts.get("state") if found else None
-    saved = read_small(f"{fitted_of(lake, request.into, state)}/steps.json") if state else None
+    saved = read_fitted(lake, request.into, state) if state else None
     entries = (saved or {"steps": []})["steps"]
     fit = next((entry["fill_chosen"] for entry in entries if "fill_chosen" in entry), None)
     step = next((entry["id"] for entry in entries if "fill_chosen" in entry), "")

@@ -56,25 +56,35 @@ def pinned_by(lake: "Lake", release: str, table: str | None) -> list[tuple[str, 
 @click.command(cls=Command)
 @in_lake
 @click.option("--table", "tables", multiple=True, metavar="NAME", help="Only this table (default: all).")
-@click.option("--retain-days", type=click.IntRange(0), help="Days to keep versions (default: retention_days, 365).")
+@click.option("--retain-days", type=click.IntRange(0), help="Days to keep versions (default: the environment's).")
 @click.option("--grace-hours", type=click.FloatRange(0), default=24.0, show_default=True, help="Spare newer files.")
+@click.option("--archive", metavar="ROOT", help="Copy versions there before they go (default: nowhere).")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @as_json
 def vacuum(
-    place: Place, tables: tuple[str, ...], retain_days: int | None, grace_hours: float, dry_run: bool, json_: bool
+    place: Place,
+    tables: tuple[str, ...],
+    retain_days: int | None,
+    grace_hours: float,
+    archive: str | None,
+    dry_run: bool,
+    json_: bool,
 ) -> None:
     """Remove the files that no release, no recent version and no running job needs, and compact the system tables.
 
     \b
     headgate vacuum --dry-run                   what would go
     headgate vacuum --retain-days 7             keep a week of versions, and all that releases hold
+    headgate vacuum --archive /mnt/archive      copy versions there before they go
     headgate release drop --keep 30             let go of old releases first
     """
     from headgate.jobs.keep.retention import vacuum as clean
 
     environment = place.environment()
+    lake, root = places.lake_of(environment), archive and places.elsewhere(environment, archive)
     days = environment.retention_days if retain_days is None else retain_days
-    rows = clean(places.lake_of(environment), days, grace_hours, tables, dry_run)
+    days_of = environment.table_retention_days if retain_days is None else {}
+    rows = clean(lake, days, grace_hours, tables, dry_run, days_of, root)
     show(rows, json_, ["table", "versions", "kept", "files_removed", "mb_removed"])
 
 
@@ -234,5 +244,6 @@ def remarks(found: "Reach", yes: bool) -> Iterator[str]:
         yield f"the rows came from {', '.join(sorted(found.landing))}: not touched, not taken up again"
     if found.elsewhere:
         yield f"texts of theirs that other rows hold as well stay there: {pairs_text(found.elsewhere)}"
+    yield "backups of before hold the rows until new ones take their place: headgate backup --to ROOT --keep 1"
     if not yes:
         yield "nothing was erased: add --yes to erase"

@@ -16,9 +16,11 @@ from headgate.jobs.cli import (
     keeping,
     looking,
     machine,
+    maintaining,
     missing,
     rebalance,
     reference,
+    registering,
     reviewing,
     starting,
 )
@@ -58,6 +60,8 @@ add_all(headgate, impute.impute, apply.apply, rebalance.rebalance)
 add_all(headgate, looking.tables, looking.versions, looking.releases, looking.sql)
 add_all(headgate, looking.trace, looking.diff, looking.lineage, missing.missing, reviewing.review, drifting.drift)
 add_all(headgate, keeping.restore, keeping.release, keeping.vacuum, keeping.verify, keeping.erase)
+add_all(headgate, maintaining.optimize, maintaining.storage, maintaining.backup, maintaining.recover)
+add_all(headgate, registering.register)
 add_all(headgate, reference.steps, reference.expectations, reference.schema)
 add_all(headgate, machine.doctor, machine.jars, machine.prepare)
 

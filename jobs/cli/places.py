@@ -42,6 +42,17 @@ def lake_of(environment: "Environment", needed: bool = True) -> "Lake":
     return lake
 
 
+def elsewhere(environment: "Environment", place: str) -> str:
+    """Return a place outside the lake, such as that of backups; in a bucket it is opened by the environment's store."""
+    from headgate.jobs.config.models import StoreOptions
+    from headgate.jobs.lake.storage import located
+    from headgate.jobs.lake.stores import use
+
+    if environment.store != StoreOptions():
+        use(environment.store.store(), located(place))
+    return located(place)
+
+
 def spark_of(environment: "Environment") -> Any:
     """Return a context with a function that starts Spark when it is first called; what was started is stopped."""
     from headgate.jobs.spark import session

@@ -287,6 +287,18 @@ class StoreOptions(Model):
         return Keys(self.access_key.read("store.access_key"), self.secret_key.read("store.secret_key"), token)
 
 
+class CatalogOptions(Model):
+    """The catalogue in which `headgate register` enters the tables of the lake."""
+
+    kind: Literal["hive", "glue", "unity"] | None = None
+    database: str | None = pydantic.Field(default=None, description="Database or, of Unity Catalog, schema")
+    uri: str | None = pydantic.Field(
+        default=None, pattern=r"^https?://[^/@]+/?$", description="URL of Unity Catalog's server, or of Glue"
+    )
+    name: str | None = pydantic.Field(default=None, description="Of Unity Catalog, the catalog that has the schema")
+    token: SecretReference | None = pydantic.Field(default=None, description="Token for Unity Catalog")
+
+
 class Environment(Model):
     """An environment: the places, their store, and the Spark settings of a run."""
 
@@ -294,6 +306,9 @@ class Environment(Model):
     landing: str = "landing"
     retention_days: int = pydantic.Field(
         default=365, ge=0, description="Days for which `headgate vacuum` keeps versions that are in no release"
+    )
+    table_retention_days: dict[str, Annotated[int, pydantic.Field(ge=0)]] = pydantic.Field(
+        default_factory=dict, description="Table -> days, where they differ from retention_days"
     )
     tables_at_once: int | None = pydantic.Field(
         default=None,
@@ -306,6 +321,7 @@ class Environment(Model):
     metrics: Metrics | None = None
     openlineage: OpenLineage | None = None
     tracing: Tracing | None = None
+    catalog: CatalogOptions = CatalogOptions()
     spark: dict[str, str] = pydantic.Field(default_factory=dict, description="Spark settings")
     secrets: dict[str, SecretReference] = pydantic.Field(
         default_factory=dict,

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from headgate.expectations.distances import jensen_shannon, stability
 from headgate.jobs.errors import InputMissing, UsageError
-from headgate.jobs.explore.queries import connect
 from headgate.jobs.lake.dataset import dataset
+from headgate.jobs.lake.duck import connect
 from headgate.jobs.lake.lake import Lake
 from headgate.transforms.rows import is_own
 from headgate.words import did_you_mean

@@ -7,8 +7,9 @@ from typing import Any
 import pyarrow as pa
 
 from headgate.jobs.errors import InputMissing, UsageError
-from headgate.jobs.explore.queries import connect, readable
+from headgate.jobs.explore.queries import readable
 from headgate.jobs.lake.dataset import dataset
+from headgate.jobs.lake.duck import connect
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.storage import quoted
 from headgate.transforms.imputation.hidden import hidden_in

@@ -1,6 +1,5 @@
 """Looking at a lake without a JVM: tables, versions, releases, SQL over any of them."""
 
-import contextlib
 from typing import Any
 
 import duckdb
@@ -9,6 +8,7 @@ import pyarrow as pa
 from headgate.jobs.errors import InputMissing, UsageError, first_line
 from headgate.jobs.lake.commits import describe
 from headgate.jobs.lake.dataset import dataset
+from headgate.jobs.lake.duck import connect
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import SYSTEM_TABLES
 
@@ -87,14 +87,6 @@ def readable(lake: Lake, release: str | None) -> dict[str, int | None]:
     else:
         chosen = {t["table_name"]: t["version"] for t in lake.release(release)["tables"]}
     return chosen | {name: None for name in SYSTEM_TABLES if name not in chosen}
-
-
-def connect() -> duckdb.DuckDBPyConnection:
-    """Return an empty DuckDB whose times are in UTC and which fetches nothing."""
-    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
-    with contextlib.suppress(duckdb.Error):  # without its ICU extension, DuckDB knows no other zone than UTC
-        connection.execute("SET TimeZone = 'UTC'")
-    return connection
 
 
 def sql(lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Table:

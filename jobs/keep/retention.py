@@ -2,16 +2,18 @@
 
 import itertools
 import posixpath
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
 from typing import Any
 
 from deltalake import CommitProperties
 from pyarrow import fs
 
 from headgate.jobs.errors import InputMissing, LostRace, UsageError
+from headgate.jobs.keep.archive import archive
 from headgate.jobs.lake.artifacts import indexes
-from headgate.jobs.lake.commits import facts_of
+from headgate.jobs.lake.commits import facts_of, origin_of
 from headgate.jobs.lake.conflicts import is_conflict
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.leftovers import claimed, folder_in, remove_unnamed
@@ -20,14 +22,23 @@ from headgate.jobs.lake.storage import file_system, open_table
 from headgate.jobs.lake.system import SYSTEM_TABLES, compact
 from headgate.words import did_you_mean
 
+GRACE_HOURS = 24.0  # that files are spared, as a run may be about to commit them
+
 
 def vacuum(
-    lake: Lake, retention_days: int, grace_hours: float, tables: Collection[str] = (), dry_run: bool = False
+    lake: Lake,
+    retention_days: int,
+    grace_hours: float,
+    tables: Collection[str] = (),
+    dry_run: bool = False,
+    days_of: Mapping[str, int] = MappingProxyType({}),
+    archive_to: str | None = None,
 ) -> list[dict[str, Any]]:
     """Remove the files that no kept version of a table needs; tells for each table what went.
 
     Kept are the newest version, every version that a release holds, and every version that was the newest one within
-    the last `retention_days`. Files younger than `grace_hours` stay: a run may be about to commit them. No commit is
+    the last `retention_days`, or those that `days_of` says for its table; others are copied to an archive first, where
+    one is given. Files younger than `grace_hours` stay: a run may be about to commit them. No commit is
     made, so versions keep their numbers. Leftovers of runs that died and fitted state of versions that are gone go
     too; the system tables are compacted. Cost: one reading of each table's log and one listing of its folder.
     """
@@ -45,11 +56,14 @@ def vacuum(
     builds: set[str] = set()
     for table in tables or known:
         found = history(lake.path(table), wanted=())
-        kept = kept_versions(found.at, pinned.get(table, set()), now - timedelta(days=retention_days))
+        days = days_of.get(table, retention_days)
+        kept = kept_versions(found.at, pinned.get(table, set()), now - timedelta(days=days))
+        if archive_to is not None and not dry_run:
+            archive(lake, table, found.at.keys() - kept, archive_to)
         spared = claimed(lake, table, since=young)
         gone, size = remove_unneeded(lake.path(table), kept, young, dry_run, spared)
-        commits = lake.need_table(table).history()
-        facts = [facts_of(c) for c in commits if c.get("version") in kept]
+        commits = {c["version"]: c for c in lake.need_table(table).history()}
+        facts = [facts_of(commits.get(origin_of(commits, v), {})) for v in kept]
         builds |= {f[key] for f in facts for key in ("build_key", "state") if f.get(key)}
         for index in indexes(lake, table):
             more, bytes_more = remove_unneeded(index, {open_table(index).version()}, young, dry_run)
@@ -73,7 +87,7 @@ def vacuum(
 
 def row(table: str, versions: int | None, kept: int | None, files: int, size: int) -> dict[str, Any]:
     removed = {"table": table, "versions": versions, "kept": kept, "files_removed": files}
-    return removed | {"mb_removed": round(size / 1e6, 3)}
+    return removed | {"mb_removed": round(size / 1e6, 3), "bytes_removed": size}
 
 
 def kept_versions(at: dict[int, datetime], pinned: Collection[int], since: datetime) -> set[int]:

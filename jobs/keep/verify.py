@@ -126,7 +126,9 @@ def rebuilt(
         key = build_key(pipeline, table, facts["inputs"], state)
         before = {table: Pin(facts["base"])} if any(s.reads_previous for s in pipeline.steps[table]) else {}
         gone = [
-            n for n, pin in {**inputs, **before}.items() if pin.version >= 0 and missing_files(lake, n, pin.version)
+            n
+            for n, pin in {**inputs, **before}.items()
+            if pin.version >= 0 and missing_files(lake, n, lake.rearranged(n, pin.version))
         ]
         if gone:
             return f"not possible: version {({**before, **inputs})[gone[0]].version} of '{gone[0]}' was removed"

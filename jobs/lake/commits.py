@@ -1,6 +1,8 @@
 """The commits of a table: when, by whom, of what, and how many rows."""
 
+import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -11,6 +13,7 @@ from deltalake import DeltaTable
 
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.folder import Folder
+from headgate.jobs.lake.system import REARRANGING
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Published:
     at: datetime
     operation: str
     facts: dict[str, Any]  # what headgate wrote into the commit: run_id, build, build_key, base, inputs, ...
+    rows_of: int  # the version that first had these rows; later ones only rearranged the files that hold them
 
 
 class Commits(Folder):
@@ -40,7 +44,22 @@ class Commits(Folder):
         if "restored_version" in found.facts:  # the content, and so the build, is that of the version restored
             origin = self.published(table, found.facts["restored_version"])
             found = replace(found, facts=origin.facts if origin else {})
+        elif found.operation in REARRANGING and found.version > 0:
+            before = self.published(table, found.version - 1)
+            found = replace(found, facts=before.facts, rows_of=before.rows_of) if before else found
         return found
+
+    def rearranged(self, table: str, version: int) -> int:
+        """Return the newest version with just the rows of this one whose files are all there; else this one."""
+        newest = self.need_table(table)
+        if newest.version() <= version:
+            return version
+        later = reversed(newest.history(newest.version() - version))
+        same = itertools.takewhile(lambda commit: commit.get("operation") in REARRANGING, later)
+        for commit in reversed(list(same)):
+            if self.has_files(table, self.file_sizes(table, commit["version"])):
+                return int(commit["version"])
+        return version
 
     def last_build(self, table: str) -> dict[str, Any] | None:
         """The facts of the newest build in a table's content, past other writers and restores; None without one."""
@@ -87,6 +106,7 @@ def describe(table: str, path: str, delta: DeltaTable, commit: dict[str, Any], v
         at=datetime.fromtimestamp(commit.get("timestamp", 0) / 1000, tz=timezone.utc),
         operation=commit.get("operation", ""),
         facts=facts_of(commit),
+        rows_of=delta.version() if version is None else version,
     )
 
 
@@ -100,6 +120,16 @@ def facts_of(commit: dict[str, Any]) -> dict[str, Any]:
     if commit.get("operation") == "RESTORE" and version.isdigit():
         return {"restored_version": int(version)} | (facts if isinstance(facts, dict) else {})
     return facts if isinstance(facts, dict) else {}
+
+
+def origin_of(commits: Mapping[int, dict[str, Any]], version: int) -> int:
+    """Return the version whose commit tells of the build of a version's rows, past restores and rearrangements."""
+    while version in commits:
+        restored = facts_of(commits[version]).get("restored_version")
+        if restored is None and commits[version].get("operation") not in REARRANGING:
+            break
+        version = version - 1 if restored is None else restored
+    return version
 
 
 def count_rows(delta: DeltaTable) -> int:

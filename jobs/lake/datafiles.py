@@ -15,6 +15,7 @@ from pyarrow import fs
 from headgate.jobs.lake.storage import file_system
 
 READERS = 8  # footers at once
+FILE_BYTES = 64 << 20  # of a file of a table that needs several
 
 
 @dataclass(frozen=True)

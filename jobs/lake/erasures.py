@@ -44,17 +44,17 @@ class Erasures(Commits, Records):
     def content_total(self, table: str, version: int) -> str | None:
         """The recorded sum of the hashes of a version's rows, as an erasure left it; None where none is recorded."""
         erased = self.erased_versions(table)
-        if version in erased:
-            return str(erased[version]["content"])
-        if erased and version < max(erased):
+        if erased and version not in erased and version < max(erased):
             return None  # perhaps written anew by an erasure, which counted only what releases hold
         delta = self.need_table(table)
         for commit in delta.history():
             if commit["version"] > version:
                 continue
+            if commit["version"] in erased:
+                return str(erased[commit["version"]]["content"])
             facts = facts_of(commit)
             if "restored_version" in facts:
                 return self.content_total(table, facts["restored_version"])
-            if facts or commit.get("operation") not in REARRANGING:
+            if commit.get("operation") not in REARRANGING:
                 return facts.get("content_total")
         return None

@@ -104,6 +104,10 @@ class Folder:
             raise InputMissing(f"the lake {self.root} has no table '{table}'{did_you_mean(table, known)}{there}")
         return delta
 
+    def chosen(self, names: Iterable[str]) -> list[str]:
+        """Return tables by their names, without any all of them; raise `InputMissing` for one that is not there."""
+        return [name for name in names if self.need_table(name)] or self.tables()
+
     def tables(self) -> list[str]:
         """Names of the user's tables in the lake."""
         self.need_format()
@@ -155,7 +159,13 @@ class Folder:
         files, path = file_system(f"{self.root}/_system/format.json")
         try:
             with files.open_input_stream(path) as stream:
-                return int(json.loads(stream.readall())["format"])
+                found = json.loads(stream.readall())
+            if "recovering" in found:
+                raise UsageError(
+                    f"the lake {self.root} is not whole: headgate recover --from {found['from']} "
+                    f"--backup {found['recovering']}"
+                )
+            return int(found["format"])
         except (FileNotFoundError, NotADirectoryError):
             return 0
         except (OSError, ValueError, KeyError, TypeError) as e:

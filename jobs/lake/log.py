@@ -11,8 +11,10 @@ from urllib.parse import unquote
 from deltalake import DeltaTable
 from pyarrow import fs
 
+from headgate.jobs.lake.commits import facts_of
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.storage import file_system, open_table
+from headgate.jobs.lake.system import REARRANGING
 
 LOG = "_delta_log"
 
@@ -62,6 +64,33 @@ def history(table: str, wanted: Collection[int] | None = None) -> History:
             if version not in files and version in at:
                 files[version] = frozenset(paths_of(open_table(table, version=version)))
     return History(at, files)
+
+
+def moved_files(table: str, then: int, now: int) -> tuple[dict[str, int], dict[str, int]] | None:
+    """Return the data files that builds took from a table and added to it between two versions, with their bytes.
+
+    Commits that only rearranged files are passed over. None unless builds made all others, and the log has them.
+    """
+    lost: dict[str, int] = {}
+    gained: dict[str, int] = {}
+    seen = 0
+    for version, actions in commits(table):
+        if not then < version <= now:
+            continue
+        seen += 1
+        info: dict[str, Any] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
+        if info.get("operation") in REARRANGING:
+            continue
+        if "build" not in facts_of(info):
+            return None
+        for action in actions:
+            if "remove" in action:
+                path = unquote(action["remove"]["path"])
+                if gained.pop(path, None) is None:
+                    lost[path] = action["remove"].get("size", 0)
+            elif "add" in action:
+                gained[unquote(action["add"]["path"])] = action["add"]["size"]
+    return (lost, gained) if seen == now - then else None
 
 
 def paths_of(delta: DeltaTable) -> list[str]:

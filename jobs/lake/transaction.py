@@ -35,7 +35,8 @@ class Change:
 
     added: data files below the table. removed: paths of files as the log has them; None: all that the version before
     has. schema: Spark's JSON of the columns; None where they stay. facts: what the commit tells of itself.
-    application: the name and version of a transaction that a table takes once.
+    application: the name and version of a transaction that a table takes once. changes_rows: false where the files that
+    are added hold just the rows of those that are removed.
     """
 
     operation: str
@@ -46,6 +47,7 @@ class Change:
     schema: str | None = None
     partition: Mapping[str, str] = field(default_factory=dict)  # of all added files
     description: str | None = None  # of the table; None: as it is
+    changes_rows: bool = True
 
 
 def commit(path: str, base: int, change: Change) -> int:
@@ -73,8 +75,9 @@ def commit(path: str, base: int, change: Change) -> int:
             named = {"name": known.name, "description": change.description if told_anew else known.description}
             actions += [{"metaData": {**{k: v for k, v in named.items() if v is not None}, **made}}]
     actions += [{"txn": {"appId": change.application[0], "version": change.application[1], "lastUpdated": now}}]
-    actions += [{"remove": {"path": p, "deletionTimestamp": now, "dataChange": True}} for p in sorted(gone)]
-    actions += [{"add": added(file, change.partition, now)} for file in change.added]
+    same = {"dataChange": change.changes_rows}
+    actions += [{"remove": {"path": p, "deletionTimestamp": now, **same}} for p in sorted(gone)]
+    actions += [{"add": {**added(file, change.partition, now), **same}} for file in change.added]
     body = "".join(json.dumps(a, ensure_ascii=False, separators=(",", ":")) + "\n" for a in actions)
     name, mine = f"{LOG}/{base + 1:020}.json", actions[0]["commitInfo"]["txnId"]
     if not put_new(path, name, body.encode()) and not holds(f"{path}/{name}", mine):
@@ -126,7 +129,6 @@ def added(file: DataFile, partition: Mapping[str, str], now: int) -> dict[str, A
         "partitionValues": dict(partition),
         "size": file.size,
         "modificationTime": now,
-        "dataChange": True,
         "stats": json.dumps({"numRecords": file.rows}),
     }
 

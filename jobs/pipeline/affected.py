@@ -15,10 +15,9 @@ from pyspark.sql import functions as F
 
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.lake.artifacts import TIES, index_of
-from headgate.jobs.lake.commits import facts_of
 from headgate.jobs.lake.frames import frame_at, parquet
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.log import history
+from headgate.jobs.lake.log import moved_files
 from headgate.jobs.lake.storage import has_table, open_table
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.jobs.pipeline.fitted import load_fitted
@@ -63,14 +62,13 @@ def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[
         return None, f"all of it: {why}"
     followed = {name for step in steps if step.follows for name in step.tables()}
     for name, (then, now) in moved.items():
-        files = changed_files(lake, name, then, now)
+        files = moved_files(lake.path(name), then, now)
         if files is None or columns_of(lake, name, then) != columns_of(lake, name, now):
             return None, f"all of it: '{name}' changed otherwise than by builds, or has other columns"
-        if not lake.has_files(name, files[0]):
+        if not lake.has_files(name, {**files[0], **files[1]}):
             return None, f"all of it: what '{name}' held before is not there any more"
-        sizes = lake.file_sizes(name, now)
-        fresh = sum(sizes.get(f, 0) for f in files[1])
-        if name in {*starts, *followed} and fresh > LARGEST * sum(sizes.values()):
+        held = sum(lake.file_sizes(name, now).values())
+        if name in {*starts, *followed} and sum(files[1].values()) > LARGEST * held:
             return None, f"all of it: most of '{name}' changed"
     learned = f", by what was learned on {plan.fitted_on}" if plan.state else ""
     return moved, f"what changed in {', '.join(sorted(moved)) or 'nothing'}{learned}"
@@ -112,19 +110,6 @@ def depends(pipeline: Pipeline, table: str) -> str | None:
     suite = pipeline.suites[table]
     rules = [rule.configuration() for rule in suite.rules if rule.quarantine] if suite else []
     return "a rule that quarantines rows has a parameter" if "$PARAMETER" in str(rules) else None
-
-
-def changed_files(lake: Lake, table: str, then: int, now: int) -> tuple[list[str], list[str]] | None:
-    """Return the data files that a table lost and gained between two versions; None unless builds alone made them."""
-    if now < then:
-        return None
-    for commit in lake.need_table(table).history():
-        if then < commit["version"] <= now and "build" not in facts_of(commit):
-            return None
-    files = history(lake.path(table), {then, now}).files
-    if not files.keys() >= {then, now}:
-        return None
-    return sorted(files[then] - files[now]), sorted(files[now] - files[then])
 
 
 def affected(run: Run, work: Work, scratch: str) -> tuple[str, dict[str, list[str]]]:
@@ -249,7 +234,7 @@ def closed(ids: DataFrame, ties: DataFrame, context: BuildContext) -> str:
 
 def changed_rows(run: Run, table: str, then: int, now: int) -> DataFrame:
     """Return the rows of a table that differ between two versions, as they were and as they are."""
-    lost, gained = changed_files(run.lake, table, then, now) or ([], [])
+    lost, gained = moved_files(run.lake.path(table), then, now) or ({}, {})
     kind = run.read(table, now).schema.jsonValue()
     sides = [parquet(run.spark, kind, [f"{run.lake.path(table)}/{f}" for f in files]) for files in (lost, gained)]
     old, new = (renamed_as(run, table, rows) for rows in sides)

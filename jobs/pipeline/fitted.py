@@ -7,7 +7,7 @@ from typing import Any
 from headgate.jobs.config.models import Frozen
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import UsageError
-from headgate.jobs.lake.artifacts import fitted_of, read_small, write_small
+from headgate.jobs.lake.artifacts import fitted_of, read_fitted, read_small, write_fitted, write_small
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.pipeline.drift import Drifted, Profile
 from headgate.jobs.pipeline.work import config_key, described
@@ -28,7 +28,7 @@ def save_fitted(
         {"id": s.id, "by": described(step), s.name: options_of(type(s)).dump_python(s, mode="json")}
         for step, s in zip(steps, frozen, strict=True)
     ]
-    write_small(f"{fitted_of(lake, table, build_key)}/steps.json", {"columns": columns, "steps": state})
+    write_fitted(lake, table, build_key, {"columns": columns, "steps": state})
 
 
 def load_fitted(lake: Lake, table: str, steps: Sequence[Step], state: str) -> list[Step]:
@@ -36,7 +36,7 @@ def load_fitted(lake: Lake, table: str, steps: Sequence[Step], state: str) -> li
 
     Raises `UsageError` where that build learned nothing for one of them, as it is configured now.
     """
-    saved = read_small(f"{fitted_of(lake, table, state)}/steps.json") or {"steps": []}
+    saved = read_fitted(lake, table, state) or {"steps": []}
     known = STEPS | FITTED
     there = {entry["id"]: entry for entry in saved["steps"]}
     applied = []
@@ -80,7 +80,7 @@ def follow_drift(lake: Lake, table: str, state: str, before: str | None, seen: P
 
 
 def is_there(lake: Lake, table: str, state: str) -> bool:
-    return read_small(f"{fitted_of(lake, table, state)}/steps.json") is not None
+    return read_fitted(lake, table, state) is not None
 
 
 def state_to_apply(

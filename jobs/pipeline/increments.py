@@ -7,9 +7,8 @@ from pyspark.sql import functions as F
 
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.lake.artifacts import index_of, indexes
-from headgate.jobs.lake.commits import facts_of
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.log import history
+from headgate.jobs.lake.log import moved_files
 from headgate.jobs.lake.storage import has_table, open_table, remove
 from headgate.jobs.lake.system import compact_now_and_then
 from headgate.jobs.pipeline.context import BUILD
@@ -86,11 +85,8 @@ def columns_of(lake: Lake, table: str, version: int) -> list[tuple[str, str]]:
 
 
 def gained(lake: Lake, table: str, before: int, now: int) -> list[str] | None:
-    """The data files that a table gained between two versions; None if anything but gains came between."""
-    for commit in lake.need_table(table).history():
-        if before < commit["version"] <= now and "build" not in facts_of(commit):
-            return None
-    files = history(lake.path(table), {before, now}).files
-    if not files.keys() >= {before, now} or not files[before] <= files[now]:
+    """The data files that a table gained between two versions; None if all else came between, or one is not there."""
+    moved = moved_files(lake.path(table), before, now)
+    if moved is None or moved[0] or not lake.has_files(table, moved[1]):
         return None
-    return sorted(files[now] - files[before])
+    return sorted(moved[1])

@@ -9,7 +9,7 @@ import pydantic
 
 from headgate.jobs.config.own_steps import steps_of
 from headgate.jobs.errors import InputMissing, UsageError
-from headgate.jobs.lake.artifacts import fitted_of, read_small
+from headgate.jobs.lake.artifacts import read_fitted
 from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import missing_files
@@ -55,7 +55,7 @@ def learned_by(lake: Lake, table: str, version: int | None, files: Sequence[Path
     if not facts.get("inputs"):
         raise UsageError(f"'{name}' was not made by steps: it holds what landed, or another writer's rows")
     state = facts.get("state", facts.get("build_key"))
-    saved = read_small(f"{fitted_of(lake, table, str(state))}/steps.json")
+    saved = read_fitted(lake, table, str(state))
     if saved is None:
         raise InputMissing(
             f"what the steps of '{name}' learned is not there any more: an erasure or vacuum removed it. Run the "
@@ -68,7 +68,7 @@ def learned_by(lake: Lake, table: str, version: int | None, files: Sequence[Path
     looked_up = {t for step in steps for t in step.tables()}
     pins = {t: (int(v), str(day)) for t, (v, day) in facts["inputs"].items() if t in looked_up}
     for other, (at, _) in pins.items():
-        if missing_files(lake, other, at):
+        if missing_files(lake, other, lake.rearranged(other, at)):
             raise InputMissing(f"'{name}' looks up '{other}@{at}', whose files are not there any more")
     columns = {c: kind for c, kind in saved["columns"].items() if not is_own(c)}
     return Learned(published=published, columns=columns, steps=steps, pins=pins)

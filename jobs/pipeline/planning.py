@@ -128,7 +128,7 @@ def pinned(pipeline: Pipeline, lake: Lake, table: str, name: str, as_of: date | 
     found = lake.published(name)
     if found is None:
         raise InputMissing(f"table '{table}' reads '{name}', which has not been built in {lake.root}")
-    return Pin(found.version, effective_as_of(pipeline, lake, name, as_of))
+    return Pin(found.rows_of, effective_as_of(pipeline, lake, name, as_of))
 
 
 def suite_parents(pipeline: Pipeline, lake: Lake, table: str, pins: Mapping[str, Pin]) -> dict[str, int]:
@@ -138,7 +138,7 @@ def suite_parents(pipeline: Pipeline, lake: Lake, table: str, pins: Mapping[str,
         found = None if name in pins else lake.published(name)
         if name not in pins and found is None:
             raise InputMissing(f"the suite of table '{table}' reads '{name}', which has not been built")
-        versions[name] = pins[name].version if name in pins else found.version if found else -1
+        versions[name] = pins[name].version if name in pins else found.rows_of if found else -1
     return versions
 
 

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from headgate.jobs.errors import HeadgateError
 from headgate.jobs.lake.datafiles import DataFile, data_files
+from headgate.jobs.lake.frames import frame_at
 from headgate.jobs.lake.transaction import paths
 from headgate.jobs.pipeline.affected import ids_at, of
 from headgate.jobs.pipeline.staging import KEPT, files_rows, staged_rows
@@ -66,7 +67,7 @@ def find_replaced(run: Run, work: Work, staged: Staged) -> Replaced:
     by_name = {unquote(p).rpartition("/")[2]: p for p in paths(delta)}
     if not columns or not by_name:
         return Replaced()
-    old = run.read(table, work.base)
+    old = frame_at(run.spark, delta, lake.path(table))
     keys = old.select(*(F.col(quoted(c)) for c in columns), F.col("_metadata.file_name").alias("_hg_name"))
     names = sorted(by_name[unquote(r[0])] for r in other(keys, False).select("_hg_name").distinct().collect())
     if not names:

@@ -201,7 +201,7 @@ def bytes_of(run: Run, work: Work) -> int:
     for table, pin in work.inputs.items():
         sizes = run.lake.file_sizes(table, pin.version)
         part = work.part.get(table) if work.part is not None else None
-        total += sum(sizes.values() if part is None else (sizes[f] for f in part))
+        total += sum(sizes.values() if part is None else (sizes.get(f, 0) for f in part))
     return total
 
 

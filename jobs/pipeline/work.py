@@ -64,7 +64,8 @@ class Run:
     erasing: int  # `Lake.erasing` when it began
 
     def read(self, table: str, version: int) -> "DataFrame":
-        return frame(self.spark, self.lake, table, version)
+        """Return the rows of a version of a table, from the files that hold them now."""
+        return frame(self.spark, self.lake, table, self.lake.rearranged(table, version))
 
 
 @dataclass(frozen=True)

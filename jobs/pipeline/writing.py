@@ -14,14 +14,13 @@ from pyspark.sql import types as T
 
 from headgate.jobs.errors import HeadgateError, LostRace, UsageError
 from headgate.jobs.lake.conflicts import is_conflict, retrying
-from headgate.jobs.lake.datafiles import data_files
+from headgate.jobs.lake.datafiles import FILE_BYTES, data_files
 from headgate.jobs.lake.storage import open_table, remove
 from headgate.jobs.lake.transaction import Change, commit
 from headgate.jobs.pipeline.work import Run, Work
 
 MISSING = ("does not exist", "not found", "not_exist", "no such file", "path_not_found", "not a delta table")
 
-FILE_BYTES = 64 << 20
 SMALL_FILE_BYTES = 4 << 20
 
 

@@ -6,6 +6,8 @@ import pytest
 from deltalake import DeltaTable
 
 from headgate.jobs.config.pipeline import load_pipeline
+from headgate.jobs.keep.optimize import optimize
+from headgate.jobs.lake.arranging import Order
 from headgate.jobs.lake.frames import frame
 from headgate.jobs.pipeline import affected
 from headgate.jobs.pipeline.run import dry_run
@@ -93,6 +95,9 @@ def test_what_changed_alone_gives_what_a_full_build_gives(spark, tmp_path, seed)
     again(spark, tmp_path)
     ways = set()
     for night in range(3):
+        if night:
+            optimize(lake_of(tmp_path), order=Order(("_row_id",)) if night == 1 else None)
+            assert again(None, tmp_path).built == 0, "the rows are in other files, and that is all"
         if night != 1:
             land(tmp_path, f"people/{4 + night}.csv", people(choose, (4 + night) * 30, 8))
         if night in (1, 2):  # a file that was there comes with other rows
@@ -112,7 +117,7 @@ def test_what_changed_alone_gives_what_a_full_build_gives(spark, tmp_path, seed)
             assert published.facts["content_total"] == total[1]
             assert published.rows == len(rows(tmp_path, "_row_id", part))
     assert ("part", True) in ways, "some night must have been built from what changed alone"
-    assert answer(tmp_path, "select count(*) from part")[0][0] > 20
+    assert answer(tmp_path, "select count(*) from part")[0][0] > 10
 
 
 CHAIN = """

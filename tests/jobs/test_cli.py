@@ -85,6 +85,12 @@ def here(tmp_path, monkeypatch, capsys):
         (["trace", "--key", "a=b"], 2, "give ROW_ID, or --table with --key"),
         (["erase", "--table", "t"], 2, "give --table, --reason"),
         (["release", "drop"], 2, "give the names of releases, or --keep"),
+        (["optimize", "t", "--sort", "a", "--zorder", "b"], 2, "give --sort or --zorder, not both"),
+        (["recover", "--from", "nowhere"], 4, "there is no backup at"),
+        (["register"], 2, "give --catalog and --database, or `catalog` in the environment"),
+        (["recover"], 2, "Missing option '--from'"),
+        (["optimize", "--sort", "a"], 2, "--sort and --zorder need a TABLE"),
+        (["optimize", "--target-size", "much"], 2, "--target-size: 'much' is not a size like 64M"),
         (["sample", "fligths", "--into", "x"], 2, "flights"),
         (["sample", "flights", "--into", "x", "--from", "2013-02-30"], 2, "--from: '2013-02-30' is not a day"),
         (["sample", "flights", "--into", "x", "--from", "2013-03-01", "--to", "2013-01-01"], 2, "--to: 2013-01-01 is"),
@@ -129,6 +135,10 @@ READING = {  # commands that read a lake, with the names that they take; what is
         ["t@nosuch", "x.csv", "--into", "u"],
         ["t@99", "x.csv", "--into", "u"],
     ],
+    "optimize": [["nosuch"]],
+    "storage": [["nosuch"]],
+    "register": [["--catalog", "glue", "--database", "x", "--release", "nosuch"]],
+    "backup": [["--to", "x", "--release", "nosuch"]],
     "vacuum": [["--table", "nosuch"]],
     "release drop": [["nosuch"]],
     "erase": [["--table", "nosuch", "--where", "true", "--reason", "x"]],
@@ -142,6 +152,7 @@ OTHERS = {
     "fuse",
     "impute",
     "rebalance",
+    "recover",
     "sample",
     "steps",
     "expectations",
@@ -160,6 +171,7 @@ VALID |= {
     "verify": ["p-1"],
     "release drop": ["p-1"],
 }
+VALID |= {"backup": ["--to", "x"], "register": ["--catalog", "glue", "--database", "x"]}
 VALID |= {"erase": READING["erase"][0]}
 VALID |= {"apply": ["t", "x.csv", "--into", "u"]}
 

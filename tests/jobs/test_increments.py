@@ -8,7 +8,11 @@ from deltalake import DeltaTable
 
 from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.errors import UsageError
+from headgate.jobs.keep.optimize import optimize
+from headgate.jobs.keep.retention import vacuum
+from headgate.jobs.keep.verify import verify
 from headgate.jobs.lake.artifacts import indexes
+from headgate.jobs.progress import Progress
 from tests.lakes import Killed, answer, dies, lake_of, run_pipeline
 from tests.lakes import land as land_file
 
@@ -63,6 +67,26 @@ def test_a_dead_increment_is_never_taken_for_the_whole_table(spark, tmp_path, mo
     run_pipeline(spark, tmp_path, file)
     assert ids(tmp_path) == [*range(21), 30]
     assert run_pipeline(None, tmp_path, file).built == 0
+
+
+@pytest.mark.slow
+def test_tables_grow_by_increments_after_their_files_were_put_together(spark, tmp_path):
+    file, lake = growing(tmp_path), lake_of(tmp_path)
+    land(tmp_path, "a", *(f"{i},v{i},w" for i in range(20)))
+    run_pipeline(spark, tmp_path, file)
+    land(tmp_path, "b", "20,v20,w", "21,v1,w")
+    run_pipeline(spark, tmp_path, file, tables=["raw"])
+    assert {r["table"]: r["files_after"] for r in optimize(lake)} == {"raw": 1, "clean": 1}
+    land(tmp_path, "c", "30,v30,w", "31,v20,w")
+    run_pipeline(spark, tmp_path, file)  # `clean` takes up b, which was put together with a, and c
+    assert ids(tmp_path) == [*range(21), 30] and lake.published("clean").facts["increment"]
+    optimize(lake)
+    vacuum(lake, 0, 0)
+    assert run_pipeline(None, tmp_path, file).built == 0
+    assert not any(t["failed"] for t in verify(spark, lake, "latest", Progress(watched=False)))
+    land(tmp_path, "d", "40,v40,w", "41,v30,w")
+    run_pipeline(spark, tmp_path, file)
+    assert ids(tmp_path) == [*range(21), 30, 40] and lake.published("clean").facts["increment"]
 
 
 @pytest.mark.slow

@@ -17,8 +17,11 @@ from headgate.jobs.config.environment import load_environment
 from headgate.jobs.config.models import Environment
 from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
 from headgate.jobs.explore import queries
+from headgate.jobs.keep.backup import backup, recover
+from headgate.jobs.keep.optimize import optimize
 from headgate.jobs.keep.retention import vacuum
 from headgate.jobs.lake import stores
+from headgate.jobs.lake.arranging import Order
 from headgate.jobs.lake.conflicts import VersionTaken
 from headgate.jobs.lake.datafiles import data_files
 from headgate.jobs.lake.lake import Lake
@@ -306,6 +309,15 @@ def test_a_lake_is_read_kept_and_cleaned_without_spark(server, root):
     files, base = file_system(path)
     left = [f for f in stored(files, base) if f.endswith(".parquet")]
     assert len(left) == 1
+    write_deltalake(path, rows, mode="append", storage_options=storage_options(path))
+    for order in (None, Order(("i",))):
+        assert optimize(lake, ["t"], order)[0]["files_after"] == 1
+    assert lake.dataset("t").to_table()["i"].to_pylist() == [2, 2] and lake.published("t").version == 5
+    assert backup(lake, f"{root}-backups")["files_copied"] > 5
+    assert backup(lake, f"{root}-backups")["files_copied"] == 0
+    new = Lake(f"{root}-new")
+    recover(new, f"{root}-backups")
+    assert new.dataset("t").to_table()["i"].to_pylist() == [2, 2] and len(new.system("runs")) == 1
     remove(path)
     assert Lake(root).tables() == []
 
