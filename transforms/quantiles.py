@@ -1,13 +1,177 @@
-"""Exact quantiles of exact numbers: Spark's own go through doubles, which end at 2^53."""
+"""Exact quantiles at any size: Spark's own hold all distinct values in memory, as doubles, which end at 2^53."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
+
+from headgate.transforms.rows import local_frame
+from headgate.transforms.step import StepError
+
+ACCURACY = 10_000  # of a sketch: the ranks that it tells are off by at most this part of the rows
+FEW = 1_000_000  # values that one aggregate may hold
+AT_ONCE = 32  # values in one pass: more take long to plan
+MARGIN = 2 / ACCURACY  # on either side of a share: what the sketch tells there encloses the quantile
+
+
+class Spread(NamedTuple):
+    """How the values of a group are spread: their number, the least and the greatest, and some quantiles."""
+
+    n: int
+    low: float
+    high: float
+    quantiles: list[float]
+
+
+def spreads_of(
+    df: DataFrame,
+    values: Sequence[tuple[Column, Sequence[float]]],
+    keys: Sequence[Column] = (),
+    overall: bool = False,
+    most: tuple[int, str] = (1, ""),
+) -> dict[tuple[Any, ...], list[Spread | None]]:
+    """Return how each of some values is spread in each group of equal keys; None where a group has no value.
+
+    values: numbers, read as doubles, each with the shares whose quantiles are wanted: exact, and interpolated as by
+        Spark's `percentile`. Nulls are left out; there must be no NaN.
+    keys: texts; nulls are one key. overall: whether all rows together are told too, under the empty key.
+    most: how many groups there may be and what they are, for the message of the `StepError` that says so.
+    Cost: a count of the rows, and one aggregate that holds the values where there are few; else two passes for every
+    32 values. The first sketches where the quantiles are (Greenwald and Khanna 2001, as Spark does); the second looks
+    at the values there alone, some ten-thousandths, and counts those below. No answer depends on the sketch: where it
+    was wrong, both are made again with a wider margin.
+    """
+    x, key = [f"_hg_x{i}" for i in range(len(values))], [f"_hg_k{i}" for i in range(len(keys))]
+    rows = df.select(*named(keys, key), *(v.cast("double").alias(n) for (v, _), n in zip(values, x, strict=True)))
+    few = not any(wanted for _, wanted in values) or rows.count() * len(values) <= FEW
+    if keys and overall:
+        each = F.struct(F.lit(False).alias("all"), *key)
+        whole = F.struct(F.lit(True).alias("all"), *(F.lit(None).cast("string").alias(k) for k in key))
+        rows = rows.select(F.explode(F.array(each, whole)).alias("key"), *x).select("key.*", *x)
+        key = ["all", *key]
+    shares = dict(zip(x, (tuple(wanted) for _, wanted in values), strict=True))
+    found: dict[tuple[Any, ...], list[Spread | None]] = {}
+    for names in [x] if few else (x[i : i + AT_ONCE] for i in range(0, len(x), AT_ONCE)):
+        part = {name: shares[name] for name in names}
+        told = held(rows, key, part, most[0] + 2) if few else sketched(rows, key, part, most[0] + 2, MARGIN)
+        if len(told) > most[0] + (key[:1] == ["all"]):
+            raise StepError(f"by: more than {most[0]:,} {most[1]}")
+        for row, spreads in told.items():
+            found.setdefault(row, []).extend(spreads)
+    return {(() if r[0] else r[1:]) if key[:1] == ["all"] else r: spreads for r, spreads in found.items()}
+
+
+def held(
+    rows: DataFrame, key: Sequence[str], shares: Mapping[str, Sequence[float]], most: int
+) -> dict[tuple[Any, ...], list[Spread | None]]:
+    """Return the spreads of groups, at most so many, by one aggregate that holds the values."""
+    counted = []
+    for name, wanted in shares.items():
+        inner = F.percentile(name, F.array(*map(F.lit, wanted))) if wanted else F.array().cast("array<double>")
+        counted.append(F.struct(F.count(name), F.min(name), F.max(name), inner).alias(name))
+    found = rows.groupBy(*key).agg(*counted).limit(most).collect()
+    return {tuple(r[: len(key)]): [Spread(*r[n]) if r[n][0] else None for n in shares] for r in found}
+
+
+def sketched(
+    rows: DataFrame, key: Sequence[str], shares: Mapping[str, Sequence[float]], most: int, margin: float
+) -> dict[tuple[Any, ...], list[Spread | None]]:
+    """Return the spreads of groups, at most so many, by a sketch and a look at what is within a margin about it."""
+    sketches = []
+    for name, wanted in shares.items():
+        ends = F.array(*(F.lit(min(max(p + m, 0.0), 1.0)) for p in wanted for m in (-margin, margin)))
+        told = {"n": F.count(name), "low": F.min(name), "high": F.max(name)}
+        told["ends"] = F.percentile_approx(name, ends, ACCURACY)
+        sketches.append(F.struct(*named(told.values(), told)).alias(name))
+    first = rows.groupBy(*key).agg(*sketches).limit(most).collect()
+    placed = placed_values(rows, key, shares, first)
+    found: dict[tuple[Any, ...], list[Spread | None]] = {}
+    for row in first:
+        spreads: list[Spread | None] = []
+        for name, wanted in shares.items():
+            n, low, high, _ = row[name]
+            pairs = placed[tuple(row[: len(key)])][name] if n else []
+            if any(v is None for pair in pairs for v in pair):
+                return sketched(rows, key, shares, most, margin * 10)
+            quantiles = [between(pair[0], pair[1], (n - 1) * p) for pair, p in zip(pairs, wanted, strict=False)]
+            spreads.append(Spread(n, low, high, quantiles) if n else None)
+        found[tuple(row[: len(key)])] = spreads
+    return found
+
+
+def placed_values(
+    rows: DataFrame, key: Sequence[str], shares: Mapping[str, Sequence[float]], first: Sequence[Any]
+) -> dict[tuple[Any, ...], Any]:
+    """Return, by group, column and share, the two values between which a quantile is; null where the ends mislead.
+
+    first: rows of keys and, for each column, of what was sketched.
+    """
+    if not key:
+        ends = {name: F.array(*map(F.lit, first[0][name]["ends"] or ())) for name in shares}
+    else:
+        kinds = ["all boolean"] * (key[0] == "all") + [f"there_{k} string" for k in key if k != "all"]
+        lookup = local_frame(
+            rows.sparkSession,
+            [(*row[: len(key)], *(row[name]["ends"] for name in shares)) for row in first],
+            ", ".join([*(k.replace("all", "there_all") for k in kinds), *(f"ends{n} array<double>" for n in shares)]),
+        )
+        match = F.lit(True)
+        for k in key:
+            match = match & F.col(k).eqNullSafe(F.col(f"there_{k}"))
+        rows = rows.join(F.broadcast(lookup), on=match, how="inner")
+        ends = {name: F.col(f"ends{name}") for name in shares}
+    counts, places = [], []
+    for name, listed in shares.items():
+        value = F.col(name)
+        for i, share in enumerate(listed):
+            low, high = F.get(ends[name], F.lit(2 * i)), F.get(ends[name], F.lit(2 * i + 1))
+            inside = F.when((value > low) & (value < high), value)
+            told = {
+                "n": F.count(value),
+                "below": F.count_if(value < low),
+                "upto": F.count_if(value <= low),
+                "last": F.count_if(value <= high),
+                "low": F.max(F.when(value <= low, value)),
+                "high": F.min(F.when(value >= high, value)),
+                "before": F.max(F.when(value < low, value)),
+                "after": F.min(F.when(value > high, value)),
+                "inside": F.sort_array(F.collect_list(inside)),
+            }
+            at = f"{name}_{i}"
+            counts.append(F.struct(*named(told.values(), told)).alias(at))
+            place = (F.col(f"{at}.n") - 1) * F.lit(share)
+            places.append(F.array(value_at(at, F.floor(place)), value_at(at, F.ceil(place))).alias(at))
+    found = rows.groupBy(*key).agg(*counts).select(*key, *places).collect()
+    return {
+        tuple(row[: len(key)]): {n: [row[f"{n}_{i}"] for i in range(len(listed))] for n, listed in shares.items()}
+        for row in found
+    }
+
+
+def value_at(at: str, rank: Column) -> Column:
+    """Return the value of a rank, from 0, by what was counted around the ends; null where it is not between them."""
+    c = {n: F.col(f"{at}.{n}") for n in ("below", "upto", "last", "low", "high", "before", "after", "inside")}
+    return (
+        F.when(rank < c["below"] - 1, F.lit(None).cast("double"))
+        .when(rank < c["below"], c["before"])
+        .when(rank < c["upto"], c["low"])
+        .when(rank < c["upto"] + F.size(c["inside"]), F.get(c["inside"], (rank - c["upto"]).cast("int")))
+        .when(rank < c["last"], c["high"])
+        .when(rank == c["last"], c["after"])
+    )
+
+
+def between(low: float, high: float, place: float) -> float:
+    """Return what is at a place between the values of the ranks below and above it, as Spark's `percentile` does."""
+    return low if low == high else (math.ceil(place) - place) * low + (place - math.floor(place)) * high
+
+
+def named(columns: Iterable[Column], names: Iterable[str]) -> list[Column]:
+    return [c.alias(n) for c, n in zip(columns, names, strict=True)]
 
 
 def exact_quantiles(

@@ -16,7 +16,8 @@ from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from headgate.transforms.kinds import FLOATS, is_number
+from headgate.transforms.kinds import is_number, present
+from headgate.transforms.quantiles import spreads_of
 from headgate.transforms.rows import ROW_ID, canonical, content_key, local_frame, quoted, stable_hash
 from headgate.transforms.step import Context, StepError
 from headgate.words import did_you_mean
@@ -105,7 +106,7 @@ def bin_number(column: str, edges: Sequence[float]) -> Column:
 def edges_of(df: DataFrame, bins: Mapping[str, int | Sequence[float]]) -> dict[str, list[float]]:
     """Return the edges of the bins of each column: those given, or the quantiles of its values, without equal ones.
 
-    Nulls and NaN are left out. Cost: one aggregate, with memory in proportion to the distinct values.
+    Nulls and NaN are left out. Cost: a count and two passes, or one where there are few rows.
     """
     kinds = dict(df.dtypes)
     for column in bins:
@@ -114,13 +115,9 @@ def edges_of(df: DataFrame, bins: Mapping[str, int | Sequence[float]]) -> dict[s
     edges = {c: list(map(float, given)) for c, given in bins.items() if not isinstance(given, int)}
     open_ = {c: n for c, n in bins.items() if isinstance(n, int)}
     if open_:
-        quantiles = []
-        for column, number in open_.items():
-            value = F.col(quoted(column)).cast("double")
-            value = F.when(~F.isnan(value), value) if kinds[column] in FLOATS else value
-            quantiles.append(F.percentile(value, F.array(*(F.lit(i / number) for i in range(1, number)))))
-        found = df.agg(*quantiles).first()
-        edges |= {c: sorted(set(values or ())) for c, values in zip(open_, found or (), strict=True)}
+        wanted = [(present(c, kinds[c]), [i / number for i in range(1, number)]) for c, number in open_.items()]
+        found = spreads_of(df, wanted)[()]
+        edges |= {c: sorted(set(s.quantiles)) if s else [] for c, s in zip(open_, found, strict=True)}
     return edges
 
 

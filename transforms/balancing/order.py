@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.cleaning.columns import Derive
 from headgate.transforms.kinds import FLOATS, as_text, need_kinds
+from headgate.transforms.quantiles import spreads_of
 from headgate.transforms.rows import ROW_ID, is_training, local_frame, quoted
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns, with_new
 
@@ -101,18 +102,16 @@ class OrderRows(Estimator):
         edges = []
         if self.column is not None and self.stages > 1:
             value = difficulty(df, self.column, self.descending)
-            cuts = F.array(*(F.lit(i / self.stages) for i in range(1, self.stages)))
-            rows = df.select(group_of(df, self.by).alias("group"), value.alias("value")).where("value is not null")
-            found = rows.groupBy("group").agg(F.percentile("value", cuts).alias("edges")).limit(MOST_GROUPS + 1)
-            edges = sorted(found.collect())
-            if len(edges) > MOST_GROUPS:
-                raise StepError(f"by: more than {MOST_GROUPS:,} groups of {', '.join(self.by)}")
+            cuts = [i / self.stages for i in range(1, self.stages)]
+            most = (MOST_GROUPS, f"groups of {', '.join(self.by)}")
+            found = spreads_of(df.where(value.isNotNull()), [(value, cuts)], [group_of(df, self.by)], most=most)
+            edges = sorted((group, s.quantiles) for (group,), (s,) in found.items() if s)
         return AssignOrder(
             into=self.into,
             column=self.column,
             by=self.by,
             descending=self.descending,
-            edges=tuple({"group": e["group"], "edges": list(e["edges"])} for e in edges),
+            edges=tuple({"group": group, "edges": cuts} for group, cuts in edges),
             stages=self.stages if self.column is not None else 1,
             seed=self.seed,
         )

@@ -23,7 +23,7 @@ from headgate.transforms.kinds import (
     rounded,
     scale_of,
 )
-from headgate.transforms.quantiles import exact_quantiles
+from headgate.transforms.quantiles import exact_quantiles, spreads_of
 from headgate.transforms.rows import Rejection, change_cells, quoted, reject
 from headgate.transforms.step import (
     Action,
@@ -189,26 +189,21 @@ class CheckOutliersIqr(Estimator):
 
     def fit(self, df: DataFrame, context: Context) -> CheckBounds:
         kinds = dict(df.dtypes)
-        statistics = []
-        for column in self.columns:
-            value = present(column, kinds[column])
-            pair = F.percentile(value.cast("double"), F.array(F.lit(0.25), F.lit(0.75)))
-            statistics.append(F.struct(pair.alias("pair"), F.min(value).alias("low"), F.max(value).alias("high")))
-        found = df.agg(*statistics).first() or ()
+        found = spreads_of(df, [(present(c, kinds[c]), (0.25, 0.75)) for c in self.columns])[()]
         bounds: dict[str, tuple[Decimal | None, Decimal | None]] = {}
-        for column, (pair, low, high) in zip(self.columns, found, strict=True):
-            kind = kinds[column]
-            if pair is None or not all(math.isfinite(q) for q in pair):
+        for column, spread in zip(self.columns, found, strict=True):
+            kind, pair = kinds[column], spread.quantiles if spread else []
+            if spread is None or not all(map(math.isfinite, pair)):
                 bounds[column] = (None, None)
-            elif kind in FLOATS or (kind in WHOLE and max(-low, high) <= EXACT_DOUBLES):
+            elif kind in FLOATS or (kind in WHOLE and max(-spread.low, spread.high) <= EXACT_DOUBLES):
                 reach = self.factor * (pair[1] - pair[0])
                 fences = (pair[0] - reach, pair[1] + reach)
                 below, above = (exact(f) if math.isfinite(f) else None for f in fences)
                 bounds[column] = (below, above)
             else:
                 first, third = exact_quantiles(df, F.col(quoted(column)), [], (1, 3))[()]
-                reach = Fraction(exact(self.factor)) * (third - first)
-                ends = (first - reach, third + reach)
+                wide = Fraction(exact(self.factor)) * (third - first)
+                ends = (first - wide, third + wide)
                 below, above = (EXACT.divide(Decimal(f.numerator), Decimal(f.denominator)) for f in ends)
                 bounds[column] = (below, above)
         return CheckBounds(columns=bounds, action=self.action)

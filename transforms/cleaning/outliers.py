@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.cleaning.bounds import CheckBounds, Limits, flag_name, with_flags
 from headgate.transforms.kinds import FLOATS, as_text, exact, need_kinds, scale_of
+from headgate.transforms.quantiles import Spread, spreads_of
 from headgate.transforms.rows import Rejection, change_cells, local_frame, quoted, reject
 from headgate.transforms.step import Action, Columns, Context, Estimator, Step, StepError, require_columns
 
@@ -189,38 +190,41 @@ class CheckOutliers(Estimator):
             *(k.alias(n) for k, n in zip(keys, names, strict=True)), *(v.alias(n) for n, v in values.items())
         )
         share = self.reach if self.method == "percentiles" else 0.25
-        quantiles = F.array(F.lit(share), F.lit(0.5), F.lit(1 - share))
-        first = []
-        for x in values:
-            ends = (F.min(x).alias("low"), F.max(x).alias("high"))
-            found_of = () if self.method == "zscore" else (F.percentile(x, quantiles).alias("q"),)
-            first.append(F.struct(F.count(x).alias("n"), *ends, *found_of).alias(x))
-        found = self.collected(rows.groupBy(*names).agg(*first), len(keys))
-        spreads: dict[tuple[Any, ...], Any] = {}
-        if self.method in ("mad", "zscore"):
-            spreads = self.spreads(rows, found, names, list(values))
+        found = self.spread(rows, names, list(values), () if self.method == "zscore" else (share, 0.5, 1 - share))
+        apart = self.apart(rows, found, names, list(values)) if self.method in ("mad", "zscore") else {}
+        nothing = [None] * len(values)
         return {
             key: [
-                (row[x]["n"], *fence_of(self.method, self.reach, row[x], spreads.get(key, {}).get(x))) for x in values
+                (s.n, *fence_of(self.method, self.reach, s, a)) if s else (0, None, None)
+                for s, a in zip(listed, apart.get(key, nothing), strict=True)
             ]
-            for key, row in found.items()
+            for key, listed in found.items()
         }
 
-    def spreads(
-        self, rows: DataFrame, found: Mapping[tuple[Any, ...], Any], names: Sequence[str], values: Sequence[str]
-    ) -> dict[tuple[Any, ...], Any]:
+    def spread(
+        self, rows: DataFrame, names: Sequence[str], values: Sequence[str], shares: Sequence[float]
+    ) -> dict[tuple[Any, ...], list[Spread | None]]:
+        most = (MOST_GROUPS, f"groups of {', '.join(self.by)}")
+        return spreads_of(rows, [(F.col(x), shares) for x in values], [F.col(n) for n in names], most=most)
+
+    def apart(
+        self,
+        rows: DataFrame,
+        spreads: Mapping[tuple[Any, ...], Sequence[Spread | None]],
+        names: Sequence[str],
+        values: Sequence[str],
+    ) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
         """Return, for each group and column, sums of what values are apart from a centre, in units of their range.
 
-        The centre is the median of `mad` and the lowest value of `zscore`. Sums are exact, of 28 digits behind the
-        point, so that they do not depend on the order of rows.
+        With `mad`, their median as well. The centre is the median of `mad` and the lowest value of `zscore`. Sums are
+        exact, of 28 digits behind the point, so that they do not depend on the order of rows.
         """
         looked_up = []
-        for key, row in found.items():
+        for key, listed in spreads.items():
             cells: list[float | None] = []
-            for x in values:
-                known = row[x]["n"] > 0
-                centre = row[x]["q"][1] if known and self.method == "mad" else row[x]["low"]
-                reach = row[x]["high"] - row[x]["low"] if known else 0.0
+            for s in listed:
+                centre = s and (s.quantiles[1] if self.method == "mad" else s.low)
+                reach = s.high - s.low if s else 0.0
                 cells += [centre, reach if 0 < reach < math.inf else None]
             looked_up.append((*key, *cells))
         ddl = [f"_hg_m{n} string" for n in names] + [f"{end}{x} double" for x in values for end in ("_hg_m", "_hg_r")]
@@ -229,20 +233,19 @@ class CheckOutliers(Estimator):
         for name in names:
             matches = matches & F.col(name).eqNullSafe(F.col(f"_hg_m{name}"))
         joined = rows.join(F.broadcast(lookup), on=matches, how="inner")
-        sums = []
-        for x in values:
-            apart = (F.col(x) - F.col(f"_hg_m{x}")) / F.col(f"_hg_r{x}")
-            parts = {"sum": exact_sum(F.abs(apart)), "squares": exact_sum(apart * apart)}
-            if self.method == "mad":
-                parts["median"] = F.percentile(F.abs(apart), F.lit(0.5))
-            sums.append(F.struct(*(p.alias(n) for n, p in parts.items())).alias(x))
-        return self.collected(joined.groupBy(*names).agg(*sums), len(names))
-
-    def collected(self, grouped: DataFrame, keys: int) -> dict[tuple[Any, ...], Any]:
-        rows = grouped.limit(MOST_GROUPS + 1).collect()
-        if len(rows) > MOST_GROUPS:
-            raise StepError(f"by: more than {MOST_GROUPS:,} groups of {', '.join(self.by)}")
-        return {tuple(row[:keys]): row.asDict() for row in rows}
+        far = {x: F.abs((F.col(x) - F.col(f"_hg_m{x}")) / F.col(f"_hg_r{x}")) for x in values}
+        rows = joined.select(*names, *(distance.alias(x) for x, distance in far.items()))
+        sums = [
+            F.struct(exact_sum(F.col(x)).alias("sum"), exact_sum(F.col(x) * F.col(x)).alias("squares")).alias(x)
+            for x in values
+        ]
+        found = rows.groupBy(*names).agg(*sums).collect()
+        told = {tuple(r[: len(names)]): [r[x].asDict() for x in values] for r in found}
+        if self.method == "mad":
+            for key, listed in self.spread(rows, names, values, (0.5,)).items():
+                for parts, s in zip(told[key], listed, strict=True):
+                    parts["median"] = s and s.quantiles[0]
+        return told
 
 
 def exact_sum(value: Column) -> Column:
@@ -255,26 +258,26 @@ def finite(column: str, kind: str) -> Column:
     return F.when(F.abs(value) <= F.lit(1.7976931348623157e308), value)
 
 
-def fence_of(method: str, reach: float, found: Any, spread: Any) -> tuple[float | None, float | None]:
+def fence_of(method: str, reach: float, found: Spread, spread: Any) -> tuple[float | None, float | None]:
     """Return the fences of one group from its statistics; none without two values or without spread."""
-    if found["n"] < 2:
+    if found.n < 2:
         return None, None
     if method == "percentiles":
-        return found["q"][0], found["q"][2]
+        return found.quantiles[0], found.quantiles[2]
     if method == "iqr":
-        low, _, high = found["q"]
+        low, _, high = found.quantiles
         far = reach * (high - low)
     elif spread is None or spread["sum"] is None:
         return None, None
     elif method == "mad":
-        low = high = found["q"][1]
-        mean = float(Fraction(spread["sum"]) / found["n"])
-        far = reach * (found["high"] - found["low"]) * (NORMAL_MAD * spread["median"] or NORMAL_MEAN * mean)
+        low = high = found.quantiles[1]
+        mean = float(Fraction(spread["sum"]) / found.n)
+        far = reach * (found.high - found.low) * (NORMAL_MAD * spread["median"] or NORMAL_MEAN * mean)
     else:
-        total, squares, n = Fraction(spread["sum"]), Fraction(spread["squares"]), found["n"]
-        width = found["high"] - found["low"]
-        low = high = found["low"] + width * float(total / n)
-        far = reach * width * math.sqrt(max((squares - total * total / n) / (n - 1), 0))
+        total, squares, n = Fraction(spread["sum"]), Fraction(spread["squares"]), found.n
+        width = found.high - found.low
+        low = high = found.low + width * float(total / n)
+        far = reach * width * math.sqrt(max(float((squares - total * total / n) / (n - 1)), 0.0))
     return (low - far, high + far) if far > 0 or (reach == 0 and high > low) else (None, None)
 
 

@@ -24,7 +24,7 @@ from headgate.transforms.kinds import (
     present,
     scale_of,
 )
-from headgate.transforms.quantiles import exact_quantiles
+from headgate.transforms.quantiles import Spread, exact_quantiles, spreads_of
 from headgate.transforms.rows import change_cells, local_frame, quoted
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
 
@@ -243,29 +243,29 @@ class ImputeMedian(ImputeStatistic):
     columns: numbers, dates and times; by, levels: as in `impute_mean`. Null and NaN count as missing. Between two
     middle values the median is their mean; an integer column takes it rounded toward zero, a decimal one rounded half
     up to its scale, dates and times to the day and the microsecond. Filled cells are noted in `_changed`.
-    Cost: one pass to fit, with memory in proportion to the distinct values; for a decimal column, or one of whole
-    numbers beyond 2^52, a sort of its distinct values; one pass to apply.
+    Cost: a count and two passes to fit (one where there are few rows), whatever the number of distinct values; for a
+    decimal column, or one of whole numbers beyond 2^52, a sort of its distinct values; one pass to apply.
     """
 
     name: ClassVar[str] = "impute_median"
 
-    def statistic(self, column: str, kind: str) -> Column:
-        value, kind = measured(column, kind)
-        quick = kind in (*WHOLE, *FLOATS)
-        median = F.percentile(value.cast("double"), F.lit(0.5)) if quick else F.lit(None)
-        return F.struct(median.alias("median"), F.min(value).alias("low"), F.max(value).alias("high"))
-
-    def settled(self, found: Any, column: str, kind: str) -> Any:
-        if found["low"] is None or kind in FLOATS:
-            return found["median"]
+    def settled(self, found: Spread | None, column: str, kind: str) -> Any:
+        if found is None or kind in FLOATS:
+            return found and found.quantiles[0]
         whole = kind in (*WHOLE, "date", *TIMES)
-        small = whole and max(-found["low"], found["high"]) <= EXACT_DOUBLES
-        return in_type(Fraction(found["median"]), kind) if small else ...  # left to the exact way
+        small = whole and max(-found.low, found.high) <= EXACT_DOUBLES
+        return in_type(Fraction(found.quantiles[0]), kind) if small else ...  # left to the exact way
 
     def values_of(
         self, df: DataFrame, kinds: Mapping[str, str], keys: Sequence[Column]
     ) -> dict[tuple[Any, ...], list[Any]]:
-        values = super().values_of(df, kinds, keys)
+        wanted = [(measured(c, kinds[c])[0], (0.5,)) for c in self.columns]
+        most = (LARGEST_STATE, f"groups of {', '.join(self.keys)}")
+        spreads = spreads_of(df, wanted, keys, overall=True, most=most)
+        values = {
+            key: [self.settled(s, c, kinds[c]) for s, c in zip(found, self.columns, strict=True)]
+            for key, found in spreads.items()
+        }
         for i, column in enumerate(self.columns):
             if any(found[i] is ... for found in values.values()):
                 value, _ = measured(column, kinds[column])

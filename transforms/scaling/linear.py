@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.cleaning.outliers import finite
 from headgate.transforms.imputation.models import as_kind
 from headgate.transforms.kinds import FLOATS, as_text, need_kinds
+from headgate.transforms.quantiles import spreads_of
 from headgate.transforms.rows import local_frame, quoted
 from headgate.transforms.scaling.exact import Moments, merged, moments
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
@@ -266,7 +267,7 @@ class ScaleRobust(LinearScaler):
     Null stays null, NaN stays NaN; they and infinities are left out of what is learned. A column whose quantiles are
     equal is centred alone, one without any value becomes null. The cells are not noted in `_changed`, as all are
     changed. Can be undone (`headgate apply --inverse`). Same numbers as scikit-learn's `RobustScaler`.
-    Cost: one aggregate over all columns to fit, with memory in proportion to the distinct values; one pass to apply.
+    Cost: a count and two passes to fit (one where there are few rows), one pass to apply.
     """
 
     name: ClassVar[str] = "scale_robust"
@@ -280,8 +281,13 @@ class ScaleRobust(LinearScaler):
             raise StepError(f"quantiles: [{low}, {high}] are not a share and a greater one, within 0 and 1")
         return super().columns_after(have, tables)
 
-    def statistic(self, value: Column) -> Column:
-        return F.percentile(value, F.array(*map(F.lit, (self.quantiles[0], 0.5, self.quantiles[1]))))
+    def found(
+        self, df: DataFrame, values: Sequence[Column], keys: Sequence[Column]
+    ) -> dict[tuple[Any, ...], list[Any]]:
+        shares = (self.quantiles[0], 0.5, self.quantiles[1])
+        most = (MOST_GROUPS, f"groups of {', '.join(self.by)}")
+        spreads = spreads_of(df, [(v, shares) for v in values], keys, overall=True, most=most)
+        return {key: [s and s.quantiles for s in listed] for key, listed in spreads.items()}
 
     def line(self, found: Any) -> tuple[float, float]:
         low, median, high = found

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.batches import by_batches
 from headgate.transforms.cleaning.outliers import finite
 from headgate.transforms.kinds import TIMES, is_number
+from headgate.transforms.quantiles import spreads_of
 from headgate.transforms.rows import ROW_ID, SPLIT, TRAIN, drop_values, quoted, stable_hash, with_values
 from headgate.transforms.scaling.categories import MOST, code_of, need_categories, require_categories, text_of, texts_of
 from headgate.transforms.scaling.exact import Moments, moments
@@ -256,11 +257,11 @@ class EncodeTarget(Estimator):
     def cut_times(self, df: DataFrame, at: Column) -> tuple[float, ...]:
         """Return where periods end: at quantiles of the training rows' times, and behind the last of them."""
         known = F.when(~F.isnan(at) & (F.abs(at) < F.lit(math.inf)), at)
-        inner = F.array(*(F.lit(i / self.folds) for i in range(1, self.folds)))
-        ((cuts, last),) = df.agg(F.percentile(known, inner), F.max(known)).collect()
-        if last is None:
+        ((spread,),) = spreads_of(df, [(known, [i / self.folds for i in range(1, self.folds)])]).values()
+        if spread is None:
             return ()
-        return tuple(sorted({*(c for c in cuts if c <= last), math.nextafter(last, math.inf)}))
+        behind = math.nextafter(spread.high, math.inf)
+        return tuple(sorted({*(c for c in spread.quantiles if c <= spread.high), behind}))
 
 
 def together(groups: Iterable[Mapping[int, Moments]]) -> dict[int, Moments]:
