@@ -20,12 +20,12 @@ from pyarrow import fs
 
 from headgate.jobs.errors import LostRace
 from headgate.jobs.lake.folder import Folder
-from headgate.jobs.lake.processes import is_gone, this_process
+from headgate.jobs.lake.processes import is_gone, process_space, this_process
 from headgate.jobs.lake.storage import file_system, put, put_new, remove
 from headgate.jobs.lake.system import now
 
-EVERY = 60.0  # seconds between signs of an owner
-SILENCE = timedelta(minutes=10)  # after which an owner on another machine is taken for dead
+EVERY = 30.0  # seconds between signs of an owner
+SILENCE = timedelta(minutes=5)  # after which an owner on another machine, or in another container, is taken for dead
 PAUSE = 5.0  # seconds between looks of one that waits
 
 
@@ -35,6 +35,7 @@ class Term:
 
     number: int
     process: str
+    space: str  # of the number of the process
     run_id: str
     since: datetime
     seen: datetime
@@ -47,7 +48,10 @@ class Term:
 
     @property
     def is_gone(self) -> bool:
-        return is_gone(self.process, now() - self.seen, SILENCE)
+        unheard_of = now() - self.seen
+        if self.space != process_space():
+            return unheard_of > SILENCE
+        return is_gone(self.process, unheard_of, SILENCE)
 
 
 class Lease:
@@ -82,12 +86,14 @@ class Lease:
             if facts:  # else a next one has removed it
                 since = datetime.fromisoformat(facts["since"])
                 seen = datetime.fromisoformat(sign["seen"]) if sign else since
-                return Term(numbers[-1], facts["process"], facts["run_id"], since, seen, bool(sign.get("over")))
+                owner = (facts["process"], facts["space"], facts["run_id"])
+                return Term(numbers[-1], *owner, since, seen, bool(sign.get("over")))
         return None
 
     def take(self) -> Term | None:
         """Begin a term; return the newest instead, if its owner is there."""
-        facts = {"process": this_process(), "run_id": self.run_id, "since": now().isoformat()}
+        owner = {"process": this_process(), "space": process_space(), "run_id": self.run_id}
+        facts = {**owner, "since": now().isoformat()}
         while True:
             last = self.newest()
             mine = last is not None and last.run_id == self.run_id  # put, though the answer was lost on the way

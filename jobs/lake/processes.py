@@ -20,6 +20,14 @@ def began(pid: int) -> str:
         return "-"
 
 
+def process_space() -> str:
+    """Return the space in which numbers of processes count, which a container has for itself; '' where none is told."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
 def is_gone(process: str, unheard_of: timedelta, silence: timedelta) -> bool:
     """Return whether a process is gone: one of this host that is not there, one of another after so long a silence.
 

@@ -15,7 +15,7 @@ from headgate.jobs.errors import LostRace
 from headgate.jobs.lake import lease as leases
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.lease import Lease, held
-from headgate.jobs.lake.processes import this_process
+from headgate.jobs.lake.processes import process_space, this_process
 from headgate.jobs.lake.system import now
 from tests.jobs.test_cli import here  # noqa: F401  (a fixture)
 from tests.lakes import land, write_pipeline
@@ -29,11 +29,12 @@ def lake(tmp_path, monkeypatch) -> Lake:
     return Lake(str(tmp_path / "lake"))
 
 
-def owned(lake: Lake, process: str, seen: timedelta | None = None, since: timedelta = NO_TIME) -> None:
+def owned(lake: Lake, process: str, seen: timedelta | None = None, since: timedelta = NO_TIME, space: str = "") -> None:
     """A term of another process: begun `since` ago, with a last sign `seen` ago."""
     folder = Path(lake.root, "_system", "leases", "p")
     folder.mkdir(parents=True)
-    facts = {"process": process, "run_id": "other", "since": (now() - since).isoformat()}
+    facts = {"process": process, "space": space or process_space(), "run_id": "other"}
+    facts |= {"since": (now() - since).isoformat()}
     (folder / "0000000007.json").write_text(json.dumps(facts))
     if seen is not None:
         (folder / "0000000007.sign").write_text(json.dumps({"seen": (now() - seen).isoformat(), "over": False}))
@@ -70,18 +71,21 @@ def process_that_ended() -> str:
     ("process", "seen", "since", "free"),
     [
         ("ended", 0, 0, True),
-        ("elsewhere 1 5", 9, 60, False),
-        ("elsewhere 1 5", 11, 60, True),
-        ("elsewhere 1 5", None, 9, False),
-        ("elsewhere 1 5", None, 11, True),
+        ("elsewhere 1 5", 4, 60, False),
+        ("elsewhere 1 5", 6, 60, True),
+        ("elsewhere 1 5", None, 4, False),
+        ("elsewhere 1 5", None, 6, True),
+        ("in a container", 4, 60, False),  # whose host has the same name
+        ("in a container", 6, 60, True),
     ],
 )
 def test_the_lease_of_a_dead_owner_is_taken_with_a_note(lake, process, seen, since, free):
-    process = process_that_ended() if process == "ended" else process
-    owned(lake, process, None if seen is None else timedelta(minutes=seen), timedelta(minutes=since))
+    space = "pid:[1]" if process == "in a container" else ""
+    process = process if process.startswith("elsewhere") else process_that_ended()
+    owned(lake, process, None if seen is None else timedelta(minutes=seen), timedelta(minutes=since), space)
     told: list[str] = []
     if not free:
-        with pytest.raises(LostRace, match=r"run other \(process 1 on elsewhere, since"):
+        with pytest.raises(LostRace, match=r"run other \(process \d+ on \S+, since"):
             held(lake, "p", "mine", NO_TIME, told.append).__enter__()
         return
     with held(lake, "p", "mine", NO_TIME, told.append):
