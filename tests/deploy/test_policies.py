@@ -1,5 +1,6 @@
 """The policies of deploy/policies are enough, and not more: by a store that enforces them."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.conftest import ROOT
+from tests.lakes import write_pipeline
 
 POLICIES = ("s3-land", "s3-run", "s3-read")
 
@@ -74,3 +76,32 @@ def test_objects_are_written_and_read_by_those_who_may(users):
     assert not refused(users, "s3-run", "landing", "get") and refused(users, "s3-run", "landing", "put")
     assert not refused(users, "s3-run", "lake", "put") and not refused(users, "s3-read", "lake", "get")
     assert refused(users, "s3-read", "lake", "put") and refused(users, "s3-read", "landing", "get")
+
+
+@pytest.mark.slow
+def test_headgate_runs_and_is_read_with_no_more_than_the_policies(users, tmp_path):
+    url, keys = users
+    assert not refused(users, "s3-land", "landing", "put")
+    write_pipeline(tmp_path, "  t: {source: {format: csv, path: 'in/*.csv', schema: 'i INT'}, suite: any}\n")
+    (tmp_path / "conf" / "env").mkdir(parents=True)
+    (tmp_path / "conf" / "env" / "local.yaml").write_text(
+        f"lake: s3://lake/shop\nlanding: s3://landing/shop\nstore:\n  endpoint: {url}\n  allow_http: true\n"
+        "  access_key: {env: K}\n  secret_key: {env: S}\nspark: {spark.master: 'local[2]'}\n"
+    )
+
+    def command(name, *arguments):
+        access, secret = keys[name]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "K": access, "S": secret}
+        line = [sys.executable, "-m", "headgate", *arguments]
+        return subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+
+    lake = ("--env", "local")
+    built = command("s3-run", "run", "p.yaml", *lake)
+    assert built.returncode == 0, built.stderr
+    for arguments in (("verify", "latest"), ("vacuum",), ("sql", "select count(*) as n from t")):
+        done = command("s3-run", *arguments, *lake)
+        assert done.returncode == 0, (arguments, done.stderr)
+    read = command("s3-read", "sql", "select sum(i) as s from t", "--csv", *lake)
+    assert read.returncode == 0 and "3" in read.stdout, read.stderr
+    assert command("s3-read", "verify", "latest", *lake).returncode == 0
+    assert command("s3-read", "run", "p.yaml", "--rebuild", *lake).returncode == 4
