@@ -99,6 +99,7 @@ def rule(kind: str, **kwargs: object) -> dict[str, object]:
 def twenty_rules() -> list[dict[str, object]]:
     return [
         rule("expect_table_row_count_to_be_between", min_value=1),
+        rule("expect_column_to_exist", column="id"),
         rule("expect_column_values_to_be_unique", column="id"),
         rule("expect_column_mean_to_be_between", column="x0", min_value=0),
         rule("expect_column_max_to_be_between", column="n0", max_value=1000),
@@ -106,7 +107,7 @@ def twenty_rules() -> list[dict[str, object]]:
         *(rule("expect_column_values_to_be_between", column=f"x{i}", min_value=0, max_value=20_000) for i in range(4)),
         *(
             rule("expect_column_value_lengths_to_be_between", column=f"s{i}", min_value=1, max_value=20)
-            for i in range(3)
+            for i in range(2)
         ),
         *(rule("expect_column_values_to_match_regex", column=f"s{i}", regex="^t[0-9] [0-9]+$") for i in range(3)),
     ]
@@ -132,7 +133,7 @@ def rows(sizes: tuple[int, ...] = (1_000_000, 5_000_000, 10_000_000)) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             write_rows(folder / "landing" / "rows", size)
-            write_suite(folder / "suites", "raw", twenty_rules()[:1])
+            write_suite(folder / "suites", "raw", twenty_rules()[:2])
             write_suite(folder / "suites", "clean", twenty_rules())
             texts = [f"s{i}" for i in range(6)]
             steps = [
@@ -164,7 +165,7 @@ def tables(count: int = 60) -> None:
             folder / "suites",
             "small",
             [
-                rule("expect_table_row_count_to_be_between", min_value=1),
+                *twenty_rules()[:2],
                 rule("expect_column_values_to_not_be_null", column="name"),
                 rule("expect_column_values_to_be_unique", column="id"),
                 rule("expect_column_values_to_be_between", column="x", min_value=0),
