@@ -27,6 +27,7 @@ from headgate.jobs.lake.system import now
 EVERY = 30.0  # seconds between signs of an owner
 SILENCE = timedelta(minutes=5)  # after which an owner on another machine, or in another container, is taken for dead
 PAUSE = 5.0  # seconds between looks of one that waits
+AT_WORK: set[str] = set()  # runs of this process, which may live on when one has ended and could not say so
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Term:
         unheard_of = now() - self.seen
         if self.space != process_space():
             return unheard_of > SILENCE
+        if self.process == this_process():
+            return self.run_id not in AT_WORK
         return is_gone(self.process, unheard_of, SILENCE)
 
 
@@ -94,6 +97,7 @@ class Lease:
         """Begin a term; return the newest instead, if its owner is there."""
         owner = {"process": this_process(), "space": process_space(), "run_id": self.run_id}
         facts = {**owner, "since": now().isoformat()}
+        AT_WORK.add(self.run_id)
         while True:
             last = self.newest()
             mine = last is not None and last.run_id == self.run_id  # put, though the answer was lost on the way
@@ -116,6 +120,13 @@ class Lease:
         """Say that the owner is there, or that its term is over."""
         put(self.folder, f"{self.number:010}.sign", json.dumps({"seen": now().isoformat(), "over": over}).encode())
 
+    def end(self) -> None:
+        """End the term; where that cannot be written, it is over when the next run sees that its owner is gone."""
+        AT_WORK.discard(self.run_id)
+        if self.number and not self.lost:
+            with contextlib.suppress(Exception):
+                self.sign(over=True)
+
     def keep(self) -> None:
         """Give signs until the run is done; a store that does not answer is tried again the next time."""
         while not self.done.wait(EVERY):
@@ -137,25 +148,28 @@ def held(lake: Folder, pipeline: str, run_id: str, wait: timedelta, tell: Callab
     tell: is told of an owner that is waited for, and of a dead one whose lease is taken.
     """
     lease = Lease(lake, pipeline, run_id)
+    keeper = threading.Thread(target=lease.keep, name=f"headgate: lease of {pipeline}", daemon=True)
+    try:
+        wait_for(lease, wait, tell)
+        keeper.start()
+        yield lease
+    finally:
+        lease.done.set()
+        if keeper.is_alive():
+            keeper.join(PAUSE)
+        lease.end()
+
+
+def wait_for(lease: Lease, wait: timedelta, tell: Callable[[str], None]) -> None:
+    """Take a lease as soon as it is free; raise `LostRace` if it is not within `wait`."""
     until = time.monotonic() + wait.total_seconds()
-    owner, told = lease.take(), ""
-    while owner is not None:
+    told = ""
+    while (owner := lease.take()) is not None:
         if time.monotonic() >= until:
-            raise LostRace(f"another run of '{pipeline}' is at work: {owner.owner}")
+            raise LostRace(f"another run of '{lease.pipeline}' is at work: {owner.owner}")
         if owner.run_id != told:
             tell(f"waiting for {owner.owner}")
             told = owner.run_id
         time.sleep(min(PAUSE, max(0.0, until - time.monotonic())))
-        owner = lease.take()
     if lease.after is not None:
         tell(f"{lease.after.owner} is gone without an end: this run takes its place")
-    keeper = threading.Thread(target=lease.keep, name=f"headgate: lease of {pipeline}", daemon=True)
-    keeper.start()
-    try:
-        yield lease
-    finally:
-        lease.done.set()
-        keeper.join(PAUSE)
-        if not lease.lost:
-            with contextlib.suppress(Exception):  # then it ends when its process is gone
-                lease.sign(over=True)

@@ -1,6 +1,7 @@
 """Runs of a pipeline do not work side by side: its lease, waiting for it, and what dead owners leave."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -14,8 +15,8 @@ import pytest
 from headgate.jobs.errors import LostRace
 from headgate.jobs.lake import lease as leases
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.lease import Lease, held
-from headgate.jobs.lake.processes import process_space, this_process
+from headgate.jobs.lake.lease import Lease, Term, held
+from headgate.jobs.lake.processes import began, process_space, this_process
 from headgate.jobs.lake.system import now
 from tests.jobs.test_cli import here  # noqa: F401  (a fixture)
 from tests.lakes import land, write_pipeline
@@ -106,14 +107,14 @@ def test_of_many_at_once_one_takes_the_lease_each_time(lake):
         with ThreadPoolExecutor(12) as pool:
             (winner,) = filter(None, pool.map(take, range(12)))
         assert winner.newest().run_id == winner.run_id and files(lake) == [f"{8 + turn:010}.json"]
-        winner.sign(over=True)
+        winner.end()
 
 
 def test_an_owner_that_was_taken_for_dead_notices_and_leaves_the_lease_alone(lake, monkeypatch):
     monkeypatch.setattr(leases, "EVERY", 0.02)
     with held(lake, "p", "slow", NO_TIME, print) as slow:
         slow.need()
-        monkeypatch.setattr(leases, "is_gone", lambda *_: True)
+        monkeypatch.setattr(Term, "is_gone", True)
         assert Lease(lake, "p", "quick").take() is None
         deadline = time.monotonic() + 10
         while not slow.lost and time.monotonic() < deadline:
@@ -121,6 +122,18 @@ def test_an_owner_that_was_taken_for_dead_notices_and_leaves_the_lease_alone(lak
         with pytest.raises(LostRace, match="took this one for dead"):
             slow.need()
     assert files(lake)[-1] == "0000000002.json"  # without a sign that it is over
+
+
+def test_a_run_that_could_not_say_that_it_ended_keeps_no_other_of_its_process_out(lake, monkeypatch):
+    """As where its keys for the store have expired."""
+    told: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Lease, "sign", lambda *_, **__: 1 / 0)
+        with held(lake, "p", "first", NO_TIME, print):
+            assert Lease(lake, "p", "second").take().run_id == "first"
+    with held(lake, "p", "third", NO_TIME, told.append) as third:
+        assert third.number == 2
+    assert len(told) == 1 and told[0].startswith("run first (")
 
 
 def test_an_owner_gives_signs(lake, monkeypatch):
@@ -148,7 +161,7 @@ def test_a_run_beside_another_ends_with_exit_5_and_one_line(tmp_path, lake, here
     """It starts no Spark, and records nothing; --retries tries again, --wait waits."""
     write_pipeline(tmp_path, "  t: {source: {format: csv, path: '*.csv', schema: 'i INT'}, suite: any}\n")
     land(tmp_path, "a.csv", "i\n1\n")
-    owned(lake, this_process())
+    owned(lake, f"{this_process().split(' ')[0]} {os.getppid()} {began(os.getppid())}")
     for options, lines in (([], 1), (["--retries", "1"], 2), (["--wait", "1s"], 2)):
         code, out, error = here("run", str(tmp_path / "p.yaml"), "--lake", lake.root, *options)
         assert (code, out, len(error.splitlines())) == (5, "", lines), error

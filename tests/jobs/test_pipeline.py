@@ -481,7 +481,7 @@ def test_files_of_a_run_that_lost_are_taken_up_by_the_next(spark, tmp_path):
     def other_wins():
         (tmp_path / "landing" / "t" / "c.csv").rename(tmp_path / "c.csv")
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("headgate.jobs.lake.lease.is_gone", lambda *_: True)
+            patched.setattr("headgate.jobs.lake.lease.Term.is_gone", True)
             run_pipeline(spark, tmp_path, file)
         (tmp_path / "c.csv").rename(tmp_path / "landing" / "t" / "c.csv")
 

@@ -255,7 +255,7 @@ def test_a_lease_on_a_store_has_one_owner_too(server, root, how):
         with ThreadPoolExecutor(4) as pool:
             (winner,) = filter(None, pool.map(take, range(4)))
         assert (winner.newest().run_id, winner.number, winner.numbers()) == (winner.run_id, turn, [turn])
-        winner.sign(over=True)
+        winner.end()
 
 
 @pytest.mark.parametrize("how", ["500", "503", "cut", "lost"])
