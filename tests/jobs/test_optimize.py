@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from headgate.jobs.cli import main as cli
 from headgate.jobs.errors import LostRace, UsageError
 from headgate.jobs.keep import optimize as optimizing
 from headgate.jobs.keep.optimize import optimize
@@ -213,3 +214,25 @@ def test_the_room_of_tables_is_what_lies_in_their_folders(lake, tmp_path):
     vacuum(lake, 0, 0, ["t"])
     (freed,) = storage(lake, 0, ["t"], grace_hours=0)
     assert (freed["bytes"], freed["other_bytes"]) == (after["bytes"], 0)
+
+
+def test_the_commands_that_maintain_a_lake(lake, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def told(*arguments: str) -> list[dict]:
+        monkeypatch.setattr("sys.argv", ["headgate", *arguments, "--lake", lake.root, "--json"])
+        assert cli.exit_code() == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert told("optimize", "t", "--dry-run", "--target-size", "1k")[0]["files_after"] == 3
+    assert told("optimize", "t", "--zorder", "i, s")[0]["version"] == 3
+    assert {r["table"]: r["small_files"] for r in told("storage")} == {"t": 1, "nested": 2}
+    (made,) = told("backup", "--to", f"{lake.root}-copies")
+    recover = ["headgate", "recover", "--from", f"{lake.root}-copies"]
+    monkeypatch.setattr("sys.argv", [*recover, "--lake", f"{lake.root}-new"])
+    assert cli.exit_code() == 0 and made["backup"] in capsys.readouterr().out
+    assert Lake(f"{lake.root}-new").published("t").rows == 54
+    for file in Path(f"{lake.root}-copies", "objects").rglob("*/*"):
+        file.write_bytes(b"")
+    monkeypatch.setattr("sys.argv", [*recover, "--check"])
+    assert cli.exit_code() == 1
