@@ -90,7 +90,9 @@ def test_tables_and_a_view_for_each_release(spark: Any, lake: Lake) -> None:
 def test_the_thrift_server_answers_by_jdbc(spark: Any, lake: Lake) -> None:
     register(lake, HiveCatalogue(spark, "served", lake.root))
     jvm = spark.sparkContext._jvm
-    server = jvm.org.apache.spark.sql.hive.thriftserver.HiveThriftServer2.startWithContext(spark._jsparkSession)
+    server = jvm.org.apache.spark.sql.hive.thriftserver.HiveThriftServer2.startWithSparkSession(
+        spark._jsparkSession, False
+    )
     port = spark.conf.get("spark.hadoop.hive.server2.thrift.port")
     connection = jvm.org.apache.hive.jdbc.HiveDriver().connect(
         f"jdbc:hive2://127.0.0.1:{port}/served", jvm.java.util.Properties()
