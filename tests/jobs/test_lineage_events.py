@@ -1,6 +1,7 @@
 """OpenLineage events and OpenTelemetry spans of a run, by its events alone; `test_nightly` has those of a real one."""
 
 import json
+import sys
 from datetime import date
 
 import pyarrow as pa
@@ -173,6 +174,23 @@ def test_without_url_and_file_openlineage_is_configured_in_its_own_way(lake, tmp
     monkeypatch.setenv("OPENLINEAGE__TRANSPORT__APPEND", "true")
     ran(tmp_path, lake, openlineage={})
     assert len(lines(tmp_path / "own.jsonl")) == 10
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra", "options"),
+    [
+        ("lineage", "openlineage.client", "lineage", {"openlineage": {"file": "unused"}}),
+        ("tracing", "opentelemetry.sdk.trace", "tracing", {"tracing": {"file": "unused"}}),
+    ],
+)
+def test_a_package_that_is_missing_is_told_with_its_extra(
+    lake, tmp_path, monkeypatch, capsys, module, package, extra, options
+):
+    monkeypatch.delitem(sys.modules, f"headgate.jobs.notify.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    ran(tmp_path, lake, **options)
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told == f"warning: {next(iter(options))}: the package {package} is missing: pip install 'headgate[{extra}]'"
 
 
 @pytest.mark.parametrize(
