@@ -94,10 +94,11 @@ def sketched(
         spreads: list[Spread | None] = []
         for name, wanted in shares.items():
             n, low, high, _ = row[name]
-            pairs = placed[tuple(row[: len(key)])][name] if n else []
-            if any(v is None for pair in pairs for v in pair):
-                return sketched(rows, key, shares, most, margin * 10)
-            quantiles = [between(pair[0], pair[1], (n - 1) * p) for pair, p in zip(pairs, wanted, strict=False)]
+            quantiles = []
+            for (below, above), p in zip(placed[tuple(row[: len(key)])][name], wanted, strict=n > 0):
+                if below is None or above is None:
+                    return sketched(rows, key, shares, most, margin * 10)
+                quantiles.append(between(below, above, (n - 1) * p))
             spreads.append(Spread(n, low, high, quantiles) if n else None)
         found[tuple(row[: len(key)])] = spreads
     return found
@@ -105,64 +106,71 @@ def sketched(
 
 def placed_values(
     rows: DataFrame, key: Sequence[str], shares: Mapping[str, Sequence[float]], first: Sequence[Any]
-) -> dict[tuple[Any, ...], Any]:
-    """Return, by group, column and share, the two values between which a quantile is; null where the ends mislead.
+) -> dict[tuple[Any, ...], dict[str, list[list[float | None]]]]:
+    """Return, by group, column and share, the two values between which a quantile is; None where the ends mislead.
 
     first: rows of keys and, for each column, of what was sketched.
     """
-    if not key:
-        ends = {name: F.array(*map(F.lit, first[0][name]["ends"] or ())) for name in shares}
-    else:
-        kinds = ["all boolean"] * (key[0] == "all") + [f"there_{k} string" for k in key if k != "all"]
-        lookup = local_frame(
-            rows.sparkSession,
-            [(*row[: len(key)], *(row[name]["ends"] for name in shares)) for row in first],
-            ", ".join([*(k.replace("all", "there_all") for k in kinds), *(f"ends{n} array<double>" for n in shares)]),
-        )
+    sketches = {tuple(row[: len(key)]): row for row in first}
+    if key:
+        kinds = [f"there_{k} {'boolean' if k == 'all' else 'string'}" for k in key]
+        ends = [f"ends{name} array<double>" for name in shares]
+        known = [(*group, *(row[name]["ends"] for name in shares)) for group, row in sketches.items()]
+        lookup = local_frame(rows.sparkSession, known, ", ".join(kinds + ends))
         match = F.lit(True)
         for k in key:
             match = match & F.col(k).eqNullSafe(F.col(f"there_{k}"))
         rows = rows.join(F.broadcast(lookup), on=match, how="inner")
-        ends = {name: F.col(f"ends{name}") for name in shares}
-    counts, places = [], []
-    for name, listed in shares.items():
-        value = F.col(name)
-        for i, share in enumerate(listed):
-            low, high = F.get(ends[name], F.lit(2 * i)), F.get(ends[name], F.lit(2 * i + 1))
-            inside = F.when((value > low) & (value < high), value)
-            told = {
-                "n": F.count(value),
+    counts, told = [], []
+    for name, wanted in shares.items():
+        value, listed = F.col(name), F.col(f"ends{name}") if key else F.array(*map(F.lit, first[0][name]["ends"] or ()))
+        for i, share in enumerate(wanted):
+            at, low, high = f"{name}_{i}", F.get(listed, F.lit(2 * i)), F.get(listed, F.lit(2 * i + 1))
+            counted = {
                 "below": F.count_if(value < low),
                 "upto": F.count_if(value <= low),
                 "last": F.count_if(value <= high),
-                "low": F.max(F.when(value <= low, value)),
-                "high": F.min(F.when(value >= high, value)),
-                "before": F.max(F.when(value < low, value)),
-                "after": F.min(F.when(value > high, value)),
-                "inside": F.sort_array(F.collect_list(inside)),
+                "inside": F.sort_array(F.collect_list(F.when((value > low) & (value < high), value))),
             }
-            at = f"{name}_{i}"
-            counts.append(F.struct(*named(told.values(), told)).alias(at))
-            place = (F.col(f"{at}.n") - 1) * F.lit(share)
-            places.append(F.array(value_at(at, F.floor(place)), value_at(at, F.ceil(place))).alias(at))
-    found = rows.groupBy(*key).agg(*counts).select(*key, *places).collect()
-    return {
-        tuple(row[: len(key)]): {n: [row[f"{n}_{i}"] for i in range(len(listed))] for n, listed in shares.items()}
-        for row in found
-    }
+            if key:  # a group may be so small that the quantile is beside its ends
+                counted |= {
+                    "n": F.count(value),
+                    "before": F.max(F.when(value < low, value)),
+                    "after": F.min(F.when(value > high, value)),
+                }
+            counts.append(F.struct(*named(counted.values(), counted)).alias(at))
+            c = F.col(at)
+            place = ((c["n"] if key else F.lit(first[0][name]["n"])) - 1) * F.lit(share)
+            two = [F.get(c["inside"], (rank - c["upto"]).cast("int")) for rank in (F.floor(place), F.ceil(place))]
+            told.append(c.withField("inside", F.array(*two)).withField("size", F.size(c["inside"])).alias(at))
+    found: dict[tuple[Any, ...], dict[str, list[list[float | None]]]] = {}
+    for row in rows.groupBy(*key).agg(*counts).select(*key, *told).collect():
+        group = tuple(row[: len(key)])
+        found[group] = {}
+        for name, wanted in shares.items():
+            n, _, _, ends = sketches[group][name]
+            found[group][name] = [
+                values_at((n - 1) * p, row[f"{name}_{i}"].asDict(), *ends[2 * i : 2 * i + 2])
+                for i, p in enumerate(wanted if n else ())
+            ]
+    return found
 
 
-def value_at(at: str, rank: Column) -> Column:
-    """Return the value of a rank, from 0, by what was counted around the ends; null where it is not between them."""
-    c = {n: F.col(f"{at}.{n}") for n in ("below", "upto", "last", "low", "high", "before", "after", "inside")}
-    return (
-        F.when(rank < c["below"] - 1, F.lit(None).cast("double"))
-        .when(rank < c["below"], c["before"])
-        .when(rank < c["upto"], c["low"])
-        .when(rank < c["upto"] + F.size(c["inside"]), F.get(c["inside"], (rank - c["upto"]).cast("int")))
-        .when(rank < c["last"], c["high"])
-        .when(rank == c["last"], c["after"])
-    )
+def values_at(place: float, c: Mapping[str, Any], low: float, high: float) -> list[float | None]:
+    """Return the values of the ranks below and above a place by what was counted about two ends; None beside them."""
+    found: list[float | None] = []
+    for rank, inside in zip((math.floor(place), math.ceil(place)), c["inside"], strict=True):
+        if rank < c["below"]:
+            found.append(c.get("before") if rank == c["below"] - 1 else None)
+        elif rank < c["upto"]:
+            found.append(low)
+        elif rank < c["upto"] + c["size"]:
+            found.append(inside)
+        elif rank < c["last"]:
+            found.append(high)
+        else:
+            found.append(c.get("after") if rank == c["last"] else None)
+    return found
 
 
 def between(low: float, high: float, place: float) -> float:
