@@ -13,8 +13,9 @@ import pytest
 from deltalake import write_deltalake
 
 from headgate.jobs.errors import UsageError
-from headgate.jobs.keep.catalogues.entries import register
-from headgate.jobs.keep.catalogues.hive import HiveCatalogue
+from headgate.jobs.keep.catalogues.entries import entries, register
+from headgate.jobs.keep.catalogues.glue import table_input
+from headgate.jobs.keep.catalogues.hive import HiveCatalogue, literal, ticked
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.spark.session import start
 from tests.conftest import TEST_SETTINGS
@@ -101,3 +102,28 @@ def test_the_thrift_server_answers_by_jdbc(spark: Any, lake: Lake) -> None:
     assert answer.next() and (answer.getLong(1), answer.getLong(2)) == (1, 1)
     connection.close()
     server.stop()
+
+
+def test_spark_reads_a_table_as_it_is_entered_in_glue(spark: Any, lake: Lake) -> None:
+    """Glue is a Hive metastore by another name: the same fields, written by Hive, are a table for Spark."""
+    (entry,) = entries(lake, views=False)
+    table = table_input(entry)
+    stored = table["StorageDescriptor"]
+    columns = ", ".join(f"{ticked(c['Name'])} {c['Type']}" for c in stored["Columns"])
+    serde, place = stored["SerdeInfo"], literal(stored["Location"])
+    spark.sql("CREATE DATABASE glued")
+    hive = spark._jsparkSession.sharedState().externalCatalog().unwrapped().client()
+    system = spark.sparkContext._jvm.java.lang.System
+    system.setProperty("spark.testing", "true")  # Spark hands a statement to Hive in tests alone
+    hive.runSqlHive(
+        f"CREATE EXTERNAL TABLE glued.t ({columns}) ROW FORMAT SERDE {literal(serde['SerializationLibrary'])} "
+        f"WITH SERDEPROPERTIES ({pairs(serde['Parameters'])}) STORED AS INPUTFORMAT {literal(stored['InputFormat'])} "
+        f"OUTPUTFORMAT {literal(stored['OutputFormat'])} LOCATION {place} TBLPROPERTIES ({pairs(table['Parameters'])})"
+    )
+    system.clearProperty("spark.testing")
+    assert ids(spark, "SELECT id FROM glued.t") == [1, 2]
+    assert ids(spark, "SELECT id FROM glued.t VERSION AS OF 0") == [1]
+
+
+def pairs(properties: dict[str, str]) -> str:
+    return ", ".join(f"{literal(k)} = {literal(v)}" for k, v in properties.items())

@@ -159,7 +159,7 @@ def test_rows_without_the_label_are_gated_and_taken_up_once(spark, tmp_path, app
 
 def learned(*steps):
     placed = [step.at(f"t/{i}-{step.name}") for i, step in enumerate(steps)]
-    published = Published("t", "", 0, 1, datetime.now(timezone.utc), "", {})
+    published = Published("t", "", 0, 1, datetime.now(timezone.utc), "", {}, 0)
     return Learned(published=published, columns={"x": "double"}, steps=placed, pins={})
 
 
