@@ -94,7 +94,7 @@ class Place:
         return Lake(self.environment.lake)
 
     def land(self, number: int) -> None:
-        lines = "".join(f"{number * 1000 + i},n{i},{i - 3}\n" for i in range(100))
+        lines = "".join(f"{number * 1000 + i},n{number}-{i},{i - 3}\n" for i in range(100))
         put(f"{self.environment.landing}/in", f"{number}.csv", f"id,name,v\n{lines}".encode())
 
     def run(self, progress: Progress | None = None, session: Any = None, **options: Any) -> Outcome:

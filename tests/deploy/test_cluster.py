@@ -1,0 +1,171 @@
+"""A real cluster on one machine: Spark's standalone master and two workers, and what dies in the midst of a run."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyspark
+import pytest
+
+from headgate.jobs.spark.java import java_home
+from tests.chaos import content
+from tests.deploy.test_launch import archive, submitted  # noqa: F401
+from tests.lakes import ROOT
+
+pytestmark = pytest.mark.long
+
+SPARK = Path(pyspark.__path__[0])
+LOCAL = "127.0.0.1"
+DAYS = "2013-01-02"
+RUN = ("run", str(ROOT / "conf" / "flights.yaml"), "--lake", "lake", "--landing", "landing")
+SMALL = ("--executor-memory", "1g", "--conf", "spark.sql.shuffle.partitions=2")
+
+
+def environment():
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK", "PYTHONPATH", "HEADGATE_ZIP"))}
+    return kept | {"JAVA_HOME": str(java_home()), "SPARK_LOCAL_IP": LOCAL, "PYTHONSAFEPATH": "1"}
+
+
+def processes():
+    """Command lines of all processes, by number."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+    return found
+
+
+class Cluster:
+    """A master and two workers of one core each, in a folder of their own."""
+
+    def __init__(self, folder):
+        with socket.socket() as free:
+            free.bind((LOCAL, 0))
+            port = free.getsockname()[1]
+        self.master = f"spark://{LOCAL}:{port}"
+        self.folder, self.daemons = folder, []
+        folder.mkdir()
+        self.start("master.Master", "--host", LOCAL, "--port", str(port), "--webui-port", "0")
+        self.workers = [self.start_worker(n) for n in range(2)]
+
+    def start(self, kind, *arguments):
+        command = [str(SPARK / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}", *arguments]
+        log = open(self.folder / "log.txt", "a")  # noqa: SIM115
+        daemon = subprocess.Popen(command, env=environment(), stdout=log, stderr=log, start_new_session=True)
+        self.daemons.append(daemon)
+        return daemon
+
+    def start_worker(self, number):
+        place = str(self.folder / f"worker-{number}")
+        size = ("--cores", "1", "--memory", "1g", "--webui-port", "0", "--work-dir", place)
+        return self.start("worker.Worker", "--host", LOCAL, *size, self.master)
+
+    def executors(self):
+        return [n for n, line in processes().items() if "CoarseGrainedExecutorBackend" in line and self.master in line]
+
+    def stop(self):
+        for daemon in self.daemons:
+            os.killpg(daemon.pid, signal.SIGKILL)
+            daemon.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    started = Cluster(tmp_path / "cluster")
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def calm(archive, tmp_path_factory, landing_of):  # noqa: F811
+    """A folder with two days of flights, and what one core publishes of them."""
+    folder = tmp_path_factory.mktemp("calm")
+    landing_of(folder / "landing", DAYS)
+    submitted(archive, folder, "local[1]", *RUN)
+    return folder, content(folder)
+
+
+def submit(archive, folder, master, *options):  # noqa: F811
+    """Start spark-submit in a folder, as the README of deploy says."""
+    (folder / "headgate.zip").write_bytes(archive.read_bytes())
+    command = [str(SPARK / "bin" / "spark-submit"), "--master", master, *SMALL, *options]
+    return subprocess.Popen(
+        [*command, str(ROOT / "deploy" / "launch.py"), *RUN],
+        cwd=folder,
+        env={"PYSPARK_PYTHON": sys.executable} | environment() | {"HEADGATE_LOG": "json"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def until(process, table, phase):
+    """Read what a run tells until a phase of a table is over."""
+    told = []
+    for line in process.stderr:
+        told.append(line)
+        if f'"table": "{table}", "phase": "{phase}"' in line:
+            return
+    raise AssertionError("".join(told)[-3000:])
+
+
+def ended(process):
+    told = process.stderr.read()
+    assert process.wait(timeout=600) == 0, told[-3000:]
+
+
+def test_a_packed_environment_brings_python_to_the_executors(archive, calm, cluster, tmp_path):  # noqa: F811
+    """The commands of deploy/README.md: the workers' machines need Spark and Java alone."""
+    subprocess.run([sys.executable, "-m", "venv", "environment"], cwd=tmp_path, check=True)
+    wheel = tmp_path / "headgate-0.1.0-py3-none-any.whl"
+    names = [f for f in archive.parent.iterdir() if f.suffix == ".zip"]
+    wheel.write_bytes(names[0].read_bytes())
+    pip = [str(tmp_path / "environment" / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "--disable-pip-version-check", str(wheel), "venv-pack2"], cwd=tmp_path, check=True)
+    pack = [str(tmp_path / "environment" / "bin" / "venv-pack"), "--quiet", "--prefix", "environment"]
+    subprocess.run([*pack, "--compress-level", "1", "--output", "environment.tar.gz"], cwd=tmp_path, check=True)
+    folder, published = calm
+    (tmp_path / "landing").symlink_to(folder / "landing")
+    process = submit(
+        archive,
+        tmp_path,
+        cluster.master,
+        "--archives",
+        "environment.tar.gz#environment",
+        "--conf",
+        "spark.pyspark.python=./environment/bin/python",
+        "--conf",
+        f"spark.pyspark.driver.python={sys.executable}",
+    )
+    until(process, "raw_flights", "stage")
+    python = [line for line in processes().values() if "worker-" in line and "environment/bin/python" in line]
+    ended(process)
+    assert content(tmp_path) == published
+    assert python, "executors ran another Python"
+
+
+@pytest.mark.parametrize("victim", ["executor", "worker", "driver"])
+def test_a_run_survives_what_dies(archive, calm, cluster, tmp_path, victim):  # noqa: F811
+    folder, published = calm
+    (tmp_path / "landing").symlink_to(folder / "landing")
+    process = submit(archive, tmp_path, cluster.master)
+    until(process, "flights", "steps")
+    time.sleep(1)  # into the midst of the pass that stages the rows
+    if victim == "executor":
+        os.kill(cluster.executors()[0], signal.SIGKILL)
+    elif victim == "worker":
+        os.killpg(cluster.workers[0].pid, signal.SIGKILL)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process = submit(archive, tmp_path, cluster.master)
+    ended(process)
+    assert content(tmp_path) == published
