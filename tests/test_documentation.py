@@ -137,7 +137,7 @@ def test_the_page_of_operations_has_every_environment_variable():
     code = [p for folder in ("jobs", "expectations", "transforms", "deploy") for p in (ROOT / folder).rglob("*.py")]
     read = {name for p in code for name in re.findall(r"\bHEADGATE_[A-Z]+\b", p.read_text(encoding="utf-8"))}
     assert {"HEADGATE_LAKE", "HEADGATE_JARS"} <= read
-    page = text_of("docs/operations.md")
+    page = text_of("docs/operations.md") + text_of("deploy/README.md")
     assert [name for name in sorted(read) if f"`{name}`" not in page] == []
 
 
