@@ -51,7 +51,7 @@ from headgate.transforms.rows import is_own
 from headgate.version import VERSION
 
 if TYPE_CHECKING:
-    from headgate.expectations.gate import Verdict
+    from headgate.expectations.verdict import Verdict
 
 PRODUCER = f"urn:headgate:{VERSION}"
 SEVERITIES = {"critical": "error", "warning": "warn"}

@@ -16,7 +16,7 @@ from headgate.jobs.pipeline.expected import Due
 from headgate.jobs.pipeline.outcome import Outcome, TableOutcome
 
 if TYPE_CHECKING:
-    from headgate.expectations.gate import Verdict  # Great Expectations takes seconds to import
+    from headgate.expectations.verdict import Verdict  # Great Expectations takes seconds to import
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.expectations.gate import MASK, Gate, Verdict
+from headgate.expectations.gate import MASK, Gate
 from headgate.expectations.suites import SuiteError
+from headgate.expectations.verdict import Verdict
 from headgate.jobs.errors import GateBlocked, HeadgateError, UsageError
 from headgate.jobs.lake.confirmations import confirm
 from headgate.jobs.pipeline.outcome import QUARANTINE

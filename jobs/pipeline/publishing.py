@@ -8,7 +8,7 @@ from typing import Any
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from headgate.expectations.gate import Verdict
+from headgate.expectations.verdict import Verdict
 from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.confirmations import confirm
 from headgate.jobs.lake.log import missing_files

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from headgate.expectations.gate import Verdict
+from headgate.expectations.verdict import Verdict
 from headgate.jobs.config.models import FileSource
 from headgate.jobs.lake.system import SAME_CONTENT, now
 from headgate.jobs.pipeline.events import ColumnsTraced, TableJudged

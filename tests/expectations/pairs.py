@@ -21,9 +21,10 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from headgate.expectations.catalogue import known_types
-from headgate.expectations.gate import Gate, RuleResult, Verdict
+from headgate.expectations.gate import Gate
 from headgate.expectations.moments import why_unsound
 from headgate.expectations.suites import DIMENSIONS, SEVERITIES, Suite, SuiteError, build, load_suite
+from headgate.expectations.verdict import RuleResult, Verdict
 from headgate.version import GREAT_EXPECTATIONS
 from tests.conftest import same
 

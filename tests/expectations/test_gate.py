@@ -7,8 +7,9 @@ from datetime import date, datetime
 import pytest
 
 from headgate.expectations.catalogue import known_types
-from headgate.expectations.gate import BITS, Gate, what_raised
+from headgate.expectations.gate import BITS, Gate
 from headgate.expectations.suites import SuiteError, load_suite
+from headgate.expectations.verdict import what_raised
 from tests.expectations.pairs import FLOOR, NAN, compared, suite_of, verdicts
 from tests.expectations.test_balance import OWN_USES
 

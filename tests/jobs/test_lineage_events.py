@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from headgate.expectations.gate import RuleResult, Verdict
 from headgate.expectations.suites import Rule
+from headgate.expectations.verdict import RuleResult, Verdict
 from headgate.jobs.config.models import Environment, FileSource, HttpSource, JdbcSource
 from headgate.jobs.errors import GateBlocked, Interrupted
 from headgate.jobs.lake.lake import Lake
