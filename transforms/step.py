@@ -7,7 +7,7 @@ one that learns is an `Estimator`, whose `fit` returns another frozen step that 
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal, Protocol, Self
@@ -25,6 +25,28 @@ Columns = Mapping[str, str | None]
 
 class StepError(ValueError):
     """A step cannot do what its options ask for; the message says what, which, and what is allowed."""
+
+
+class LearnAnew(StepError):
+    """What a step learned before is not of such rows as these: it must learn anew; the message says why."""
+
+
+class MakeAll(StepError):
+    """A change reaches too much for the rows that it reaches to be made alone; the message says why."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What changed since the table's previous version, for a step that `renews`.
+
+    ids: of the rows before the step that changed, came or went: one column, the row id. before: those of them that were
+    there, as they were. other: gives the rows of another table that changed, as they were and as they are; None where
+    it did not change.
+    """
+
+    ids: DataFrame
+    before: DataFrame
+    other: Callable[[str], DataFrame | None]
 
 
 def require_columns(wanted: Iterable[str], have: Iterable[str]) -> None:
@@ -88,12 +110,23 @@ class Context(Protocol):
         ...
 
     def previous(self) -> DataFrame | None:
-        """Return the table's own version before this build, for a step that `reads_previous`; None for the first."""
+        """Return the table's own version before this build, for a step that `reads_previous` or is told what changed.
+
+        None for the first build.
+        """
         ...
 
     @property
     def partial(self) -> bool:
         """Return whether the rows are those alone that a change reaches."""
+        ...
+
+    def changes(self) -> "Changes | None":
+        """Return what changed, where a step that `renews` is to make those rows alone that it reaches; None: all."""
+        ...
+
+    def replace(self, ids: DataFrame) -> None:
+        """Say which rows of the previous version (one column, the row id) those that a step `renews` stand for."""
         ...
 
     def moment(self) -> datetime:
@@ -172,6 +205,16 @@ class Step:
         built from what changed and what is tied to it. Others leave this as it is.
         """
         raise NotImplementedError(f"{type(self).__name__} ties all rows")
+
+    @property
+    def renews(self) -> bool:
+        """Return whether, told what changed (`Context.changes`), it makes again only the rows that this reaches.
+
+        Of the last step of a table, whose rows may be of another grain. It has all rows before it, and says which rows
+        of the previous version those that it makes replace (`Context.replace`): none comes twice, and all others are as
+        it would make them. Raises `MakeAll` where that cannot be, or is not worth it.
+        """
+        return False
 
     @property
     def follows(self) -> bool:
@@ -261,6 +304,10 @@ class Estimator(Step):
     def learns_from(self) -> tuple[str, ...]:
         """Return the columns of which the distribution decides what is learned, for `refit: on_drift`."""
         raise NotImplementedError(f"{type(self).__name__} does not say which columns it learns from")
+
+    def watched(self, have: Columns) -> Sequence[str]:
+        """Return those columns where they follow from the ones that are there."""
+        return self.learns_from()
 
     def fit(self, training: DataFrame, context: Context) -> Step:
         """Learn from the unmarked training rows and return the frozen step.

@@ -40,6 +40,7 @@ from headgate.transforms.fusion.golden import GoldenRecords
 from headgate.transforms.fusion.history import EntityEvents, EntityHistory
 from headgate.transforms.fusion.join import JoinTable
 from headgate.transforms.fusion.links import LinkRecords
+from headgate.transforms.fusion.matching import MatchRecords
 from headgate.transforms.fusion.predictions import CombinePredictions
 from headgate.transforms.fusion.stacking import PredictStack, StackPredictions
 from headgate.transforms.imputation.auto import FillChosen, ImputeAuto
@@ -159,6 +160,7 @@ FITTED: dict[str, type[Step]] = {
     "fill_gaussian": FillGaussian,
     "fill_missing": FillMissing,
     "fill_trees": FillTrees,
+    "match_records": MatchRecords,
     "predict_stack": PredictStack,
     "repair_known": RepairKnown,
     "resample_strata": ResampleStrata,

@@ -1,6 +1,5 @@
 """`headgate fuse`: the records of one or several sources as entities, with one golden record each."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -34,6 +33,12 @@ RULES = ("vote", "truth", "priority", "longest", "complete")
 )
 @click.option("--threshold", type=float, help="Least probability of a link (default: the best expected F1).")
 @click.option("--columns", metavar="COL,…", help="Compare these columns alone (default: all that the sources share).")
+@click.option("--mapping", metavar="YAML", help="How columns are mapped, as --suggest prints it (default: by name).")
+@click.option(
+    "--refit",
+    is_flag=True,
+    help="Learn anew what tells records apart (default: when options changed, or the sources drifted).",
+)
 @click.option("--rule", type=click.Choice(RULES), default="vote", help="How golden values are chosen (default: vote).")
 @click.option("--delimiter", metavar="CHAR", help="Of csv (default: the one in the header of , ; tab |).")
 @as_json
@@ -48,6 +53,8 @@ def fuse(
     one_to_one: bool | None,
     threshold: float | None,
     columns: str | None,
+    mapping: str | None,
+    refit: bool,
     rule: str,
     delimiter: str | None,
     json_: bool,
@@ -58,14 +65,15 @@ def fuse(
     headgate fuse abt=abt.csv buy=buy.csv --key id --into products
     headgate fuse people.csv --key id --into persons          one source: its duplicates are found
     headgate fuse a=a.csv b=b.csv --key id --labels pairs.csv --into products
-    headgate fuse crm=crm.csv new=new.csv --key id --suggest  how the columns of `new` may be those of `crm`
+    headgate fuse crm=crm.csv new=new.csv --key id --suggest > new.yaml    how columns of `new` may be those of `crm`
+    headgate fuse crm=crm.csv new=new.csv --key id --mapping new.yaml --into customers
     headgate fuse crm=crm.parquet web=web.jsonl --key id --one-to-one --threshold 0.9 --into customers
 
     INPUT is a file, a folder of files of one kind, or a table of the lake. The columns that the sources share, by name,
     are compared; nothing need be said of them, and no pair be labelled. Publishes TABLE (golden records with evidence),
     TABLE_xref (source, key, entity_id), TABLE_links (source_a, key_a, source_b, key_b, score, probability), and what
-    they are made of: TABLE_pairs (all pairs worth a look, explained) and TABLE_entities. Run again: ids of entities
-    last.
+    they are made of: TABLE_pairs (all pairs worth a look, explained) and TABLE_entities. Run again when sources
+    changed: pairs, entities and golden records of what changed are made again, by what was learned before; ids last.
     `headgate steps` says more: link_records, assign_entities, golden_records.
     """
     from headgate.jobs.cli.fusing import Fusion
@@ -86,6 +94,8 @@ def fuse(
             one_to_one=one_to_one,
             threshold=threshold,
             columns=listed(columns),
+            mapping=mapping,
+            refit=refit,
             rule=rule,
             delimiter=delimiter,
         ),
@@ -112,9 +122,11 @@ def build(place: Place, fusion: "Fusion", json_: bool) -> None:
     environment = environment.model_copy(update={"landing": folder})
     with places.spark_of(environment) as start:
         outcome = runs.run(pipeline, environment, lake, start, Progress())
-    for table in pipeline.tables[f"{fusion.into}_pairs"].starts:
-        if pipeline.tables.get(table) is not None and pipeline.tables[table].source is not None:
-            one_table.need_some_rows(lake, outcome, str(Path(table)), table)
+    made = pipeline.tables
+    starts = [start for start in made[f"{fusion.into}_pairs"].starts if start in made]
+    for table in (t for start in starts for t in (start, *made[start].starts)):
+        if table in made and made[table].source is not None:
+            one_table.need_some_rows(lake, outcome, table, table)
     if json_:
         click.echo(json_text(outcome.asdict()))
     else:

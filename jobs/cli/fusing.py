@@ -2,19 +2,25 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headgate.jobs.cli.one_table import Options, need_columns, source_of
+import pyarrow as pa
+
+from headgate.jobs.cli.one_table import Options, need_columns, source_of, types_of
 from headgate.jobs.config.columns import ARRIVES
+from headgate.jobs.config.document import checked, read_yaml
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline
 from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.lake.columns import columns_in
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import TABLE_NAME
+from headgate.transforms.cleaning.mapping import MapColumns
 from headgate.transforms.rows import is_own, quoted
+from headgate.transforms.step import StepError
+from headgate.transforms.steps import options_of
 from headgate.words import did_you_mean
 
 SOURCE = "fuse_source"  # a column of the entities: the name of the source as it was given
@@ -37,17 +43,30 @@ class Fusion:
     columns: Sequence[str] = ()
     rule: str = "vote"
     delimiter: str | None = None
+    mapping: str | None = None
+    refit: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """A source: its name, its table, its columns and, where it is of files, folder and source as in YAML."""
+    """A source: its name, its table, its columns and, where it is of files, folder and source as in YAML.
+
+    columns: as they are linked, with their types where these are known. given: the source's own. mapped: the table of
+    its mapped columns, and the options of the step that maps them.
+    """
 
     name: str
     table: str
-    columns: Sequence[str]
+    columns: Mapping[str, str | None]
+    given: Sequence[str]
     folder: str | None = None
     source: dict[str, Any] | None = None
+    mapped: tuple[str, dict[str, Any]] | None = None
+
+    @property
+    def start(self) -> str:
+        """Return the table whose rows are linked."""
+        return self.mapped[0] if self.mapped else self.table
 
 
 def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
@@ -57,6 +76,7 @@ def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
         raise UsageError(f"--into: '{into}' is not a valid table name: use lower-case letters, digits and '_'")
     inputs = inputs_of(fusion, lake)
     made = [into, *(f"{into}_{part}" for part in PARTS), *(i.table for i in inputs if i.source is not None)]
+    made += [i.start for i in inputs if i.mapped is not None]
     stands = next((t for t in made if lake.open(t) is not None), None)
     if stands and f"fuse_{into}" not in lake.system("runs")["pipeline"].to_pylist():
         raise UsageError(f"--into: the table '{stands}' exists and is not of `headgate fuse`; choose another name")
@@ -81,13 +101,16 @@ def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
         if i.source is not None and i.folder is not None:
             path = os.path.join(os.path.relpath(os.path.abspath(i.folder), landing), i.source["path"])
             tables[i.table] = {"source": i.source | {"path": os.path.normpath(path)}, "suite": None}
+        if i.mapped is not None:
+            steps = [{"map_columns": i.mapped[1]}, *as_others(i, inputs)]
+            tables[i.start] = {"from": i.table, "suite": None, "steps": steps}
     for option, (file, (names, delimiter)) in known.items():
         tables |= table_of_pairs(f"{into}_{option}", file, names, delimiter, landing, inputs)
     tables |= derived_tables(fusion, inputs, [*known, *(["decisions"] if earlier else [])])
     places: dict[Any, str] = {"columns": "--columns", "threshold": "--threshold", "key": "--key", "rule": "--rule"}
     places |= {("table", i.table): i.name for i in inputs} | {("table", into): "--into"}
-    places |= {"labels": "--labels", "decisions": "--decisions", "delimiter": "--delimiter"}
-    there: dict[str, Any] = {i.table: {**dict.fromkeys(i.columns), **ARRIVES} for i in inputs}
+    places |= {"map_columns": "--mapping", "labels": "--labels", "decisions": "--decisions", "delimiter": "--delimiter"}
+    there: dict[str, Any] = {i.table: {**dict.fromkeys(i.given), **ARRIVES} for i in inputs}
     there |= {kept: {c: kind for c, kind in earlier.items() if not is_own(c)}} if earlier else {}
     document = Options(Path("fuse"), {"pipeline": f"fuse_{into}", "tables": tables}, {}, places, "fuse")
     return check_pipeline(document, there), landing
@@ -96,6 +119,7 @@ def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
 def inputs_of(fusion: Fusion, lake: Lake) -> list[Input]:
     """Return the sources, in the order of their names where these decide which is `a`."""
     found: list[Input] = []
+    mapping = mapping_of(fusion)
     for given in fusion.inputs:
         name, _, place = given.partition("=") if "=" in given and not os.path.lexists(given) else ("", "", given)
         path = Path(place)
@@ -105,20 +129,24 @@ def inputs_of(fusion: Fusion, lake: Lake) -> list[Input]:
             raise UsageError(
                 f"{given}: '{name}' is not a valid name of a source: use lower-case letters, digits and '_'"
             )
+        options = mapping.pop(name, None)
+        key = [key_in_source(c, options) for c in fusion.key]
         if name in PARTS or name in (i.name for i in found):
             why = "is a name that this command uses" if name in PARTS else "names two sources"
             raise UsageError(f"{given}: '{name}' {why}; name the source by NAME={place}")
         table = f"{fusion.into}_{name}"
         if os.path.lexists(path):
             folder, source, found_columns = source_of(path, (), "", fusion.delimiter, lake, table)
-            columns = list(found_columns)
-            need_columns(f"{name}: --key", fusion.key, columns)
-            source |= {"key": list(fusion.key), "on_changed_file": "replace"}
-            found.append(Input(name=name, table=table, columns=columns, folder=folder, source=source))
+            columns = {c: kind.lower() for c, kind in found_columns.items()}
+            need_columns(f"{name}: --key", key, list(columns))
+            source |= {"key": key, "on_changed_file": "replace"}
+            found.append(mapped_input(fusion, options, name, table, columns, folder=folder, source=source))
         elif re.match(TABLE_NAME, place) and place in lake.tables():
-            columns = [f.name for f in lake.need_table(place).schema().fields if not is_own(f.name)]
-            need_columns(f"{name}: --key", fusion.key, columns)
-            found.append(Input(name=name, table=place, columns=columns))
+            columns = {
+                c: kind.lower() for c, kind in types_of(pa.schema(lake.need_table(place).schema().to_arrow())).items()
+            }
+            need_columns(f"{name}: --key", key, list(columns))
+            found.append(mapped_input(fusion, options, name, place, columns))
         else:
             known = lake.tables()
             held = f"; the lake {lake.root} has {', '.join(known)}" if known else ""
@@ -128,7 +156,57 @@ def inputs_of(fusion: Fusion, lake: Lake) -> list[Input]:
     twice = next((i.table for n, i in enumerate(found) if i.table in (j.table for j in found[:n])), None)
     if twice is not None:
         raise UsageError(f"the table '{twice}' is given twice")
+    if mapping:
+        names = [i.name for i in found]
+        hint = did_you_mean(next(iter(mapping)), names)
+        there = f"{hint} (sources: {', '.join(names)})"
+        raise UsageError(f"--mapping: {fusion.mapping}: there is no source '{next(iter(mapping))}'{there}")
     return found
+
+
+def mapping_of(fusion: Fusion) -> dict[str, dict[str, Any]]:
+    """Return the mapping of each source that the file of `--mapping` has one for, as `--suggest` prints it."""
+    if fusion.mapping is None:
+        return {}
+    document = read_yaml(Path(fusion.mapping))
+    data = document.data if isinstance(document.data, dict) else {}
+    mapping = data.get("mapping")
+    if set(data) != {"mapping"} or not isinstance(mapping, dict) or not mapping:
+        raise UsageError(
+            f"--mapping: {fusion.mapping} does not hold a mapping of sources alone; headgate fuse --suggest prints one"
+        )
+    for name, options in mapping.items():
+        checked(MapColumns, document, options, ("mapping", name))
+    return {str(name): dict(options) for name, options in mapping.items()}
+
+
+def key_in_source(column: str, options: Mapping[str, Any] | None) -> str:
+    """Return the source's own name of a key column."""
+    of = (options or {}).get("columns", {}).get(column, column)
+    return str(of if isinstance(of, str) else of.get("of", column))
+
+
+def mapped_input(
+    fusion: Fusion, options: dict[str, Any] | None, name: str, table: str, columns: Mapping[str, str], **files: Any
+) -> Input:
+    """Return a source with its columns as they are linked."""
+    if options is None:
+        return Input(name=name, table=table, columns=columns, given=list(columns), **files)
+    step: MapColumns = options_of(MapColumns).validate_python(options)
+    try:
+        after = step.columns_after(columns, {})
+    except StepError as e:
+        raise UsageError(f"--mapping: {fusion.mapping}: {name}: {e}") from e
+    need_columns(f"{name}: --key, as mapped", fusion.key, list(after))
+    mapped = (f"{fusion.into}_{name}_mapped", options)
+    return Input(name=name, table=table, columns=after, given=list(columns), mapped=mapped, **files)
+
+
+def as_others(source: Input, inputs: Sequence[Input]) -> list[dict[str, Any]]:
+    """Return the step by which mapped columns are text where they are text in another source, as those of csv are."""
+    texts = {c for i in inputs if i is not source for c, kind in i.columns.items() if kind == "string"}
+    other = {c: "string" for c, kind in source.columns.items() if c in texts and kind not in ("string", None)}
+    return [{"cast": {"columns": other}}] if other else []
 
 
 def known_pairs(option: str, place: str, lake: Lake) -> tuple[Path, tuple[list[str], str]]:
@@ -190,8 +268,8 @@ def table_of_pairs(
 def derived_tables(fusion: Fusion, inputs: Sequence[Input], known: Sequence[str]) -> dict[str, Any]:
     """Return the tables that are made of the sources."""
     into, several = fusion.into, len(inputs) > 1
-    starts = [i.table for i in inputs]
-    cases = " ".join(f"WHEN '{i.table}' THEN '{i.name}'" for i in inputs)
+    starts = [i.start for i in inputs]
+    cases = " ".join(f"WHEN '{i.start}' THEN '{i.name}'" for i in inputs)
     named = f"CASE `_source` {cases} END" if several else f"'{inputs[0].name}'"
     of_source = {"derive": {"columns": {SOURCE: named}}}
     link: dict[str, Any] = {"key": list(fusion.key), "one_to_one": fusion.one_to_one, "threshold": fusion.threshold}
@@ -208,6 +286,7 @@ def derived_tables(fusion: Fusion, inputs: Sequence[Input], known: Sequence[str]
             "from": starts,
             "suite": None,
             "grain": "new",
+            "refit": "always" if fusion.refit else "on_drift",
             "steps": [*([of_source] if several else []), *only, {"link_records": link}],
         },
         f"{into}_entities": {

@@ -157,7 +157,7 @@ def suggest(inputs: Sequence[str], key: Sequence[str], delimiter: str | None, la
 
 def profiles(source: Input, lake: Lake) -> list[Profile]:
     """Return the profiles of a source's columns, from its first rows."""
-    cells: dict[str, list[str]] = {c: [] for c in source.columns if not is_own(c)}
+    cells: dict[str, list[str]] = {c: [] for c in source.given if not is_own(c)}
     for row in itertools.islice(rows_of(source, lake), ROWS):
         for column, value in row.items():
             if column in cells and value is not None and str(value).strip():
@@ -168,7 +168,7 @@ def profiles(source: Input, lake: Lake) -> list[Profile]:
 def rows_of(source: Input, lake: Lake) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of a source: files in the order of their names, or a table of the lake."""
     if source.source is None or source.folder is None:
-        for batch in lake.dataset(source.table).to_batches(columns=list(source.columns), batch_size=4096):
+        for batch in lake.dataset(source.table).to_batches(columns=list(source.given), batch_size=4096):
             yield from batch.to_pylist()
         return
     kind, path = source.source["format"], source.source["path"]

@@ -26,9 +26,10 @@ from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.prepare import pinned, renamed_as, together
 from headgate.jobs.pipeline.work import Pin, Run, Work, config_key, digest
 from headgate.transforms.rows import ROW_ID, SOURCE, content_hash, quoted, with_bookkeeping
-from headgate.transforms.step import Estimator, Step
+from headgate.transforms.step import Changes, Estimator, MakeAll, Step
 
 SMALL = 2 << 20  # bytes of the tables that one starts from, up to which finding what changed costs more than it saves
+LITTLE = 256 << 10  # the same where a step that learned makes again what changed alone: it costs most of all
 LARGEST = 0.5  # share of an input that may have changed; beyond it all is built anew
 AFFECTED = "_hg_affected"
 TIE = "_hg_tie_"  # before the number of a step: the hash of what rows share that it ties
@@ -50,17 +51,19 @@ def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[
     if plan.current.facts.get("state") != plan.state and plan.state is not None:
         return None, "all of it: what another build learned is applied"
     steps = pipeline.steps[table] if plan.state is None else load_fitted(lake, table, pipeline.steps[table], plan.state)
-    if plan.current.facts.get("unforeseen", plan.current.facts.get("rows", {}).get("made")):
+    renewing = renews(steps)
+    if not renewing and plan.current.facts.get("unforeseen", plan.current.facts.get("rows", {}).get("made")):
         return None, "all of it: its steps make rows"
     if any(pin.as_of or plan.before[n][1] for n, pin in plan.pins.items()):
         return None, "all of it: --as-of leaves out rows"
-    if sum(lake.bytes_of(name) for name in starts) < SMALL:
+    costly = renewing or any(step.follows for step in steps)  # so that how much changed is counted row by row
+    least = min(LITTLE, SMALL) if renewing and plan.state is not None else SMALL
+    if sum(lake.bytes_of(name) for name in starts) < least:
         return None, "all of it: there is little of it"
     moved = {n: (plan.before[n][0], p.version) for n, p in plan.pins.items() if plan.before[n][0] != p.version}
     why = prevents(steps, starts, moved) or depends(pipeline, table)
     if why:
         return None, f"all of it: {why}"
-    followed = {name for step in steps if step.follows for name in step.tables()}
     for name, (then, now) in moved.items():
         files = moved_files(lake.path(name), then, now)
         if files is None or columns_of(lake, name, then) != columns_of(lake, name, now):
@@ -68,7 +71,7 @@ def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[
         if not lake.has_files(name, {**files[0], **files[1]}):
             return None, f"all of it: what '{name}' held before is not there any more"
         held = sum(lake.file_sizes(name, now).values())
-        if name in {*starts, *followed} and sum(files[1].values()) > LARGEST * held:
+        if not costly and name in starts and sum(files[1].values()) > LARGEST * held:
             return None, f"all of it: most of '{name}' changed"
     learned = f", by what was learned on {plan.fitted_on}" if plan.state else ""
     return moved, f"what changed in {', '.join(sorted(moved)) or 'nothing'}{learned}"
@@ -77,6 +80,8 @@ def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[
 def prevents(steps: Sequence[Step], starts: Collection[str], moved: Collection[str]) -> str | None:
     """Return why a table of these steps cannot be built from what changed; None if it can."""
     looked_up = followed = False
+    if renews(steps):
+        return prevents_renewal(steps, starts, moved)
     for step in steps:
         if isinstance(step, Estimator):
             return f"'{step.id}' learns from all rows"
@@ -96,6 +101,22 @@ def prevents(steps: Sequence[Step], starts: Collection[str], moved: Collection[s
             looked_up = looked_up or name in moved
         followed = followed or step.follows
     return None
+
+
+def renews(steps: Sequence[Step]) -> bool:
+    """Return whether the last step of a table, told what changed, makes again only the rows that this reaches."""
+    return bool(steps) and steps[-1].renews
+
+
+def prevents_renewal(steps: Sequence[Step], starts: Collection[str], moved: Collection[str]) -> str | None:
+    """Return why the last step of a table, which renews, cannot be told what changed before it."""
+    for step in steps[:-1]:
+        if not says_its_scope(type(step)) or step.scope == "table" or step.grain == "new" or step.reads_previous:
+            return f"'{step.id}' looks at all rows"
+        if set(step.tables()) & set(moved):
+            return f"a table that '{step.id}' reads changed"
+    own = next((name for name in steps[-1].tables() if name in starts), None)
+    return f"'{steps[-1].id}' reads all of '{own}'" if own is not None else None
 
 
 def says_its_scope(kind: type[Step]) -> bool:
@@ -167,6 +188,8 @@ def affected(run: Run, work: Work, scratch: str) -> tuple[str, dict[str, list[st
     ids = context.keep(union(found).distinct(), name)
     if ties:
         name = closed(ids, functools.reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), ties), context)
+    if following:
+        need_few(run, work, ids_at(run, f"{scratch}/{context.state}/{name}").count())
     copying = [step for step in steps if step.foretells]
     if copying:
         ids = ids_at(run, f"{scratch}/{context.state}/{name}")
@@ -175,6 +198,37 @@ def affected(run: Run, work: Work, scratch: str) -> tuple[str, dict[str, list[st
         name = "with_copies"
         context.keep(ids, name)
     return f"{scratch}/{context.state}/{name}", recorded
+
+
+def need_few(run: Run, work: Work, changed: int) -> None:
+    """Raise `MakeAll` where so many rows must be made again that all of them may as well be."""
+    every = sum(p.rows for n in run.pipeline.tables[work.table].starts if (p := run.lake.published(n)) is not None)
+    if changed > LARGEST * every:
+        raise MakeAll(f"{changed:,} of {every:,} rows changed")
+
+
+def changes_of(run: Run, work: Work, scratch: str) -> tuple[Changes, int]:
+    """Return what changed in the tables that one starts from, before its steps, and how many rows.
+
+    Cost: two hashes of the rows of files that were lost and gained.
+    """
+    assert work.moved is not None
+    moved = work.moved
+    context = BuildContext(spark=run.spark, folder=scratch, state="changes")
+    starts = run.pipeline.tables[work.table].starts
+    none = run.read(starts[0], work.inputs[starts[0]].version).select(ROW_ID).limit(0)
+    found = [changed_rows(run, name, *moved[name]).select(ROW_ID) for name in starts if name in moved]
+    ids = context.keep(union([none, *found]).distinct(), "changed")
+    before = {}
+    for name in starts:
+        lost = sides(run, name, *moved[name])[0] if name in moved else None
+        there = renamed_as(run, name, run.read(name, work.inputs[name].version))
+        before[name] = there.limit(0) if lost is None else of(lost, ids)
+
+    def other(name: str) -> DataFrame | None:
+        return changed_rows(run, name, *moved[name]) if name in moved else None
+
+    return Changes(ids, with_bookkeeping(together(run.pipeline, work.table, before)), other), ids.count()
 
 
 def with_changed(
@@ -234,11 +288,8 @@ def closed(ids: DataFrame, ties: DataFrame, context: BuildContext) -> str:
 
 def changed_rows(run: Run, table: str, then: int, now: int) -> DataFrame:
     """Return the rows of a table that differ between two versions, as they were and as they are."""
-    lost, gained = moved_files(run.lake.path(table), then, now) or ({}, {})
-    kind = run.read(table, now).schema.jsonValue()
-    sides = [parquet(run.spark, kind, [f"{run.lake.path(table)}/{f}" for f in files]) for files in (lost, gained)]
-    old, new = (renamed_as(run, table, rows) for rows in sides)
-    if not lost:
+    old, new = sides(run, table, then, now)
+    if old is None:
         return new
     hashed = [
         rows.select(ROW_ID, content_hash(rows, rows.columns).alias("hash"), F.lit(sign).alias("sign"))
@@ -246,6 +297,15 @@ def changed_rows(run: Run, table: str, then: int, now: int) -> DataFrame:
     ]
     differs = hashed[0].unionByName(hashed[1]).groupBy(ROW_ID, "hash").agg(F.sum("sign").alias("n")).where("n != 0")
     return of(old.unionByName(new), differs.select(ROW_ID).distinct())
+
+
+def sides(run: Run, table: str, then: int, now: int) -> tuple[DataFrame | None, DataFrame]:
+    """Return the rows of the files that a table lost between two versions (None: it lost none), and of those gained."""
+    lost, gained = moved_files(run.lake.path(table), then, now) or ({}, {})
+    kind = run.read(table, now).schema.jsonValue()
+    read = [parquet(run.spark, kind, [f"{run.lake.path(table)}/{f}" for f in files]) for files in (lost, gained)]
+    old, new = (renamed_as(run, table, rows) for rows in read)
+    return (old if lost else None), new
 
 
 def looking_up(run: Run, df: DataFrame, keys: Mapping[str, str], changed: DataFrame) -> DataFrame:

@@ -6,17 +6,20 @@ from typing import Any
 
 from pyspark.errors import PySparkException
 
-from headgate.jobs.config.models import FileSource
-from headgate.jobs.errors import source_failure
+from headgate.jobs.config.models import FileSource, Frozen
+from headgate.jobs.errors import UsageError, source_failure
+from headgate.jobs.lake.storage import remove
 from headgate.jobs.pipeline.affected import moved_inputs
 from headgate.jobs.pipeline.arrivals import arrival_of
 from headgate.jobs.pipeline.drift import Drifted
 from headgate.jobs.pipeline.increments import new_part
 from headgate.jobs.pipeline.judging import gate_of, judge, quarantine_values
 from headgate.jobs.pipeline.planning import TablePlan
+from headgate.jobs.pipeline.prepare import scratch_of
 from headgate.jobs.pipeline.publishing import Built, publish
 from headgate.jobs.pipeline.staging import remove_work, stage, taken_up
 from headgate.jobs.pipeline.work import Run, Work, build_key, digest, work_key
+from headgate.transforms.step import LearnAnew, MakeAll
 
 
 def build(run: Run, work: Work) -> Built:
@@ -24,14 +27,25 @@ def build(run: Run, work: Work) -> Built:
     gate, rules = gate_of(run, work)
     try:
         staged = taken_up(run, work, gate, rules) or stage(run, work, gate, rules)
-    except Drifted as e:
+    except (Drifted, LearnAnew) as e:
+        if work.state is None or isinstance(run.pipeline.tables[work.table].refit, Frozen):
+            raise UsageError(f"table '{work.table}': refit: {e}; leave refit out for one build") from e
+        remove(scratch_of(run, work))
         return build(run, learned_anew(run, work, f"{e}: its steps learn anew"))
+    except MakeAll as e:
+        remove(scratch_of(run, work))
+        return build(run, made_anew(work, f"{e}: all of it is made anew"))
     if work.moved is not None and staged.unforeseen:  # ids of their own, which no change names
         remove_work(run, work, staged, published=False)
-        how = work.mode.model_copy(update={"mode": "replace"})
-        return build(run, dataclasses.replace(work, key=digest([work.key, "all"]), moved=None, mode=how))
+        return build(run, made_anew(work))
     judged = judge(run, work, staged, gate)
     return publish(run, work, staged, judged)
+
+
+def made_anew(work: Work, why: str = "") -> Work:
+    """Return the work of the same inputs in which all rows are made, by what was learned before."""
+    how = work.mode.model_copy(update={"mode": "replace"})
+    return dataclasses.replace(work, key=digest([work.key, "all"]), moved=None, mode=how, note=why)
 
 
 def learned_anew(run: Run, work: Work, why: str) -> Work:

@@ -11,8 +11,8 @@ from pyspark.sql import functions as F
 from headgate.jobs.lake.frames import frame_at
 from headgate.jobs.lake.storage import open_table
 from headgate.jobs.pipeline.work import described, digest
-from headgate.transforms.rows import OWN, training_rows
-from headgate.transforms.step import Step, StepError
+from headgate.transforms.rows import OWN, ROW_ID, training_rows
+from headgate.transforms.step import Changes, Step, StepError
 
 BUILD = f"{OWN}build"  # in an index: the build that published the row
 
@@ -38,6 +38,8 @@ class BuildContext:
     published: Callable[[], datetime] = lambda: datetime.fromtimestamp(0, tz=timezone.utc)
     lasting: bool = False
     partial: bool = False  # whether only rows that a change reaches are made
+    changed: Changes | None = None  # of the rows before the step, where it renews
+    replaced: list[str] = field(default_factory=list)  # the folder of the ids that `replace` was given
     builds: tuple[str, ...] = ()
     all_recorded: dict[str, list[str]] = field(default_factory=dict)  # name -> where in the scratch, and the columns
     warnings: list[str] = field(default_factory=list)
@@ -46,11 +48,18 @@ class BuildContext:
     reads_previous: bool = False
     rows: DataFrame | None = None  # that the step has before it
 
-    def at(self, steps: Sequence[Step], i: int, df: DataFrame) -> "BuildContext":
+    def at(self, steps: Sequence[Step], i: int, df: DataFrame, changed: Changes | None = None) -> "BuildContext":
         """Return the context of one of the steps, which has the rows `df` before it."""
         step = steps[i]
         state = state_name(steps, i, df)
-        return dataclasses.replace(self, id=step.id, state=state, reads_previous=step.reads_previous, rows=df)
+        return dataclasses.replace(
+            self,
+            id=step.id,
+            state=state,
+            reads_previous=step.reads_previous,
+            rows=df,
+            changed=changed if step.renews else None,
+        )
 
     def table(self, name: str) -> DataFrame:
         if name not in self.frames:
@@ -61,9 +70,16 @@ class BuildContext:
         return any(key <= set(columns) for key in self.unique.get(table, ()))
 
     def previous(self) -> DataFrame | None:
-        if not self.reads_previous:
+        if not self.reads_previous and self.changed is None:
             raise StepError("the step reads the table's previous version, and its class does not say reads_previous")
         return self.before()
+
+    def changes(self) -> Changes | None:
+        return self.changed
+
+    def replace(self, ids: DataFrame) -> None:
+        self.keep(ids.select(ROW_ID).distinct(), "replaced")
+        self.replaced.append(f"{self.folder}/{self.state}/replaced")
 
     def moment(self) -> datetime:
         return self.published()

@@ -234,8 +234,11 @@ def faulty_columns() -> Column:
 
 
 def coverage_of(run: Run, work: Work, staged: Staged, counts: Counts) -> float | None:
-    """Return the share of the rows that came in from which rows of another grain were made; None for other tables."""
-    if run.pipeline.tables[work.table].grain != "new" or not counts.rows_in:
+    """Return the share of the rows that came in from which rows of another grain were made.
+
+    None for other tables, and where only what changed is made.
+    """
+    if run.pipeline.tables[work.table].grain != "new" or not counts.rows_in or work.moved is not None:
         return None
     rows = staged_rows(run, work, staged, None, KEPT, QUARANTINED, REJECTS)
     parents = rows.where(F.col(MADE).isNotNull()).select(F.explode(PARENTS).alias("parent"))

@@ -1,5 +1,6 @@
 """The rows of a build, before they are staged: its inputs at their pinned versions, and its table's steps."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -33,14 +34,22 @@ from headgate.transforms.rows import (
     training_rows,
     with_bookkeeping,
 )
-from headgate.transforms.step import Estimator, Step, StepError, user_columns
+from headgate.transforms.step import Changes, Estimator, LearnAnew, MakeAll, Step, StepError, user_columns
 
 
-def prepare(run: Run, work: Work, scratch: str, save: bool = True, only: DataFrame | None = None) -> Prepared:
+def prepare(
+    run: Run,
+    work: Work,
+    scratch: str,
+    save: bool = True,
+    only: DataFrame | None = None,
+    changes: tuple[Changes, int] | None = None,
+) -> Prepared:
     """Make the rows of a build, marked and with their bookkeeping; nothing is evaluated that need not be.
 
     scratch: the folder for what steps need more than once. save: keep what they learned beside the lake's tables. only:
-    the ids of the rows to be made; None: all.
+    the ids of the rows to be made; None: all. changes: for a last step that renews: what changed before the steps, and
+    how many rows.
     """
     if work.arrival is not None:
         rows = arrived(run, work.arrival.rows())
@@ -62,7 +71,7 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True, only: DataFra
     if only is not None:
         ids = only.select(F.col(ROW_ID).alias(f"{OWN}only"))
         starts = {t: rows.join(ids, F.col(ROW_ID) == F.col(f"{OWN}only"), "left_semi") for t, rows in starts.items()}
-    rows_in = sum(count_in(run, work, t, rows) for t, rows in starts.items())
+    rows_in = changes[1] if changes else sum(count_in(run, work, t, rows) for t, rows in starts.items())
     context = BuildContext(
         spark=run.spark,
         folder=scratch,
@@ -73,22 +82,24 @@ def prepare(run: Run, work: Work, scratch: str, save: bool = True, only: DataFra
         before=lambda: run.read(work.table, work.base) if work.base >= 0 else None,
         published=lambda: newest(run, work.inputs),
         lasting=table.publish.mode == "increment",
-        partial=only is not None,
+        partial=only is not None or changes is not None,
         builds=work.builds,
     )
     df = with_bookkeeping(together(run.pipeline, work.table, starts))
     columns = user_columns(df)
     watch = refit == "on_drift" and save
-    df, frozen, seen = with_steps(run, work, df, context, applied, watch)
+    df, frozen, seen = with_steps(run, work, df, context, applied, watch, changes and changes[0])
     if save and work.state is None:
         save_fitted(run.lake, work.table, work.made_by, columns, steps, frozen)
     if watch:
-        last = (run.lake.last_build(work.table) or {}).get("build_key") if work.moved is not None else None
+        beside = work.moved is not None and changes is None  # rows that stay and are not seen
+        last = (run.lake.last_build(work.table) or {}).get("build_key") if beside else None
         now = seen if work.state is None else follow_drift(run.lake, work.table, work.state, last, seen)
         save_profile(run.lake, work.table, work.made_by, now)
-    foretold = [step.id for step in frozen if step.foretells]
+    foretold = [step.id for step in frozen if step.foretells or step.renews]
     lineage = Origins.of(df, starts, looked_up)
-    return Prepared(zoned(work.table, df), rows_in, context.all_recorded, lineage, context.warnings, foretold)
+    replaced = context.replaced[-1] if context.replaced else None
+    return Prepared(zoned(work.table, df), rows_in, context.all_recorded, lineage, context.warnings, foretold, replaced)
 
 
 def newest(run: Run, inputs: Mapping[str, Pin]) -> datetime:
@@ -159,23 +170,30 @@ def together(pipeline: Pipeline, table: str, starts: Mapping[str, DataFrame]) ->
 
 
 def with_steps(
-    run: Run, work: Work, df: DataFrame, context: BuildContext, steps: Sequence[Step], watch: bool
+    run: Run,
+    work: Work,
+    df: DataFrame,
+    context: BuildContext,
+    steps: Sequence[Step],
+    watch: bool,
+    changes: Changes | None = None,
 ) -> tuple[DataFrame, list[Step], Profile]:
     """Apply the table's steps, fitting those that learn; return the rows and the steps as they were applied.
 
     watch: whether to see how the columns that steps learn from are distributed, in the rows that they learn from.
+    changes: for a last step that renews: what changed before the first one.
     """
     frozen: list[Step] = []
     table, seen = work.table, Profile()
     learning: DataFrame | None = None
     like = profile_of(run.lake, table, work.state) if watch and work.state is not None else None
     for i, (configured, step) in enumerate(zip(run.pipeline.steps[table], steps, strict=True)):
-        mine = context.at(steps, i, df)
+        mine = context.at(steps, i, df, changes)
         try:
             configured.check(df, mine)
             check_split(configured, df.columns, run.pipeline.splits(table, i))
             if isinstance(configured, Estimator) and watch:
-                columns = [c for c in configured.learns_from() if c not in seen.known]
+                columns = [c for c in configured.watched(user_columns(df)) if c not in seen.known]
                 seen = seen.with_more(profile(training_rows(df), columns, like))
             if isinstance(step, Estimator):
                 with run.progress.phase(table, f"fit {step.name}"):
@@ -188,6 +206,9 @@ def with_steps(
                     df = step.run(df, mine)
             else:
                 df = step.run(df, mine)
+                changes = changes and dataclasses.replace(changes, before=step.run(changes.before, mine))
+        except (LearnAnew, MakeAll):
+            raise
         except (StepError, AnalysisException) as e:
             raise UsageError(f"tables.{table}.steps[{i}].{step.name}: {first_line(e)}") from e
         frozen.append(step)

@@ -26,7 +26,8 @@ from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.leftovers import claim, folder_in, release, remove_unnamed
 from headgate.jobs.lake.storage import file_system, remove
 from headgate.jobs.lake.transaction import need_plain
-from headgate.jobs.pipeline.affected import affected, ids_at
+from headgate.jobs.pipeline.affected import affected, changes_of, ids_at, renews
+from headgate.jobs.pipeline.fitted import load_fitted
 from headgate.jobs.pipeline.layout import laid_out, published_columns
 from headgate.jobs.pipeline.prepare import prepare, scratch_of
 from headgate.jobs.pipeline.work import KEY_LENGTH, SCRATCH, Prepared, Run, Staged, Work
@@ -41,6 +42,7 @@ from headgate.transforms.rows import (
     quoted,
     total_of,
 )
+from headgate.transforms.step import Step
 
 ROW_BYTES = 200  # of a row whose size is not known
 ABANDONED = timedelta(days=1)
@@ -104,8 +106,11 @@ def stage(run: Run, work: Work, gate: Gate | None, rules: str) -> Staged:
         need_plain(there, all_replaced=work.replaces_all)
     with run.progress.phase(table, "steps"):
         scratch = scratch_of(run, work)
-        ids, ties = affected(run, work, scratch) if work.moved is not None else (None, {})
-        made = prepare(run, work, scratch, only=None if ids is None else ids_at(run, ids))
+        renewing = work.moved is not None and renews(steps_of(run, work))
+        changes = changes_of(run, work, scratch) if renewing else None
+        ids, ties = affected(run, work, scratch) if work.moved is not None and not renewing else (None, {})
+        made = prepare(run, work, scratch, only=None if ids is None else ids_at(run, ids), changes=changes)
+        ids = made.replaced if renewing else ids
         rows = conformed(made.rows, before)
         need_held(table, rows.schema)
         merged(table, before, T.StructType([rows.schema[c] for c in published_columns(rows, work.arrival is not None)]))
@@ -126,6 +131,12 @@ def stage(run: Run, work: Work, gate: Gate | None, rules: str) -> Staged:
         staged = dataclasses.replace(written, masks=rules, affected=ids, recorded=written.recorded | ties)
         write_small(marker_of(run, work), dataclasses.asdict(staged))
     return staged
+
+
+def steps_of(run: Run, work: Work) -> Sequence[Step]:
+    """Return the steps of a build as they are applied, but for those that learn anew."""
+    steps = run.pipeline.steps[work.table]
+    return steps if work.state is None else load_fitted(run.lake, work.table, steps, work.state)
 
 
 def write(run: Run, work: Work, rows: DataFrame, made: Prepared, masks: dict[str, Column], gate: Gate | None) -> Staged:

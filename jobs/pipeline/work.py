@@ -120,7 +120,8 @@ class Prepared:
     recorded: Mapping[str, list[str]] = field(default_factory=dict)
     lineage: "Origins | None" = None
     warnings: Sequence[str] = ()
-    foretold: Sequence[str] = ()  # the steps that tell the ids of the rows that they make
+    foretold: Sequence[str] = ()  # the steps that tell the ids of the rows that they make, or of those they replace
+    replaced: str | None = None  # where the ids are of the published rows that these replace, by a step that renews
 
 
 @dataclass(frozen=True)

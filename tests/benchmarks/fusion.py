@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from headgate.jobs.pipeline.context import BuildContext
+from headgate.transforms.balancing.split import fitted
 from headgate.transforms.fusion.entities import AssignEntities
 from headgate.transforms.fusion.links import LinkRecords
 from headgate.transforms.rows import ROW_ID, SOURCE, row_id, with_bookkeeping
@@ -196,8 +197,9 @@ def measure(spark: Any, name: str) -> None:
         return {(a, b) for a, b in (sorted(p, key=place) for p in pairs)}
 
     with tempfile.TemporaryDirectory() as folder:
-        context, made = BuildContext(spark, f"{folder}/links"), []
-        _, cpu = timed(lambda: made.append(context.keep(LinkRecords(key=("ref",)).run(df, context), "links")))
+        context, made = BuildContext(spark, f"{folder}/links", fitted=f"{folder}/fitted"), []
+        step = LinkRecords(key=("ref",))
+        _, cpu = timed(lambda: made.append(context.keep(fitted(step, df, context).run(df, context), "links")))
         (links,) = made
         found = in_order(links.where("linked").select("key_a", "key_b").collect())
         with_links = BuildContext(spark, f"{folder}/entities", frames={"links": links}, reads_previous=True)

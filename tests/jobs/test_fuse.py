@@ -1,5 +1,6 @@
 """`headgate fuse`: sources without a common key become entities, golden records and a cross-reference."""
 
+import csv
 import random
 from functools import partial
 from pathlib import Path
@@ -125,6 +126,78 @@ def test_decisions_bind_later_runs(fuse):
     assert code == 0, error
     later = dict(answer("select key, entity_id from persons_xref"))
     assert {k: v for k, v in later.items() if k != "a999"} == of
+
+
+@pytest.mark.slow
+def test_pairs_that_people_reviewed_come_back_as_decisions(in_session):
+    fuse, review = in_session("fuse"), in_session("review")
+    two_sources()
+    sources = ("a=a.csv", "b=b.csv", "--key", "id", "--into", "persons")
+    assert fuse(*sources)[0] == 0
+    code, _, error = review("persons", "--csv", "review.csv", "--limit", "6")
+    assert code == 0, error
+    with open("review.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    answers = {(r["key_a"], r["key_b"]): a for r, a in zip(rows, ["no", "yes", "no", "YES", "", ""], strict=True)}
+    with open("review.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(r | {"same": answers[r["key_a"], r["key_b"]]} for r in rows)
+    code, _, error = fuse(*sources, "--decisions", "review.csv")
+    assert code == 0, error
+    rules = {
+        (a, b): (rule, linked) for a, b, rule, linked in answer("select key_a, key_b, rule, linked from persons_pairs")
+    }
+    wanted = {"no": ("cannot_link", False), "yes": ("must_link", True)}
+    for pair, said in answers.items():
+        assert said.lower() not in wanted or rules[pair] == wanted[said.lower()], pair
+    assert sum(rule in ("must_link", "cannot_link") for rule, _ in rules.values()) == 4
+    of = dict(answer("select key, entity_id from persons_xref"))
+    for (a, b), said in answers.items():
+        assert not said or (of[a] == of[b]) == (said.lower() == "yes")
+    # Who was decided on is not asked again.
+    assert review("persons", "--csv", "more.csv", "--limit", "6")[0] == 0
+    with open("more.csv", newline="") as file:
+        assert not {(r["key_a"], r["key_b"]) for r in csv.DictReader(file)} & {p for p, said in answers.items() if said}
+
+
+@pytest.mark.slow
+def test_what_suggest_prints_is_given_back(in_session):
+    fuse = in_session("fuse")
+    two_sources()
+    lines = Path("b.csv").read_text().splitlines()
+    Path("b.csv").write_text("\n".join(["number,full_name,street_address,town,telephone", *lines[1:]]) + "\n")
+    code, out, error = fuse("a=a.csv", "b=b.csv", "--suggest")
+    assert code == 0, error
+    Path("b.yaml").write_text(out.replace("columns:", "columns:\n      id: number"))
+    sources = ("a=a.csv", "b=b.csv", "--key", "id", "--into", "persons")
+    code, _, error = fuse(*sources, "--mapping", "b.yaml")
+    assert code == 0, error
+    assert answer("select count(*), count(distinct key) from persons_xref where source = 'b'") == [(120, 120)]
+    assert answer("select count(*) > 70 from persons_links where source_a = 'a' and key_a <> key_b") == [(True,)]
+    assert answer("select count(*) from persons_b_mapped where name is not null and phone is not null") != [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("mapping: {x: {columns: {name: who}}}", "--mapping: m.yaml: there is no source 'x' (sources: a, c)"),
+        ("mapping: {c: {columns: {name: whom}}}", "--mapping: m.yaml: c: name: there is no column 'whom' here"),
+        ("mapping: {c: {columns: {name: who}, other: keep}}", "m.yaml:1: mapping.c.other: unknown option 'other'"),
+        ("tables: {}", "--mapping: m.yaml does not hold a mapping of sources alone"),
+        ("mapping: {c: {columns: {id: {value: 1}, name: who}}}", "id: the source has a column 'id' itself"),
+    ],
+)
+def test_a_mapping_that_is_wrong_is_said(tmp_path, monkeypatch, text, told):
+    monkeypatch.chdir(tmp_path)
+    write("a.csv", [["1", "ada"]], "id,name")
+    write("c.csv", [["1", "ada"]], "id,who")
+    Path("m.yaml").write_text(text)
+    with pytest.raises(UsageError) as error:
+        fusing.pipeline_of(
+            fusing.Fusion(inputs=["a.csv", "c.csv"], into="t", key=["id"], mapping="m.yaml"), Lake("lake")
+        )
+    assert told in str(error.value) and "\n" not in str(error.value), str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from headgate.transforms.fusion import records as records_module
 from headgate.transforms.fusion.bags import Bags
 from headgate.transforms.fusion.few import Few, distinct_rows
 from headgate.transforms.fusion.keys import keys_of
+from headgate.transforms.fusion.learned import parts_of
 from headgate.transforms.fusion.levels import by_cuts, similar
 from headgate.transforms.fusion.links import LinkRecords
 from headgate.transforms.fusion.records import Records, at_once, chosen, sample_of
@@ -50,8 +51,9 @@ def linked(records, **options):
     """Return the pairs linked with no configuration, and all rows."""
     step, said = LinkRecords(key=("id",)), Said()
     alone = step.one_partner(records, said)
-    pairs = Few(records, None, None, **{"cap": None, "per_record": 60, "minhash": 0, "seed": 7} | options)
-    found, scorer, names = step.learn(records, pairs, alone, said)
+    pairs = Few.blocked(records, None, None, **{"cap": None, "per_record": 60, "minhash": 0, "seed": 7} | options)
+    found, first, second = step.learn(records, pairs, alone, said)
+    scorer, names = second or first, parts_of(records.comparisons, lead=second is not None)
     rows = pairs.shown(scorer, names, found.cut, alone=alone).to_pylist()
     return {(r["key_a"], r["key_b"]) for r in rows if r["linked"]}, rows, pairs
 
@@ -108,7 +110,7 @@ def test_a_value_of_a_third_of_all_rows_makes_no_square_of_pairs(sources):
     rows = [["same" if i % 3 == 0 else f"n{i // 2}", f"m{i // 4}", "the one street"] for i in range(n)]
     parts = {"": rows} if sources == 1 else {"a": rows[::2], "b": rows[1::2]}
     records = records_of(parts, ["name", "other", "street"])
-    pairs = Few(records, None, None, cap=20, per_record=60, minhash=0, seed=7)
+    pairs = Few.blocked(records, None, None, cap=20, per_record=60, minhash=0, seed=7)
     assert n / 4 < pairs.blocks.found < 12 * n and pairs.blocks.refined >= 1
     assert pairs.blocks.skew == ((1, 999 if sources == 1 else 500),)
 
@@ -161,7 +163,7 @@ def test_texts_of_frequent_words_meet_by_minhash():
 
     def met(minhash):
         keys = keys_of(comparisons, [pa.array(texts)], minhash)
-        options = {"cap": 4, "caps": (4,), "budget": 10**6, "refined": 12, "skewed": 3}
+        options = {"limits": None, "cap": 4, "caps": (4,), "budget": 10**6, "refined": 12, "skewed": 3}
         found = meetings.meet(keys, np.zeros(250, np.int64), 1, 250 * 249 // 2, **options)
         return set(zip(found.one.tolist(), found.other.tolist(), strict=True))
 

@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from headgate.jobs.pipeline.context import BuildContext
+from headgate.transforms.balancing.split import fitted
 from headgate.transforms.fusion import components, learning, meetings, model, partners, records, truth
 from headgate.transforms.fusion.blocking import block
 from headgate.transforms.fusion.components import label_components
@@ -21,7 +22,7 @@ from headgate.transforms.fusion.links import LinkRecords
 from headgate.transforms.fusion.partners import one_partner_each
 from headgate.transforms.fusion.values import Comparison
 from headgate.transforms.rows import SOURCE, row_id, with_bookkeeping
-from headgate.transforms.step import StepError
+from headgate.transforms.step import Estimator, StepError
 from tests.conftest import plain_rows
 from tests.jobs.test_fuse import misspelt, people
 from tests.transforms.frames import columns_of, frame
@@ -36,6 +37,7 @@ def run(step, df, warnings=None, previous=None, at=None, **tables):
         context = BuildContext(
             spark,
             folder,
+            fitted=f"{folder}/fitted",
             frames=tables,
             rows=df,
             before=lambda: previous,
@@ -43,7 +45,8 @@ def run(step, df, warnings=None, previous=None, at=None, **tables):
             reads_previous=step.reads_previous,
         )
         step.check(df, context)
-        rows = [r.asDict(recursive=True) for r in step.run(df, context).collect()]
+        made = fitted(step, df, context) if isinstance(step, Estimator) else step
+        rows = [r.asDict(recursive=True) for r in made.run(df, context).collect()]
         if warnings is not None:
             warnings.extend(context.warnings)
         return rows

@@ -44,7 +44,7 @@ OPTIONS = {
 
 
 def test_every_step_that_learns_is_tried():
-    learning = {name for name, step in STEPS.items() if issubclass(step, Estimator)}
+    learning = {n for n, step in STEPS.items() if issubclass(step, Estimator) and step.grain == "rows"}
     assert learning == set(OPTIONS), "give a new step its options here"
 
 

@@ -1,8 +1,9 @@
 """Candidate pairs from shared keys, whose cost grows with the rows of a key and never with their square.
 
 A record has *single* keys: whole values, words, the beginnings of values. A key that few records hold blocks alone. One
-over the cap is refined by another common key of the same record (a *double* key), and what is over the cap again is
-dropped and counted. So a value that covers a third of all rows costs its rows times the cap.
+over the cap is refined by another common key of the same record (a *double* key), and what is over a cap again is
+dropped and counted. So a value that covers a third of all rows costs its rows times the cap. The caps are as large as
+the pairs can be afforded.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,12 +16,14 @@ from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion.keys import KEYS, emitted
-from headgate.transforms.fusion.meetings import evidence, paired
+from headgate.transforms.fusion.meetings import UNKNOWN, Limits, affordable, evidence, lower, paired
 from headgate.transforms.fusion.values import JOINED, Comparison
+from headgate.transforms.rows import arrow_frame
 from headgate.transforms.step import Context
 
 REFINED = 12  # common keys of a record that are combined two by two
-CAPS = (50, 100, 200)  # a key blocks at most half the square of the cap in pairs; small tables can afford more
+# A key blocks at most half the square of the cap in pairs; small tables can afford more.
+CAPS = (6, 8, 10, 12, 15, 18, 21, 25, 30, 35, 42, 50, 100, 200)
 SKEWED = 3  # columns whose keys are too frequent that are named
 SMALL_BUDGET = 500_000  # pairs that any table can afford
 
@@ -29,14 +32,16 @@ SMALL_BUDGET = 500_000  # pairs that any table can afford
 class Blocks:
     """Candidate pairs, and what blocking has to say of itself.
 
-    space: comparable pairs in all; found: pairs that keys proposed; cap: pairs of a key at most; refined: keys over the
-    cap; dropped, lost: refined keys over the cap again, and their pairs; skew: of keys over the cap, the columns (as
-    bits) and the records that one of them meets, the most frequent first.
+    space: comparable pairs in all; found: pairs that keys proposed; trimmed: whether records kept their best ones
+    alone; limits: pairs of a key at most; refined: keys over the cap; dropped, lost: refined keys over it again, and
+    their pairs; skew: of keys over the cap, the columns (as bits) and the records that one of them meets, the most
+    frequent first.
     """
 
     space: int
     found: int
-    cap: int
+    trimmed: bool
+    limits: Limits
     refined: int
     dropped: int
     lost: int
@@ -78,6 +83,7 @@ def block(
     drawn: DataFrame,
     context: Context,
     *,
+    limits: Limits | None = None,
     cap: int | None,
     per_record: int,
     minhash: int = 0,
@@ -88,39 +94,49 @@ def block(
 
     records: rid, src (its source's number), v0 … (normal forms). drawn: pairs to add, with their `family`: 0 for pairs
     at random, of which those that keys propose too are not at random.
+    limits: those that were learned before; None: they are chosen.
     cap: None for the largest of `CAPS` with which the pairs stay in the budget.
-    per_record: pairs of a record on average, beyond which each record keeps its best ones.
+    per_record: pairs of a record on average. Where even the smallest caps give twice as many, each keeps its best ones.
     """
     sources, space, n = len(sizes), space_of(sizes), sum(sizes)
     budget = max(per_record * n, SMALL_BUDGET)
     made = records.select("rid", "src", *(f"v{j}" for j in range(len(comparisons)))).mapInArrow(
         emitted(comparisons, minhash), KEYS
     )
-    keys = context.keep(counted(made, sources).where("pairs >= 1"), "keys")
-    cap = cap or affordable(keys, budget)
+    there = "pairs >= 1" if limits is None else "pairs >= 1 OR NOT fine"
+    keys = context.keep(counted(made, sources).where(there), "keys")
+    cap = limits.single if limits is not None else cap or cap_of(keys.where("fine"), CAPS, budget)
     limit = cap * cap // 2
     single = in_blocks(keys.where(F.col("fine") & (F.col("pairs") <= limit)), sources, space, two=False)
     common = keys.where(~F.col("fine") | (F.col("pairs") > limit))
-    double = context.keep(counted(combined(common), sources).where("pairs >= 1"), "double_keys")
-    pairs = single.unionByName(in_blocks(double.where(F.col("pairs") <= limit), sources, space, two=True))
+    in_order = common.withColumn("place", F.col("pairs").cast("long")) if limits is None else placed(common, limits)
+    double = context.keep(counted(combined(in_order), sources).where("pairs >= 1"), "double_keys")
+    if limits is None:
+        order = common.groupBy("key").agg(F.first("pairs").cast("long").alias("n")).toArrow().sort_by("key")
+        double_cap = cap_of(double, lower(cap, CAPS), budget)
+        limits = Limits(single=cap, double=double_cap, order=(order["key"].to_numpy(), order["n"].to_numpy()))
+    double_limit = limits.double**2 // 2
+    pairs = single.unionByName(in_blocks(double.where(F.col("pairs") <= double_limit), sources, space, two=True))
     at_random = drawn.withColumns({c: F.lit(0).cast("long") for c in ("bits", "two")})
     same = ["one", "src_one", "other", "src_other"]
     mask, bits = F.bit_or("family").alias("mask"), F.greatest(F.sum("bits"), F.max("two")).alias("bits")
     pairs = context.keep(pairs.unionByName(at_random).groupBy(*same).agg(mask, bits), "pairs")
     found = pairs.where("mask > 0").count()
-    if found > budget:
+    trimmed = found > 2 * budget
+    if trimmed:
         pairs = context.keep(best(pairs, max(1, budget // n)), "best_pairs")
         found = pairs.where("mask > 0").count()
     over, lost = F.count_distinct("key").alias("keys"), F.sum(F.col("partners") / 2).alias("pairs")
     refined = common.where("fine").agg(over).first()
-    dropped = double.where(F.col("pairs") > limit).agg(over, lost).first()
+    dropped = double.where(F.col("pairs") > double_limit).agg(over, lost).first()
     by_columns = common.where("fine").groupBy("family").agg(F.max("partners").alias("n"))
     skew = by_columns.orderBy(F.desc("n"), "family").limit(SKEWED).collect()
     assert refined is not None and dropped is not None  # aggregates of all rows
     said = Blocks(
         space=space,
         found=found,
-        cap=cap,
+        trimmed=trimmed,
+        limits=limits,
         refined=refined["keys"],
         dropped=dropped["keys"],
         lost=int(dropped["pairs"] or 0),
@@ -129,17 +145,25 @@ def block(
     return pairs.drop("bits"), said
 
 
-def affordable(keys: DataFrame, budget: int) -> int:
-    """Return the largest cap with which single keys alone make no more pairs than the budget."""
-    made = [F.sum(F.when(F.col("pairs") <= c * c // 2, F.col("partners")).otherwise(0)) / 2 for c in CAPS]
-    found = keys.where("fine").agg(*(pairs.alias(f"c{c}") for c, pairs in zip(CAPS, made, strict=True))).first()
+def cap_of(keys: DataFrame, caps: Sequence[int], budget: int) -> int:
+    """Return the largest cap with which keys make no more pairs than the budget."""
+    made = [F.sum(F.when(F.col("pairs") <= c * c // 2, F.col("partners")).otherwise(0)) / 2 for c in caps]
+    found = keys.agg(*(pairs.alias(f"c{c}") for c, pairs in zip(caps, made, strict=True))).first()
     assert found is not None  # an aggregate of all rows
-    return max([CAPS[0], *(c for c in CAPS if (found[f"c{c}"] or 0) <= budget)])
+    return affordable({c: found[f"c{c}"] or 0 for c in caps}, budget)
+
+
+def placed(common: DataFrame, limits: Limits) -> DataFrame:
+    """Add to common keys their places in the order that was learned."""
+    keys, places = limits.order
+    known = arrow_frame(common.sparkSession, pa.table({"key": pa.array(keys), "place": pa.array(places)}))
+    both = common.join(F.broadcast(known), on="key", how="left")
+    return both.withColumn("place", F.coalesce("place", F.lit(UNKNOWN)))
 
 
 def combined(common: DataFrame) -> DataFrame:
-    """Return the double keys of records: of each, the `REFINED` rarest common keys two by two, of other columns."""
-    entry = F.struct("pairs", "key", "family")
+    """Return the double keys of records: of each, the `REFINED` first common keys two by two, of other columns."""
+    entry = F.struct("place", "key", "family")
     rarest = F.slice(F.array_sort(F.collect_list(entry)), 1, REFINED)
     rows = common.groupBy("rid", "src").agg(rarest.alias("common"))
 

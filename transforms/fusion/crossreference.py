@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.fusion.links import LINK
+from headgate.transforms.fusion.scoring import LINK
 from headgate.transforms.kinds import as_text, is_plain
 from headgate.transforms.rows import (
     BOOKKEEPING,

@@ -46,10 +46,9 @@ class AssignEntities(Step):
     their weakest link, and decisions that cannot hold. Rows with one row id are of one entity. Rows marked before get
     nulls. Links to rows that are not there are passed over.
     Cost: shuffles of the links by component, of row ids and entities, and a join of all rows with their entities. Where
-    the links only gained and lost a few files, as a table of links of your own does, only entities that a change
-    reaches are made again, for shuffles of the ids in links and entities; those of `link_records` are all written anew
-    whenever one is. Components of more than 4,000,000 links take rounds that halve them. A component is held by one
-    task. Source: average-link agglomeration.
+    a few links changed, as those of `link_records` do under `refit`, only entities that a change reaches are made
+    again, for shuffles of the ids in links and entities. Components of more than 4,000,000 links take rounds that halve
+    them. A component is held by one task. Source: average-link agglomeration.
     """
 
     name: ClassVar[str] = "assign_entities"

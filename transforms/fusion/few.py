@@ -1,21 +1,21 @@
 """Candidate pairs of few records, all at once in numpy: what `many` says, without its shuffles."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from headgate.transforms.fusion import model, scoring, supervised
 from headgate.transforms.fusion.blocking import CAPS, REFINED, SKEWED, SMALL_BUDGET, Blocks, space_of
 from headgate.transforms.fusion.clusters import one_to_one
 from headgate.transforms.fusion.groups import one_array
 from headgate.transforms.fusion.keys import keys_of
-from headgate.transforms.fusion.levels import patterns
-from headgate.transforms.fusion.meetings import best, meet
+from headgate.transforms.fusion.levels import Frequencies, patterns
+from headgate.transforms.fusion.meetings import Limits, best, meet
 from headgate.transforms.fusion.records import Records, drawn_pairs, frequencies_of
 from headgate.transforms.fusion.scoring import (
     ASKED,
@@ -40,7 +40,7 @@ Known = Mapping[tuple[int, int], bool | None]  # places of two records -> whethe
 class Few:
     """Blocked and compared pairs; see `Pairs`. Records are known by their places in order of their ids.
 
-    labels, decisions: pairs that people named. Raises `TooMany` where the pairs under all keys are too many.
+    labels, decisions: pairs that people named. one, other, mask: candidates in order, and pairs drawn at random.
     """
 
     def __init__(
@@ -49,51 +49,88 @@ class Few:
         labels: Known | None,
         decisions: Known | None,
         *,
-        cap: int | None,
-        per_record: int,
-        minhash: int,
-        seed: int,
+        one: Ints,
+        other: Ints,
+        mask: Ints,
+        blocks: Blocks,
+        frequencies: Sequence[Frequencies],
     ) -> None:
         assert records.table is not None
         self.records, self.labels, self.decisions, self.table = records, labels, decisions, records.table
+        self.one, self.other, self.mask, self.blocks, self.frequencies = one, other, mask, blocks, frequencies
+        self.src: Ints = self.table["src"].to_numpy().astype(np.int64)
         values = [one_array(self.table[f"v{j}"]) for j in range(len(records.comparisons))]
-        src = self.table["src"].to_numpy().astype(np.int64)
-        space, n = space_of(records.sizes), len(src)
-        budget = max(per_record * n, SMALL_BUDGET)
-        keys = keys_of(records.comparisons, values, minhash)
-        met = meet(
-            keys, src, len(records.sizes), space, cap=cap, caps=CAPS, budget=budget, refined=REFINED, skewed=SKEWED
-        )
-        one, other, mask = met.one, met.other, met.mask
-        if len(one) > budget:
-            kept = best(one, other, met.bits, max(1, budget // n), n)
-            one, other, mask = one[kept], other[kept], mask[kept]
-        self.blocks = Blocks(
-            space=space,
-            found=len(one),
-            cap=met.cap,
-            refined=met.refined,
-            dropped=met.dropped,
-            lost=met.lost,
-            skew=met.skew,
-        )
-        drawn, rid = drawn_pairs(records, seed), self.table["rid"].to_numpy()
-        ends = [np.searchsorted(rid, drawn[c].to_numpy()) for c in ("one", "other")]
-        asked = np.array([a * n + b for known in (labels, decisions) for a, b in known or ()], np.int64)
-        pair, more = one * n + other, np.concatenate([ends[0] * n + ends[1], asked])
-        found = np.sort(np.concatenate([pair, np.setdiff1d(more, pair)]))
-        self.mask: Ints = np.zeros(len(found), np.int64)
-        self.mask[np.searchsorted(found, pair)] = mask
-        self.mask[np.searchsorted(found, asked)] |= ASKED
-        self.one, self.other, self.src = found // n, found % n, src
-        if len(asked):  # they count as candidates
-            self.blocks = dataclasses.replace(self.blocks, found=int((self.mask > 0).sum()))
-        levels = patterns(records.comparisons, frequencies_of(records), values, self.one, self.other)
+        levels = patterns(records.comparisons, frequencies, values, one, other)
         self.patterns, self.of = distinct_rows(levels)
         self.candidates = np.flatnonzero(self.mask > 0)
         self.score: Floats = np.zeros(0)
         self.probability: Floats = np.zeros(0)
         self.lead: Floats = np.zeros(0)
+
+    @classmethod
+    def blocked(
+        cls,
+        records: Records,
+        labels: Known | None,
+        decisions: Known | None,
+        *,
+        limits: Limits | None = None,
+        frequencies: Sequence[Frequencies] | None = None,
+        cap: int | None,
+        per_record: int,
+        minhash: int,
+        seed: int,
+    ) -> "Few":
+        """Return the candidates that keys propose, and pairs at random to learn from.
+
+        limits, frequencies: those that were learned before: nothing is drawn at random then. Raises `TooMany` where the
+        pairs under all keys are too many.
+        """
+        assert records.table is not None
+        values = [one_array(records.table[f"v{j}"]) for j in range(len(records.comparisons))]
+        src = records.table["src"].to_numpy().astype(np.int64)
+        space, n = space_of(records.sizes), len(src)
+        budget = max(per_record * n, SMALL_BUDGET)
+        keys = keys_of(records.comparisons, values, minhash)
+        options: dict[str, Any] = {"cap": cap, "caps": CAPS, "budget": budget, "refined": REFINED, "skewed": SKEWED}
+        met = meet(keys, src, len(records.sizes), space, limits=limits, **options)
+        one, other, mask = met.one, met.other, met.mask
+        trimmed = len(one) > 2 * budget
+        if trimmed:
+            kept = best(one, other, met.bits, max(1, budget // n), n)
+            one, other, mask = one[kept], other[kept], mask[kept]
+        drawn = np.zeros(0, np.int64)
+        if frequencies is None:
+            at_random, rid = drawn_pairs(records, seed), records.table["rid"].to_numpy()
+            ends = [np.searchsorted(rid, at_random[c].to_numpy()) for c in ("one", "other")]
+            drawn = ends[0] * n + ends[1]
+        asked = np.array([a * n + b for known in (labels, decisions) for a, b in known or ()], np.int64)
+        found, mask = with_others(one * n + other, mask, drawn, asked)
+        blocks = Blocks(
+            space=space,
+            found=int((mask > 0).sum()),  # those that people named count as candidates
+            trimmed=trimmed,
+            limits=met.limits,
+            refined=met.refined,
+            dropped=met.dropped,
+            lost=met.lost,
+            skew=met.skew,
+        )
+        given = frequencies_of(records) if frequencies is None else frequencies
+        return cls(
+            records,
+            labels,
+            decisions,
+            one=found // n,
+            other=found % n,
+            mask=mask,
+            blocks=blocks,
+            frequencies=given,
+        )
+
+    @property
+    def spark(self) -> SparkSession:
+        return self.records.raw.sparkSession
 
     def counts(self, *, started: bool) -> Counted:
         size, share = len(self.patterns), scoring.learnt_share(self.blocks.found)
@@ -129,9 +166,11 @@ class Few:
         self.score = scorer.score(self.patterns)[self.of[some]] if len(some) else np.zeros(0)
         odds = scoring.odds_of(self.score)
         if alone:
-            all_one, rival_one = self._rivals(self.one[some], self.other[some], odds)
-            all_other, rival_other = self._rivals(self.other[some], self.one[some], odds)
-            rated = odds / (1.0 + all_one + all_other - odds)
+            shown = np.where(self.score >= SHOWN, odds, 0.0)
+            one, other = self.one[some], self.other[some]
+            all_one, rival_one = rivals_of(one, self.src[other], other, self.score, shown)
+            all_other, rival_other = rivals_of(other, self.src[one], one, self.score, shown)
+            rated = odds / (1.0 + all_one + all_other - shown)
             self.lead = self.score - np.maximum(rival_one, rival_other)
         else:
             rated = odds / (1 + odds)
@@ -143,23 +182,6 @@ class Few:
         there = np.flatnonzero(n).tolist()
         return scoring.summary([(k // 4, k % 4, int(n[k]), int(sure[k])) for k in there])
 
-    def _rivals(self, mine: Ints, theirs: Ints, odds: Floats) -> tuple[Floats, Floats]:
-        """Return the odds of all pairs of a record with a source together, and the best score of another pair of it."""
-        group = mine * len(self.records.sizes) + self.src[theirs]
-        order = np.lexsort((theirs, -self.score, group))
-        _, of = np.unique(group[order], return_inverse=True)
-        first = np.flatnonzero(np.r_[True, of[1:] != of[:-1]][: len(of)])
-        total = np.bincount(of, odds[order], len(first))
-        size = np.diff(np.r_[first, len(of)])
-        second = np.full(len(first), -99.0)
-        several = size > 1
-        second[several] = self.score[order[first[several] + 1]]
-        best_of = self.score[order[first]]
-        every, rival = np.empty(len(odds)), np.empty(len(odds))
-        every[order] = total[of]
-        rival[order] = np.where(self.score[order] >= best_of[of], second[of], best_of[of])
-        return every, rival
-
     def add_lead(self) -> None:
         level = np.ones(len(self.one), np.int64)
         level[self.candidates] = 1 + (self.lead[:, None] > model.GAPS).sum(axis=1)
@@ -167,7 +189,7 @@ class Few:
         self.patterns = np.column_stack([self.patterns[kept // 8], (kept % 8).astype(np.int8)])
 
     def rows(self, scorer: Scorer, names: Sequence[str], cut: float, *, alone: bool) -> DataFrame:
-        return arrow_frame(self.records.raw.sparkSession, self.shown(scorer, names, cut, alone=alone))
+        return arrow_frame(self.spark, self.shown(scorer, names, cut, alone=alone))
 
     def shown(self, scorer: Scorer, names: Sequence[str], cut: float, *, alone: bool) -> pa.Table:
         """Return the pairs worth a look: the columns of `LINK`."""
@@ -222,18 +244,47 @@ class Few:
         """Leave of linked pairs those of the greedy choice, as `partners` does."""
         at = np.flatnonzero(linked)
         one, other = self.one[some[at]], self.other[some[at]]
-        columns = [f"v{j}" for j in range(len(self.records.comparisons))]
-        used = np.unique(np.r_[one, other])
-        cells = zip(*(one_array(self.table[c]).take(pa.array(used)).to_pylist() for c in columns), strict=True)
-        said = [set(" ".join(v for v in row if v is not None).replace(JOINED, " ").split(" ")) for row in cells]
-        words = dict(zip(used.tolist(), said, strict=True))
-        common = np.array(
-            [len(words[a] & words[b]) / len(words[a] | words[b]) for a, b in zip(one, other, strict=True)]
-        )
+        common = shared_words(self.table, len(self.records.comparisons), one, other)
         side = self.src[one] * (1 << 31) + self.src[other]
         stays = np.zeros(len(linked), np.bool_)
         stays[at[one_to_one(one, other, side, rank[at], common)]] = True
         return stays
+
+
+def rivals_of(mine: Ints, source: Ints, theirs: Ints, score: Floats, odds: Floats) -> tuple[Floats, Floats]:
+    """Return the odds of all pairs of a record with a source together, and the best score of another pair of it."""
+    order = np.lexsort((theirs, -score, source, mine))
+    new = (mine[order][1:] != mine[order][:-1]) | (source[order][1:] != source[order][:-1])
+    first = np.flatnonzero(np.r_[True, new][: len(mine)])
+    of = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(mine)]))
+    total = np.bincount(of, odds[order], len(first))
+    size = np.diff(np.r_[first, len(mine)])
+    second = np.full(len(first), -99.0)
+    several = size > 1
+    second[several] = score[order[first[several] + 1]]
+    best_of = score[order[first]]
+    every, rival = np.empty(len(odds)), np.empty(len(odds))
+    every[order] = total[of]
+    rival[order] = np.where(score[order] >= best_of[of], second[of], best_of[of])
+    return every, rival
+
+
+def shared_words(records: pa.Table, columns: int, one: Ints, other: Ints) -> Floats:
+    """Return the share of the words of two records, by their places, that both have."""
+    used = np.unique(np.r_[one, other])
+    cells = zip(*(one_array(records[f"v{j}"]).take(pa.array(used)).to_pylist() for j in range(columns)), strict=True)
+    said = [set(" ".join(v for v in row if v is not None).replace(JOINED, " ").split(" ")) for row in cells]
+    words = dict(zip(used.tolist(), said, strict=True))
+    return np.array([len(words[a] & words[b]) / len(words[a] | words[b]) for a, b in zip(one, other, strict=True)])
+
+
+def with_others(pair: Ints, mask: Ints, drawn: Ints, asked: Ints) -> tuple[Ints, Ints]:
+    """Return pairs in order, each one number, with those drawn at random and those that people named, and the masks."""
+    found = np.sort(np.concatenate([pair, np.setdiff1d(np.concatenate([drawn, asked]), pair)]))
+    masks = np.zeros(len(found), np.int64)
+    masks[np.searchsorted(found, pair)] = mask
+    masks[np.searchsorted(found, asked)] |= ASKED
+    return found, masks
 
 
 def distinct_rows(levels: Levels) -> tuple[Levels, Ints]:

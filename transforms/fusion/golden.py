@@ -30,7 +30,7 @@ from headgate.transforms.rows import (
     quoted,
     struct_of,
 )
-from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, user_columns
+from headgate.transforms.step import Changes, Columns, Context, MakeAll, Step, StepError, require_columns, user_columns
 
 EVIDENCE = (
     "map<string,struct<source:string,rule:string,confidence:double,runner_up:string,conflict:boolean,tie:boolean,"
@@ -63,6 +63,7 @@ class GoldenRecords(Step):
     Ties fall to the value of more records, then to the source that comes first, then to the smaller row id. Confidence
     is the value's share of what decides: of votes, of weight, its probability; for other rules the share of the records
     that agree with it. Rows marked before stay marked.
+    Where rows changed, the records of their entities alone are made again, unless a rule learns from all entities.
     Cost: one shuffle of all rows by entity; a pass over the claims for each round of learning (60 at most), on the
     driver for up to 1,000,000 claims. Source: Dong, Berti-Equille, Srivastava 2009; Li et al. 2014; Dawid, Skene 1979.
     """
@@ -82,6 +83,10 @@ class GoldenRecords(Step):
     @property
     def whole_rows(self) -> bool:
         return True
+
+    @property
+    def renews(self) -> bool:
+        return not {self.rule, *(self.columns or {}).values()} & set(LEARNED)
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         grouped = [c for group in self.together for c in group]
@@ -124,6 +129,11 @@ class GoldenRecords(Step):
         return list(dict.fromkeys(units))
 
     def run(self, df: DataFrame, context: Context) -> DataFrame:
+        changes = context.changes()
+        marked = df.where(~is_kept())
+        if changes is not None:
+            marked = marked.join(changes.ids, on=ROW_ID, how="left_semi")
+            df = self.of_changed(df, changes, context)
         have = user_columns(df)
         units = self.units(have)
         rows = self.claims(df, have, units)
@@ -167,8 +177,21 @@ class GoldenRecords(Step):
             MADE: F.lit(self.id),
         }
         shown = shown.withColumns(book)
-        marked = df.where(~is_kept()).select(*(quoted(c) for c in (self.by, *BOOKKEEPING)))
+        marked = marked.select(*(quoted(c) for c in (self.by, *BOOKKEEPING)))
         return shown.unionByName(marked, allowMissingColumns=True)
+
+    def of_changed(self, df: DataFrame, changes: Changes, context: Context) -> DataFrame:
+        """Return the rows of entities that have a changed row, or had one, whose records are made again."""
+        entity = F.col(quoted(self.by)).alias("_hg_entity")
+        changed = [df.join(changes.ids, on=ROW_ID, how="left_semi"), changes.before]
+        some = [rows.where(is_kept()).select(entity).where("_hg_entity IS NOT NULL") for rows in changed]
+        entities = context.keep(some[0].union(some[1]).distinct(), "entities")
+        same = F.col(quoted(self.by)) == F.col("_hg_entity")
+        before = context.previous()
+        if before is None:
+            raise MakeAll("there is no previous version")
+        context.replace(before.join(entities, on=same, how="left_semi").select(ROW_ID))
+        return df.join(entities, on=same, how="left_semi")
 
     def claims(self, df: DataFrame, have: Mapping[str, str], units: Sequence[tuple[str, ...]]) -> DataFrame:
         """Return the unmarked rows of entities: e, id, source, rank (of the source), last (in time), parents, then of

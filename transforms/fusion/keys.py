@@ -17,6 +17,16 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 PREFIX = 4  # characters
+PRIMES = tuple(  # of XXH64
+    np.uint64(p)
+    for p in (
+        0x9E3779B185EBCA87,
+        0xC2B2AE3D27D4EB4F,
+        0x165667B19E3779F9,
+        0x85EBCA77C2B2AE63,
+        0x27D4EB2F165667C5,
+    )
+)
 CELL = 0.02  # degrees, of a grid of places
 KEYS = "rid long, src int, family long, key long, fine boolean"
 
@@ -36,6 +46,25 @@ def hashed(texts: pa.Array, what: str) -> Ints:
     cells = texts.to_numpy(zero_copy_only=False)
     found = pd.util.hash_array(cells, hash_key=f"{what:>16}"[:16], categorize=False)
     return np.asarray(found).view(np.int64)
+
+
+def hashed_two(one: Ints, other: Ints) -> Ints:
+    """Hash two numbers to one, as Spark's `xxhash64` of both columns does (XXH64 of 8 bytes each, seed 42)."""
+    seed = np.full(len(one), 42, np.uint64)
+    for number in (one, other):
+        hashed = seed + PRIMES[4] + np.uint64(8)
+        hashed ^= rotated(number.view(np.uint64) * PRIMES[1], 31) * PRIMES[0]
+        hashed = rotated(hashed, 27) * PRIMES[0] + PRIMES[3]
+        hashed ^= hashed >> np.uint64(33)
+        hashed *= PRIMES[1]
+        hashed ^= hashed >> np.uint64(29)
+        hashed *= PRIMES[2]
+        seed = hashed ^ (hashed >> np.uint64(32))
+    return seed.view(np.int64)
+
+
+def rotated(values: npt.NDArray[np.uint64], bits: int) -> npt.NDArray[np.uint64]:
+    return (values << np.uint64(bits)) | (values >> np.uint64(64 - bits))
 
 
 def cells_of(places: pa.Array, j: int) -> list[Ints]:

@@ -1,45 +1,28 @@
 """The step that finds which records are the same: blocked, compared, scored, explained pairs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from headgate.transforms.fusion import model, supervised
-from headgate.transforms.fusion.asked import known_at_once, known_pairs
 from headgate.transforms.fusion.blocking import Blocks, missed
-from headgate.transforms.fusion.few import Few
+from headgate.transforms.fusion.learned import Knowledge
 from headgate.transforms.fusion.levels import first_equal
-from headgate.transforms.fusion.many import Many
-from headgate.transforms.fusion.meetings import TooMany
-from headgate.transforms.fusion.records import Records, element_of, in_spark, made_ready, repeats_itself
-from headgate.transforms.fusion.scoring import LINK as LINK
-from headgate.transforms.fusion.scoring import Counted, Pairs, Scored, Scorer
+from headgate.transforms.fusion.matching import MatchRecords, blocked
+from headgate.transforms.fusion.records import Records, element_of, made_ready, repeats_itself
+from headgate.transforms.fusion.scoring import LINK, Counted, Pairs, Scored
 from headgate.transforms.fusion.values import Kind
 from headgate.transforms.kinds import is_plain
-from headgate.transforms.rows import (
-    BOOKKEEPING,
-    CHANGED,
-    CHANGED_TYPE,
-    MADE,
-    PARENTS,
-    REJECTED,
-    ROW_ID,
-    SOURCE,
-    content_key,
-    is_kept,
-)
-from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+from headgate.transforms.rows import SOURCE, SPLIT, is_own
+from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
 from headgate.words import did_you_mean
-
-LEAD, PRIOR, DEPENDENCE = "(lead)", "(prior)", "(dependence)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinkRecords(Step):
+class LinkRecords(Estimator):
     """Find the pairs of records that are the same thing, of one source or across several, without a common key.
 
     columns: column -> how it is compared: `name` (short text: Jaro-Winkler, or the cosine of its words), `text` (the
@@ -56,9 +39,10 @@ class LinkRecords(Step):
         `source_a`, `source_b`. The score is then learned from them as well.
     decisions: a table of the same form with what people decided: pairs that are one, whatever their score, and pairs
         that are not.
-    cap: a key that many records share makes at most half the square of it in pairs. Without it 50, 100 or 200, as the
+    cap: a key that many records share makes at most half the square of it in pairs. Without it from 6 to 200, as the
         pairs can be afforded.
-    pairs_per_record: candidate pairs of a record, on average, beyond which each keeps its best.
+    pairs_per_record: candidate pairs of a record, on average, that can be afforded under keys alone, and again under
+        two common ones together. Where the smallest cap gives more, each record keeps its best.
     minhash: bands of two hashes of a text's words by which records meet too, beside values, words and beginnings;
         for texts whose words are all frequent.
     seed: of the samples.
@@ -71,10 +55,17 @@ class LinkRecords(Step):
     `linked` is the decision. Of several sources, `a` is of the one whose name comes first; of one, the smaller row id.
     Records with one row id are one record, of which the first by its content is compared. Of more than 32 columns those
     that tell most are compared, of a value its first 4,000 characters. Rows marked before stay marked.
+    The step learns how columns are compared, how frequent values are, which keys are common, what a match looks like,
+    and the cut. `refit` of its table keeps that from build to build. Then only the pairs of changed records are made
+    again, and of those with a key that came to be common or no longer is: the rows are those of a full build by the
+    same model, to the last bit. It learns anew where a source or a label is new, or the records are half as many again
+    or a third fewer. All pairs are made again where more than 10 % of the records changed, where the lead counts, and
+    where records kept their best pairs alone.
     Labels and decisions that name unknown records, or contradict each other, are counted in a warning; it is an error
     if all labels name unknown ones. So is it where no column has values in every source. Where there is no pair to
     compare, there are no rows, and a warning.
-    Cost: up to 30,000 records two Spark jobs and the driver's Python, some seconds for 10,000 records. Beyond that one
+    Cost: of changed records, the keys of all are made and counted, in three passes, and theirs compared. Of all, up to
+    30,000 records two Spark jobs and the driver's Python, some seconds for 10,000 records. Beyond that one
     pass to make records ready, shuffles of their keys and of the candidate pairs, and the comparison, some 400,000
     pairs of ten columns a second and core; both give the same rows. What is learned on the driver is counts of
     patterns. Candidates of a key grow with its records, not with their square. Source: Fellegi and Sunter 1969;
@@ -82,8 +73,7 @@ class LinkRecords(Step):
     """
 
     name: ClassVar[str] = "link_records"
-    revision: ClassVar[int] = 2
-    scope: ClassVar[Literal["row", "table"]] = "table"
+    revision: ClassVar[int] = 3
     grain: ClassVar[Literal["rows", "new"]] = "new"
     columns: Mapping[str, Kind] | None = None
     key: tuple[str, ...] = ()
@@ -139,55 +129,59 @@ class LinkRecords(Step):
                 raise StepError(f"{option}: needs the option key, by which the pairs name their records")
         return dict(LINK)
 
-    def run(self, df: DataFrame, context: Context) -> DataFrame:
-        source = self.source or (SOURCE if SOURCE in df.columns else None)
-        records = made_ready(df, context, columns=self.columns, key=self.key, source=source, seed=self.seed)
-        marked = df.where(~is_kept()).select(*(c for c in (*BOOKKEEPING, SOURCE) if c in df.columns))
+    def learns_from(self) -> tuple[str, ...]:
+        return tuple(self.columns or ())
+
+    def watched(self, have: Columns) -> Sequence[str]:
+        aside = (*self.key, self.source, SOURCE)
+        wanted = self.columns or [c for c in have if c not in aside and not is_own(c)]
+        return [c for c in wanted if is_plain(have[c] or "string")]
+
+    def fit(self, training: DataFrame, context: Context) -> Step:
+        source = self.source or (SOURCE if SOURCE in training.columns else None)
+        frozen = MatchRecords(
+            key=self.key,
+            source=source,
+            labels=self.labels,
+            decisions=self.decisions,
+            pairs_per_record=self.pairs_per_record,
+            minhash=self.minhash,
+        )
+        columns, key, seed = self.columns, self.key, self.seed
+        records = made_ready(training, context, columns=columns, key=key, source=source, seed=seed)
         if records is None:
-            empty = ", ".join(f"{c} {kind}" for c, kind in (LINK | BOOKKEEPING).items())
-            nothing = df.sparkSession.createDataFrame([], empty)
-            return nothing.unionByName(marked.drop(SOURCE), allowMissingColumns=True)
+            return frozen.having(None)
         if records.repeated:
             context.warn(f"{records.repeated:,} rows repeat the row id of another one: these are one record")
         chosen = ", ".join(map(str, records.comparisons))
         left = ", ".join(f"{c} ({why})" for c, why in list(records.left_out.items())[:10])
         context.warn(f"compared: {chosen}" + (f"; left out: {left}" if left else ""))
         alone = self.one_partner(records, context)
-        pairs = self.pairs(records, context)
+        options: dict[str, Any] = {"cap": self.cap, "minhash": self.minhash, "seed": seed}
+        pairs = blocked(records, frozen, context, per_record=self.pairs_per_record, **options)
         if not pairs.blocks.found:
             context.warn("no two records share a key that few others have: there are no links")
-        found, scorer, names = self.learn(records, pairs, alone, context)
+        found, first, second = self.learn(records, pairs, alone, context)
         cut = self.threshold if self.threshold is not None else found.cut
         self.tell(records, pairs.blocks, found, cut, context)
-        shown = pairs.rows(scorer, names, cut, alone=alone)
-        return with_own_rows(shown, self.id).unionByName(marked.drop(SOURCE), allowMissingColumns=True)
-
-    def pairs(self, records: Records, context: Context) -> Pairs:
-        """Block and compare: at once where records and their pairs are few."""
-        options: dict[str, Any] = {"cap": self.cap, "per_record": self.pairs_per_record}
-        options |= {"minhash": self.minhash, "seed": self.seed}
-        if records.table is not None:
-            try:
-                labels = known_at_once("labels", self.labels, records, context)
-                decisions = known_at_once("decisions", self.decisions, records, context)
-                return Few(
-                    records,
-                    labels,
-                    decisions,
-                    cap=self.cap,
-                    per_record=self.pairs_per_record,
-                    minhash=self.minhash,
-                    seed=self.seed,
-                )
-            except TooMany:
-                records = in_spark(records, context)
-        return Many(
-            records,
-            known_pairs("labels", self.labels, records, context),
-            known_pairs("decisions", self.decisions, records, context),
-            context,
-            **options,
+        learned = Knowledge(
+            sources=records.sources,
+            sizes=records.sizes,
+            comparisons=records.comparisons,
+            alone=alone,
+            trimmed=pairs.blocks.trimmed,
+            single=pairs.blocks.limits.single,
+            double=pairs.blocks.limits.double,
+            filled=tuple(f.filled for f in pairs.frequencies),
+            rest=pairs.frequencies[0].rest,
+            counts=Knowledge.stored(pairs, context),
+            first=first,
+            second=second,
+            cut=cut,
+            labels=frozen.labels_now(context),
         )
+        known = replace(frozen, learned_from=learned)
+        return known if SPLIT in training.columns else known.having(pairs)
 
     def one_partner(self, records: Records, context: Context) -> bool:
         """Return whether a record has at most one partner in each other source."""
@@ -202,31 +196,31 @@ class LinkRecords(Step):
         context.warn("a record has one partner at most in each other source: no source repeats its own records")
         return True
 
-    def learn(self, records: Records, pairs: Pairs, alone: bool, context: Context) -> tuple[Scored, Scorer, list[str]]:
-        """Judge the pairs, and return what they say, what scored them, and the names of the parts of a score."""
+    def learn(
+        self, records: Records, pairs: Pairs, alone: bool, context: Context
+    ) -> tuple[Scored, model.Model | supervised.Supervised, model.Model | None]:
+        """Judge the pairs, and return what they say, what scored them, and what did so with the lead over rivals."""
         size = len(records.comparisons)
         equal = [first_equal(c.kind) for c in records.comparisons]
         most = most_matches(records.sizes) if alone else None
         counts = pairs.counts(started=False)
-        names = [PRIOR, *(named_part(c.column) for c in records.comparisons), DEPENDENCE]
         if not counts.blocked.sum():
             counts = nothing_seen(size)
         found = model.fit(counts.patterns, counts.blocked, counts.background, equal, most=most)
-        scorer: Scorer = found
         if self.labels is not None:
             try:
-                scorer = supervised.fit(found, *pairs.labelled())
+                taught = supervised.fit(found, *pairs.labelled())
             except ValueError as e:
                 raise StepError(f"labels: {e}") from e
-            return pairs.judge(scorer, alone=alone), scorer, names
-        result = pairs.judge(scorer, alone=alone)
+            return pairs.judge(taught, alone=alone), taught, None
+        result = pairs.judge(found, alone=alone)
         if not alone or result.f1 >= model.UNSURE or len(records.sizes) != 2 or not pairs.blocks.found:
-            return result, scorer, names
+            return result, found, None
         # The columns alone do not tell: so does, of a record with one partner, how far a candidate leads its rivals.
         pairs.add_lead()
         counts = pairs.counts(started=True)
         floors = {size: model.gap_floor((records.sizes[0], records.sizes[1]))}
-        scorer = model.fit(
+        second = model.fit(
             counts.patterns,
             counts.blocked,
             counts.background,
@@ -235,9 +229,8 @@ class LinkRecords(Step):
             start=counts.start,
             floors=floors,
         )
-        names = [*names[:-1], LEAD, DEPENDENCE]
         context.warn("the columns alone leave many pairs unsure: a pair's lead over its rivals counts as well")
-        return pairs.judge(scorer, alone=True), scorer, names
+        return pairs.judge(second, alone=True), found, second
 
     def tell(self, records: Records, blocks: Blocks, found: Scored, cut: float, context: Context) -> None:
         """Say what blocking did and missed, and what is expected of the links."""
@@ -245,10 +238,11 @@ class LinkRecords(Step):
         if found.once <= found.matches / 2:
             recall = found.matches / (found.matches + missed(found.once, found.twice)) if found.matches else 1.0
             missing = f"blocking found {recall:.1%} of the matches by estimate"
+        most = blocks.limits.single**2 // 2
         records_in = " and ".join(f"{n:,}" for n in records.sizes[:4])
         context.warn(
             f"{records_in} records: {blocks.found:,} candidate pairs of {blocks.space:,} (at most "
-            f"{blocks.cap**2 // 2:,} of a key), among them {found.matches:,.0f} matches by estimate; {missing}"
+            f"{most:,} of a key), among them {found.matches:,.0f} matches by estimate; {missing}"
         )
         context.warn(f"linked from a probability of {cut:.3f} on; expected F1 {found.f1:.3f}")
         if blocks.refined:
@@ -262,24 +256,6 @@ class LinkRecords(Step):
                 f"{blocks.dropped:,} had too many again and were dropped, with {blocks.lost:,} pairs. "
                 f"The most frequent: {skew}"
             )
-
-
-def with_own_rows(shown: DataFrame, step: str) -> DataFrame:
-    """Add the bookkeeping of new rows to pairs."""
-    ends = F.array("id_a", "id_b")
-    book = {
-        ROW_ID: F.md5(content_key(shown, (), F.lit(step), F.array_min(ends), F.array_max(ends))),
-        CHANGED: F.array().cast(CHANGED_TYPE),
-        PARENTS: F.array_sort(F.array_distinct(ends)),
-        REJECTED: F.lit(None).cast(BOOKKEEPING[REJECTED]),
-        MADE: F.lit(step),
-    }
-    return shown.withColumns(book)
-
-
-def named_part(column: str) -> str:
-    """Return the name of a column's part of a score: its own, unless a part that is no column's has that."""
-    return f"`{column}`" if column in (LEAD, PRIOR, DEPENDENCE) else column
 
 
 def most_matches(sizes: tuple[int, ...]) -> float:

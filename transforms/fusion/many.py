@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion import scoring, supervised
 from headgate.transforms.fusion.blocking import block, words_of
+from headgate.transforms.fusion.levels import Frequencies
+from headgate.transforms.fusion.meetings import Limits
 from headgate.transforms.fusion.partners import one_partner_each
-from headgate.transforms.fusion.records import Records, drawn_pairs, frequencies_of
+from headgate.transforms.fusion.records import NO_PAIRS, Records, drawn_pairs, frequencies_of
 from headgate.transforms.fusion.scoring import ASKED, LINK, SHOWN, Counted, Levels, Scored, Scorer
 from headgate.transforms.fusion.tiles import as_levels, compared
 from headgate.transforms.rows import arrow_frame
@@ -29,6 +31,8 @@ class Many:
         decisions: DataFrame | None,
         context: Context,
         *,
+        limits: Limits | None = None,
+        frequencies: Sequence[Frequencies] | None = None,
         cap: int | None,
         per_record: int,
         minhash: int,
@@ -36,7 +40,8 @@ class Many:
     ) -> None:
         self.records, self.labels, self.decisions, self.context = records, labels, decisions, context
         self.size, self.turn = len(records.comparisons), 0
-        drawn = arrow_frame(records.many.sparkSession, drawn_pairs(records, seed))
+        at_random = drawn_pairs(records, seed) if frequencies is None else NO_PAIRS
+        drawn = arrow_frame(self.spark, at_random)
         for asked in (labels, decisions):
             if asked is not None:
                 drawn = drawn.unionByName(asked.drop("same").withColumn("family", F.lit(ASKED).cast("long")))
@@ -46,18 +51,23 @@ class Many:
             records.sizes,
             drawn,
             context,
+            limits=limits,
             cap=cap,
             per_record=per_record,
             minhash=minhash,
         )
-        frequencies = frequencies_of(records)
-        levels = compared(records.many, pairs, records.comparisons, frequencies, records.sizes)
+        self.frequencies = frequencies_of(records) if frequencies is None else frequencies
+        levels = compared(records.many, pairs, records.comparisons, self.frequencies, records.sizes)
         self.pairs = context.keep(levels, "compared")
         self.rated = self.pairs
 
     @property
     def unseen(self) -> float:
         return float(max(self.blocks.space - self.blocks.found, 0))
+
+    @property
+    def spark(self) -> SparkSession:
+        return self.records.raw.sparkSession
 
     def counts(self, *, started: bool) -> Counted:
         return scoring.count_patterns(self.pairs, self.size, self.blocks.found, self.unseen, started=started)

@@ -1,20 +1,19 @@
 """The pairs of records that meet under shared keys, in numpy: of a block, and of all blocks where records are few."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from headgate.transforms.deduplication.shingles import mixed
-from headgate.transforms.fusion.keys import Keys
+from headgate.transforms.fusion.keys import Keys, hashed_two
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 BITS = 16  # parts of a bit in which evidence is added up: whole numbers have one sum in any order
-FACTOR = np.uint64(0x9E3779B97F4A7C15)
+UNKNOWN = np.iinfo(np.int64).max  # the place in the order of a common key that was not when it was learned
 ENTRIES = 10_000_000  # pairs under all keys together that are held at once
 
 
@@ -47,6 +46,26 @@ def evidence(pairs: npt.NDArray[np.float64], space: int) -> Ints:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many pairs a key may make: at most half the square of `single`, and of `double` if it is of two common ones.
+
+    order: the common keys, sorted, with the place of each among those of a record, the least first. Where limits were
+    learned before, they hold for other records too, so that whether a key blocks depends on nothing but its records.
+    """
+
+    single: int
+    double: int
+    order: tuple[Ints, Ints]
+
+    def places(self, key: Ints) -> Ints:
+        keys, places = self.order
+        if not len(keys):
+            return np.full(len(key), UNKNOWN)
+        at = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+        return np.where(keys[at] == key, places[at], UNKNOWN)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Met:
     """Pairs of records by their places, each once: the columns through which they met, and the evidence for it.
 
@@ -57,11 +76,21 @@ class Met:
     other: Ints
     mask: Ints
     bits: Ints
-    cap: int
+    limits: Limits
     refined: int
     dropped: int
     lost: int
     skew: tuple[tuple[int, int], ...]
+
+
+def affordable(made: Mapping[int, float], budget: int) -> int:
+    """Return the largest cap with which keys make no more pairs than the budget, or the smallest. made: cap -> pairs"""
+    return max((c for c, pairs in made.items() if pairs <= budget), default=min(made))
+
+
+def lower(cap: int, caps: Sequence[int]) -> list[int]:
+    """Return the caps up to one, with it."""
+    return [*(c for c in caps if c < cap), cap]
 
 
 def sizes_of(key: Ints, src: Ints, sources: int) -> tuple[Ints, Ints]:
@@ -79,6 +108,7 @@ def meet(
     sources: int,
     space: int,
     *,
+    limits: Limits | None,
     cap: int | None,
     caps: Sequence[int],
     budget: int,
@@ -87,22 +117,30 @@ def meet(
 ) -> Met:
     """Find the pairs of records that share a rare key or two common ones.
 
+    limits: those that were learned before; None: they are chosen, that of keys alone unless `cap` gives it.
     Records are known by their places, in order of their ids. Raises `TooMany` for more than `ENTRIES`.
     """
     partners, pairs = sizes_of(keys.key, src[keys.record], sources)
-    some = np.flatnonzero(pairs >= 1)
+    some = np.flatnonzero((pairs >= 1) if limits is None else (pairs >= 1) | ~keys.fine)
     record, family, key = (c[some] for c in (keys.record, keys.family, keys.key))
     fine = keys.fine[some]
     partners, pairs = partners[some], pairs[some]
-    if cap is None:
-        made = {c: int(partners[fine & (pairs <= c * c // 2)].sum()) / 2 for c in caps}
-        cap = max([caps[0], *(c for c in caps if made[c] <= budget)])
+    if limits is not None:
+        cap = limits.single
+    elif cap is None:
+        cap = affordable({c: int(partners[fine & (pairs <= c * c // 2)].sum()) / 2 for c in caps}, budget)
     limit = cap * cap // 2
     alone = fine & (pairs <= limit)
     common = np.flatnonzero(~alone)
-    two = combined(record[common], family[common], key[common], pairs[common], refined)
+    first = pairs[common] if limits is None else limits.places(key[common])
+    two = combined(record[common], family[common], key[common], first, refined)
     double_partners, double_pairs = sizes_of(two[2], src[two[0]], sources)
-    few = (double_pairs >= 1) & (double_pairs <= limit)
+    if limits is None:
+        made = {c: int(double_partners[double_pairs <= c * c // 2].sum()) / 2 for c in lower(cap, caps)}
+        order, at = np.unique(key[common], return_index=True)
+        limits = Limits(single=cap, double=affordable(made, budget), order=(order, pairs[common][at]))
+    double_limit = limits.double**2 // 2
+    few = (double_pairs >= 1) & (double_pairs <= double_limit)
     if int(partners[alone].sum()) + int(double_partners[few].sum()) > 2 * ENTRIES:
         raise TooMany
     n = len(src)
@@ -125,13 +163,13 @@ def meet(
     if len(turn):
         mask, bits = np.bitwise_or.reduceat(mask, turn), np.add.reduceat(bits, turn)
         bits, pair = np.maximum(bits, np.maximum.reduceat(double, turn)), pair[turn]
-    over, again = fine & (pairs > limit), double_pairs > limit
+    over, again = fine & (pairs > limit), double_pairs > double_limit
     return Met(
         one=pair // n,
         other=pair % n,
         mask=mask,
         bits=bits,
-        cap=cap,
+        limits=limits,
         refined=distinct(key[over]),
         dropped=distinct(two[2][again]),
         lost=int(double_partners[again].sum() / 2),
@@ -148,24 +186,26 @@ def most_frequent(family: Ints, partners: Ints, few: int) -> tuple[tuple[int, in
     return tuple(zip(columns[order].tolist(), most[order].tolist(), strict=True))
 
 
-def combined(record: Ints, family: Ints, key: Ints, pairs: Ints, refined: int) -> tuple[Ints, Ints, Ints]:
-    """Return the double keys of records: of each, the `refined` rarest common keys two by two, of other columns."""
-    order = np.lexsort((family, key, pairs, record))
+def combined(record: Ints, family: Ints, key: Ints, place: Ints, refined: int) -> tuple[Ints, Ints, Ints]:
+    """Return the double keys of records: of each, the `refined` first common keys two by two, of other columns.
+
+    place: of each key in their order, as that of how many pairs it makes. Returns record, family and key.
+    """
+    order = np.lexsort((family, key, place, record))
     record, family, key = record[order], family[order], key[order]
     first = np.flatnonzero(np.r_[True, record[1:] != record[:-1]][: len(record)])
     group = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(record)]))
-    place = np.arange(len(record)) - first[group]
-    near = place < refined
+    turn = np.arange(len(record)) - first[group]
+    near = turn < refined
     keys, families = (np.zeros((len(first), refined), np.int64) for _ in range(2))
-    keys[group[near], place[near]], families[group[near], place[near]] = key[near], family[near]
+    keys[group[near], turn[near]], families[group[near], turn[near]] = key[near], family[near]
     there = np.zeros((len(first), refined), np.bool_)
-    there[group[near], place[near]] = True
+    there[group[near], turn[near]] = True
     made: list[tuple[Ints, Ints, Ints]] = [(np.zeros(0, np.int64),) * 3]
     for p, q in itertools.combinations(range(refined), 2):
         a, b = np.minimum(keys[:, p], keys[:, q]), np.maximum(keys[:, p], keys[:, q])
         ok = np.flatnonzero(there[:, q] & ((families[:, p] & families[:, q]) == 0) & (a != b))
-        both = mixed(a[ok].view(np.uint64) * FACTOR + b[ok].view(np.uint64)).view(np.int64)
-        made.append((record[first[ok]], families[ok, p] | families[ok, q], both))
+        made.append((record[first[ok]], families[ok, p] | families[ok, q], hashed_two(a[ok], b[ok])))
     return tuple(np.concatenate(c) for c in zip(*made, strict=True))  # type: ignore[return-value]
 
 

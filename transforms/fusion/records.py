@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion.blocking import space_of, words_of
@@ -27,6 +27,13 @@ FEW = 30_000  # records, and
 CHARACTERS = 50_000_000  # of theirs, that the driver may hold and link at once
 CELL = 8  # characters that a cell counts for beside its own
 PLACES = 1_000_000  # of a sample by hash
+NO_PAIRS = pa.table(
+    {
+        c: pa.array([], pa.int32() if c.startswith("src") else pa.int64())
+        for c in ("one", "src_one", "other", "src_other")
+    }
+    | {"family": pa.array([], pa.int64())}
+)
 CLEAN = 0.02  # of a source's records, the share that may repeat another one of it in all that is compared
 
 
@@ -47,8 +54,8 @@ class Records:
     sizes: tuple[int, ...]
     comparisons: tuple[Comparison, ...]
     left_out: Mapping[str, str]
-    sample: pa.Table
-    repeated: int
+    sample: pa.Table | None = None
+    repeated: int = 0
 
     @property
     def linking(self) -> bool:
@@ -106,11 +113,7 @@ def made_ready(
     wanted = [c for c in (columns or kinds) if c not in aside and (is_plain(kinds[c]) or element_of(kinds[c]))]
     arrays: Mapping[str, Kind] = {c: "set" for c in wanted if element_of(kinds[c])}
     raw = raw_rows(df, wanted, key, source)
-    length = F.length(F.concat_ws("", *(f"c{j}" for j in range(len(wanted)))))
-    counts = raw.groupBy("source").agg(
-        F.count(F.lit(1)).alias("n"), F.count_distinct("rid").alias("ids"), F.sum(length).alias("characters")
-    )
-    of_sources = counts.collect()  # a row a source
+    of_sources = counts_of_sources(raw, len(wanted))
     by_source = {row["source"]: row["ids"] for row in sorted(of_sources, key=lambda r: str(r["source"]))}
     repeated = sum(row["n"] - row["ids"] for row in of_sources)
     if source is not None and len(by_source) == 1:
@@ -120,8 +123,7 @@ def made_ready(
     if space_of(sizes) < 1:
         context.warn(f"{sum(sizes)} records: there is no pair to compare")
         return None
-    n, characters = (sum(row[c] for row in of_sources) for c in ("n", "characters"))
-    few = n <= FEW and characters + CELL * n * len(wanted) <= CHARACTERS
+    few = are_few(of_sources, len(wanted))
     place = F.pmod(F.xxhash64(F.lit(seed), "rid"), F.lit(PLACES)).cast("int")
     table = raw.withColumn("place", place).toArrow().sort_by("rid") if few else None  # bounded above
     sample = sample_of(raw, place, table, by_source, len(wanted))
@@ -143,6 +145,21 @@ def made_ready(
     return in_spark(ready, context) if table is None else dataclasses.replace(ready, table=at_once(ready, table))
 
 
+def counts_of_sources(raw: DataFrame, columns: int) -> list[Row]:
+    """Return for each source how many rows and ids it has, and characters in columns: source, n, ids, characters."""
+    length = F.length(F.concat_ws("", *(f"c{j}" for j in range(columns))))
+    counts = raw.groupBy("source").agg(
+        F.count(F.lit(1)).alias("n"), F.count_distinct("rid").alias("ids"), F.sum(length).alias("characters")
+    )
+    return counts.collect()  # a row a source
+
+
+def are_few(of_sources: Sequence[Row], columns: int) -> bool:
+    """Return whether records are so few that the driver may hold and link them at once."""
+    n, characters = (sum(row[c] for row in of_sources) for c in ("n", "characters"))
+    return bool(n <= FEW and characters + CELL * n * columns <= CHARACTERS)
+
+
 def in_spark(records: Records, context: Context) -> Records:
     """Return the records with their rows in Spark."""
     number = F.array_position(F.array(*map(F.lit, records.sources)), F.col("source")).cast("int") - 1
@@ -160,7 +177,8 @@ def at_once(records: Records, table: pa.Table) -> pa.Table:
     """Return the records of a table of raw ones in order of rid."""
     number = pc.index_in(table["source"], pa.array(records.sources)).cast(pa.int32())
     names = ["rid", "src", "id", "key", *records.cells]
-    batches = table.append_column("src", number).select(names).combine_chunks().to_batches()
+    cells = table.append_column("src", number).select(names).combine_chunks()
+    batches = cells.to_batches() or [pa.RecordBatch.from_pylist([], cells.schema)]
     ready = pa.Table.from_batches(normalised(records.comparisons)(batches))
     if not records.repeated:
         return ready
@@ -318,6 +336,7 @@ def counts_at_once(records: pa.Table, comparisons: Sequence[Comparison]) -> tupl
 
 def drawn_pairs(records: Records, seed: int) -> pa.Table:
     """Return pairs of records at random: of those of the sample, any two that are comparable."""
+    assert records.sample is not None  # those that one learns from have one
     rid = records.sample["rid"].to_numpy()
     number = {s: i for i, s in enumerate(records.sources)}
     src = np.array([number[s] for s in records.sample["source"].to_pylist()], np.int32)

@@ -7,12 +7,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion import model
 from headgate.transforms.fusion.blocking import Blocks
+from headgate.transforms.fusion.levels import Frequencies
 from headgate.transforms.fusion.tiles import as_levels
 
 Floats = npt.NDArray[np.float64]
@@ -77,6 +78,10 @@ class Pairs(Protocol):
     """Candidate pairs of records with their levels: in Spark, or at once where records are few. Both say the same."""
 
     blocks: Blocks
+    frequencies: Sequence[Frequencies]
+
+    @property
+    def spark(self) -> SparkSession: ...
 
     def counts(self, *, started: bool) -> Counted:
         """Count the patterns; started: with the expected matches of each by the last judgement."""
@@ -229,20 +234,20 @@ def best_cut(histogram: dict[int, tuple[int, float]], matches: float) -> tuple[f
 def against_rivals(pairs: DataFrame) -> DataFrame:
     """Add `probability` and `lead` where a record has at most one partner in each other source.
 
-    A pair's odds stand against those of all pairs of either record together, and against none being right.
+    A pair's odds stand against those of all pairs worth a look of either record together, and against none being right.
     """
-    rows, rivals = pairs, []
+    rows, rivals = pairs.withColumn("shown", F.when(F.col("score") >= SHOWN, F.col("odds")).otherwise(F.lit(0.0))), []
     for mine, theirs in (("one", "other"), ("other", "one")):
         # In order, so that a sum of doubles is the same wherever the rows lie.
         all_of = W.partitionBy(mine, f"src_{theirs}").orderBy(F.desc("score"), theirs)
         all_of = all_of.rowsBetween(W.unboundedPreceding, W.unboundedFollowing)
         first, second = F.first("score").over(all_of), F.nth_value("score", 2).over(all_of)
         rival = F.coalesce(F.when(F.col("score") >= first, second).otherwise(first), F.lit(-99.0))
-        rows = rows.withColumns({f"all_{mine}": F.sum("odds").over(all_of), f"rival_{mine}": rival})
+        rows = rows.withColumns({f"all_{mine}": F.sum("shown").over(all_of), f"rival_{mine}": rival})
         rivals.append(F.col(f"rival_{mine}"))
-    against = F.lit(1.0) + F.col("all_one") + F.col("all_other") - F.col("odds")
+    against = F.lit(1.0) + F.col("all_one") + F.col("all_other") - F.col("shown")
     found = rows.withColumns({"probability": F.col("odds") / against, "lead": F.col("score") - F.greatest(*rivals)})
-    return found.drop("all_one", "all_other", "rival_one", "rival_other")
+    return found.drop("shown", "all_one", "all_other", "rival_one", "rival_other")
 
 
 def with_lead(pairs: DataFrame, leads: DataFrame) -> DataFrame:

@@ -1,0 +1,242 @@
+"""Which records hold which keys, counted and looked up in Spark; and the double keys that follow from common ones."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from headgate.transforms.fusion.blocking import REFINED
+from headgate.transforms.fusion.groups import one_array
+from headgate.transforms.fusion.keys import Bools, Ints, keys_of
+from headgate.transforms.fusion.meetings import Limits, combined
+from headgate.transforms.fusion.records import normalised
+from headgate.transforms.fusion.values import Comparison
+from headgate.transforms.rows import arrow_frame
+
+KEYED = "rid long, src int, name string, keys array<long>, families array<long>, fine array<boolean>"
+HIT = "rid long, src int, family long, key long, double boolean"
+COUNTED = "key long, src int, n long"
+Body = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Keys of records, a row a record and key; fine: whether the key may block alone, where it is not common."""
+
+    rid: Ints
+    src: Ints
+    family: Ints
+    key: Ints
+    fine: Bools
+
+    def where(self, some: Bools) -> "Held":
+        return Held(**{name: cells[some] for name, cells in vars(self).items()})
+
+    def plus(self, *others: "Held") -> "Held":
+        return Held(**{name: np.concatenate([c, *(vars(o)[name] for o in others)]) for name, c in vars(self).items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How many records of each source hold a key, of the keys in order."""
+
+    key: Ints
+    n: Ints  # a row a key, a column a source
+
+    @classmethod
+    def of(cls, held: Held, sources: int) -> "Tally":
+        return cls.summed(held.key, held.src, np.ones(len(held.key), np.int64), sources)
+
+    @classmethod
+    def summed(cls, key: Ints, src: Ints, n: Ints, sources: int) -> "Tally":
+        keys, at = np.unique(key, return_inverse=True)
+        summed = np.bincount(at * sources + src, n, len(keys) * sources).astype(np.int64)
+        return cls(key=keys, n=summed.reshape(-1, sources))
+
+    def at(self, keys: Ints) -> Ints:
+        """Return the counts of some keys; 0 of others."""
+        if not len(self.key):
+            return np.zeros((len(keys), self.n.shape[1]), np.int64)
+        at = np.minimum(np.searchsorted(self.key, keys), len(self.key) - 1)
+        return np.where((self.key[at] == keys)[:, None], self.n[at], 0)
+
+
+def pairs_of(n: Ints) -> Ints:
+    """Return the pairs that keys make, by how many records of each source hold them."""
+    total = n.sum(axis=1)
+    if n.shape[1] == 1:
+        return np.asarray(total * (total - 1) // 2)
+    return np.asarray((total * total - (n * n).sum(axis=1)) // 2)
+
+
+def member(values: Ints, of: Ints) -> Bools:
+    """Return which values are among others, which are in order."""
+    if not len(of):
+        return np.zeros(len(values), np.bool_)
+    return np.asarray(of[np.minimum(np.searchsorted(of, values), len(of) - 1)] == values)
+
+
+def keyed(comparisons: tuple[Comparison, ...], minhash: int) -> Body:
+    """Return the body of a map from records (rid, src, id, key, cells) to their keys, a row a record: see `KEYED`."""
+    forms = normalised(comparisons)
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        for batch in forms(batches):
+            found = keys_of(comparisons, batch.columns[4:], minhash)
+            order = np.argsort(found.record, kind="stable")
+            ends = np.cumsum(np.bincount(found.record, minlength=len(batch)))
+            offsets = pa.array(np.r_[0, ends].astype(np.int32))
+            lists = [
+                pa.ListArray.from_arrays(offsets, pa.array(c[order])) for c in (found.key, found.family, found.fine)
+            ]
+            rid, src, name = (batch.column(i) for i in (0, 1, 3))
+            cells = [rid, src.cast(pa.int32()), name, *lists]
+            yield pa.RecordBatch.from_arrays(cells, ["rid", "src", "name", "keys", "families", "fine"])
+
+    return run
+
+
+def held(records: pa.RecordBatch | pa.Table) -> Held:
+    """Return the keys of records, of rows of `KEYED`."""
+    cells = {c: one_array(records[c]) if isinstance(records, pa.Table) else records.column(c) for c in LISTS}
+    each = cells["keys"].value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    key, family, fine = (cells[c].flatten().to_numpy(zero_copy_only=False) for c in ("keys", "families", "fine"))
+    rid, src = (np.repeat(cells[c].to_numpy(zero_copy_only=False), each) for c in ("rid", "src"))
+    return Held(rid=rid, src=src.astype(np.int64), family=family, key=key, fine=fine.astype(np.bool_))
+
+
+LISTS = ("rid", "src", "keys", "families", "fine")
+
+
+def doubles(of: Held, over: Ints, limits: Limits) -> Held:
+    """Return the double keys of records. over: the keys that make too many pairs, in order."""
+    common = of.where(~of.fine | member(of.key, over))
+    rid, family, key = combined(common.rid, common.family, common.key, limits.places(common.key), REFINED)
+    rids, first = np.unique(common.rid, return_index=True)
+    src = common.src[first][np.searchsorted(rids, rid)] if len(rid) else np.zeros(0, np.int64)
+    return Held(rid=rid, src=src, family=family, key=key, fine=np.zeros(len(rid), np.bool_))
+
+
+class Holders(Protocol):
+    """The keys of all records: in Spark, or at once where records are few. Both say the same."""
+
+    @property
+    def sources(self) -> int:
+        """Return how many sources there are."""
+
+    def sizes(self) -> list[tuple[int, int, int]]:
+        """Return of each source its number, how many rows it has and how many records."""
+
+    def named(self, column: str, values: pa.Array) -> pa.Table:
+        """Return the rows of `KEYED` with some values in a column."""
+
+    def singles(self, keys: Ints, limit: int) -> Tally:
+        """Count the records that hold some keys, and all keys that make more pairs than the limit."""
+
+    def doubles(self, keys: Ints, over: Ints, limits: Limits) -> Tally:
+        """Count the records that hold some double keys. keys, over: in order."""
+
+    def hits(self, single: Ints, double: Ints, over: Ints, limits: Limits) -> pa.Table:
+        """Return the records that hold some keys, with these: rows of `HIT`. single, double, over: in order."""
+
+
+class FewHolders:
+    """The keys of few records, held at once: see `Holders`."""
+
+    def __init__(self, rows: pa.Table, sources: int) -> None:
+        self.rows, self.sources, self.held = rows, sources, held(rows)
+        self.two: Held | None = None
+
+    def sizes(self) -> list[tuple[int, int, int]]:
+        src, rid = self.rows["src"].to_numpy(), self.rows["rid"].to_numpy()
+        return [(s, int((src == s).sum()), len(np.unique(rid[src == s]))) for s in np.unique(src).tolist()]
+
+    def named(self, column: str, values: pa.Array) -> pa.Table:
+        return self.rows.filter(pc.is_in(self.rows[column], values))
+
+    def singles(self, keys: Ints, limit: int) -> Tally:
+        tally = Tally.of(self.held, self.sources)
+        some = member(tally.key, np.sort(keys)) | (pairs_of(tally.n) > limit)
+        return Tally(key=tally.key[some], n=tally.n[some])
+
+    def doubled(self, over: Ints, limits: Limits) -> Held:
+        """Return all double keys, which are made once: of one build, what is common does not change."""
+        self.two = doubles(self.held, over, limits) if self.two is None else self.two
+        return self.two
+
+    def doubles(self, keys: Ints, over: Ints, limits: Limits) -> Tally:
+        two = self.doubled(over, limits)
+        return Tally.of(two.where(member(two.key, keys)), self.sources)
+
+    def hits(self, single: Ints, double: Ints, over: Ints, limits: Limits) -> pa.Table:
+        found = [self.held.where(self.held.fine & member(self.held.key, single))]
+        if len(double):
+            two = self.doubled(over, limits)
+            found.append(two.where(member(two.key, double)))
+        return pa.concat_tables(pa.Table.from_batches([hit]) for hit in map(as_hits, found, (False, True)))
+
+
+@dataclass(frozen=True)
+class ManyHolders:
+    """The keys of any number of records, in Spark, rows of `KEYED`: see `Holders`."""
+
+    rows: DataFrame
+    sources: int
+
+    def sizes(self) -> list[tuple[int, int, int]]:
+        counts = self.rows.groupBy("src").agg(F.count(F.lit(1)).alias("n"), F.count_distinct("rid").alias("ids"))
+        return [(row["src"], row["n"], row["ids"]) for row in counts.collect()]  # a row a source
+
+    def named(self, column: str, values: pa.Array) -> pa.Table:
+        some = arrow_frame(self.rows.sparkSession, pa.table({column: values}))
+        return self.rows.join(F.broadcast(some), on=column, how="left_semi").toArrow()  # of what changed
+
+    def singles(self, keys: Ints, limit: int) -> Tally:
+        each = self.rows.select("src", F.explode("keys").alias("key")).groupBy("key")
+        n = [F.count_if(F.col("src") == s).alias(f"n{s}") for s in range(self.sources)]
+        counts = each.agg(*n)
+        total = sum((F.col(f"n{s}") for s in range(self.sources)), F.lit(0))
+        squares = sum((F.col(f"n{s}") * F.col(f"n{s}") for s in range(self.sources)), F.lit(0))
+        made = total * (total - 1) if self.sources == 1 else total * total - squares
+        some = arrow_frame(self.rows.sparkSession, pa.table({"key": keys})).withColumn("asked", F.lit(True))
+        found = counts.join(F.broadcast(some), on="key", how="left").where(F.col("asked") | (made > 2 * limit))
+        table = found.drop("asked").toArrow().sort_by("key")
+        columns = [table[f"n{s}"].to_numpy() for s in range(self.sources)]
+        return Tally(key=table["key"].to_numpy(), n=np.column_stack(columns).astype(np.int64))
+
+    def doubles(self, keys: Ints, over: Ints, limits: Limits) -> Tally:
+        def count(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+            for batch in batches:
+                found = doubles(held(batch), over, limits)
+                found = found.where(member(found.key, keys))
+                n = np.unique(np.column_stack([found.key, found.src]), axis=0, return_counts=True)
+                cells = [pa.array(n[0][:, 0]), pa.array(n[0][:, 1], pa.int32()), pa.array(n[1])]
+                yield pa.RecordBatch.from_arrays(cells, ["key", "src", "n"])
+
+        table = self.rows.mapInArrow(count, COUNTED).toArrow()
+        key, src, n = (table[c].to_numpy().astype(np.int64) for c in ("key", "src", "n"))
+        return Tally.summed(key, src, n, self.sources)
+
+    def hits(self, single: Ints, double: Ints, over: Ints, limits: Limits) -> pa.Table:
+        def look(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+            for batch in batches:
+                mine = held(batch)
+                found = [mine.where(mine.fine & member(mine.key, single))]
+                if len(double):
+                    two = doubles(mine, over, limits)
+                    found.append(two.where(member(two.key, double)))
+                yield from map(as_hits, found, (False, True))
+
+        return self.rows.mapInArrow(look, HIT).toArrow()
+
+
+def as_hits(found: Held, double: bool) -> pa.RecordBatch:
+    """Return keys of records as rows of `HIT`."""
+    cells = [pa.array(c) for c in (found.rid, found.src.astype(np.int32), found.family, found.key)]
+    flag = pa.array(np.full(len(found.key), double))
+    return pa.RecordBatch.from_arrays([*cells, flag], ["rid", "src", "family", "key", "double"])
