@@ -7,7 +7,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from headgate.transforms.balancing.auto import BalanceClasses
 from headgate.transforms.balancing.borders import ThinMajority
-from headgate.transforms.balancing.division import FoldExactly, SplitExactly
+from headgate.transforms.balancing.division import BagExactly, FoldExactly, SplitExactly
 from headgate.transforms.balancing.folds import AssignBags, AssignFolds
 from headgate.transforms.balancing.mixture import MixSources
 from headgate.transforms.balancing.order import AssignOrder, OrderRows
@@ -30,6 +30,7 @@ from headgate.transforms.cleaning.units import ConvertUnits, UnitChange
 from headgate.transforms.cleaning.urls import NormalizeUrl
 from headgate.transforms.deduplication.exact import DropDuplicates
 from headgate.transforms.deduplication.images import DropNearImages
+from headgate.transforms.deduplication.leaks import FindLeaks
 from headgate.transforms.deduplication.lines import DropRepeatedLines
 from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.features.aggregate import Aggregate, Summary
@@ -130,6 +131,8 @@ STEPS: dict[str, type[Step]] = {
     "split_by_column": SplitByColumn,
     "split_exactly": SplitExactly,
     "fold_exactly": FoldExactly,
+    "bag_exactly": BagExactly,
+    "find_leaks": FindLeaks,
     "assign_folds": AssignFolds,
     "assign_bags": AssignBags,
     "class_weights": ClassWeights,

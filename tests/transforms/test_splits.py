@@ -4,11 +4,15 @@ import math
 from collections import Counter, defaultdict
 from datetime import date, datetime
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyspark.sql import functions as F
 
-from headgate.transforms.balancing.division import FoldExactly, SplitExactly, parts_of
+from headgate.transforms.balancing.division import BagExactly, Dealt, FoldExactly, SplitExactly, parts_of
+from headgate.transforms.balancing.multilabel import coding
 from headgate.transforms.balancing.split import SplitByColumn, SplitByTime
 from headgate.transforms.step import StepError
 from tests.conftest import plain_rows
@@ -31,6 +35,22 @@ def test_parts_of_strata_are_exact_to_a_row(sizes, weights):
         assert abs(sum(p[i] for p in parts.values()) - total * share) < len(shares)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(st.text("ab", max_size=2), st.integers(1, 60), min_size=1), st.integers(1, 20), st.integers(1, 90)
+)
+def test_bags_have_as_many_rows_of_each_class_and_use_all_alike(sizes, bags, rows):
+    for wanted in (rows, None):
+        dealt = Dealt(bags, wanted)
+        parts = dealt.parts(sizes)
+        for name, size in sizes.items():
+            mine = [b for b, n in zip(dealt.bags[name], parts[name], strict=True) for _ in range(n)]
+            taken = min(size, wanted or min(sizes.values()))
+            assert len(mine) == size and [sum(b) for b in zip(*mine, strict=True)] == [taken] * bags
+            often = [sum(b) for b in mine]
+            assert max(often) - min(often) <= (1 if taken * bags % size else 0) + (size % bags > 0)
+
+
 @pytest.mark.parametrize(
     ("step", "complaint"),
     [
@@ -38,6 +58,8 @@ def test_parts_of_strata_are_exact_to_a_row(sizes, weights):
         (SplitExactly(by=("z",)), "no column 'z'"),
         (FoldExactly(folds=1), "folds must be"),
         (FoldExactly(into="t"), "already"),
+        (BagExactly(label="s", bags=0), "bags must be"),
+        (BagExactly(label="s", rows=0), "rows at least 1"),
         (SplitByTime(column="t", starts={"train": None}), "two splits or more"),
         (SplitByTime(column="t", starts={"train": None, "test": None}), "just one"),
         (SplitByTime(column="t", starts={"train": None, "test": "2020-01-01"}, gap_days=-1), "gap_days"),
@@ -65,6 +87,79 @@ def test_exact_splits_and_folds_in_any_partitioning(spark):
     trained = Counter(r["s"] for r in out.collect() if r["split"] == "train")
     assert all(r["fold"] is None for r in folded.collect() if r["split"] != "train")
     assert all(math.floor(n / 4) <= by_fold[s, f] <= math.ceil(n / 4) for s, n in trained.items() for f in range(4))
+
+
+def labels_of_rows(rows=3000, labels=14):
+    """Lists of labels: the frequent ones come a thousand times, the rarest some ten times, often together."""
+    random = np.random.default_rng(5)
+    chances = 0.4 / (1 + np.arange(labels)) ** 1.6
+    drawn = random.random((rows, labels)) < chances
+    drawn[:, 3] |= drawn[:, 2] & (random.random(rows) < 0.7)
+    return [[f"l{j}" for j in random.permutation(np.flatnonzero(row))] for row in drawn]
+
+
+def worst_label(rows, parts, shares):
+    """By how many rows the worst label is off its share of a part."""
+    found, totals = Counter(), Counter()
+    for labels, part in zip(rows, parts, strict=True):
+        for label in set(labels or ()):
+            found[label, part] += 1
+            totals[label] += 1
+    return max(abs(found[label, p] - n * share) for label, n in totals.items() for p, share in shares.items())
+
+
+def test_labels_are_even_over_parts_as_like_sets_are_divided_one_after_another():
+    rows, shares = labels_of_rows(), {0: 0.8, 1: 0.1, 2: 0.1}
+    counts = Counter(label for labels in rows for label in labels)
+    ranks = {label: i for i, label in enumerate(sorted(counts, key=lambda c: (counts[c], c)))}
+    codes = coding(ranks, 3)(pa.array(rows, pa.list_(pa.string()))).to_pylist()
+    assert len({*map(len, codes)}) == 1
+    parts = parts_of(Counter(codes), [*shares.values()])
+    given = {code: iter([p for p, n in enumerate(ns) for _ in range(n)]) for code, ns in parts.items()}
+    assert worst_label(rows, [next(given[c]) for c in codes], shares) <= 4
+    assert min(counts.values()) < 40 < 800 < max(counts.values())
+
+
+@pytest.mark.slow
+def test_lists_of_labels_are_strata(spark):
+    lists = [*labels_of_rows(1500), [], [], [], None, None, ["l0", "l0"]]
+    rows = [(i, labels) for i, labels in enumerate(lists)]
+    df = frame(spark, "i int, l array<string>", *rows)
+    shares = {"train": 0.8, "test": 0.2}
+    step = SplitExactly(by=("l",), shares=shares)
+    out = applied(step, df)
+    found = {r["i"]: r["split"] for r in out.collect()}
+    assert worst_label(lists, [found[i] for i in range(len(lists))], shares) <= 4
+    sizes, parts = Counter(), Counter()
+    for i, labels in rows:
+        key = None if labels is None else frozenset(labels)
+        if key is None or len(key) < 3:
+            sizes[key] += 1
+            parts[key, found[i]] += 1
+    assert all(abs(parts[key, s] - n * share) < 1.000001 for key, n in sizes.items() for s, share in shares.items())
+    mixed = df.withColumn("l", F.shuffle("l")).repartition(5)
+    assert plain_rows(applied(step, mixed), "i", "split") == plain_rows(out, "i", "split")
+    folds = {r["i"]: r["fold"] for r in applied(FoldExactly(folds=4, by=("l",)), df).collect()}
+    assert worst_label(lists, [folds[i] for i in range(len(lists))], dict.fromkeys(range(4), 0.25)) <= 4
+
+
+@pytest.mark.slow
+def test_bags_are_balanced_by_the_smallest_class(spark):
+    rows = [(i, "rare" if i % 20 == 0 else "odd" if i % 20 < 4 else "often", f"k{i % 70}") for i in range(400)]
+    df = frame(spark, "i int, y string, k string", *rows, (-1, None, "k1"))
+    out = applied(BagExactly(label="y", bags=8), df)
+    found = {r["i"]: r for r in out.collect()}
+    assert len(found) == 401 and found[-1]["bags"] is None
+    for bag in range(8):
+        mine = Counter(r["y"] for r in found.values() if r["bags"] and r["bags"][bag])
+        assert mine == dict.fromkeys(("rare", "odd", "often"), 20)
+    assert {sum(r["bags"]) for r in found.values() if r["y"] == "often"} == {0, 1}  # 160 of 320: none twice
+    again = applied(BagExactly(label="y", bags=8), df.repartition(5))
+    assert plain_rows(again, "i", "bags") == plain_rows(out, "i", "bags")
+    of_keys = defaultdict(set)
+    for r in applied(BagExactly(label="y", key=("k",), bags=3), df.where("y is not null")).collect():
+        of_keys[r["k"]].add(tuple(r["bags"]))
+    assert len(of_keys) == 70 and all(len(bags) == 1 for bags in of_keys.values())
 
 
 @pytest.mark.slow

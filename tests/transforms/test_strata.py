@@ -202,6 +202,20 @@ def test_draws_with_replacement_are_exact_independent_and_name_their_copies(spar
 
 
 @pytest.mark.slow
+def test_the_strata_of_a_list_are_its_sets_in_any_order(spark):
+    lists = [["x", "y"], ["y", "x"], ["x", "y", "x"], ["x"], ["x"], ["x", None], [None, "x"], [], None, None]
+    df = frame(spark, "i int, l array<string>, split string", *((i, v, "train") for i, v in enumerate(lists * 4)))
+    out = applied(SampleStrata(by=("l",), rows=3), df)
+    sets = Counter(None if r["l"] is None else frozenset(r["l"]) for r in kept(out).collect())
+    assert set(sets.values()) == {3} and len(sets) == 5
+    wanted = spark.createDataFrame([(["y", "x"], 2), (["x"], 5)], "l array<string>, rows bigint")
+    out = applied(SampleStrata(by=("l",), target_table="w", others="drop"), df, w=wanted)
+    assert Counter(frozenset(r["l"]) for r in kept(out).collect()) == {frozenset("xy"): 2, frozenset("x"): 5}
+    with pytest.raises(StepError, match="targets: 'l' is array<string>, of which no single values are named"):
+        applied(SampleStrata(by=("l",), targets=(Target(values=("x",), rows=1),)), df)
+
+
+@pytest.mark.slow
 def test_many_strata_are_drawn_without_the_driver(spark, tmp_path, monkeypatch):
     monkeypatch.setattr(draws, "MOST_BINS", 10)
     monkeypatch.setattr(resample, "MOST_INLINE", 3)

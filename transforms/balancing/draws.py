@@ -16,7 +16,7 @@ from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from headgate.transforms.kinds import is_number, present
+from headgate.transforms.kinds import is_number, is_plain, present
 from headgate.transforms.quantiles import spreads_of
 from headgate.transforms.rows import ROW_ID, canonical, content_key, local_frame, quoted, stable_hash
 from headgate.transforms.step import Context, StepError
@@ -83,14 +83,19 @@ class Order:
 
 
 def stratum_of(df: DataFrame, by: Sequence[str], edges: Mapping[str, Sequence[float]] | None = None) -> Column:
-    """Return one text for the values of some columns; of those with edges, for the numbers of their bins."""
-    if not edges:
-        return content_key(df, by)
+    """Return one text for the values of some columns; of those with edges, for the numbers of their bins.
+
+    Lists of plain values are sets: neither their order nor repeated values make a difference.
+    """
     kinds = {f.name: f.dataType for f in df.schema.fields}
-    parts = [
-        canonical(bin_number(c, edges[c]), T.IntegerType()) if c in edges else canonical(F.col(quoted(c)), kinds[c])
-        for c in by
-    ]
+    parts = []
+    for column in by:
+        kind, value = kinds[column], F.col(quoted(column))
+        if edges and column in edges:
+            kind, value = T.IntegerType(), bin_number(column, edges[column])
+        elif isinstance(kind, T.ArrayType) and is_plain(kind.elementType.simpleString()):
+            value = F.array_sort(F.array_distinct(value))
+        parts.append(canonical(value, kind))
     return F.concat(*parts)
 
 
@@ -286,6 +291,9 @@ def keys_of_values(
     Raises `StepError` for a text that the column's type does not hold.
     """
     kinds = {c: "int" if c in edges else k for c, k in dict(df.dtypes).items()}
+    nested = next((c for c in by if not is_plain(kinds[c])), None)
+    if nested is not None:
+        raise StepError(f"targets: '{nested}' is {kinds[nested]}, of which no single values are named")
     names = [f"v{i}" for i in range(len(by))]
     texts = local_frame(df.sparkSession, values, ", ".join(f"{n} string" for n in names))
     typed = texts.select(*(F.col(n).try_cast(kinds[c]).alias(n) for n, c in zip(names, by, strict=True)))

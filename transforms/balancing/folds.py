@@ -52,8 +52,9 @@ class AssignBags(Step):
     into: the new column, an array of whole numbers, one for each bag: 0 where a row is not in it (out of bag).
     seed: another seed gives other bags.
     The counts are of a Poisson distribution with mean 1, to which those of drawing with replacement tend: each bag has
-    as many keys as there are in expectation, 63 % of them distinct. The draw of a key never changes as data grow. Cost:
-    one pass, no shuffle. Source: Breiman 1996; Oza and Russell 2001.
+    as many keys as there are in expectation, 63 % of them distinct. The draw of a key never changes as data grow. For
+    bags with as many rows of each class see `bag_exactly`. Cost: one pass, no shuffle. Source: Breiman 1996; Oza and
+    Russell 2001.
     """
 
     name: ClassVar[str] = "assign_bags"

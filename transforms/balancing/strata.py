@@ -23,7 +23,7 @@ from headgate.transforms.balancing.draws import (
 from headgate.transforms.balancing.resample import Draw, ResampleStrata, fitted_draw, in_pools
 from headgate.transforms.balancing.targets import Target, Wish, check_targets, check_wish, few_of, wanted_of
 from headgate.transforms.kinds import need_kinds, scale_of
-from headgate.transforms.rows import content_key, quoted
+from headgate.transforms.rows import quoted
 from headgate.transforms.step import Columns, Context, Estimator, StepError, require_columns, with_new
 
 SMALL = "small strata"  # what those that are merged are drawn as
@@ -33,7 +33,8 @@ SMALL = "small strata"  # what those that are merged are drawn as
 class SampleStrata(Estimator):
     """Bring each stratum of the training split to an exact number of rows.
 
-    by: the columns whose distinct tuples are the strata; a null counts as a value, and so does NaN; 0.0 is -0.0.
+    by: the columns whose distinct tuples are the strata; a null counts as a value, and so does NaN; 0.0 is -0.0. Of a
+        list of labels the set counts: a row is of the stratum of all its labels together, in any order.
     bins: numeric columns of `by` whose strata are ranges, column -> number of quantile bins, or their edges, as
         [18, 65]. Bins are numbered from 1, each from its edge on; NaN is bin 0. Equal quantiles make one edge.
     rows: target rows of every stratum; or
@@ -69,7 +70,7 @@ class SampleStrata(Estimator):
     """
 
     name: ClassVar[str] = "sample_strata"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     by: tuple[str, ...]
     bins: Mapping[str, int | tuple[float, ...]] | None = None
     rows: int | None = None
@@ -228,7 +229,7 @@ class SampleStrata(Estimator):
                 raise StepError(f"target_table: '{column}' is {there[column]} in '{name}' and {here[column]} here")
         if kind == "rows" and scale_of(there[kind]) != 0:
             raise StepError(f"target_table: `rows` is {there[kind]}, not a whole number")
-        chosen = table.select(content_key(table, self.by).alias("key"), quoted(kind)).limit(MOST_STRATA + 1)
+        chosen = table.select(stratum_of(table, self.by).alias("key"), quoted(kind)).limit(MOST_STRATA + 1)
         targets: dict[str, Target] = {}
         for key, number in chosen.collect():
             if key in targets or number is None:
