@@ -165,6 +165,13 @@ class Context(Protocol):
         """Say what the run's summary must show of the rows, though it stops nothing."""
         ...
 
+    def measure(self, name: str, value: float, facts: Mapping[str, float | str]) -> None:
+        """Record a figure of what the step did, with what it is to be seen beside: in the metrics of the build.
+
+        Values of cells may be in `facts` alone: an erasure takes these out.
+        """
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+FIGURES = 20  # of steps in a summary
 CELL = 60  # characters of a cell in a table of `sql`; the view of one value a line and --json have all
 PIPED = 160  # width of a table where no terminal says it
 
@@ -188,14 +189,20 @@ def summary(outcome: Any) -> None:
     for name in ("table", "version", "rows", "in", "made", "rejected", "expectations", "seconds"):
         table.add_column(name, justify="left" if name == "table" else "right")
     reasons: list[str] = []
+    figures: list[str] = []
     for r in outcome.asdict()["tables"]:
         rejected = r.get("rejected", {})
         rows = f"{r['rows']:,}" if r["rows"] is not None else ""
         table.add_row(r["table"], str(r["version"]), rows, *cells_of(r))
         reasons += [f"  {r['table']}: {rejected_line(why, n)}" for why, n in rejected.items()]
         reasons += [f"  {r['table']}: warning: {w}" for w in r.get("warnings", ())]
+        figures += [f"  {r['table']}: {figure_line(f)}" for f in r.get("figures", ())]
     out = console(120)
     out.print(table)
+    if figures:
+        out.print("figures of steps:", *figures[:FIGURES], sep="\n")
+    if len(figures) > FIGURES:
+        out.print(f"  … and {len(figures) - FIGURES:,} more; --json and the table metrics have all")
     if reasons:
         out.print("rejected rows, each with its evidence in the ledger:", *reasons, sep="\n")
     for m in outcome.missing:
@@ -205,6 +212,13 @@ def summary(outcome: Any) -> None:
     else:
         ending = f"nothing to build ({outcome.seconds:.1f} s)"
     out.print(f"{ending}; release {outcome.release or 'none'}")
+
+
+def figure_line(figure: Mapping[str, Any]) -> str:
+    """Return what a step measured, as "2-mix_sources: share of a source: 0.4998 (source en, asked 0.5)"."""
+    shown = {name: fact if isinstance(fact, str) else f"{fact:,.10g}" for name, fact in figure["facts"].items()}
+    facts = ", ".join(f"{name} {fact}" for name, fact in shown.items())
+    return f"{figure['step']}: {figure['name']}: {figure['value']:,.4g} ({facts})"
 
 
 def cells_of(record: Mapping[str, Any]) -> tuple[str, ...]:

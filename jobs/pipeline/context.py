@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -43,6 +44,7 @@ class BuildContext:
     builds: tuple[str, ...] = ()
     all_recorded: dict[str, list[str]] = field(default_factory=dict)  # name -> where in the scratch, and the columns
     warnings: list[str] = field(default_factory=list)
+    figures: list[dict[str, Any]] = field(default_factory=list)  # step, name, value, facts
     id: str = ""
     state: str = ""  # the name of what the step records, by `state_name`
     reads_previous: bool = False
@@ -118,6 +120,9 @@ class BuildContext:
     def warn(self, message: str) -> None:
         if message not in self.warnings:
             self.warnings.append(message)
+
+    def measure(self, name: str, value: float, facts: Mapping[str, float | str]) -> None:
+        self.figures.append({"step": self.id.rpartition("/")[2], "name": name, "value": value, "facts": dict(facts)})
 
 
 def state_name(steps: Sequence[Step], i: int, df: DataFrame) -> str:

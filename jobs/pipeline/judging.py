@@ -16,7 +16,7 @@ from headgate.jobs.lake.confirmations import confirm
 from headgate.jobs.pipeline.outcome import QUARANTINE
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.prepare import pinned
-from headgate.jobs.pipeline.records import record_coverage, record_verdict
+from headgate.jobs.pipeline.records import record_coverage, record_figures, record_verdict
 from headgate.jobs.pipeline.replacing import replaced_rows
 from headgate.jobs.pipeline.staging import KEPT, QUARANTINED, REJECTS, staged_rows
 from headgate.jobs.pipeline.work import Pin, Run, Staged, Work, digest
@@ -136,6 +136,7 @@ def judge(run: Run, work: Work, staged: Staged, gate: Gate | None) -> Judged:
         left = f"version {work.base} stays" if work.base >= 0 else "nothing was published"
         raise GateBlocked(f"table '{table}': {beyond}; {left}")
     record_coverage(run, work, coverage_of(run, work, staged, counts))
+    record_figures(run, work, staged.figures)
     if gate is None:
         return Judged(counts, None, None)
     with run.progress.phase(table, "gate"):

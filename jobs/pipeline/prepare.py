@@ -98,8 +98,16 @@ def prepare(
         save_profile(run.lake, work.table, work.made_by, now)
     foretold = [step.id for step in frozen if step.foretells or step.renews]
     lineage = Origins.of(df, starts, looked_up)
-    replaced = context.replaced[-1] if context.replaced else None
-    return Prepared(zoned(work.table, df), rows_in, context.all_recorded, lineage, context.warnings, foretold, replaced)
+    return Prepared(
+        rows=zoned(work.table, df),
+        rows_in=rows_in,
+        recorded=context.all_recorded,
+        lineage=lineage,
+        warnings=context.warnings,
+        figures=context.figures,
+        foretold=foretold,
+        replaced=context.replaced[-1] if context.replaced else None,
+    )
 
 
 def newest(run: Run, inputs: Mapping[str, Pin]) -> datetime:

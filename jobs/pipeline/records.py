@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headgate.expectations.verdict import Verdict
@@ -20,6 +20,23 @@ def record_coverage(run: Run, work: Work, coverage: float | None) -> None:
         row = {"run_id": run.run_id, "table_name": work.table, "build": work.build, "recorded_at": now()}
         row |= {"kind": "coverage", "name": "rows that came in and are parents", "value": coverage}
         run.lake.record("metrics", [row], f"{work.build}:coverage")
+
+
+def record_figures(run: Run, work: Work, figures: Sequence[Mapping[str, Any]]) -> None:
+    """Record what steps measured of what they did, a row for each figure."""
+    common = {"run_id": run.run_id, "table_name": work.table, "build": work.build, "recorded_at": now()}
+    rows = [
+        {
+            **common,
+            "kind": "figure",
+            "name": f"{f['step']}: {f['name']}",
+            "value": f["value"],
+            "result": json.dumps(f["facts"]),
+        }
+        for f in figures
+    ]
+    if rows:
+        run.lake.record("metrics", rows, f"{work.build}:figures")
 
 
 def record_verdict(run: Run, table: str, build: str, judge_key: str, verdict: Verdict) -> None:

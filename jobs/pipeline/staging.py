@@ -186,6 +186,7 @@ def write(run: Run, work: Work, rows: DataFrame, made: Prepared, masks: dict[str
         affected=None,
         masks="",
         warnings=list(made.warnings),
+        figures=[dict(figure) for figure in made.figures],
     )
 
 

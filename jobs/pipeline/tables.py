@@ -49,6 +49,7 @@ def build_one(building: Run, plan: TablePlan) -> TableOutcome:
         expectations=len(verdict.results) if verdict else 0,
         passed=verdict.passed if verdict else 0,
         warnings=built.warnings,
+        figures=built.figures,
     )
 
 

@@ -120,6 +120,7 @@ class Prepared:
     recorded: Mapping[str, list[str]] = field(default_factory=dict)
     lineage: "Origins | None" = None
     warnings: Sequence[str] = ()
+    figures: Sequence[Mapping[str, Any]] = ()  # of what steps did (`Context.measure`)
     foretold: Sequence[str] = ()  # the steps that tell the ids of the rows that they make, or of those they replace
     replaced: str | None = None  # where the ids are of the published rows that these replace, by a step that renews
 
@@ -141,6 +142,7 @@ class Staged:
     affected: str | None  # where the ids are of the rows that were made again; None: all are
     masks: str  # the key of the rules whose bits are beside the rows
     warnings: list[str]
+    figures: list[dict[str, Any]]
 
 
 def work_key(made_by: str, base: int, mode: Publish, *more: Any) -> str:

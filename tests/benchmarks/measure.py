@@ -41,6 +41,23 @@ def measure(command: list[str], cwd: Path, **environment: str) -> Cost:
         return Cost(wall, sum(cpu.values()), peak, out.read(), err.read(), process.returncode)
 
 
+def spent() -> float:
+    """Return the CPU seconds so far of this process and of all that came of it: the JVM, and its Python workers."""
+    parents, seconds = {}, {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            parents[int(folder.name)] = int(fields[1])
+            seconds[int(folder.name)] = sum(map(int, fields[11:15])) / TICKS  # with those of children that ended
+    mine = {os.getpid()}
+    while more := {p for p, parent in parents.items() if parent in mine} - mine:
+        mine |= more
+    return sum(seconds[p] for p in mine)
+
+
 def sample(session: int, cpu: dict[int, float]) -> float:
     """Note the CPU seconds of each process of a session; returns their resident memory in MB."""
     resident = 0

@@ -21,10 +21,13 @@ from headgate.transforms.balancing.smote import MakeMinority
 from headgate.transforms.balancing.strata import SampleStrata
 from headgate.transforms.rows import is_kept, with_bookkeeping
 from tests.benchmarks.dedup import PEERS, peers_python
+from tests.benchmarks.measure import spent
 from tests.conftest import SHARED_DATA, TEST_SETTINGS
 
 STRATA, WANTED = 8, 420_000
-LARGE, SMALL = 700_000, (4_000, 16_000)
+LARGE, SMALL = 700_000, (4_000, 16_000, 300_000)  # beyond 100,000 neighbours are searched in buckets
+PEERS_MOST = 16_000  # rows of the small class for which the peer is run
+MANY_STRATA = 100_000
 SETS = ("im_mammography/mammography.csv", "im_keel_open/haberman.csv", "im_keel_open/glass5.csv")
 
 
@@ -33,18 +36,12 @@ def run() -> None:
 
     spark = start({**TEST_SETTINGS, "spark.sql.adaptive.enabled": "true"})
     with tempfile.TemporaryDirectory() as folder:
-        for line in (*strata(spark, folder), *synthetic(spark, folder)):
-            print(line, flush=True)
+        for lines in (strata, many_strata, synthetic):
+            for line in lines(spark, folder):
+                print(line, flush=True)
     spark.stop()
     for line in models():
         print(line, flush=True)
-
-
-def cpu(spark: Any) -> float:
-    """CPU seconds of the JVM and of Python's workers so far."""
-    bean = spark._jvm.java.lang.management.ManagementFactory.getOperatingSystemMXBean()
-    times = os.times()
-    return float(bean.getProcessCpuTime()) / 1e9 + times.user + times.system
 
 
 def strata(spark: Any, folder: str) -> Iterator[str]:
@@ -70,13 +67,22 @@ def strata(spark: Any, folder: str) -> Iterator[str]:
 
     for name, sample in (("headgate", ours), ("sampleBy", sample_by), ("row_number", row_number)):
         df = spark.read.parquet(path)
-        before = cpu(spark)
+        before = spent()
         counted = sample(df).agg(F.count("*"), F.sum(F.xxhash64("id") % 1000)).first()
-        seconds = cpu(spark) - before
+        seconds = spent() - before
         again = sample(df.repartition(5)).agg(F.count("*"), F.sum(F.xxhash64("id") % 1000)).first()
         same = "the same" if counted == again else "other"
         drawn = f"{counted[0]:,} of {WANTED:,} drawn from {rows:,} rows"
         yield f"{name:10} {drawn}, {seconds:.1f} CPU s; {same} rows repartitioned"
+
+
+def many_strata(spark: Any, folder: str) -> Iterator[str]:
+    df = spark.read.parquet(f"{folder}/rows").withColumn("s", (F.col("id") % MANY_STRATA).cast("string"))
+    context = BuildContext(spark, f"{folder}/scratch", fitted=f"{folder}/fitted", rows=df)
+    marked, before = with_bookkeeping(df), spent()
+    drawn = SampleStrata(by=("s",), rows=7).fit(marked, context).run(marked, context).where(is_kept())
+    sizes = drawn.groupBy("s").count().agg(F.min("count"), F.max("count"), F.count("*")).first()
+    yield f"headgate   {sizes[2]:,} strata: {sizes[0]} to {sizes[1]} rows of each, {spent() - before:.1f} CPU s"
 
 
 def synthetic(spark: Any, folder: str) -> Iterator[str]:
@@ -92,13 +98,16 @@ def synthetic(spark: Any, folder: str) -> Iterator[str]:
         df = with_bookkeeping(spark.read.parquet(f"{folder}/classes"))
         step = MakeMinority(label="y", columns=tuple(f"x{i}" for i in range(10)))
         context = BuildContext(spark, f"{folder}/scratch", rows=df)
-        before, wall = cpu(spark), time.perf_counter()
+        before, wall = spent(), time.perf_counter()
         counts = {r["y"]: r["count"] for r in step.run(df, context).groupBy("y").count().collect()}
-        spent = cpu(spark) - before
+        seconds = spent() - before
+        recall = "".join(f", {f['name']} {f['value']:.3f}" for f in context.figures)
         yield (
-            f"headgate   SMOTE {LARGE:,} / {small:,}: {counts}, {spent:.1f} CPU s but for workers, "
-            f"{time.perf_counter() - wall:.1f} s"
+            f"headgate   SMOTE {LARGE:,} / {small:,}: {counts}, {seconds:.1f} CPU s, "
+            f"{time.perf_counter() - wall:.1f} s{recall}"
         )
+        if small > PEERS_MOST:
+            continue
         command = [str(python), str(PEERS / "rebalancing" / "with_imblearn.py"), str(LARGE), str(small)]
         answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         yield f"imbalanced-learn {answer[3]} SMOTE {LARGE:,} / {small:,}: {answer[1]}, {float(answer[2]):.1f} CPU s"

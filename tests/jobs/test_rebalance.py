@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headgate.jobs.cli.rebalancing import Request, number_of, pairs_of, pipeline_of, split_values
-from headgate.jobs.errors import HeadgateError, UsageError
+from headgate.jobs.errors import GateBlocked, HeadgateError, UsageError
 from headgate.jobs.lake.lake import Lake
 from tests import lakes
 from tests.conftest import SHARED_DATA
@@ -102,6 +102,45 @@ def test_classes_are_brought_to_targets(rebalance):
     strata = {s["stratum"]: (s["rows_before"], s["rows_after"]) for s in json.loads(out)["strata"]}
     assert strata == {"often": (180, 30), "rare": (20, 50)}
     assert answer("SELECT count(*) FROM more WHERE _parents IS NOT NULL") == [(30,)]
+
+
+@pytest.mark.slow
+def test_the_shares_that_sources_reach_are_in_the_summary_and_the_metrics(rebalance):
+    rows = [f"{i},{'en' if i % 4 else 'zh'},{'x' * (1 + i % 9)}" for i in range(400)]
+    Path("a.csv").write_text("\n".join(["id,lang,text", *rows]) + "\n")
+    options = ["--mixture", "en=0.5,zh=0.5", "--budget", "601", "--unit", "characters", "--column", "text"]
+    code, out, error = rebalance("a.csv", "--by", "lang", "--key", "id", *options, "--into", "mix")
+    assert code == 0, error
+    found = dict(answer("SELECT lang, sum(length(text))::BIGINT FROM mix GROUP BY ALL"))
+    total = sum(found.values())
+    about = f"(source en, asked 0.5, characters {found['en']})"
+    assert f"mix: 1-mix_sources: share of a source: {found['en'] / total:,.4g} {about}" in out, out
+    query = "SELECT result->>'source', value, (result->>'characters')::BIGINT FROM metrics WHERE kind = 'figure'"
+    assert answer(f"{query} ORDER BY ALL") == [(s, n / total, n) for s, n in sorted(found.items())]
+    ((told,),) = answer("SELECT tables FROM runs WHERE tables IS NOT NULL")
+    (mix,) = (t for t in json.loads(told) if t["table"] == "mix")
+    assert [f["facts"]["source"] for f in mix["figures"]] == ["en", "zh"]
+
+
+@pytest.mark.slow
+def test_a_table_whose_test_texts_were_seen_in_training_is_blocked(spark, tmp_path):
+    table = """
+  t:
+    source: {format: csv, path: a.csv, schema: 'id INT, part STRING, text STRING', key: [id], on_changed_file: replace}
+    steps:
+      - split_by_column: {column: part}
+      - find_leaks: {columns: [text]}
+    suite: any
+"""
+    rule = "{type: expect_column_values_to_be_null, kwargs: {column: leak_of}, meta: {dimension: consistency}}"
+    file = lakes.write_pipeline(tmp_path, table, rule)
+    seen, other = (" ".join(f"{topic}{i}" for i in range(60)) for topic in "ab")
+    lakes.land(tmp_path, "a.csv", f"id,part,text\n1,train,{seen}\n2,test,{seen} too\n3,test,{other}\n")
+    with pytest.raises(GateBlocked, match="expect_column_values_to_be_null"):
+        lakes.run_pipeline(spark, tmp_path, file)
+    lakes.land(tmp_path, "a.csv", f"id,part,text\n1,train,{seen}\n2,train,{seen} too\n3,test,{other}\n")
+    lakes.run_pipeline(spark, tmp_path, file)
+    assert lakes.answer(tmp_path, "SELECT count(*), count(leak_of) FROM t") == [(3, 0)]
 
 
 @pytest.mark.slow

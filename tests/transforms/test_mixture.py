@@ -68,6 +68,10 @@ def test_a_mixture_is_as_asked_source_by_source_in_any_partitioning(spark, tmp_p
     assert abs(found["code"] - cap) <= 10 and cap < 6000
     assert abs(found["en"] / found["zh"] - 5 / 3) < 0.01 and abs(sum(found.values()) - 30_000) <= 30
     assert any("code: 6,000 tokens were asked for; 1.25 epochs give" in w for w in context.warnings)
+    assert [f["facts"] for f in context.figures] == [
+        {"source": s, "asked": shares[s], "tokens": found[s]} for s in ("en", "zh", "code")
+    ]
+    assert [f["value"] for f in context.figures] == [found[s] / sum(found.values()) for s in ("en", "zh", "code")]
     assert {r["epoch"] for r in kept(out).where("s = 'code'").collect()} == {0, 1}
     with pytest.raises(StepError, match="no share for code"):
         applied(MixSources(**options, shares={"en": 0.5, "zh": 0.5}), df)

@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from headgate.transforms.balancing import smote
+from headgate.jobs.pipeline.context import BuildContext
+from headgate.transforms.balancing import buckets, smote
 from headgate.transforms.balancing.borders import ThinMajority
 from headgate.transforms.balancing.neighbours import (
     Points,
@@ -18,6 +19,8 @@ from headgate.transforms.balancing.neighbours import (
     synthesized,
 )
 from headgate.transforms.balancing.smote import MakeMinority
+from headgate.transforms.balancing.trees import grown, parts_of, routed
+from headgate.transforms.rows import with_bookkeeping
 from headgate.transforms.step import StepError
 from tests.conftest import plain_rows
 from tests.transforms.frames import applied, columns_of, frame, kept, rejected
@@ -83,6 +86,30 @@ def test_all_that_lie_as_near_as_the_last_neighbour_are_found():
     assert at.tolist() == [0, 1] and place.tolist() == [0, 0]
 
 
+def test_every_row_has_one_home_in_a_tree_and_nearly_all_neighbours_there():
+    random = np.random.default_rng(3)
+    space = random.normal(size=(4000, 3))
+    space[:1500, 1] = 0.0  # a value that no cut parts
+    hashes = random.integers(0, 2**63, 4000).astype(np.uint64)
+    near = nearest(space, np.zeros(4000, dtype=int), np.arange(4000), 5)
+    margins = np.quantile(np.abs(space[near[::40]] - space[::40, None]).reshape(-1, 3), 0.95, axis=0)
+    tree = grown(space[random.random(4000) < 0.5], 2.0, 400, 12, margins, 7)
+    at, leaf, home = routed(tree, space, hashes)
+    assert np.array_equal(np.sort(at[home]), np.arange(4000)) and len({*zip(at, leaf, strict=True)}) == len(at)
+    assert set(leaf.tolist()) == set(range(7, 7 + parts_of(tree))) and parts_of(tree) >= 10
+    assert np.bincount(leaf[home] - 7).max() < 550 and len(at) < 3 * 4000
+    of_row = np.zeros(4000, dtype=int)
+    of_row[at[home]] = leaf[home]
+    there = {*zip(at.tolist(), leaf.tolist(), strict=True)}
+    assert np.mean([(n, of_row[i]) in there for i in range(4000) for n in near[i].tolist()]) > 0.95
+    some = routed(tree, space[50:90], hashes[50:90])
+    assert {*zip(some[0] + 50, some[1], some[2], strict=True)} == {
+        x for x in zip(at, leaf, home, strict=True) if 50 <= x[0] < 90
+    }
+    equal = grown(np.zeros((100, 2)), 10.0, 200, 12, [0.0, 0.0], 0)  # rows that no cut parts fall apart by their hash
+    assert parts_of(equal) == 5 and len(set(routed(equal, space[:100, :2], hashes[:100])[1].tolist())) == 5
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -135,6 +162,53 @@ def test_every_class_gets_exactly_its_rows_of_parents_in_one_segment(spark):
 
 
 @pytest.mark.slow
+def test_more_rows_than_one_search_holds_are_searched_in_buckets(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(smote, "MOST_BASE", 500)
+    monkeypatch.setattr(buckets, "BUCKET", 150)
+    random = np.random.default_rng(4)
+    rows = []
+    for i in range(3000):
+        y = "rare" if i % 3 == 0 else "odd" if i % 30 == 1 else "often"
+        s = f"alone {i}" if i < 30 else "uv"[i % 10 == 2]
+        rows.append((f"{i:04}", y, float(random.normal()), float(random.normal()), i % 7, "ab"[i % 2], s, "train"))
+    rows += [rows[300], ("x", "rare", None, 0.0, 1, "a", "u", "train"), ("y", "rare", 9.0, 9.0, 9, "a", "u", "test")]
+    schema = "_row_id string, y string, x double, z double, n int, c string, s string, split string"
+    df = with_bookkeeping(spark.createDataFrame(rows, schema))
+    targets = {"rare": 2503, "odd": 400}
+    step = MakeMinority(label="y", columns=("x", "z", "n", "c"), within=("s",), targets=targets).at("t/1-m")
+    found = []
+    for parts in (1, 5):
+        context = BuildContext(spark, str(tmp_path / str(parts)), rows=df)
+        out = [r.asDict() for r in step.run(df.repartition(parts), context).toLocalIterator()]
+        found.append(sorted(str(r) for r in out if r["_hg_made"]))
+        (figure,) = context.figures
+        assert figure["name"] == "recall of neighbours" and figure["value"] >= 0.95 and figure["facts"]["buckets"] > 5
+        assert context.warnings == ["11 rows are alone in their class and segment, and are no parents"]
+    assert found[0] == found[1]
+    assert Counter(r["y"] for r in out if r["split"] == "train") == {"rare": 2503, "odd": 400, "often": 1900}
+    by_id = {r["_row_id"]: r for r in out}
+    assert len(by_id) == len(out) - 1  # the row that came twice
+    made = [r for r in out if r["_hg_made"]]
+    for r in made:
+        one, other = (by_id[p] for p in r["_parents"])
+        assert one["y"] == other["y"] == r["y"] and one["s"] == other["s"] == r["s"] and one is not other
+        assert one["split"] == other["split"] == r["split"] == "train" and r["c"] in "ab"
+        assert all(min(one[c], other[c]) <= r[c] <= max(one[c], other[c]) for c in ("x", "z", "n"))
+    for y in targets:  # every usable row is a first parent equally often, but for one
+        often = Counter(r["_parents"][0] for r in made if r["y"] == y)
+        usable = [
+            r for r in out if r["y"] == y and r["s"] in ("u", "v") and not r["_hg_made"] and r["split"] == "train"
+        ]
+        times = [often[r["_row_id"]] for r in usable if r["x"] is not None]
+        assert max(times) - min(times) <= 1
+    with pytest.raises(StepError, match="borderline searches the rows of all classes for at most so many"):
+        MakeMinority(label="y", columns=("x",), method="borderline", rows=2500).run(df, context)
+    lonely = df.where("s like 'alone%' or y = 'rare'")
+    with pytest.raises(StepError, match=r"class 'odd': a synthetic row needs two rows .* in one segment"):
+        MakeMinority(label="y", columns=("x",), within=("s",), rows=2500).run(lonely, context)
+
+
+@pytest.mark.slow
 def test_rows_near_other_classes_are_the_parents(spark, monkeypatch):
     rows = [(0, "a", 0.0), (1, "a", 0.1), (2, "a", 5.0), (3, "a", 5.01)]
     rows += [(10 + i, "b", 5.05 + i / 100) for i in range(20)]
@@ -150,7 +224,7 @@ def test_rows_near_other_classes_are_the_parents(spark, monkeypatch):
         applied(MakeMinority(label="y", columns=("x",), method="borderline", border=1), df.where("i < 2 or i > 15"))
     monkeypatch.setattr(smote, "MOST_BASE", 3)
     with pytest.raises(StepError, match="more than 3 rows of the classes that grow"):
-        applied(MakeMinority(label="y", columns=("x",)), df)
+        applied(MakeMinority(label="y", columns=("x",), method="adasyn"), df)
     with pytest.raises(StepError, match="class 'a': a synthetic row needs two rows"):
         applied(MakeMinority(label="y", columns=("x",)), df.where("i = 0 or i > 9"))
     with pytest.raises(StepError, match=r"no training row is of class 'z' \(there are: a, b\)"):

@@ -10,8 +10,9 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.balancing.neighbours import EXACT, nearest_with_ties
-from headgate.transforms.balancing.smote import MOST_BASE, Batches, complete, matrix_of
+from headgate.transforms.balancing.buckets import Batches
+from headgate.transforms.balancing.neighbours import EXACT, matrix_of, nearest_with_ties
+from headgate.transforms.balancing.smote import MOST_BASE, complete, once
 from headgate.transforms.balancing.targets import few_of
 from headgate.transforms.cleaning.scores import need_scikit
 from headgate.transforms.kinds import as_text, need_kinds
@@ -113,10 +114,7 @@ class ThinMajority(Step):
         table = rows.limit(MOST_BASE + 1).toArrow()
         if table.num_rows > MOST_BASE:
             raise StepError(f"more than {MOST_BASE:,} {what}: exact neighbours are searched for at most so many")
-        table = table.sort_by([(name, "ascending") for name in table.column_names])
-        ids = table["id"].to_numpy(zero_copy_only=False)
-        first = np.append(True, ids[1:] != ids[:-1]) if len(ids) else np.zeros(0, dtype=bool)
-        return table.filter(pa.array(first))
+        return once(table)
 
     def found(self, base: pa.Table, among: DataFrame, k: int, scale: Sequence[float]) -> pa.Table:
         """Return the k nearest rows to each of some rows, themselves left out: base, distance, id, label, in order."""

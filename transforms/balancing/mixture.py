@@ -52,12 +52,14 @@ class MixSources(Estimator):
     Whole epochs are taken whole; of what is left, the rows of the smallest hashes, up to where the source's units are
     nearest to its target: so it is off by half a row at most, and a warning says where that is more than .5 %. The
     same in any partitioning; a larger budget draws a superset. Rows with one row id are taken together. Further epochs
-    are new rows that name their parent.
+    are new rows that name their parent. What share each of up to 1,000 sources has, beside what was asked for, is a
+    figure of the build that draws: in its summary, and in the table `metrics`.
     Cost: two passes over the sources and the column to fit, one to apply. Source: temperatures as in Conneau et al.
     2020 (XLM-R); epochs as in Raffel et al. 2020 (T5).
     """
 
     name: ClassVar[str] = "mix_sources"
+    revision: ClassVar[int] = 2
     by: tuple[str, ...]
     bins: Mapping[str, int | tuple[float, ...]] | None = None
     shares: Mapping[str, float] | None = None
@@ -147,11 +149,17 @@ class MixSources(Estimator):
             found=found,
             pools=pools,
             targets=targets | dict.fromkeys(dropped, 0),
+            asked=self.shares_of(named, targets),
             number=self.number,
             near=NEAR,
             unit=self.unit,
         )
         return fitted_draw(draw, context)
+
+    def shares_of(self, named: Mapping[str, Target] | None, targets: Mapping[str, int]) -> dict[str, float]:
+        """Return the share that was asked for of each source; without shares, that by its size and temperature."""
+        total = sum(targets.values()) or 1
+        return {s: float((named[s].share or 0.0) if named else n / total) for s, n in sorted(targets.items())}
 
     def warn_of_caps(
         self, context: Context, named: Mapping[str, Target] | None, sizes: Mapping[str, int], targets: Mapping[str, int]

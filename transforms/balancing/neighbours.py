@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 MASK = (1 << 64) - 1
 EXACT = "kd_tree"  # its distances are those of each pair alone; brute force's depend on what stands beside them
@@ -22,6 +23,32 @@ class Points:
     numbers: np.ndarray[Any, Any]
     categories: np.ndarray[Any, Any]
     group: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What distances are made of: the columns n0, n1 … of tables, divided by `scale`, and the texts t0, t1 …"""
+
+    scale: np.ndarray[Any, Any]
+    unlike: float
+    texts: int
+
+    def cells(
+        self, table: pa.Table, known: Sequence[Sequence[str]] | None = None
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[list[str]], np.ndarray[Any, Any]]:
+        """Return rows as numbers, codes of texts and what these stand for, and coordinates (see `space_of`)."""
+        numbers = matrix_of(table, len(self.scale))
+        texts = [table[f"t{i}"].to_pylist() for i in range(self.texts)]
+        coded = [codes_of(column, known[i] if known else None) for i, column in enumerate(texts)]
+        codes = np.array([c for c, _ in coded], dtype=np.int64).reshape(self.texts, table.num_rows).T
+        names = [n for _, n in coded]
+        return numbers, codes, names, space_of(numbers, codes, self.scale, [*map(len, names)], self.unlike)
+
+
+def matrix_of(table: pa.Table, numbers: int) -> np.ndarray[Any, Any]:
+    """Return the columns n0, n1 … as (n, numbers) doubles."""
+    columns = [table[f"n{i}"].to_numpy() for i in range(numbers)]
+    return np.array(columns, dtype=float).reshape(numbers, table.num_rows).T
 
 
 def space_of(
@@ -158,7 +185,11 @@ def category_of(points: Points, neighbours: np.ndarray[Any, Any], base: int) -> 
 
 def unlike_of(numbers: np.ndarray[Any, Any], scale: Any) -> float:
     """Return by how much rows that differ in a category are apart: the median deviation of the numbers, or 1."""
-    deviations = (numbers / scale).std(axis=0) if len(numbers) else np.zeros(0)
+    return median_of((numbers / scale).std(axis=0) if len(numbers) else np.zeros(0))
+
+
+def median_of(deviations: np.ndarray[Any, Any]) -> float:
+    """Return the median of those above 0, or 1 where none is."""
     some = deviations[deviations > 0]
     return float(np.median(some)) if len(some) else 1.0
 

@@ -56,7 +56,7 @@ class ResampleStrata(Step):
 
     name: ClassVar[str] = "resample_strata"
     by_split: ClassVar[bool] = True
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     by: tuple[str, ...]
     strata: tuple[Mapping[str, Any], ...] = ()
     stored: str | None = None
@@ -164,7 +164,8 @@ class ResampleStrata(Step):
 class Draw:
     """What is drawn from strata that were measured.
 
-    pools: stratum -> what it is drawn with; targets: of each pool. near: the share of a target by which amounts, in
+    pools: stratum -> what it is drawn with; targets: of each pool. asked: pool -> the share of all that was asked for,
+    if shares were, to be told beside what is drawn. near: the share of a target by which amounts, in
     `unit`s, may miss it without a warning.
     """
 
@@ -175,6 +176,7 @@ class Draw:
     found: Sizes
     pools: Mapping[str, str]
     targets: Mapping[str, int]
+    asked: Mapping[str, float] | None = None
     number: str | None = None
     near: float = 0.0
     unit: str = "rows"
@@ -215,10 +217,16 @@ def few_strata(
     """Return the state of a fitted draw with its strata as plain values."""
     ends = {c["pool"]: c for c in cuts.toArrow().to_pylist()} if cuts is not None else {}
     if "amount" in draw.keys.columns:
+        drawn = {}
         for pool, target in sorted(draw.targets.items()):
             off = ends[pool]["off"] if pool in ends else -ahead.get(pool, 0)
+            drawn[pool] = target + off
             if abs(off) > draw.near * target:
                 context.warn(f"{shown(pool)}: {target:,} {draw.unit} were asked for; whole rows give {target + off:,}")
+        total = sum(drawn.values())
+        for pool, share in (draw.asked or {}).items():
+            facts: dict[str, float | str] = {"source": shown(pool), "asked": share, draw.unit: drawn[pool]}
+            context.measure("share of a source", drawn[pool] / total if total else 0.0, facts)
     some = sorted(ends.items())
     split = [(p, c["row_id"], c["taken"]) for p, c in some if c["taken"] < c["rows"]]
     ties = {}

@@ -77,7 +77,7 @@ def scrub(lake: Lake, tables: Iterable[str]) -> None:
     def runs(rows: pa.Table) -> pa.Table | None:
         personal = pc.fill_null(pc.not_equal(rows["message"], ""), False)
         texts = rows["tables"].to_pylist()
-        quiet = [t and json.dumps([{**r, "warnings": []} for r in json.loads(t)]) for t in texts]
+        quiet = [t and json.dumps([{**r, "warnings": [], "figures": []} for r in json.loads(t)]) for t in texts]
         if not pc.any(personal).as_py() and quiet == texts:
             return None
         index = rows.column_names.index("tables")
