@@ -99,7 +99,8 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = (), reads: int | 
     builder = SparkSession.builder.appName("headgate")
     if submitted:
         merged["spark.jars"] = add_to_running_jvm(sets, properties)
-        merged = {k: v for k, v in merged.items() if v and not k.startswith("spark.driver.")}
+        # spark-submit's command line decides where the job runs, not an environment that is for one machine.
+        merged = {k: v for k, v in merged.items() if v and k != "spark.master" and not k.startswith("spark.driver.")}
     else:
         home = java_home()
         os.environ["JAVA_HOME"] = str(home)
