@@ -35,7 +35,7 @@ MADE = """
 REST = """
   entities_{name}:
     from: {starts}
-    steps: [{{assign_entities: {{links: pairs_{name}}}}}]
+    steps: [{{assign_entities: {{links: pairs_part}}}}]  # an id may be minted from when its links were published
     suite: null
     publish: {{mode: {mode}}}
   golden_{name}:
