@@ -163,3 +163,19 @@ def test_pairs_of_two_sources(spark, tmp_path, small, monkeypatch, more):
         town.night = decide
         decide()
     by_nights(spark, tmp_path, town, 5, not more)
+
+
+@pytest.mark.slow
+def test_what_was_learned_of_few_is_learned_anew_of_many(spark, tmp_path, small):
+    write_pipeline(tmp_path, tables(ONE, rest=False))
+    town = Town(tmp_path, ONE)
+    again(spark, tmp_path)
+    before = lake_of(tmp_path).published("pairs_part").facts["state"]
+    for f in range(4, 8):
+        town.files["people", f] = dict(town.arrive() for _ in range(town.size))
+        town.write(("people", f))
+    outcome = again(spark, tmp_path)
+    now = lake_of(tmp_path).published("pairs_part").facts
+    assert now["state"] not in (None, before) and now["moved"] is None
+    (told,) = (w for r in outcome.tables if r.table == "pairs_part" for w in r.warnings if "anew" in w)
+    assert told.startswith("there are 112 records, and it was learned from 56") and told.endswith("learn anew")
