@@ -100,8 +100,8 @@ def submit(archive, folder, master, *options):  # noqa: F811
         [*command, str(ROOT / "deploy" / "launch.py"), *RUN],
         cwd=folder,
         env={"PYSPARK_PYTHON": sys.executable} | environment() | {"HEADGATE_LOG": "json"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,  # spark-submit puts together what the program says on both streams
+        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
@@ -110,7 +110,7 @@ def submit(archive, folder, master, *options):  # noqa: F811
 def until(process, table, phase):
     """Read what a run tells until a phase of a table is over."""
     told = []
-    for line in process.stderr:
+    for line in process.stdout:
         told.append(line)
         if f'"table": "{table}", "phase": "{phase}"' in line:
             return
@@ -118,7 +118,7 @@ def until(process, table, phase):
 
 
 def ended(process):
-    told = process.stderr.read()
+    told = process.stdout.read()
     assert process.wait(timeout=600) == 0, told[-3000:]
 
 
