@@ -78,6 +78,17 @@ def test_links_of_one_source(spark, monkeypatch):
 
 
 @pytest.mark.slow
+def test_records_of_other_splits_are_linked_by_what_the_training_ones_tell(spark):
+    split = F.when(F.col("key").rlike("[135]$"), "test").otherwise("train")
+    df = frame(spark, PERSON, *persons()).withColumn("split", split)
+    columns = {"name": "name", "street": "text", "phone": "code"}
+    found = run(LinkRecords(key=("key",), columns=columns), df)
+    linked = {frozenset((r["key_a"], r["key_b"])) for r in found if r["linked"]}
+    true = {frozenset((f"p{i}", f"q{i}")) for i in range(25)}
+    assert len(linked & true) >= 23 and len(linked - true) <= 2
+
+
+@pytest.mark.slow
 def test_few_records_are_linked_as_many_are(spark, monkeypatch):
     """Nulls, a record that came twice, two sources that repeat nothing, labels, decisions, a lead over rivals."""
     rows = [(k, n, s, c if i % 3 else None, p) for i, (k, n, s, c, p) in enumerate(persons(50, 30))]

@@ -118,21 +118,26 @@ class Knowledge:
             raise LearnAnew(f"the column '{gone}', which was compared, is gone")
         return raw_rows(df, columns, key, source)
 
-    def sizes_now(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """Return how many records each source has now; raise `LearnAnew` where what was learned is not of such."""
+    def sizes_now(self, sizes: Mapping[str, int], *, fresh: bool = False) -> tuple[int, ...]:
+        """Return how many records each source has now; raise `LearnAnew` where what was learned is not of such.
+
+        fresh: it was learned in this build, of a part of them.
+        """
         new = next((s for s in sizes if s not in self.sources), None)
         if new is not None:
             raise LearnAnew(f"the source '{new}' is new")
         now, before = sum(sizes.values()), sum(self.sizes)
-        if now > GROWN * before or before > GROWN * now:
+        if not fresh and (now > GROWN * before or before > GROWN * now):
             raise LearnAnew(f"there are {now:,} records, and it was learned from {before:,}")
         return tuple(sizes.get(s, 0) for s in self.sources)
 
-    def records(self, df: DataFrame, key: Sequence[str], source: str | None, context: Context) -> Records:
+    def records(
+        self, df: DataFrame, key: Sequence[str], source: str | None, context: Context, *, fresh: bool
+    ) -> Records:
         """Return records made ready as those were that it was learned from."""
         raw = self.raw(df, key, source)
         of_sources = counts_of_sources(raw, len(self.comparisons))
-        sizes = self.sizes_now({row["source"]: row["ids"] for row in of_sources})
+        sizes = self.sizes_now({row["source"]: row["ids"] for row in of_sources}, fresh=fresh)
         few = are_few(of_sources, len(self.comparisons))
         ready = self.ready(raw, raw.toArrow() if few else None, sizes, sum(r["n"] - r["ids"] for r in of_sources))
         return ready if few else in_spark(ready, context)

@@ -181,7 +181,7 @@ class LinkRecords(Estimator):
             labels=frozen.labels_now(context),
         )
         known = replace(frozen, learned_from=learned)
-        return known if SPLIT in training.columns else known.having(pairs)
+        return known.having(None if SPLIT in training.columns else pairs)  # others are linked as well as those
 
     def one_partner(self, records: Records, context: Context) -> bool:
         """Return whether a record has at most one partner in each other source."""

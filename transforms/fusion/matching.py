@@ -64,7 +64,7 @@ class MatchRecords(Step):
         return self.learned_from is not None
 
     def having(self, pairs: Pairs | None) -> "MatchRecords":
-        """Return the step with the pairs that it learned from, so that the build that fits it compares them once."""
+        """Return the step in the build that fits it: with the pairs that it learned from, if these are all of them."""
         object.__setattr__(self, "_pairs", pairs)
         return self
 
@@ -99,7 +99,7 @@ class MatchRecords(Step):
 
     def pairs(self, known: Knowledge, df: DataFrame, context: Context) -> Pairs:
         """Block and compare all records, by what was learned."""
-        records = known.records(df, self.key, self.source, context)
+        records = known.records(df, self.key, self.source, context, fresh=hasattr(self, "_pairs"))
         limits, frequencies = known.loaded(context)
         per_record = self.pairs_per_record if known.trimmed else ANY
         options: dict[str, Any] = {"cap": None, "per_record": per_record, "minhash": self.minhash, "seed": 0}
