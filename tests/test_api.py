@@ -159,7 +159,7 @@ def test_a_pipeline_runs_in_a_given_session(folder, spark, capfd, caplog):
     assert again.asdict()["tables"] == [{"table": "people", "status": "up to date", "version": 0, "rows": 2}]
     assert list(outcome.asdict()["tables"][0]) == [
         *("table", "status", "why", "version", "rows", "seconds", "phases", "rows_in", "made", "published"),
-        *("rejected", "expectations", "passed", "warnings"),
+        *("rejected", "expectations", "passed", "warnings", "figures"),
     ]
     runs = headgate.Lake(folder / "lake").sql("select tables from runs where event = 'finished'").to_pylist()
     assert json.loads(runs[0]["tables"]) == outcome.asdict()["tables"]
