@@ -68,7 +68,8 @@ class Cluster:
         return self.start("worker.Worker", "--host", LOCAL, *size, self.master)
 
     def executors(self):
-        return [n for n, line in processes().items() if "CoarseGrainedExecutorBackend" in line and self.master in line]
+        found = [n for n, line in processes().items() if "CoarseGrainedExecutorBackend" in line]
+        return [n for n in found if os.readlink(f"/proc/{n}/cwd").startswith(str(self.folder))]
 
     def stop(self):
         for daemon in self.daemons:
