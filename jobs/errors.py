@@ -62,6 +62,14 @@ class Terminated(Interrupted):
     status = "terminated"
 
 
+received: list[Interrupted] = []  # what the handlers of signals raised
+
+
+def ending(error: BaseException) -> BaseException:
+    """Return the signal that ended the program, as whatever error it came out: where Java is gone too, many follow."""
+    return received[0] if received else error
+
+
 STORAGE: tuple[str, ...] = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 STORAGE += ("Permission denied", "Not a directory", "AccessDenied", "Mkdirs failed", "Input/output error")
 READABLE = ("Permission denied", "Not a directory", "AccessDenied", "Input/output error")  # also while reading
@@ -176,8 +184,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def texts_of(error: BaseException) -> Iterator[str]:
     """Return what an error says, and what Java's errors behind it say."""
-    yield str(error)
     with contextlib.suppress(Exception):  # Java may be gone
+        yield str(error)
         behind = getattr(error, "_origin", None) or getattr(error, "java_exception", None)
         while behind is not None:
             yield str(behind.toString())

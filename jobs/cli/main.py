@@ -26,7 +26,7 @@ from headgate.jobs.cli import (
 )
 from headgate.jobs.cli.options import DEBUG, HELP, Commands, add_all
 from headgate.jobs.cli.places import end_on_signals
-from headgate.jobs.errors import HeadgateError, Interrupted, UsageError, storage_failure
+from headgate.jobs.errors import HeadgateError, Interrupted, UsageError, ending, storage_failure
 from headgate.jobs.progress import LOG
 from headgate.version import VERSION
 
@@ -112,6 +112,9 @@ def failed(error: BaseException, line: str, code: int) -> int:
     """Tell an error in one line, after its whole chain of causes if that was asked for; returns its exit code."""
     from headgate.jobs.config.secrets import without_secrets  # pydantic takes a while to import
 
+    error = ending(error)
+    if isinstance(error, Interrupted):
+        line, code = error.status, error.exit_code
     if os.environ.get("HEADGATE_DEBUG", "") not in ("", "0"):
         click.echo(without_secrets("".join(traceback.format_exception(error))).rstrip(), err=True)
     click.echo(without_secrets(f"headgate: {line}"), err=True)

@@ -3,12 +3,13 @@
 import logging
 import os
 import signal
+import socketserver
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from headgate.jobs.errors import Interrupted, Terminated
+from headgate.jobs.errors import Interrupted, Terminated, received
 
 if TYPE_CHECKING:
     from headgate.jobs.config.models import Environment
@@ -67,7 +68,10 @@ def end_on_signals() -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, lambda number, frame: os._exit(128 + number))
         logging.disable(logging.CRITICAL)  # py4j tells by pages that the JVM is gone
-        raise Interrupted if number == signal.SIGINT else Terminated
+        # So do pyspark's servers, past all logging.
+        setattr(socketserver.BaseServer, "handle_error", lambda *given: None)  # noqa: B010
+        received.append(Interrupted() if number == signal.SIGINT else Terminated())
+        raise received[0]
 
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)

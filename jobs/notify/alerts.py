@@ -1,5 +1,6 @@
 """Alerts after a run: by a webhook, by e-mail."""
 
+import os
 import smtplib
 import socket
 import ssl
@@ -13,6 +14,7 @@ import tenacity
 
 from headgate.jobs.config.nightly import Alerts, Email
 from headgate.jobs.errors import HeadgateError, Interrupted
+from headgate.jobs.lake.storage import is_remote
 from headgate.jobs.notify.wording import outward, said
 from headgate.jobs.pipeline.events import FilesDue, RunEnded, RunStarted, TableDone
 
@@ -31,17 +33,29 @@ class NotNow(NotTaken):
 
 
 class Alerting:
-    """Sends one alert after a run that gave an occasion for it, to all that are to be told."""
+    """Sends one alert after a run that gave an occasion for it, to all that are to be told.
+
+    A channel whose secrets are not there keeps no other from telling; `faults` says what it lacks.
+    """
 
     def __init__(self, options: Alerts, lake: str) -> None:
-        self.occasions, self.lake = options.on, lake
+        self.occasions, self.lake = options.on, lake if is_remote(lake) else os.path.abspath(lake)
         self.channels: dict[str, Callable[[str, str], None]] = {}
+        self.faults: list[str] = []
         if options.webhook is not None:
-            self.channels["webhook"] = partial(post, options.webhook.read("alerts.webhook"))
+            webhook = options.webhook
+            self.open("webhook", lambda: partial(post, webhook.read("alerts.webhook")))
         if options.email is not None:
-            self.channels["email"] = partial(mail, options.email, options.email.login())
+            email = options.email
+            self.open("email", lambda: partial(mail, email, email.login()))
         self.run: RunStarted | None = None
         self.found: dict[str, list[str]] = {}  # occasion -> lines
+
+    def open(self, name: str, made: Callable[[], Callable[[str, str], None]]) -> None:
+        try:
+            self.channels[name] = made()
+        except HeadgateError as e:
+            self.faults.append(str(e))
 
     def __call__(self, event: object) -> None:
         if isinstance(event, RunStarted):

@@ -61,9 +61,12 @@ def watched(progress: Progress, environment: Environment, pipeline: Path) -> Ite
     progress.observers["ends"] = lambda event: ends.append(event) if isinstance(event, RunEnded) else None
     for name, make in observers_of(environment).items():
         try:
-            progress.observers[name] = make()
+            progress.observers[name] = observer = make()
         except Exception as e:
             progress.tell("warning", message=f"{name}: {e}")
+        else:
+            for fault in getattr(observer, "faults", ()):
+                progress.tell("warning", message=f"{name}: {fault}")
     try:
         yield
     except BaseException as e:

@@ -14,7 +14,15 @@ from pyspark.sql import SparkSession
 
 from headgate.jobs.config.models import Environment
 from headgate.jobs.config.pipeline import Pipeline
-from headgate.jobs.errors import HeadgateError, InputMissing, Interrupted, LostRace, UsageError, storage_failure
+from headgate.jobs.errors import (
+    HeadgateError,
+    InputMissing,
+    Interrupted,
+    LostRace,
+    UsageError,
+    ending,
+    storage_failure,
+)
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.lease import Lease, held
 from headgate.jobs.lake.processes import is_gone, this_process, user
@@ -107,7 +115,7 @@ class Attempt:
                     outcome = self.work()
             return outcome
         except BaseException as e:
-            error = e
+            error = ending(e)
             self.tell_unreleased()
             raise
         finally:

@@ -122,7 +122,12 @@ def test_an_alert_by_mail_and_both_at_once(hook, tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("MAIL_PASSWORD", "s3cret-of-old")
         run_of(environment(email=email), tmp_path, table=WARNED)
         assert len(box.messages) == 1 and len(hook.requests) == 2  # the other channel works on
-    assert capsys.readouterr().err == "warning: alerts: not sent by email: 127.0.0.1 answered 535\n"
+        assert capsys.readouterr().err == "warning: alerts: not sent by email: 127.0.0.1 answered 535\n"
+        monkeypatch.setenv("MAIL_PASSWORD", "s3cret-of-mail")
+        monkeypatch.delenv("HOOK")
+        run_of(environment(email=email), tmp_path, table=WARNED)
+        assert len(box.messages) == 2 and len(hook.requests) == 2
+    assert capsys.readouterr().err == "warning: alerts: alerts.webhook: the environment variable HOOK is not set\n"
 
 
 def test_a_run_that_cannot_begin_is_alerted(hook, tmp_path, here, monkeypatch):  # noqa: F811

@@ -345,20 +345,28 @@ tables:
 """
 
 
-def ended_by(number, folder, *command):
-    """A run that gets a signal once it waits; its exit code and standard error."""
+def ended_by(number, folder, *command, group=False):
+    """A run that gets a signal once it waits, with `group` Java as well; its exit code and standard error."""
     (folder / "started").unlink(missing_ok=True)
     (folder / "p.yaml").write_text(PULLED)
     (folder / "slow.py").write_text(SLOW.format(started=str(folder / "started")))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [sys.executable, *command, "run", "p.yaml"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, *command, "run", "p.yaml"],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=group,
     )
     for _ in range(600):
         if (folder / "started").exists() or process.poll() is not None:
             break
         time.sleep(0.1)
-    process.send_signal(number)
+    if group:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     error = process.communicate(timeout=60)[1]
     return process.returncode, error
 
@@ -382,7 +390,8 @@ def test_a_run_that_is_ended_says_so_in_one_line_and_in_the_table_of_runs(tmp_pa
 @pytest.mark.slow
 def test_an_interruption_of_spark_is_one_line_too(tmp_path):
     assert ended_by(signal.SIGINT, tmp_path, "-m", "headgate") == (130, "headgate: interrupted\n")
-    assert ends(tmp_path) == ["interrupted"]
+    assert ended_by(signal.SIGTERM, tmp_path, "-m", "headgate", group=True) == (143, "headgate: terminated\n")
+    assert ends(tmp_path) == ["interrupted", "terminated"]
 
 
 @pytest.mark.slow

@@ -21,7 +21,6 @@ FACTORS: dict[str, float] = {"zscore": 3.0, "iqr": 1.5, "mad": 3.5, "percentiles
 NORMAL_MAD = 1.4826022185056018  # standard deviations in a median absolute deviation of a normal distribution
 NORMAL_MEAN = 1.2533141373155  # the same in a mean absolute deviation
 MOST_GROUPS = 100_000
-DIGITS = 12  # of a fence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +128,14 @@ class CheckOutliers(Estimator):
     least: values that a group must have for fences of its own (20).
     action: as in `check_bounds`.
     Nulls, NaN and infinities are left out of what is learned; without two values, or without any spread, there is no
-    fence. Fences are computed of doubles and rounded to 12 significant digits; `check_outliers_iqr` has exact ones.
-    More than 100,000 groups are refused. Cost: one pass to fit (two for `mad` and `zscore`) with memory in proportion
-    to the distinct values; one pass to apply.
+    fence. Fences are doubles; those of whole numbers and decimals are the next ones outward, so that no value within is
+    marked where doubles do not hold it. `check_outliers_iqr` has exact ones. More than 100,000 groups are refused.
+    Cost: a count and two passes to fit (one where there are few rows), one more for `zscore`, and as many again for
+    `mad`; one pass to apply.
     """
 
     name: ClassVar[str] = "check_outliers"
+    revision: ClassVar[int] = 2
     columns: tuple[str, ...]
     method: Method = "iqr"
     factor: float | None = None
@@ -282,7 +283,13 @@ def fence_of(method: str, reach: float, found: Spread, spread: Any) -> tuple[flo
 
 
 def bounds_of(fence: Sequence[float | None], kind: str) -> tuple[Decimal | None, Decimal | None]:
-    """Return fences as bounds of `DIGITS` significant digits, in whole units of the type where it is exact."""
-    rounded = [None if f is None or not math.isfinite(f) else exact(float(f"{f:.{DIGITS}g}")) for f in fence]
-    limits = Limits.of(rounded, kind)
-    return (rounded[0], rounded[1]) if kind in FLOATS else (limits.low, limits.high)
+    """Return fences as bounds; those of exact numbers one double outward, in whole units of the type."""
+    known = [f if f is not None and math.isfinite(f) else None for f in fence]
+    if kind in FLOATS:
+        low, high = (None if f is None else exact(f) for f in known)
+        return low, high
+    outward = [
+        None if f is None else math.nextafter(f, end) for f, end in zip(known, (-math.inf, math.inf), strict=True)
+    ]
+    limits = Limits.of(outward, kind)
+    return limits.low, limits.high
