@@ -271,7 +271,7 @@ def examples_of(
         examples = []
         for example in row[f"m{result.rule.index}"]:
             cells = zip(result.rule.columns, example["cells"], strict=True)
-            text = ", ".join(f"{name}={'null' if cell is None else cell}" for name, cell in cells)
+            text = ", ".join(f"{name}={'null' if cell is None else ' '.join(cell.split())}" for name, cell in cells)
             examples.append(text + (f" (row {example['key']})" if example["key"] is not None else ""))
         return tuple(dict.fromkeys(examples))
 

@@ -78,12 +78,15 @@ def vacuum(
     headgate vacuum --archive /mnt/archive      copy versions there before they go
     headgate release drop --keep 30             let go of old releases first
     """
+    from headgate.jobs.keep.contents import need_apart
     from headgate.jobs.keep.retention import vacuum as clean
 
     environment = place.environment()
     lake, root = places.lake_of(environment), archive and places.elsewhere(environment, archive)
     days = environment.retention_days if retain_days is None else retain_days
     days_of = environment.table_retention_days if retain_days is None else {}
+    if root is not None:
+        need_apart(lake, root, "archive")
     rows = clean(lake, days, grace_hours, tables, dry_run, days_of, root)
     show(rows, json_, ["table", "versions", "kept", "files_removed", "mb_removed"])
 

@@ -45,6 +45,6 @@ class SecretReference(Model):
 
 def without_secrets(text: str) -> str:
     """Return a text without the secrets that were read by reference, and without passwords in URLs."""
-    for secret in filter(None, SECRETS_READ):
+    for secret in sorted(filter(None, SECRETS_READ), key=len, reverse=True):  # one may hold another
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
     return re.sub(r"(//[^/@\s:]*:)[^/@\s]*(?=@)|((?i:password|token|secret)=)[^&\s'\"]+", r"\1\2***", text)

@@ -16,7 +16,7 @@ from typing import Any
 from pyarrow import fs
 
 from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
-from headgate.jobs.keep.contents import AT_ONCE, chunks, contents
+from headgate.jobs.keep.contents import AT_ONCE, chunks, contents, need_apart
 from headgate.jobs.lake.artifacts import read_small
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.folder import FORMAT
@@ -149,11 +149,6 @@ def check(root: str, name: str | None = None) -> dict[str, Any]:
         damaged = [paths[d] for d, whole in zip(paths, pool.map(is_whole, paths), strict=True) if not whole]
     told = {"backup": chosen, "made": found.made, "tables": len(found.tables), "files": len(found.files)}
     return told | {"bytes": sum(size for size, _ in found.files.values()), "damaged": sorted(damaged)}
-
-
-def need_apart(lake: Lake, root: str) -> None:
-    if f"{root}/".startswith(f"{lake.root}/") or f"{lake.root}/".startswith(f"{root}/"):
-        raise UsageError(f"the backup {root} and the lake {lake.root} must not lie in each other")
 
 
 def need_empty(lake: Lake, backup: str) -> dict[str, int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pyarrow import fs
 
-from headgate.jobs.errors import InputMissing
+from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.lake.artifacts import FITTED, indexes
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import LOG, history, stored_files
@@ -91,3 +91,9 @@ def chunks(place: str) -> Iterator[bytes]:
     with files.open_input_stream(path) as stream:
         while chunk := stream.read(CHUNK):
             yield chunk
+
+
+def need_apart(lake: Lake, root: str, what: str = "backup") -> None:
+    """Raise `UsageError` where a place for copies of a lake lies in it, or the lake there."""
+    if f"{root}/".startswith(f"{lake.root}/") or f"{lake.root}/".startswith(f"{root}/"):
+        raise UsageError(f"the {what} {root} and the lake {lake.root} must not lie in each other")

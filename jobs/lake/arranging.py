@@ -105,12 +105,13 @@ def write_files(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: st
     files, base = file_system(folder)
     if not is_remote(folder):
         files.create_dir(base)
+    name = base.rpartition("/")[2]  # no two data files of a table have one name
     grouped = row_groups(batches)
     group = next(grouped, None)
     number = 0
     while group is not None:
         with (
-            files.open_output_stream(f"{base}/part-{number:05}.parquet") as out,
+            files.open_output_stream(f"{base}/{name}-{number:05}.parquet") as out,
             pq.ParquetWriter(out, schema, compression="zstd", coerce_timestamps="us") as writer,
         ):
             while group is not None and out.tell() < size:

@@ -22,7 +22,9 @@ from headgate.jobs.lake.storage import file_system, is_remote, located, open_tab
 from headgate.jobs.lake.system import SYSTEM_TABLES, TABLE_NAME
 from headgate.words import did_you_mean
 
-FORMAT = 3  # of what lies in a lake: the ids of rows and all that is made of them; format 1 had no file that tells it
+FORMAT = (
+    4  # of what lies in a lake: ids and hashes of rows, and what is made of them; format 1 had no file that tells it
+)
 
 
 class Folder:

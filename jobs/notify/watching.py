@@ -57,7 +57,7 @@ def watched(progress: Progress, environment: Environment, pipeline: Path) -> Ite
     They are given the end also of a run that did not begin, because its configuration is wrong.
     """
     started = time.monotonic()
-    ends: list[object] = []
+    ends: list[RunEnded] = []
     progress.observers["ends"] = lambda event: ends.append(event) if isinstance(event, RunEnded) else None
     for name, make in observers_of(environment).items():
         try:
@@ -70,6 +70,6 @@ def watched(progress: Progress, environment: Environment, pipeline: Path) -> Ite
     try:
         yield
     except BaseException as e:
-        if not ends:
+        if not ends or ends[-1].again:
             progress.emit(RunEnded(pipeline.stem, e, None, time.monotonic() - started))
         raise

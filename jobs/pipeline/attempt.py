@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from headgate.jobs.config.models import Environment
 from headgate.jobs.config.pipeline import Pipeline
+from headgate.jobs.config.secrets import without_secrets
 from headgate.jobs.errors import (
     HeadgateError,
     InputMissing,
@@ -232,7 +233,7 @@ class Attempt:
         seconds = time.monotonic() - self.started
         if self.recorded:
             status = error.status if isinstance(error, Interrupted) else type(error).__name__ if error else "succeeded"
-            message = str(error)[:2000] if isinstance(error, HeadgateError) else ""
+            message = without_secrets(str(error))[:2000] if isinstance(error, HeadgateError) else ""
             finished = {"event": "finished", "status": status, "recorded_at": now(), "message": message}
             tables = json.dumps([r.asdict() for r in self.records], default=str)
             details = {"release": outcome.release if outcome else None, "tables": tables}

@@ -64,7 +64,10 @@ def find_replaced(run: Run, work: Work, staged: Staged) -> Replaced:
     columns, other = replaced_rows(run, work, staged)
     lake, table = run.lake, work.table
     delta = lake.open(table, work.base) or lake.need_table(table)
-    by_name = {unquote(p).rpartition("/")[2]: p for p in paths(delta)}
+    named = paths(delta)
+    by_name = {unquote(p).rpartition("/")[2]: p for p in named}
+    if len(by_name) < len(named):
+        raise HeadgateError(f"table '{table}': data files in two folders have one name; build it anew by --rebuild")
     if not columns or not by_name:
         return Replaced()
     old = frame_at(run.spark, delta, lake.path(table))

@@ -135,11 +135,11 @@ def test_a_lake_tells_its_format_and_another_one_is_refused(tmp_path):
     with ThreadPoolExecutor(8) as pool:  # of runs that make it at once, each writes the same
         list(pool.map(lambda i: Lake(str(tmp_path)).record("runs", [{"run_id": f"r{i}"}]), range(8)))
     file = tmp_path / "_system" / "format.json"
-    assert file.read_text() == '{"format": 3}' and list(file.parent.glob("format.json*")) == [file]
+    assert file.read_text() == '{"format": 4}' and list(file.parent.glob("format.json*")) == [file]
     assert Lake(str(tmp_path)).system("runs").num_rows == 8
-    file.write_text('{"format": 4}')
+    file.write_text('{"format": 5}')
     for use in (lambda lake: lake.tables(), lambda lake: lake.releases, lambda lake: lake.record("runs", [{}])):
-        with pytest.raises(UsageError, match=r"has format 4, and this version of headgate reads format 3: use a newer"):
+        with pytest.raises(UsageError, match=r"has format 5, and this version of headgate reads format 4: use a newer"):
             use(Lake(str(tmp_path)))
     file.unlink()
     with pytest.raises(UsageError, match=r"has format 1, .* build it again from its landing files in a new folder"):

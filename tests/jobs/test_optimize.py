@@ -66,6 +66,8 @@ def test_the_rows_stay_and_the_version_tells_of_its_build(lake, order):
     after = DeltaTable(path)
     assert (told["version"], told["files"], told["files_after"]) == (3, 3, 1) and len(after.file_uris()) == 1
     assert told["bytes_after"] == Path(after.file_uris()[0].removeprefix("file://")).stat().st_size
+    (file,) = (Path(u) for u in after.file_uris())
+    assert file.name.startswith(file.parent.name), "builds find files by names, so no two optimizations share any"
     assert texts(after.to_pyarrow_table()) == texts(before) and after.to_pyarrow_table().schema == before.schema
     assert texts(lake.dataset("t").to_table()) == texts(before)
     assert pq.read_schema(after.file_uris()[0].removeprefix("file://")).names == list(COLUMNS)

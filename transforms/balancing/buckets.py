@@ -247,7 +247,8 @@ def searching(queries: pa.Table, metric: Metric, k: int, forest: Forest | None) 
                 row, bucket, _ = forest.placed([group] * len(unique), space[unique], hashes[unique])
                 there = {*zip(row.tolist(), bucket.tolist(), strict=True)}
                 found = np.array([(r, home[a]) in there for r, a in zip(back.tolist(), at.tolist(), strict=True)])
-            order = np.lexsort((~found, distance, at))
+            numbers_of = space[place, : len(metric.scale)].T[::-1]  # among equally near rows, whatever their partition
+            order = np.lexsort((*numbers_of, ~found, distance, at))
             starts = np.searchsorted(at[order], at[order])
             first = order[np.arange(len(order)) - starts < k]
             numbers = list(space[place[first], : len(metric.scale)])

@@ -122,9 +122,10 @@ def register(
         if what != "same" and not dry_run:
             (catalogue.create if what == "created" else catalogue.replace)(each)
         told.append({"entry": name, "release": each.marks.get(RELEASE), "version": each.version, "what": what})
+    others = {r["release"] for r in lake.releases} if releases else set()  # not asked for, and not gone
     for name in sorted(known.keys() - wanted.keys()):
         marks = known[name].marks
-        if marks.get(LAKE) == lake.root:
+        if marks.get(LAKE) == lake.root and marks.get(RELEASE) not in others:
             if prune and not dry_run:
                 catalogue.drop(name, known[name])
             what = "removed" if prune else "gone from the lake (--prune)"
