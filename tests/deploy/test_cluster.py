@@ -67,8 +67,9 @@ class Cluster:
         size = ("--cores", "1", "--memory", "1g", "--webui-port", "0", "--work-dir", place)
         return self.start("worker.Worker", "--host", LOCAL, *size, self.master)
 
-    def executors(self):
-        found = [n for n, line in processes().items() if "CoarseGrainedExecutorBackend" in line]
+    def at_work(self, command):
+        """Numbers of the processes of such a command that work below the folders of the workers."""
+        found = [n for n, line in processes().items() if command in line]
         return [n for n in found if os.readlink(f"/proc/{n}/cwd").startswith(str(self.folder))]
 
     def stop(self):
@@ -115,6 +116,7 @@ def until(process, table, phase):
         told.append(line)
         if f'"table": "{table}", "phase": "{phase}"' in line:
             return
+    process.wait()
     raise AssertionError("".join(told)[-3000:])
 
 
@@ -127,8 +129,7 @@ def test_a_packed_environment_brings_python_to_the_executors(archive, calm, clus
     """The commands of deploy/README.md: the workers' machines need Spark and Java alone."""
     subprocess.run([sys.executable, "-m", "venv", "environment"], cwd=tmp_path, check=True)
     wheel = tmp_path / "headgate-0.1.0-py3-none-any.whl"
-    names = [f for f in archive.parent.iterdir() if f.suffix == ".zip"]
-    wheel.write_bytes(names[0].read_bytes())
+    wheel.write_bytes(archive.read_bytes())
     pip = [str(tmp_path / "environment" / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "--disable-pip-version-check", str(wheel), "venv-pack2"], cwd=tmp_path, check=True)
     pack = [str(tmp_path / "environment" / "bin" / "venv-pack"), "--quiet", "--prefix", "environment"]
@@ -147,7 +148,7 @@ def test_a_packed_environment_brings_python_to_the_executors(archive, calm, clus
         f"spark.pyspark.driver.python={sys.executable}",
     )
     until(process, "raw_flights", "stage")
-    python = [line for line in processes().values() if "worker-" in line and "environment/bin/python" in line]
+    python = cluster.at_work("./environment/bin/python")
     ended(process)
     assert content(tmp_path) == published
     assert python, "executors ran another Python"
@@ -161,7 +162,7 @@ def test_a_run_survives_what_dies(archive, calm, cluster, tmp_path, victim):  # 
     until(process, "flights", "steps")
     time.sleep(1)  # into the midst of the pass that stages the rows
     if victim == "executor":
-        os.kill(cluster.executors()[0], signal.SIGKILL)
+        os.kill(cluster.at_work("CoarseGrainedExecutorBackend")[0], signal.SIGKILL)
     elif victim == "worker":
         os.killpg(cluster.workers[0].pid, signal.SIGKILL)
     else:
