@@ -70,8 +70,8 @@ class OrderRows(Estimator):
         that are equal in `column` are in one stage; null and NaN are in the last one.
     seed: another seed shuffles otherwise.
     The place is decided by a hash of the row id: the same in any partitioning, and copies of a row lie apart.
-    Cost: with a column, one aggregate to fit, with memory in proportion to its distinct values, and at most 10,000
-    groups; one pass to apply. Source: curriculum learning, Bengio et al. 2009.
+    Cost: with a column, a count and two passes to fit (one where there are few rows), and at most 10,000 groups; one
+    pass to apply. Source: curriculum learning, Bengio et al. 2009.
     """
 
     name: ClassVar[str] = "order_rows"

@@ -165,8 +165,8 @@ class CheckOutliersIqr(Estimator):
     factor: how many interquartile ranges below the first and above the third quartile a value may lie (1.5).
     action: as in `check_bounds`.
     Learns the fences from exact quartiles of the unmarked training rows; nulls and NaN are left out of the
-    quartiles. A column without any value gets no fences. Cost: one pass to fit, with memory in proportion to the
-    distinct values of the columns, and for decimals, or whole numbers beyond 2^52, a sort of these; one pass to apply.
+    quartiles. A column without any value gets no fences. Cost: a count and two passes to fit (one where there are few
+    rows), and for decimals, or whole numbers beyond 2^52, a sort of the distinct values; one pass to apply.
     """
 
     name: ClassVar[str] = "check_outliers_iqr"
