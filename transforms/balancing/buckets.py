@@ -155,11 +155,13 @@ def forest_of(base: DataFrame, groups: DataFrame, metric: Metric, asked: Asked, 
     large = base.join(F.broadcast(names), on=["label", "segment"], how="left_semi")
     total = sum(sizes.values())
     share = min(1.0, max(SAMPLE / total, KNOWN / BUCKET))
-    known = drawn(large, share, "tree", asked.seed)
+    known = drawn(
+        large.select("id", "label", "segment", *(f"n{i}" for i in range(asked.numbers))), share, "tree", asked.seed
+    )
     queries = drawn(large, ASKED / total, "asked", asked.seed)
     half = queries.num_rows // 2
     apart = distances_apart(large, queries.slice(0, half), metric, asked)
-    points = metric.cells(known)[3][:, : asked.numbers]
+    points = matrix_of(known, asked.numbers) / metric.scale
     trees: dict[Group, Tree] = {}
     first, of_group = 0, groups_in(known)
     for group in sorted(sizes):
