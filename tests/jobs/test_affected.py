@@ -85,7 +85,7 @@ def named(row: str) -> str:
     return row.replace('"part/', '"whole/').replace('"later/', '"later_whole/')
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [1, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
 def test_what_changed_alone_gives_what_a_full_build_gives(spark, tmp_path, seed):
     choose = random.Random(seed)
     write_pipeline(tmp_path, TABLES, YOUNG)
@@ -117,7 +117,7 @@ def test_what_changed_alone_gives_what_a_full_build_gives(spark, tmp_path, seed)
             assert published.facts["content_total"] == total[1]
             assert published.rows == len(rows(tmp_path, "_row_id", part))
     assert ("part", True) in ways, "some night must have been built from what changed alone"
-    assert answer(tmp_path, "select count(*) from part")[0][0] > 10
+    assert answer(tmp_path, "select count(*) from part")[0][0] > 20
 
 
 CHAIN = """
