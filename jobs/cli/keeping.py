@@ -93,7 +93,7 @@ def vacuum(
 
 @click.group(cls=Commands)
 def release() -> None:
-    """Let go of releases.
+    """Drop releases, so that their versions may go at the next vacuum.
 
     \b
     headgate release drop --keep 30

@@ -24,7 +24,7 @@ from headgate.jobs.cli import (
     reviewing,
     starting,
 )
-from headgate.jobs.cli.options import DEBUG, HELP, Commands, add_all
+from headgate.jobs.cli.options import DEBUG, HELP, Commands
 from headgate.jobs.cli.places import end_on_signals
 from headgate.jobs.errors import HeadgateError, Interrupted, UsageError, ending, storage_failure
 from headgate.jobs.progress import LOG
@@ -53,17 +53,30 @@ def headgate() -> None:
         raise UsageError(f"{LOG}: unknown form '{log}' of a log; write json, or leave it empty for plain lines")
 
 
-add_all(
-    headgate, starting.init, starting.sample, building.run, building.backfill, building.check, dedup.dedup, fuse.fuse
+headgate.add_under("Start", starting.init, starting.sample, building.check, machine.doctor)
+headgate.add_under("Build, with a pipeline", building.run, building.backfill)
+headgate.add_under("Build, without YAML", dedup.dedup, fuse.fuse, impute.impute, rebalance.rebalance, apply.apply)
+headgate.add_under("Query", looking.tables, looking.versions, looking.releases, looking.sql)
+headgate.add_under(
+    "Explain",
+    looking.trace,
+    looking.diff,
+    looking.lineage,
+    missing.missing,
+    drifting.drift,
+    reviewing.review,
 )
-add_all(headgate, impute.impute, apply.apply, rebalance.rebalance)
-add_all(headgate, looking.tables, looking.versions, looking.releases, looking.sql)
-add_all(headgate, looking.trace, looking.diff, looking.lineage, missing.missing, reviewing.review, drifting.drift)
-add_all(headgate, keeping.restore, keeping.release, keeping.vacuum, keeping.verify, keeping.erase)
-add_all(headgate, maintaining.optimize, maintaining.storage, maintaining.backup, maintaining.recover)
-add_all(headgate, registering.register)
-add_all(headgate, reference.steps, reference.expectations, reference.schema)
-add_all(headgate, machine.doctor, machine.jars, machine.prepare)
+headgate.add_under("Keep", keeping.verify, keeping.restore, keeping.release, keeping.vacuum, keeping.erase)
+headgate.add_under(
+    "Maintain",
+    maintaining.storage,
+    maintaining.optimize,
+    maintaining.backup,
+    maintaining.recover,
+    registering.register,
+)
+headgate.add_under("Reference", reference.steps, reference.expectations, reference.schema)
+headgate.add_under("The machine", machine.jars, machine.prepare)
 
 
 def main() -> None:

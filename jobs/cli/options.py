@@ -43,9 +43,21 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """A group whose misspelt commands and options come with a hint, in one line and with exit code 2."""
+    """A group whose misspelt commands and options come with a hint, in one line and with exit code 2.
+
+    Its help lists commands under headings, each with the beginning of its description."""
 
     command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.headings: dict[str, list[str]] = {}
+
+    def add_under(self, heading: str, *commands: click.Command) -> None:
+        """Add commands that help lists under a heading, in this order."""
+        self.headings[heading] = [str(command.name) for command in commands]
+        for command in commands:
+            self.add_command(command)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         found = super().get_command(ctx, name)
@@ -55,8 +67,20 @@ class Commands(click.Group):
             raise UsageError(f"there is no command '{ctx.command_path} {name}'{hint} (commands: {', '.join(known)})")
         return found
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        headings = self.headings or {"Commands": self.list_commands(ctx)}
+        width = max(map(len, self.commands))
+        for heading, names in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), beginning(self.commands[name].help)) for name in names])
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write("\n" + EXIT_CODES.replace("\b\n", "") + "\n")
+
+
+def beginning(text: str | None) -> str:
+    """Return what a description says first: up to its first stop, colon or semicolon, without what is in brackets."""
+    return re.split(r"[.:;](?:\s|$)", re.sub(r" \([^()]*\)", "", text or ""), maxsplit=1)[0].replace("\n", " ")
 
 
 env_option = click.option("--env", metavar="NAME", help="Environment: conf/env/NAME.yaml (default: local).")
@@ -88,8 +112,3 @@ as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for scr
 def listed(text: str | None) -> list[str]:
     """Return the words of an option that takes several, separated by commas."""
     return [word.strip() for word in (text or "").split(",") if word.strip()]
-
-
-def add_all(group: click.Group, *commands: click.Command) -> None:
-    for command in commands:
-        group.add_command(command)

@@ -106,6 +106,12 @@ def test_mistakes_get_one_clear_line_and_their_exit_code(tmp_path, here, argumen
     assert list(tmp_path.iterdir()) == []
 
 
+def test_help_lists_every_command_once_under_a_heading(here):
+    ended, out, _ = here("--help")
+    listed = re.findall(r"^  ([a-z]+)  +[A-Z]", out, re.MULTILINE)
+    assert ended == 0 and sorted(listed) == sorted(cli.headgate.commands)
+
+
 READING = {  # commands that read a lake, with the names that they take; what is not there is named `nosuch`
     "tables": [["--release", "nosuch"]],
     "versions": [["nosuch"]],
