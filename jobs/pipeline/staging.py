@@ -43,6 +43,7 @@ from headgate.transforms.rows import (
     total_of,
 )
 from headgate.transforms.step import Step
+from headgate.words import cell
 
 ROW_BYTES = 200  # of a row whose size is not known
 ABANDONED = timedelta(days=1)
@@ -123,7 +124,7 @@ def stage(run: Run, work: Work, gate: Gate | None, rules: str) -> Staged:
             # Perhaps a row rule raises on some row. If a step does, it does so again.
             if gate is None or source_failure(e) is not None:
                 raise
-            gate.without_masks(first_line(e))
+            gate.without_masks(cell(first_line(e)))
             rules = f"{BROKEN} {rules}"
             written = write(run, work, rows, made, {}, gate)
         if isinstance(run.pipeline.tables[table].source, FileSource):

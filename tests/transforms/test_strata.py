@@ -109,7 +109,7 @@ def test_strata_are_told_by_the_texts_of_their_values():
 def test_targets_of_single_strata(spark):
     df = people(spark, {"a": 30, "b": 20, "c": 10})
     given = (Target(values=("a",), rows=5), Target(values=("c",), rows=15))
-    with pytest.raises(StepError, match=r"no target for b; .*others: drop"):
+    with pytest.raises(StepError, match=r"no target for ‹b›; .*others: drop"):
         applied(SampleStrata(by=("s",), targets=given), df)
     with pytest.raises(StepError, match=r"no training row is of 'bb' — did you mean 'b'\?"):
         applied(SampleStrata(by=("s",), targets=(Target(values=("bb",), rows=5),)), df)

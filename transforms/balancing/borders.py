@@ -13,12 +13,12 @@ from pyspark.sql import functions as F
 from headgate.transforms.balancing.buckets import Batches
 from headgate.transforms.balancing.neighbours import EXACT, matrix_of, nearest_with_ties
 from headgate.transforms.balancing.smote import MOST_BASE, complete, once
-from headgate.transforms.balancing.targets import few_of
 from headgate.transforms.cleaning.scores import need_scikit
 from headgate.transforms.kinds import as_text, need_kinds
 from headgate.transforms.rows import ROW_ID, Rejection, is_training, local_frame, quoted, reject, training_rows
 from headgate.transforms.scaling.exact import moments
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+from headgate.words import few_of
 
 GONE = "gone string, near string, distance double"
 NEAR = "base long, distance double, id string, label string"

@@ -12,7 +12,6 @@ from pyspark.sql import functions as F
 from headgate.transforms.balancing.draws import Order, cuts_of, keys_of, measured, stratum_of
 from headgate.transforms.balancing.multilabel import with_label_strata
 from headgate.transforms.balancing.split import SHARES, MakesSplit, check_shares
-from headgate.transforms.balancing.targets import few_of
 from headgate.transforms.cleaning.columns import Derive
 from headgate.transforms.kinds import need_kinds
 from headgate.transforms.rows import (
@@ -74,7 +73,7 @@ class SplitExactly(MakesSplit, Step):
         before = [quoted(c) for c in df.columns]
         empty = [name for i, name in enumerate(self.shares) if self.shares[name] > 0 and not parts[i]]
         if empty:
-            context.warn(f"no row is in {few_of(empty)}: there are too few rows")
+            context.warn(f"no row is in {', '.join(empty)}: there are too few rows")
         return numbered.select(*before, F.when(is_kept(), split).alias(SPLIT))
 
 

@@ -20,7 +20,7 @@ from headgate.transforms.kinds import is_number, is_plain, present
 from headgate.transforms.quantiles import spreads_of
 from headgate.transforms.rows import ROW_ID, canonical, content_key, local_frame, quoted, stable_hash
 from headgate.transforms.step import Context, StepError
-from headgate.words import did_you_mean
+from headgate.words import cell, did_you_mean, few_of
 
 MOST_STRATA = 1_000_000  # whose sizes and targets come to the driver
 MOST_BINS = 300_000  # of the histogram of strata and bins; beyond it, the rows are sorted
@@ -310,6 +310,5 @@ def need_known(named: Sequence[str], there: Mapping[str, int], what: str) -> Non
     unknown = next((n for n in named if n not in there), None)
     if unknown is not None:
         texts = sorted(map(shown, there))
-        some = ", ".join(texts[:10]) + (", …" if len(texts) > 10 else "")
-        hint = did_you_mean(shown(unknown), texts)
-        raise StepError(f"{what}: no training row is of '{shown(unknown)}'{hint} (there are: {some})")
+        hint = did_you_mean(cell(shown(unknown)), map(cell, texts))
+        raise StepError(f"{what}: no training row is of '{shown(unknown)}'{hint} (there are: {few_of(texts)})")

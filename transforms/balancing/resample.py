@@ -32,6 +32,7 @@ from headgate.transforms.rows import (
     reject,
 )
 from headgate.transforms.step import Columns, Context, Step, require_columns, with_new
+from headgate.words import cell
 
 SPLIT = "pool string, row_id string, rank long"  # of cuts that fall between rows of one id
 FIELDS = tuple(column.split()[0] for column in CUTS.split(", "))
@@ -222,7 +223,9 @@ def few_strata(
             off = ends[pool]["off"] if pool in ends else -ahead.get(pool, 0)
             drawn[pool] = target + off
             if abs(off) > draw.near * target:
-                context.warn(f"{shown(pool)}: {target:,} {draw.unit} were asked for; whole rows give {target + off:,}")
+                context.warn(
+                    f"{cell(shown(pool))}: {target:,} {draw.unit} were asked for; whole rows give {target + off:,}"
+                )
         total = sum(drawn.values())
         for pool, share in (draw.asked or {}).items():
             facts: dict[str, float | str] = {"source": shown(pool), "asked": share, draw.unit: drawn[pool]}

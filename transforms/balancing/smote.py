@@ -22,7 +22,6 @@ from headgate.transforms.balancing.neighbours import (
     synthesized,
     unlike_of,
 )
-from headgate.transforms.balancing.targets import few_of
 from headgate.transforms.cleaning.scores import need_scikit
 from headgate.transforms.kinds import WHOLE, as_text, is_number, key_texts, need_kinds
 from headgate.transforms.kinds import scale_of as digits_of
@@ -39,6 +38,7 @@ from headgate.transforms.rows import (
     training_rows,
 )
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+from headgate.words import cell, few_of
 
 MOST_BASE = 100_000  # rows of small classes that come to the driver and go to every task; more are searched in buckets
 MOST_CLASSES = 1_000
@@ -186,7 +186,7 @@ class MakeMinority(Step):
             unknown = next((name for name in wanted if name not in sizes), None)
             if unknown is not None:
                 raise StepError(
-                    f"targets: no training row is of class '{unknown}' (there are: {few_of(sorted(sizes))})"
+                    f"targets: no training row is of class {cell(unknown)} (there are: {few_of(sorted(sizes))})"
                 )
         else:
             wanted = dict.fromkeys(sizes, self.rows if self.rows is not None else max(sizes.values(), default=0))
@@ -232,7 +232,7 @@ class MakeMinority(Step):
             if not len(mine):
                 raise self.no_parents(name)
             if weights[mine].sum() <= 0:
-                raise StepError(f"class '{name}': no row is near other classes; use method: smote")
+                raise StepError(f"class {cell(name)}: no row is near other classes; use method: smote")
             counts[mine] = counts_of(hashes[mine], weights[mine], need)
         if alone.any():
             context.warn(f"{int(alone.sum()):,} rows are alone in their class and segment, and are no parents")

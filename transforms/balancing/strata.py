@@ -21,10 +21,11 @@ from headgate.transforms.balancing.draws import (
     stratum_of,
 )
 from headgate.transforms.balancing.resample import Draw, ResampleStrata, fitted_draw, in_pools
-from headgate.transforms.balancing.targets import Target, Wish, check_targets, check_wish, few_of, wanted_of
+from headgate.transforms.balancing.targets import Target, Wish, check_targets, check_wish, wanted_of
 from headgate.transforms.kinds import need_kinds, scale_of
 from headgate.transforms.rows import quoted
 from headgate.transforms.step import Columns, Context, Estimator, StepError, require_columns, with_new
+from headgate.words import cell, few_of
 
 SMALL = "small strata"  # what those that are merged are drawn as
 
@@ -233,7 +234,7 @@ class SampleStrata(Estimator):
         targets: dict[str, Target] = {}
         for key, number in chosen.collect():
             if key in targets or number is None:
-                raise StepError(f"target_table: '{shown(key)}' is there twice, or has no {kind}")
+                raise StepError(f"target_table: {cell(shown(key))} is there twice, or has no {kind}")
             rows, share = (int(number), None) if kind == "rows" else (None, float(number))
             targets[key] = Target(values=(key,), rows=rows, share=share)
         if kind == "share":

@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.balancing.targets import few_of
 from headgate.transforms.imputation.simple import LARGEST_STATE
 from headgate.transforms.kinds import as_text, key_texts, need_kinds
 from headgate.transforms.rows import SPLIT, TRAIN, quoted
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns, with_new
+from headgate.words import few_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,7 @@ class ImputeAuto(ImputeByModel):
         each column that it can fill, the others get mean or mode, and the scores show how it does beside these.
     masking: `pattern` (default) masks in a row what another row lacks, so that columns that are missing together are
         masked together; `random` masks each column by itself, which flatters what reads the others.
-    share: of the known cells of a column that are masked (.1).
+    share: part of the known cells of a column that is masked (.1).
     rounds: how often the trees of a column are learned anew from what was filled before (2).
     sample: training rows on which methods are compared and fitted (5,000).
     seed: of masks and trees.
