@@ -1,44 +1,35 @@
 """headgate's own expectation of distributions: how far they are from those of another table, or of another split."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from great_expectations.compatibility import pydantic
-from great_expectations.execution_engine.sparkdf_execution_engine import SparkDFExecutionEngine
 from great_expectations.expectations.expectation import BatchExpectation
-from great_expectations.expectations.metrics.metric_provider import metric_value
-from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from headgate.expectations.balance import SPLIT, TABLE_DOMAIN, rows_judged
+from headgate.expectations.balance import SPLIT
 from headgate.expectations.distances import jensen_shannon, kolmogorov_smirnov, stability
+from headgate.expectations.judged import TABLE_DOMAIN, TableMetric
 
 QUANTILES = {"psi": 10, "js": 10, "ks": 100}
 HASHED = 256  # bins of values that are no numbers
 MISSING = "missing"
 
 
-class DistributionDistance(TableMetricProvider):
+class DistributionDistance(TableMetric):
     metric_name = "headgate.distribution_distance"
     value_keys = ("column", "parent_table", "splits", "split", "method")
 
-    @metric_value(engine=SparkDFExecutionEngine)
-    def _spark(
-        cls,
-        execution_engine: Any,
-        metric_domain_kwargs: dict[str, Any],
-        metric_value_kwargs: dict[str, Any],
-        metrics: Any,
-        runtime_configuration: Any,
-    ) -> float | None:
-        df = rows_judged(execution_engine, metric_domain_kwargs)
-        column, splits = metric_value_kwargs["column"], metric_value_kwargs["splits"]
+    @staticmethod
+    def of(df: DataFrame, options: Mapping[str, Any], parents: Mapping[str, DataFrame]) -> float | None:
+        column, splits = options["column"], options["splits"]
         if splits is not None:
-            sides = [df.where(F.col(metric_value_kwargs["split"]) == name) for name in splits]
+            sides = [df.where(F.col(options["split"]) == name) for name in splits]
         else:
-            sides = [execution_engine.parents[metric_value_kwargs["parent_table"]], df]
-        return distance(sides[0], sides[1], column, metric_value_kwargs["method"])
+            sides = [parents[options["parent_table"]], df]
+        return distance(sides[0], sides[1], column, options["method"])
 
 
 def distance(before: DataFrame, now: DataFrame, column: str, method: str) -> float | None:
