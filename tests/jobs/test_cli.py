@@ -285,6 +285,14 @@ def test_a_landing_folder_that_cannot_be_read_is_not_told_as_the_lake(tmp_path, 
         assert code == 4 and error.startswith(f"headgate: {tmp_path}/landing/flights cannot be read"), error
 
 
+def test_an_input_that_is_not_there_is_told_with_the_nearest_name(tmp_path, here):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "orders.csv").write_text("a\n1\n")
+    for command in ("dedup in/order.csv --exact a --into t", "fuse in/order.csv --into t"):
+        code, _, error = here(*command.split())
+        assert code == 4 and error.endswith(" — did you mean 'in/orders.csv'?\n"), error
+
+
 def test_where_no_file_matches_the_nearest_name_is_told(tmp_path, here):
     (tmp_path / "p.yaml").write_text(
         "pipeline: p\ntables:\n  t: {suite: null, source: {format: csv, path: 'order/o_{date}.csv', schema: 'a INT'}}\n"
