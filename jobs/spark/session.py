@@ -73,7 +73,7 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = (), reads: int | 
         quickly.
     """
     # They tell an error that is raised as well, an interruption by pages.
-    for name in ("DataFrameQueryContextLogger", "py4j"):
+    for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger", "py4j"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # PySpark gives times to Python, and takes them, in the zone of the process; here that is the session's.
