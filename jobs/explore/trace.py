@@ -42,6 +42,8 @@ def ids_of(lake: Lake, table: str, key: Mapping[str, str]) -> list[str]:
             raise UsageError(
                 f"--key: table '{table}' has no column '{column}'{did_you_mean(column, rows.schema.names)}"
             )
+    if ROW_ID not in rows.schema.names:
+        raise UsageError(f"table '{table}' has no {ROW_ID}: another writer made it, and its rows have no story here")
     no_value: UsageError | None = None  # a malformed record may have what no value of the column can be
     found: set[str] = set()
     try:
@@ -68,7 +70,7 @@ def matching(rows: ds.Dataset, key: Mapping[str, str]) -> set[str]:
             value = pa.scalar(text).cast(rows.schema.field(column).type)
         except pa.ArrowException as e:
             raise UsageError(f"--key: '{text}' is no {rows.schema.field(column).type}, the type of {column}") from e
-        same = pc.field(column) == value
+        same = pc.is_nan(pc.field(column)) if value.as_py() != value.as_py() else pc.field(column) == value
         condition = same if condition is None else condition & same
     return set(rows.scanner(columns=[ROW_ID], filter=condition).head(MOST)[ROW_ID].to_pylist())
 

@@ -57,9 +57,18 @@ def optimize(
     With an order all files of a table are written again, its rows in that order; without one those that are put
     together keep the order of the table's `sort_by`. A commit that changes no row makes it the newest version: builds,
     increments and content sums take it for the version before. Raises `LostRace` where a run of the table's pipeline is
-    at work, or another writer was first, which leaves the table as it was. tell: is told of a dead run.
+    at work, or another writer was first, which leaves the table as it was. tell: is told of
+    a dead run and, where none are named, of tables that cannot be optimized.
     """
-    return [optimized(lake, name, order, size, dry_run, tell) for name in lake.chosen(tables)]
+    done = []
+    for name in lake.chosen(tables):
+        try:
+            done.append(optimized(lake, name, order, size, dry_run, tell))
+        except HeadgateError as e:
+            if name in tables or isinstance(e, LostRace):
+                raise
+            tell(f"table '{name}' is left as it is: {e}")  # of all tables some may be others'
+    return done
 
 
 def optimized(

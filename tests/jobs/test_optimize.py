@@ -233,6 +233,15 @@ def test_what_has_no_order_is_refused(lake, order, told):
         optimize(lake, ["nested"], order)
 
 
+def test_tables_of_others_keep_none_of_the_own_ones_out(lake):
+    write_deltalake(lake.path("parts"), pa.table({"k": ["a", "b"], "v": [1, 2]}), partition_by=["k"])
+    told: list[str] = []
+    assert [r["table"] for r in optimize(lake, tell=told.append)] == ["nested", "t"]
+    assert len(told) == 1 and told[0].startswith("table 'parts' is left as it is: ") and "partitions (k)" in told[0]
+    with pytest.raises(UsageError, match=r"partitions \(k\), which headgate does not support"):
+        optimize(lake, ["parts"])
+
+
 def test_the_room_of_tables_is_what_lies_in_their_folders(lake, tmp_path):
     before = {r["table"]: r for r in storage(lake, 365)}
     on_disk = sum(f.stat().st_size for f in (tmp_path / "t").rglob("*.parquet"))
