@@ -70,7 +70,8 @@ def matching(rows: ds.Dataset, key: Mapping[str, str]) -> set[str]:
             value = pa.scalar(text).cast(rows.schema.field(column).type)
         except pa.ArrowException as e:
             raise UsageError(f"--key: '{text}' is no {rows.schema.field(column).type}, the type of {column}") from e
-        same = pc.is_nan(pc.field(column)) if value.as_py() != value.as_py() else pc.field(column) == value
+        nan = value.as_py() != value.as_py()  # which statistics of files leave out, so that `is_nan` may skip them
+        same = pc.field(column) != pc.field(column) if nan else pc.field(column) == value
         condition = same if condition is None else condition & same
     return set(rows.scanner(columns=[ROW_ID], filter=condition).head(MOST)[ROW_ID].to_pylist())
 

@@ -352,8 +352,8 @@ def test_a_function_of_the_users_own_is_a_source(spark, tmp_path):
 
 def test_an_error_of_the_program_is_none_of_the_source(spark, tmp_path, monkeypatch):
     """It keeps its type, so that it ends with exit code 1 and its chain of causes, not as an input that is missing."""
-    (tmp_path / "own.py").write_text("def records(after):\n    yield {'i': 1}\n")
-    source = "format: python, function: own.py:records, schema: 'i INT'"
+    (tmp_path / "own.py").write_text("def records(after):\n    yield {'id': 1}\n")
+    source = "format: python, function: 'own.py:records', schema: 'id INT'"
 
     def wrong(*given):
         raise KeyError("of the program")
