@@ -18,6 +18,7 @@ from pyspark.sql import types as T
 
 from headgate.jobs.config.models import DATE_PLACE, FileSource
 from headgate.jobs.errors import InputMissing
+from headgate.jobs.lake.sessions import cores
 from headgate.jobs.sources.delta import delta_rows, list_delta
 from headgate.jobs.sources.dialect import Dialect
 from headgate.jobs.sources.inspection import TEXT, inspect
@@ -132,7 +133,7 @@ def fingerprint(
 
 def spread(spark: SparkSession, requests: Sequence[str]) -> DataFrame:
     """Requests to readers, over as many tasks as keep the executors busy."""
-    tasks = min(len(requests), 4 * spark.sparkContext.defaultParallelism)
+    tasks = min(len(requests), 4 * cores(spark))
     return local_frame(spark, [(r,) for r in requests], "request string").repartition(max(tasks, 1))
 
 

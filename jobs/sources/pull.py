@@ -15,6 +15,7 @@ from pyspark.sql import types as T
 
 from headgate.jobs.config.models import HttpSource, JdbcSource, PythonSource
 from headgate.jobs.errors import InputMissing, UsageError, causes, first_line, source_failure, storage_failure, texts_of
+from headgate.jobs.lake.sessions import need_classic
 from headgate.jobs.sources.base import PullResult, source_name
 from headgate.jobs.sources.http import pages_reader, request_of
 from headgate.jobs.sources.jdbc import ask_jdbc
@@ -39,6 +40,7 @@ def pull(
     after: the highest watermark of the runs before. Cost: what the source sends; one pass over it for its hash, and a
     shuffle of the records that lack a value of their key.
     """
+    need_classic(spark, f"the source {source_name(source)}")  # its secrets would be in what the server logs
     if after is not None:
         after = lowered(spark, source, after)
     name = source_name(source)

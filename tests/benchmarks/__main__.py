@@ -16,6 +16,7 @@ BENCHMARKS = (
     "imputation",
     "imputation_size",
     "rebalancing",
+    "cluster",
 )
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from headgate.transforms.imputation.models import ImputeByModel, measure_of, req
 from headgate.transforms.imputation.simple import FillMissing, ImputeMean, ImputeMedian, ImputeMode, ImputeStatistic
 from headgate.transforms.imputation.trees import FillTrees, is_category, need_cells, require_rounds, sampled_table
 from headgate.transforms.kinds import FLOATS, LARGEST, missing, need_kinds
-from headgate.transforms.rows import quoted
+from headgate.transforms.rows import quoted, with_columns
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
 
@@ -137,7 +137,7 @@ class ImputeAuto(ImputeByModel):
         plain = [c for c in self.columns if c not in free]
         floats = {c: F.col(quoted(c)) for c in self.columns if kinds[c] in FLOATS}
         # Infinities are known, but have no part in what is learned.
-        df = df.withColumns({c: F.when(F.abs(v) <= F.lit(LARGEST[kinds[c]]), v) for c, v in floats.items()})
+        df = with_columns(df, {c: F.when(F.abs(v) <= F.lit(LARGEST[kinds[c]]), v) for c, v in floats.items()})
         constants = [
             self.constant(df, kinds, name, tuple(c for c in plain if name in chosen.get(c, {"simple": 1})))
             for name in ("simple", "median", "group")
