@@ -16,6 +16,7 @@ from headgate.transforms.fusion.groups import one_array
 from headgate.transforms.fusion.keys import keys_of
 from headgate.transforms.fusion.levels import Frequencies, patterns
 from headgate.transforms.fusion.meetings import Limits, best, meet
+from headgate.transforms.fusion.neighbourhood import met_at_once, worth_of
 from headgate.transforms.fusion.records import Records, drawn_pairs, frequencies_of
 from headgate.transforms.fusion.scoring import (
     ASKED,
@@ -79,6 +80,7 @@ class Few:
         cap: int | None,
         per_record: int,
         minhash: int,
+        neighbours: int,
         seed: int,
     ) -> "Few":
         """Return the candidates that keys propose, and pairs at random to learn from.
@@ -93,7 +95,9 @@ class Few:
         budget = max(per_record * n, SMALL_BUDGET)
         keys = keys_of(records.comparisons, values, minhash)
         options: dict[str, Any] = {"cap": cap, "caps": CAPS, "budget": budget, "refined": REFINED, "skewed": SKEWED}
-        met = meet(keys, src, len(records.sizes), space, limits=limits, **options)
+        near = met_at_once(records.comparisons, values, src, neighbours, records.linking) if neighbours else None
+        also = None if near is None else (*near, worth_of(n, neighbours, space))
+        met = meet(keys, src, len(records.sizes), space, limits=limits, also=also, **options)
         one, other, mask = met.one, met.other, met.mask
         trimmed = len(one) > 2 * budget
         if trimmed:

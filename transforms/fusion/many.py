@@ -36,6 +36,7 @@ class Many:
         cap: int | None,
         per_record: int,
         minhash: int,
+        neighbours: int,
         seed: int,
     ) -> None:
         self.records, self.labels, self.decisions, self.context = records, labels, decisions, context
@@ -55,6 +56,7 @@ class Many:
             cap=cap,
             per_record=per_record,
             minhash=minhash,
+            neighbours=neighbours,
         )
         self.frequencies = frequencies_of(records) if frequencies is None else frequencies
         levels = compared(records.many, pairs, records.comparisons, self.frequencies, records.sizes)

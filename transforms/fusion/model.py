@@ -18,11 +18,12 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Levels = npt.NDArray[np.int8]
 
-BACKGROUNDS = 6  # classes of non-matches, at most: as many as the distinct patterns can tell apart
-STEPS = 150
+BACKGROUNDS = 2  # classes of non-matches for each comparison, and as many as the distinct patterns can tell apart:
+MOST = 24  # at most
+STEPS = 150  # passes with the prior, and again without it
 MOVES = 1e-4  # relative change of the expected matches at which learning ends
 EVIDENCE = 15.0  # bits that one agreement may give at the start
-PRIOR = 0.5  # weight of the prior shape of a match, as a share of the matches themselves
+PRIOR = 0.5  # weight of the prior shape of a match at first, as a share of the matches themselves
 SMALL = 0.5  # pseudo-pairs per comparison and class
 LARGEST = 400.0  # bits, either way
 
@@ -91,7 +92,7 @@ def fit(
     most: float | None = None,
     start: Floats | None = None,
     floors: dict[int, Floats] | None = None,
-    backgrounds: int = BACKGROUNDS,
+    backgrounds: int | None = None,
 ) -> Model:
     """Learn a model from counts of distinct patterns.
 
@@ -100,7 +101,9 @@ def fit(
     pairs counts these twice and doubles the estimate). equal: the first level of each comparison that is equality.
     most: an upper bound of matches (the smaller source, where sources are clean). start: a probability per pattern to
     begin with. floors: pairs to add to the non-matches, per comparison a vector over levels.
-    The order of patterns does not matter. Pairs outside the blocked ones are taken as non-matches.
+    backgrounds: classes of non-matches at most; without it, as many as the comparisons call for.
+    The order of patterns does not matter. Pairs outside the blocked ones are taken as non-matches. The prior shape of a
+    match leads to what agrees in most columns, and is withdrawn once the expected matches have settled.
     Raises ValueError where no pattern has been blocked.
     """
     if blocked.sum() <= 0:
@@ -113,7 +116,8 @@ def fit(
     if floors:
         sizes = np.array([max(s, len(floors.get(j, ()))) for j, s in enumerate(sizes)])
     first = np.r_[0, np.cumsum(sizes)]
-    backgrounds = int(np.clip(len(patterns) // max(int((sizes - 2).clip(0).sum()) + 1, 1) - 1, 1, backgrounds))
+    called_for = backgrounds or min(BACKGROUNDS * len(sizes), MOST)
+    backgrounds = int(np.clip(len(patterns) // max(int((sizes - 2).clip(0).sum()) + 1, 1) - 1, 1, called_for))
     column, null = np.repeat(np.arange(len(sizes)), sizes), np.zeros(first[-1], bool)
     null[first[:-1]] = True
     place = patterns + first[:-1]
@@ -140,32 +144,36 @@ def fit(
     start = np.where(blocked > 0, start, 0.0)
     member = _slices(agreement, space, start, backgrounds)
     logs: list[Floats] = []
-    matches, size = 0.0, member.sum(axis=0)
-    for step in range(STEPS):
-        size = (weight[:, None] * member).sum(axis=0)
-        rest = shares(counted(weight * member[:, 1:].sum(axis=1)) + extra + 1e-6)
-        logs, joint = [], np.empty_like(member)
-        for c in range(backgrounds + 1):
-            d = counted(weight * member[:, c])
-            if c == 0:
-                held = np.bincount(column, weights=d, minlength=len(sizes))[column]
-                p = shares(d + (PRIOR * held + SMALL) * shape)
-            else:
-                p = shares(d + SMALL * (rest + even) / 2 + extra * size[c] / max(size[1:].sum(), 1e-300))
-            p = np.log(np.maximum(p, 1e-300))
-            p[null] = 0
-            logs.append(p / np.log(2))
-            joint[:, c] = p[place].sum(axis=1) + np.log(max(size[c], 1e-9) / space)
-        if most and size[0] > most:
-            joint[:, 0] += np.log(most / size[0])
-        joint -= joint.max(axis=1, keepdims=True)
-        member = np.exp(joint)
-        member[blocked == 0, 0] = 0
-        member /= np.maximum(member.sum(axis=1, keepdims=True), 1e-300)
-        now = float(weight @ member[:, 0])
-        if step > 20 and abs(now - matches) < MOVES * now:
-            break
-        matches = now
+    size, steps = member.sum(axis=0), 0
+    for prior in (PRIOR, 0.0):
+        matches = 0.0
+        for step in range(STEPS):
+            size = (weight[:, None] * member).sum(axis=0)
+            rest = shares(counted(weight * member[:, 1:].sum(axis=1)) + extra + 1e-6)
+            logs, joint = [], np.empty_like(member)
+            for c in range(backgrounds + 1):
+                d = counted(weight * member[:, c])
+                if c == 0:
+                    held = np.bincount(column, weights=d, minlength=len(sizes))[column]
+                    p = shares(d + (prior * held + SMALL) * shape)
+                else:
+                    p = shares(d + SMALL * (rest + even) / 2 + extra * size[c] / max(size[1:].sum(), 1e-300))
+                p = np.log(np.maximum(p, 1e-300))
+                p[null] = 0
+                logs.append(p / np.log(2))
+                joint[:, c] = p[place].sum(axis=1) + np.log(max(size[c], 1e-9) / space)
+            if most and size[0] > most:
+                joint[:, 0] += np.log(most / size[0])
+            joint -= joint.max(axis=1, keepdims=True)
+            member = np.exp(joint)
+            member[blocked == 0, 0] = 0
+            member /= np.maximum(member.sum(axis=1, keepdims=True), 1e-300)
+            now = float(weight @ member[:, 0])
+            steps += 1
+            if step > 20 and abs(now - matches) < MOVES * now:
+                break
+            matches = now
+        settled = step + 1 < STEPS
     if now < 1 and backgrounds > 1:  # the matches drowned in one of the backgrounds: begin again with fewer of them
         return fit(
             patterns, blocked, background, equal, most=most, start=None, floors=floors, backgrounds=backgrounds // 2
@@ -181,8 +189,8 @@ def fit(
         background=tuple(cut(p) for p in logs[1:]),
         prior=tuple(prior.tolist()),
         matches=now,
-        steps=step + 1,
-        settled=step + 1 < STEPS,
+        steps=steps,
+        settled=settled,
     )
 
 

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 Levels = npt.NDArray[np.int8]
 
 LEARNT_FROM = 1_000_000  # candidate pairs at most, chosen by hash, whose patterns are counted to learn from
-PATTERNS = 150_000  # distinct patterns at most that the model is fitted to
+PATTERNS = 50_000  # distinct patterns at most that the model is fitted to
 PARTS = 1_000_000  # of a probability when many are added up: whole numbers have one sum in any order
 ASKED = 1 << 62  # in the mask of a pair: labelled or decided by people, whether or not keys proposed it
 STEPS = 1_000  # of a probability, for the choice of the cut
