@@ -62,7 +62,7 @@ class Few:
         self.src: Ints = self.table["src"].to_numpy().astype(np.int64)
         values = [one_array(self.table[f"v{j}"]) for j in range(len(records.comparisons))]
         levels = patterns(records.comparisons, frequencies, values, one, other)
-        self.patterns, self.of = distinct_rows(levels)
+        self.patterns, self.of = self.without = distinct_rows(levels)
         self.candidates = np.flatnonzero(self.mask > 0)
         self.score: Floats = np.zeros(0)
         self.probability: Floats = np.zeros(0)
@@ -180,17 +180,22 @@ class Few:
             rated = odds / (1 + odds)
         self.probability = np.floor(rated * PARTS + 0.5) / PARTS
         step = np.floor(self.probability * STEPS).astype(np.int64)
-        columns = np.minimum(np.bitwise_count(self.mask[some] & (ASKED - 1)), 3).astype(np.int64)
-        n = np.bincount(step * 4 + columns)
-        sure = np.bincount(step * 4 + columns, np.floor(self.probability * PARTS + 0.5))
+        levels = self.patterns[:, : len(self.records.comparisons)]
+        ways = scoring.ways_of(self.mask[some], levels[self.of[some]])
+        n = np.bincount(step * 4 + ways)
+        sure = np.bincount(step * 4 + ways, np.floor(self.probability * PARTS + 0.5))
         there = np.flatnonzero(n).tolist()
         return scoring.summary([(k // 4, k % 4, int(n[k]), int(sure[k])) for k in there])
 
     def add_lead(self) -> None:
+        self.without = self.patterns, self.of
         level = np.ones(len(self.one), np.int64)
         level[self.candidates] = 1 + (self.lead[:, None] > model.GAPS).sum(axis=1)
         kept, self.of = np.unique(self.of * 8 + level, return_inverse=True)
         self.patterns = np.column_stack([self.patterns[kept // 8], (kept % 8).astype(np.int8)])
+
+    def drop_lead(self) -> None:
+        self.patterns, self.of = self.without
 
     def rows(self, scorer: Scorer, names: Sequence[str], cut: float, *, alone: bool) -> DataFrame:
         return arrow_frame(self.spark, self.shown(scorer, names, cut, alone=alone))

@@ -224,7 +224,7 @@ class LinkRecords(Estimator):
         result = pairs.judge(found, alone=alone)
         if not alone or result.f1 >= model.UNSURE or len(records.sizes) != 2 or not pairs.blocks.found:
             return result, found, None
-        # The columns alone do not tell: so does, of a record with one partner, how far a candidate leads its rivals.
+        # The columns alone do not tell all: so may, of a record with one partner, how far a candidate leads its rivals.
         pairs.add_lead()
         counts = pairs.counts(started=True)
         floors = {size: model.gap_floor((records.sizes[0], records.sizes[1]))}
@@ -237,14 +237,18 @@ class LinkRecords(Estimator):
             start=counts.start,
             floors=floors,
         )
+        led = pairs.judge(second, alone=True)
+        if led.f1 <= result.f1:
+            pairs.drop_lead()
+            return pairs.judge(found, alone=True), found, None
         context.warn("the columns alone leave many pairs unsure: a pair's lead over its rivals counts as well")
-        return pairs.judge(second, alone=True), found, second
+        return led, found, second
 
     def tell(self, records: Records, blocks: Blocks, found: Scored, cut: float, context: Context) -> None:
         """Say what blocking did and missed, and what is expected of the links."""
         missing = "blocking cannot tell what it missed: most matches share one column only"
-        if found.once <= found.matches / 2:
-            recall = found.matches / (found.matches + missed(found.once, found.twice)) if found.matches else 1.0
+        if found.once <= found.several / 2:
+            recall = found.several / (found.several + missed(found.once, found.twice)) if found.several else 1.0
             missing = f"blocking found {recall:.1%} of the matches by estimate"
         most = blocks.limits.single**2 // 2
         records_in = " and ".join(f"{n:,}" for n in records.sizes[:4])
