@@ -201,7 +201,7 @@ class LinkRecords(Estimator):
         if again is not None:
             context.warn(f"links may be many to many: {again[1]:.0%} of the records of '{again[0]}' repeat another one")
             return False
-        context.warn("a record has one partner at most in each other source: no source repeats its own records")
+        context.warn("a record has one partner at most in each other source: none repeats its own beyond chance")
         return True
 
     def learn(
@@ -254,7 +254,7 @@ class LinkRecords(Estimator):
         records_in = " and ".join(f"{n:,}" for n in records.sizes[:4])
         context.warn(
             f"{records_in} records: {blocks.found:,} candidate pairs of {blocks.space:,} (at most "
-            f"{most:,} of a key), among them {found.matches:,.0f} matches by estimate; {missing}"
+            f"{most:,} of a key), among them {found.likely:,} matches by estimate; {missing}"
         )
         context.warn(f"linked from a probability of {cut:.3f} on; expected F1 {found.f1:.3f}")
         if blocks.refined:

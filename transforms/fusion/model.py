@@ -24,6 +24,7 @@ MOVES = 1e-4  # relative change of the expected matches at which learning ends
 EVIDENCE = 15.0  # bits that one agreement may give at the start
 PRIOR = 0.5  # weight of the prior shape of a match, as a share of the matches themselves
 SMALL = 0.5  # pseudo-pairs per comparison and class
+SURE = 0.99  # expected F1 from which on a model with more classes is not looked for
 LARGEST = 400.0  # bits, either way
 
 
@@ -111,9 +112,11 @@ def fit(
     start = None if start is None else start[order]
     mixture = Mixture(patterns, blocked, background, equal, most=most, start=start, floors=floors)
     few, many = BACKGROUNDS
-    classes = {mixture.told_apart(c) for c in (few, int(np.clip(2 * patterns.shape[1], few, many)))}
-    models = [found for c in sorted(classes) for found in mixture.learned(c)]
-    return max(models, key=lambda found: round(expected_f1(found.score(patterns), blocked), 6))
+    found: list[tuple[float, Model]] = []
+    for classes in sorted({mixture.told_apart(c) for c in (few, int(np.clip(2 * patterns.shape[1], few, many)))}):
+        if max((f1 for f1, _ in found), default=0.0) < SURE:
+            found += [(round(expected_f1(m.score(patterns), blocked), 6), m) for m in mixture.learned(classes)]
+    return max(found, key=lambda f: f[0])[1]
 
 
 def expected_f1(score: Floats, pairs: Floats) -> float:

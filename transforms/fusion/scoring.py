@@ -62,12 +62,15 @@ class Counted:
 class Scored:
     """What scored candidate pairs say together.
 
-    matches: expected in all; several: those of records with values in several columns, which may be found through more
-    than one of them; once, twice: of these, those found through one, through two; cut: the probability from which
-    on linking gives the best expected F1, and that F1; histogram: pairs and expected matches by `STEPS` of probability.
+    matches: expected in all; likely: pairs that are a match more probably than not, which leaves out the many that are
+    so with a small probability each, of which few are; several: those of records with values in several columns, which
+    may be found through more than one of them; once, twice: of these, those found through one, through two; cut: the
+    probability from which on linking gives the best expected F1, and that F1; histogram: pairs and expected matches by
+    `STEPS` of probability.
     """
 
     matches: float
+    likely: int
     several: float
     once: float
     twice: float
@@ -235,6 +238,7 @@ def summary(rows: Iterable[tuple[int, int, int, int]]) -> Scored:
     cut, f1 = best_cut(histogram, matches)
     return Scored(
         matches=matches,
+        likely=sum(n for step, (n, _) in histogram.items() if step >= STEPS / 2),
         several=matches - by_ways[0],
         once=by_ways[1],
         twice=by_ways[2],
