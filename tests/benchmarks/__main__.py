@@ -8,6 +8,7 @@ BENCHMARKS = (
     "parity",
     "gate",
     "growth",
+    "scale",
     "diff",
     "dedup",
     "dedup_sets",
