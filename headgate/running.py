@@ -1,5 +1,6 @@
 """Running a pipeline from Python."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -81,7 +82,8 @@ def run(
             given.need_none()
             sessions = session.on_demand(environment.spark_settings(), environment.secret_settings(), lambda: None)
         else:
-            sessions = given.lent(spark, environment.lake, environment.landing)
+            own = given.beside(spark, environment.lake, environment.landing)
+            sessions = contextlib.nullcontext(lambda reads=None: own)
         with sessions as start:
             return runs.run(
                 checked,

@@ -10,7 +10,6 @@ from headgate.jobs.lake.commits import describe
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.duck import connect
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.log import history, stored_files
 from headgate.jobs.lake.system import SYSTEM_TABLES
 
 
@@ -37,13 +36,8 @@ def tables(lake: Lake, release: str | None) -> list[dict[str, Any]]:
 
 
 def versions(lake: Lake, table: str) -> list[dict[str, Any]]:
-    """The versions of a table, newest first, with what its commits tell.
-
-    readable: whether their files are there, which `vacuum` removes, and of which an archive has a part.
-    """
+    """The versions of a table, newest first, with what its commits tell."""
     delta = lake.need_table(table)
-    held = stored_files(lake.path(table)).keys()
-    named = history(lake.path(table)).files
     pins: dict[int, list[str]] = {}
     for release in lake.releases:
         for pinned in release["tables"]:
@@ -65,7 +59,6 @@ def versions(lake: Lake, table: str) -> list[dict[str, Any]]:
                 "as_of": found.facts.get("as_of") or None,
                 "run_id": found.facts.get("run_id"),
                 "releases": pins.get(found.version, []),
-                "readable": found.version in named and named[found.version] <= held,
             }
         )
     return rows

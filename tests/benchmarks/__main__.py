@@ -17,7 +17,6 @@ BENCHMARKS = (
     "imputation",
     "imputation_size",
     "rebalancing",
-    "cluster",
 )
 
 if __name__ == "__main__":
