@@ -1,48 +1,33 @@
 """headgate's own expectations of mixtures and splits."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from great_expectations.compatibility import pydantic
-from great_expectations.core.metric_domain_types import MetricDomainTypes
-from great_expectations.execution_engine.sparkdf_execution_engine import SparkDFExecutionEngine
 from great_expectations.expectations.expectation import BatchExpectation
-from great_expectations.expectations.metrics.metric_provider import metric_value
-from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-TABLE_DOMAIN = ("batch_id", "row_condition", "condition_parser")
+from headgate.expectations.judged import TABLE_DOMAIN, TableMetric
+
 SPLIT, TRAIN = "split", "train"
 MOST_SOURCES = 10_000
 
 
-def rows_judged(engine: Any, domain: dict[str, Any]) -> DataFrame:
-    df, _, _ = engine.get_compute_domain(domain, domain_type=MetricDomainTypes.TABLE)
-    return df  # type: ignore[no-any-return]
-
-
-class Mixture(TableMetricProvider):
+class Mixture(TableMetric):
     metric_name = "headgate.mixture"
     value_keys = ("column", "amount")
 
-    @metric_value(engine=SparkDFExecutionEngine)
-    def _spark(
-        cls,
-        execution_engine: Any,
-        metric_domain_kwargs: dict[str, Any],
-        metric_value_kwargs: dict[str, Any],
-        metrics: Any,
-        runtime_configuration: Any,
-    ) -> dict[str, int]:
-        df = rows_judged(execution_engine, metric_domain_kwargs)
+    @staticmethod
+    def of(df: DataFrame, options: Mapping[str, Any], parents: Mapping[str, DataFrame]) -> dict[str, int]:
         if SPLIT in df.columns:
             df = df.where(F.col(SPLIT) == TRAIN)
-        source, amount = F.col(metric_value_kwargs["column"]).cast("string"), metric_value_kwargs["amount"]
+        source, amount = F.col(options["column"]).cast("string"), options["amount"]
         counted = F.count(F.lit(1)) if amount is None else F.sum(F.expr(amount)).cast("decimal(38,0)")
         found = df.groupBy(source.alias("source")).agg(counted.alias("amount")).limit(MOST_SOURCES + 1).collect()
         if len(found) > MOST_SOURCES:
-            raise ValueError(f"'{metric_value_kwargs['column']}' has more than {MOST_SOURCES:,} values")
+            raise ValueError(f"'{options['column']}' has more than {MOST_SOURCES:,} values")
         return {"null" if r["source"] is None else r["source"]: int(r["amount"] or 0) for r in found}
 
 
@@ -83,23 +68,15 @@ class ExpectMixtureToBeNear(BatchExpectation):
         }
 
 
-class GroupsAcrossSplits(TableMetricProvider):
+class GroupsAcrossSplits(TableMetric):
     metric_name = "headgate.groups_across_splits"
     value_keys = ("columns", "split")
 
-    @metric_value(engine=SparkDFExecutionEngine)
-    def _spark(
-        cls,
-        execution_engine: Any,
-        metric_domain_kwargs: dict[str, Any],
-        metric_value_kwargs: dict[str, Any],
-        metrics: Any,
-        runtime_configuration: Any,
-    ) -> list[int]:
-        df = rows_judged(execution_engine, metric_domain_kwargs)
-        split = F.col(metric_value_kwargs["split"])
-        names = [f"_hg_k{i}" for i, _ in enumerate(metric_value_kwargs["columns"])]
-        keys = [F.col(c).alias(n) for c, n in zip(metric_value_kwargs["columns"], names, strict=True)]
+    @staticmethod
+    def of(df: DataFrame, options: Mapping[str, Any], parents: Mapping[str, DataFrame]) -> list[int]:
+        split = F.col(options["split"])
+        names = [f"_hg_k{i}" for i, _ in enumerate(options["columns"])]
+        keys = [F.col(c).alias(n) for c, n in zip(options["columns"], names, strict=True)]
         rows = df.select(*keys, split.alias("_hg_split")).dropna()
         groups = rows.groupBy(*names).agg(
             F.min("_hg_split").alias("_hg_first"), F.max("_hg_split").alias("_hg_last"), F.count("*").alias("_hg_n")

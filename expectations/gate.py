@@ -27,6 +27,7 @@ from headgate.expectations.compiling import RESULT_FORMAT, Compiled, compile_sui
 from headgate.expectations.moments import why_unsound
 from headgate.expectations.suites import Rule, Suite, SuiteError, build
 from headgate.expectations.verdict import RuleResult, Verdict, fallback, first_line, what_raised
+from headgate.words import cell
 
 STOCK = threading.Lock()  # Great Expectations keeps the context that it works with in one place of the process
 BITS = 63  # of a BIGINT, without the sign
@@ -160,7 +161,7 @@ class Gate:
             self.engine.known = self.measured(staged, masks) if masks else {}
         except Exception as e:  # a rule raises on some row: the stock engine says which, and computes the others
             self.engine.known = {}
-            fallbacks.append(fallback("all rules", str(e)))
+            fallbacks.append(fallback("all rules", cell(first_line(str(e)))))
         with STOCK:
             set_context(self.context)
             outcome = self.definition.run(

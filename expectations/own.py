@@ -3,6 +3,7 @@
 Great Expectations has no foreign keys, no freshness and no comparison with an earlier version on Spark.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from great_expectations.compatibility import pydantic
@@ -14,14 +15,14 @@ from great_expectations.expectations.metrics.map_metric_provider import (
     MulticolumnMapMetricProvider,
     multicolumn_condition_partial,
 )
-from great_expectations.expectations.metrics.metric_provider import metric_partial, metric_value
+from great_expectations.expectations.metrics.metric_provider import metric_partial
 from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from headgate.expectations.judged import TABLE_DOMAIN, TableMetric, rows_judged
 from headgate.expectations.moments import JAVA_MOMENT, micros_of, text_of
-
-TABLE_DOMAIN = ("batch_id", "row_condition", "condition_parser")
 
 
 class RowsSatisfySql(MulticolumnMapMetricProvider):
@@ -47,22 +48,14 @@ class ExpectRowsToSatisfySql(MulticolumnMapExpectation):
     args_keys: ClassVar[tuple[str, ...]] = ("column_list", "predicate")
 
 
-class ForeignKeyOrphans(TableMetricProvider):
+class ForeignKeyOrphans(TableMetric):
     metric_name = "headgate.foreign_key_orphans"
     value_keys = ("columns", "parent_table", "parent_columns")
 
-    @metric_value(engine=SparkDFExecutionEngine)
-    def _spark(
-        cls,
-        execution_engine: Any,
-        metric_domain_kwargs: dict[str, Any],
-        metric_value_kwargs: dict[str, Any],
-        metrics: Any,
-        runtime_configuration: Any,
-    ) -> int:
-        df, _, _ = execution_engine.get_compute_domain(metric_domain_kwargs, domain_type=MetricDomainTypes.TABLE)
-        columns, parent_columns = metric_value_kwargs["columns"], metric_value_kwargs["parent_columns"]
-        parent = execution_engine.parents[metric_value_kwargs["parent_table"]]
+    @staticmethod
+    def of(df: DataFrame, options: Mapping[str, Any], parents: Mapping[str, DataFrame]) -> int:
+        columns, parent_columns = options["columns"], options["parent_columns"]
+        parent = parents[options["parent_table"]]
         keys = [f"_hg_k{i}" for i in range(len(columns))]
         child_keys = df.select(*(F.col(c).alias(k) for c, k in zip(columns, keys, strict=True))).dropna()
         parent_keys = parent.select(*(F.col(c).alias(k) for c, k in zip(parent_columns, keys, strict=True)))
@@ -72,7 +65,7 @@ class ForeignKeyOrphans(TableMetricProvider):
             if not comparable(mine.dataType, theirs.dataType):
                 raise ValueError(
                     f"'{here}' is {mine.dataType.simpleString()} and '{there}' of table "
-                    f"'{metric_value_kwargs['parent_table']}' is {theirs.dataType.simpleString()}: keys of different "
+                    f"'{options['parent_table']}' is {theirs.dataType.simpleString()}: keys of different "
                     "types would match by chance"
                 )
         return int(child_keys.join(parent_keys, on=keys, how="left_anti").count())
@@ -129,7 +122,7 @@ class NewestTimestamp(TableMetricProvider):
         metrics: Any,
         runtime_configuration: Any,
     ) -> Any:
-        df, _, _ = execution_engine.get_compute_domain(metric_domain_kwargs, domain_type=MetricDomainTypes.TABLE)
+        df = rows_judged(execution_engine, metric_domain_kwargs)
         column = metric_value_kwargs["column"]
         kind, value = df.select(F.col(column)).dtypes[0][1], F.col(column)
         if kind == "string":  # Spark's own reading takes '12:30' for a time of today

@@ -1,11 +1,15 @@
 """What a suite says of a staged table: the outcome of each rule, and whether the table may be published."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from headgate.expectations.suites import DIMENSIONS, Rule
+from headgate.words import cell
+
+VALUES = re.compile("_(min|max|median|quantile)")  # rules whose number is a value of some row
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,23 @@ class RuleResult:
     def sentence(self) -> str:
         """Return one line about the outcome: what the rule allows, how many rows fail, examples."""
         if self.raised:
-            return f"{self.rule.name} could not be evaluated: {self.raised}"
+            return f"{self.rule.name} could not be evaluated: {cell(self.raised)}"
         failing, rows = self.unexpected_count, self.element_count
         if failing is not None and rows:
             counts = f"{failing:,} of {rows:,} rows fail, {100 * failing / rows:.3g} %"
         else:
-            counts = f"observed {as_written(self.result.get('observed_value'))}"
+            counts = f"observed {self.quoted(self.result.get('observed_value'))}"
         named = ("column", "column_A", "column_B", "column_list", "columns", "condition_parser")
         allowed = ", ".join(f"{k}: {as_written(v)}" for k, v in self.rule.kwargs.items() if k not in named)
         sentence = f"{self.rule.name}: {counts}" + (f"; allowed is {allowed}" if allowed else "")
-        return sentence + (f"; for example {'; '.join(self.examples)}" if self.examples else "")
+        return sentence + (f"; for example {'; '.join(map(cell, self.examples))}" if self.examples else "")
+
+    def quoted(self, observed: Any) -> str:
+        """Return what a rule observed for a message: marked where it may be values of data."""
+        plain = isinstance(observed, int | float | None) and not VALUES.search(self.rule.type)
+        return (
+            as_written(observed) if plain or self.rule.type.startswith("expect_table_") else cell(as_written(observed))
+        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Running a pipeline from Python."""
 
-import contextlib
 import logging
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -82,8 +81,7 @@ def run(
             given.need_none()
             sessions = session.on_demand(environment.spark_settings(), environment.secret_settings(), lambda: None)
         else:
-            own = given.beside(spark, environment.lake, environment.landing)
-            sessions = contextlib.nullcontext(lambda reads=None: own)
+            sessions = given.lent(spark, environment.lake, environment.landing)
         with sessions as start:
             return runs.run(
                 checked,

@@ -1,7 +1,8 @@
 """Words that every part of headgate says alike."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 # Why a row is not in the table, by the code that stands in the ledger; the columns at fault are in its evidence.
 REASONS = {
@@ -29,6 +30,21 @@ REASONS = {
     "no_split": "is of no split by {columns}",
     "failed_expectation": "fails a row expectation",
 }
+
+
+CELL = re.compile("‹[^›]*›")  # a value of data as messages quote it
+NAMED = 5  # values that a message names of many
+
+
+def cell(value: object) -> str:
+    """Return a value of data as messages quote it: ‹Ada›. What is sent beyond the machine of a run leaves it out."""
+    return f"‹{str(value).replace('›', '>')}›"
+
+
+def few_of(values: Sequence[str]) -> str:
+    """Return some values of data for a message."""
+    named = ", ".join(map(cell, values[:NAMED]))
+    return named + (f", … ({len(values):,} in all)" if len(values) > NAMED else "")
 
 
 def rejected_line(why: str, rows: int) -> str:

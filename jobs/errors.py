@@ -5,6 +5,7 @@ HeadgateError           1  the program failed
 ├── GateBlocked         3  a suite refused what was staged; nothing was published
 ├── InputMissing        4  what was named is not there or unreadable: a file, a table, a version, a release, a row
 └── LostRace            5  another run won; safe to try again
+    └── OtherRun           another run does this work
 Interrupted           130  the user ended the program (Ctrl-C)
 └── Terminated        143  the system asked it to end (SIGTERM)
 """
@@ -32,6 +33,10 @@ class InputMissing(HeadgateError):
 
 class LostRace(HeadgateError):
     exit_code = 5
+
+
+class OtherRun(LostRace):
+    """Another run does the work: nobody needs to know but who started this one."""
 
 
 FAILED = "source failed: "  # marks the line of an error on an executor that is for people

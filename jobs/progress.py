@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from headgate.jobs.disclosure import without_secrets
 from headgate.jobs.errors import first_line
 
 LOG = "HEADGATE_LOG"
@@ -125,7 +126,7 @@ class Progress:
             self.write(f"{event}: {detail}")
 
     def write(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(without_secrets(line), file=sys.stderr, flush=True)
 
 
 class Display:

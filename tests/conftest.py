@@ -76,6 +76,24 @@ def spark() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def connect(spark: Any) -> Iterator[str]:
+    """The address of Spark Connect's server in the suite's Spark."""
+    from tests.connect import serving
+
+    with serving(spark) as url:
+        yield url
+
+
+@pytest.fixture
+def remote(connect: str) -> Iterator[Any]:
+    """A session of Spark Connect; no classic one may be used beside it."""
+    from tests.connect import connected
+
+    with connected(connect) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
 def landing_of() -> Callable[..., Path]:
     """Writes days of the real year into a folder."""
     from headgate.jobs.cli.samples import write_flights

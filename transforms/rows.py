@@ -44,7 +44,12 @@ def with_bookkeeping(df: DataFrame) -> DataFrame:
     columns = {name: F.lit(None).cast(t) for name, t in BOOKKEEPING.items() if name not in df.columns}
     if CHANGED in columns:
         columns[CHANGED] = F.array().cast(CHANGED_TYPE)
-    return df.withColumns(columns)
+    return with_columns(df, columns)
+
+
+def with_columns(df: DataFrame, columns: Mapping[str, Column]) -> DataFrame:
+    """Add or replace columns, of which there may be none: Spark Connect takes no empty list of them."""
+    return df.withColumns(dict(columns)) if columns else df
 
 
 def struct_of(ddl: str) -> T.StructType:
@@ -152,7 +157,7 @@ def reject(df: DataFrame, step: str, *rejections: Rejection) -> DataFrame:
 def with_values(df: DataFrame, values: Sequence[Column]) -> tuple[DataFrame, list[Column]]:
     """Add values as columns of headgate's own, so that each is made once, however often read; see `drop_values`."""
     names = [f"{OWN}value_{i}" for i in range(len(values))]
-    return df.withColumns(dict(zip(names, values, strict=True))), [F.col(n) for n in names]
+    return with_columns(df, dict(zip(names, values, strict=True))), [F.col(n) for n in names]
 
 
 def drop_values(df: DataFrame, values: Sequence[Column]) -> DataFrame:

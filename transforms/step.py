@@ -27,6 +27,18 @@ class StepError(ValueError):
     """A step cannot do what its options ask for; the message says what, which, and what is allowed."""
 
 
+class NoSuchColumn(StepError):
+    """A step names a column that is not there: `column`, of which it says so at `place` of its options."""
+
+    def __init__(self, column: str, there: Sequence[str], place: str = "") -> None:
+        known = f"{did_you_mean(column, there)} (columns: {', '.join(there)})"
+        super().__init__(f"{place}there is no column '{column}' here{known}")
+        self.column, self.there, self.place = column, there, place
+
+    def at(self, place: str) -> "NoSuchColumn":
+        return NoSuchColumn(self.column, self.there, f"{place}: {self.place}")
+
+
 class LearnAnew(StepError):
     """What a step learned before is not of such rows as these: it must learn anew; the message says why."""
 
@@ -50,12 +62,11 @@ class Changes:
 
 
 def require_columns(wanted: Iterable[str], have: Iterable[str]) -> None:
-    """Raise `StepError` for the first wanted column that is not there."""
+    """Raise `NoSuchColumn` for the first wanted column that is not there."""
     there = dict.fromkeys(have)
     for column in wanted:
         if column not in there:
-            known = f"(columns: {', '.join(there)})"
-            raise StepError(f"there is no column '{column}' here{did_you_mean(column, there)} {known}")
+            raise NoSuchColumn(column, [*there])
 
 
 def with_new(have: Columns, new: Columns) -> Columns:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headgate.jobs.cli.one_table import Options, kind_of, need_columns, source_of, typed_columns
+from headgate.jobs.cli.one_table import Options, kind_of, need_columns, no_such_input, source_of, typed_columns
 from headgate.jobs.config.columns import ARRIVES
 from headgate.jobs.config.own_steps import code_of_step
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline
@@ -25,7 +25,6 @@ from headgate.transforms.kinds import simple
 from headgate.transforms.rows import SPLIT, TRAIN, is_own, quoted
 from headgate.transforms.scaling.undo import UndoStep
 from headgate.transforms.step import Step
-from headgate.words import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,12 +150,8 @@ def rows_of(request: Application, lake: Lake) -> tuple[str, str, dict[str, Any] 
             files = sorted(p for p in path.iterdir() if kind_of(p)) if path.is_dir() else [path]
             kinds = {c: simple(k) for c, k in typed_columns(files, source["format"]).items()}
         return start, landing, source, {c: kinds.get(c) for c in columns}
-    known = lake.tables()
-    if not re.match(TABLE_NAME, given) or given not in known:
-        held = f"; the lake {lake.root} has {', '.join(known)}" if known else ""
-        raise InputMissing(
-            f"{given}: neither a file or folder nor a table of the lake{did_you_mean(given, known)}{held}"
-        )
+    if not re.match(TABLE_NAME, given) or given not in lake.tables():
+        raise no_such_input(given, lake)
     for option, value in (("--key", request.key), ("--delimiter", request.delimiter)):
         if value:
             raise UsageError(f"{option}: '{given}' is a table, whose rows and columns are what they are; leave it out")

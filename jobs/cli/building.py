@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headgate.jobs.config.pipeline import Pipeline
 
 retries_option = click.option(
-    "--retries", type=click.IntRange(0), default=0, show_default=True, help="Tries again after a lost race."
+    "--retries", type=click.IntRange(0), default=0, show_default=True, help="How many tries more after a lost race."
 )
 wait_option = click.option(
     "--wait",
@@ -83,6 +83,8 @@ def run(
         if dry_run:
             plans = runs.dry_run(checked, environment, lake, tables, day, rebuild)
             show(plans, json_, ["table", "build", "why", "what"])
+            if not lake.is_writable() and any(plan["build"] for plan in plans):
+                progress.tell("warning", message=f"the lake {lake.root} cannot be written: a run would fail")
             return
         with places.spark_of(environment) as start:
             outcome = runs.run(checked, environment, lake, start, progress, **choice)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from headgate.jobs.cli.one_table import Options, need_columns, source_of, types_of
+from headgate.jobs.cli.one_table import Options, need_columns, no_such_input, source_of, types_of
 from headgate.jobs.config.columns import ARRIVES
 from headgate.jobs.config.document import checked, read_yaml
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline
@@ -148,11 +148,7 @@ def inputs_of(fusion: Fusion, lake: Lake) -> list[Input]:
             need_columns(f"{name}: --key", key, list(columns))
             found.append(mapped_input(fusion, options, name, place, columns))
         else:
-            known = lake.tables()
-            held = f"; the lake {lake.root} has {', '.join(known)}" if known else ""
-            raise InputMissing(
-                f"{place}: neither a file or folder nor a table of the lake{did_you_mean(place, known)}{held}"
-            )
+            raise no_such_input(place, lake)
     twice = next((i.table for n, i in enumerate(found) if i.table in (j.table for j in found[:n])), None)
     if twice is not None:
         raise UsageError(f"the table '{twice}' is given twice")

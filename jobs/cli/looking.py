@@ -41,10 +41,23 @@ def versions(table: str, place: Place, json_: bool) -> None:
 
     \b
     headgate versions flights_training
+
+    Of a version that is not readable, `headgate vacuum` removed files; an archive holds others.
     """
     from headgate.jobs.explore import queries
 
-    columns = ["version", "at", "operation", "rows_in", "published", "rejected", "as_of", "run_id", "releases"]
+    columns = [
+        "version",
+        "at",
+        "operation",
+        "rows_in",
+        "published",
+        "rejected",
+        "as_of",
+        "run_id",
+        "releases",
+        "readable",
+    ]
     show(queries.versions(place.lake(), table), json_, columns)
 
 

@@ -26,6 +26,7 @@ from headgate.jobs.cli import (
 )
 from headgate.jobs.cli.options import DEBUG, HELP, Commands
 from headgate.jobs.cli.places import end_on_signals
+from headgate.jobs.disclosure import without_secrets
 from headgate.jobs.errors import HeadgateError, Interrupted, UsageError, ending, storage_failure
 from headgate.jobs.progress import LOG
 from headgate.version import VERSION
@@ -123,8 +124,6 @@ def exit_code() -> int:
 
 def failed(error: BaseException, line: str, code: int) -> int:
     """Tell an error in one line, after its whole chain of causes if that was asked for; returns its exit code."""
-    from headgate.jobs.config.secrets import without_secrets  # pydantic takes a while to import
-
     error = ending(error)
     if isinstance(error, Interrupted):
         line, code = error.status, error.exit_code

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from functools import partial
 
 import click
 
@@ -63,7 +64,7 @@ def optimize(
     if columns and not tables:
         raise UsageError("optimize: --sort and --zorder need a TABLE")
     order = Order(tuple(columns), zorder is not None) if columns else None
-    rows = put_together(place.lake(), tables, order, size, dry_run)
+    rows = put_together(place.lake(), tables, order, size, dry_run, partial(click.echo, err=True))
     show(rows, json_, ["table", "version", "files", "bytes", "files_after", "bytes_after"])
 
 
@@ -110,7 +111,8 @@ def backup(place: Place, root: str, release: str | None, keep: int | None, json_
     from headgate.jobs.keep.backup import backup as copy
 
     environment = place.environment()
-    told = copy(places.lake_of(environment), places.elsewhere(environment, root), release, keep)
+    root = places.elsewhere(environment, root)
+    told = copy(places.lake_of(environment), root, release, keep, partial(click.echo, err=True))
     show([told], json_, ["backup", "files", "bytes", "files_copied", "bytes_copied"])
     for name in told["backups_removed"]:
         click.echo(f"removed: {name}", err=json_)

@@ -113,9 +113,7 @@ def start_of(request: Request, lake: Lake, made: Sequence[str] = ()) -> Start:
         return Start(start, columns, landing, source, given_types)
     if re.match(TABLE_NAME, given) and given in lake.tables():
         return Start(given, columns_of_table(request, lake))
-    known = lake.tables()
-    held = f"; the lake {lake.root} has {', '.join(known)}" if known else ""
-    raise InputMissing(f"{given}: neither a file or folder nor a table of the lake{did_you_mean(given, known)}{held}")
+    raise no_such_input(given, lake)
 
 
 def checked(
@@ -169,6 +167,15 @@ def need_columns(option: str, wanted: Iterable[str], columns: Sequence[str]) -> 
         if column not in columns:
             there = f" (columns: {', '.join(columns)})"
             raise UsageError(f"{option}: there is no column '{column}'{did_you_mean(column, columns)}{there}")
+
+
+def no_such_input(given: str, lake: Lake) -> InputMissing:
+    """Return the error of an input that is neither a file or folder nor a table, with the nearest name of either."""
+    known, folder = lake.tables(), Path(given).parent
+    beside = [str(p) for p in folder.iterdir()] if folder.is_dir() else []
+    held = f"; the lake {lake.root} has {', '.join(known)}" if known else ""
+    hint = did_you_mean(given, [*known, *beside])
+    return InputMissing(f"{given}: neither a file or folder nor a table of the lake{hint}{held}")
 
 
 def source_of(

@@ -9,14 +9,13 @@ from typing import Any
 
 import duckdb
 
-from headgate.jobs.cli.one_table import Options, need_columns, source_of
+from headgate.jobs.cli.one_table import Options, need_columns, no_such_input, source_of
 from headgate.jobs.config.columns import ARRIVES
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline
-from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import TABLE_NAME
 from headgate.transforms.rows import SPLIT, TRAIN, is_own
-from headgate.words import did_you_mean
 
 UNITS = ("rows", "characters", "bytes", "tokens")
 SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
@@ -86,11 +85,7 @@ def pipeline_of(request: Request, lake: Lake) -> tuple[Pipeline, str, str]:
         start, landing = given, "."
         columns = [f.name for f in lake.need_table(given).schema().fields if not is_own(f.name)]
     else:
-        known = lake.tables()
-        held = f"; the lake {lake.root} has {', '.join(known)}" if known else ""
-        raise InputMissing(
-            f"{given}: neither a file or folder nor a table of the lake{did_you_mean(given, known)}{held}"
-        )
+        raise no_such_input(given, lake)
     need_columns("--by", request.by, columns)
     need_columns("--column", [request.column] if request.column else [], columns)
     there = {start: {**dict.fromkeys(columns), **ARRIVES}}

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import json
-from typing import Any
+from typing import Any, get_type_hints
 
 import click
 
@@ -23,6 +23,7 @@ def steps(name: str | None, json_: bool) -> None:
     headgate steps
     headgate steps drop_near_duplicates
     """
+    from headgate.jobs.cli.steps_page import kind_of
     from headgate.transforms.steps import STEPS, options_of
 
     if name is None:
@@ -36,12 +37,14 @@ def steps(name: str | None, json_: bool) -> None:
         click.echo(json_text(options_of(step).json_schema()))
         return
     click.echo(f"{name}\n\n{inspect.getdoc(step)}\n\noptions:")
+    kinds = get_type_hints(step)
     for field in dataclasses.fields(step):
-        kind = field.type.__name__ if isinstance(field.type, type) else str(field.type)
-        click.echo(f"  {field.name}: {kind.replace('collections.abc.', '').replace('typing.', '')}{default_of(field)}")
+        click.echo(f"  {field.name}: {kind_of(kinds[field.name]).replace('`', '')}{default_of(field)}")
 
 
 def default_of(field: "dataclasses.Field[Any]") -> str:
+    if field.default in (None, ()):
+        return " (default: none)"
     if field.default is not dataclasses.MISSING:
         return f" (default: {json.dumps(field.default, default=str)})"
     if field.default_factory is not dataclasses.MISSING:

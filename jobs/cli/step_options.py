@@ -61,8 +61,8 @@ def fields_of(step: str) -> dict[str, Field]:
 def about(doc: str, field: str) -> str:
     """Return the first clause that a step's docstring says of a field."""
     match = re.search(rf"^ *{field}: (.*?)(?=\.(?:\s|$)|;|\n\n|\Z)", doc, re.MULTILINE | re.DOTALL)
-    text = " ".join(match[1].split()).replace("`", "") if match else field
-    return text[0].upper() + text[1:]
+    text = re.sub(r" \((default|[\d.,]+)\)", "", " ".join(match[1].split())) if match else field  # it is told beside
+    return text.replace("`", "") if text.startswith("`") else text[0].upper() + text[1:].replace("`", "")
 
 
 def option_of(name: str, by_choice: Mapping[str, Field], choices: int) -> click.Option:
@@ -136,7 +136,7 @@ def one_table(command: Callable[..., None]) -> Callable[..., None]:
             "--schema", metavar="DDL", help="Types of columns of csv and jsonl: 'id INT, at DATE' (default: text)."
         ),
         click.option("--key", metavar="COL,…", help="Columns that identify a row (default: its whole content)."),
-        click.option("--into", required=True, metavar="TABLE", help="The table of what stays."),
+        click.option("--into", required=True, metavar="TABLE", help="Name of the table that is made."),
     ):
         command = decorate(command)
     return click.argument("source", metavar="INPUT")(in_lake(command, landing=False))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from headgate.expectations.suites import Suite
-from headgate.jobs.config.document import Yaml
+from headgate.jobs.config.document import Complaints, Yaml
 from headgate.jobs.config.models import Table
 from headgate.jobs.config.source_checks import ddl_columns
 from headgate.jobs.errors import UsageError
@@ -14,7 +14,7 @@ from headgate.transforms.balancing.split import check_split
 from headgate.transforms.cleaning.expressions import checked as checked_expression
 from headgate.transforms.kinds import simple
 from headgate.transforms.rows import FILE, FILE_DATE, SOURCE, is_own
-from headgate.transforms.step import Columns, Step, StepError, follow
+from headgate.transforms.step import Columns, NoSuchColumn, Step, StepError, follow
 from headgate.words import did_you_mean
 
 UNWRITABLE = " ,;{}()\n\t="  # in names of columns that are published
@@ -72,11 +72,12 @@ def follow_table(
     suite: Suite | None,
     splits: Sequence[set[str]],
     known: Mapping[str, Columns | None],
+    complaints: Complaints,
 ) -> Columns | None:
     """Return the published columns of a table as far as they can be known without Spark; None: only Spark can tell.
 
     written: the name under which the document has it. splits: before each step, the columns that a split made.
-    Raises `UsageError` for the first step, key or order that names a column which is not there.
+    Steps, keys, orders and rules that name a column which is not there are noted in `complaints`, all of them.
     """
     here = ("tables", written)
     have: Columns | None
@@ -93,17 +94,37 @@ def follow_table(
         if have is None or not set(step.tables()) <= set(others):
             have = None
             break
-        try:
-            check_split(step, have, splits[i])
-            have = follow(step, have, others)
-        except StepError as e:
-            raise UsageError(f"{document.at(*here, 'steps', i, next(iter(entry)))}: {e}") from e
+        have = followed(step, have, others, splits[i], document.at(*here, "steps", i, next(iter(entry))), complaints)
     if have is not None and table.source is None:
         have = {c: kind for c, kind in have.items() if c not in ARRIVES}
     if have is not None:
-        check_published(document, written, table, have, raw=written != name)
+        check_published(document, written, table, have, complaints, raw=written != name)
     check_rules(name, suite, None if have is None else list(have))
     return have
+
+
+def followed(
+    step: Step, have: Columns, others: Mapping[str, Columns], split: set[str], where: str, complaints: Complaints
+) -> Columns | None:
+    """Return the columns after a step, noting in `complaints` what is wrong; None where that leaves them unclear.
+
+    A column that is not there is taken for one of any type, so that all of them are noted, and what comes after.
+    """
+    missing: list[str] = []
+    while True:
+        try:
+            check_split(step, have, split)
+            after = follow(step, {**have, **dict.fromkeys(missing)}, others)
+            return None if after is None else {c: kind for c, kind in after.items() if c not in missing or c in have}
+        except NoSuchColumn as e:
+            complaints.add(UsageError(f"{where}: {NoSuchColumn(e.column, [*have], e.place)}"))
+            if e.column in missing:
+                return None
+            missing.append(e.column)
+        except StepError as e:
+            if not missing:  # else it may come of what was taken for given
+                complaints.add(UsageError(f"{where}: {e}"))
+            return None
 
 
 def stored_name(column: str) -> str:
@@ -119,16 +140,18 @@ def name_of(stored: str) -> str:
     return re.sub(r"%([0-9A-F]{2})", lambda m: chr(int(m[1], 16)), stored)
 
 
-def check_published(document: Yaml, written: str, table: Table, have: Columns, raw: bool) -> None:
-    """Refuse columns that Delta cannot hold, and a key or an order of publishing that names none that is there."""
+def check_published(
+    document: Yaml, written: str, table: Table, have: Columns, complaints: Complaints, raw: bool
+) -> None:
+    """Note columns that Delta cannot hold, and a key or an order of publishing that names none that is there."""
     unwritable = next((c for c in have if set(c) & set(UNWRITABLE)), None)
     if unwritable is not None and not raw:
-        raise UsageError(f"{document.at('tables', written)}: the column {unwritable!r} {NOT_WRITABLE}")
+        complaints.add(UsageError(f"{document.at('tables', written)}: the column {unwritable!r} {NOT_WRITABLE}"))
     for option, columns in (("key", table.publish.key), ("sort_by", table.publish.sort_by)):
         for column in columns:
             if column not in have:
                 where = document.at("tables", written, "publish", option)
-                raise UsageError(f"{where}: there is no column '{column}'{did_you_mean(column, have)}")
+                complaints.add(UsageError(f"{where}: there is no column '{column}'{did_you_mean(column, have)}"))
 
 
 def check_rules(table: str, suite: Suite | None, have: Sequence[str] | None) -> None:

@@ -229,6 +229,7 @@ def follow_columns(
                 pipeline.suites[name],
                 splits,
                 known,
+                complaints,
             )
             known[name] = found if found is not None else known.get(name)
 

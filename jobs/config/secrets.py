@@ -1,14 +1,12 @@
-"""Secrets by reference, and texts without them; the model that all models of configuration are."""
+"""Secrets by reference; the model that all models of configuration are."""
 
 import os
-import re
 from pathlib import Path
 
 import pydantic
 
+from headgate.jobs.disclosure import SECRETS_READ
 from headgate.jobs.errors import UsageError
-
-SECRETS_READ: set[str] = set()  # secrets read by this process, which no output may show
 
 
 class Model(pydantic.BaseModel):
@@ -41,10 +39,3 @@ class SecretReference(Model):
             raise UsageError(f"{name}: cannot read {self.file}: {e.strerror}") from e
         except UnicodeDecodeError:
             raise UsageError(f"{name}: {self.file} is not UTF-8 text") from None  # the error quotes the secret
-
-
-def without_secrets(text: str) -> str:
-    """Return a text without the secrets that were read by reference, and without passwords in URLs."""
-    for secret in sorted(filter(None, SECRETS_READ), key=len, reverse=True):  # one may hold another
-        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
-    return re.sub(r"(//[^/@\s:]*:)[^/@\s]*(?=@)|((?i:password|token|secret)=)[^&\s'\"]+", r"\1\2***", text)

@@ -10,6 +10,7 @@ from headgate.jobs.lake.commits import describe
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.duck import connect
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.log import history, stored_files
 from headgate.jobs.lake.system import SYSTEM_TABLES
 
 
@@ -36,8 +37,13 @@ def tables(lake: Lake, release: str | None) -> list[dict[str, Any]]:
 
 
 def versions(lake: Lake, table: str) -> list[dict[str, Any]]:
-    """The versions of a table, newest first, with what its commits tell."""
+    """The versions of a table, newest first, with what its commits tell.
+
+    readable: whether their files are there, which `vacuum` removes, and of which an archive has a part.
+    """
     delta = lake.need_table(table)
+    held = stored_files(lake.path(table)).keys()
+    named = history(lake.path(table)).files
     pins: dict[int, list[str]] = {}
     for release in lake.releases:
         for pinned in release["tables"]:
@@ -59,6 +65,7 @@ def versions(lake: Lake, table: str) -> list[dict[str, Any]]:
                 "as_of": found.facts.get("as_of") or None,
                 "run_id": found.facts.get("run_id"),
                 "releases": pins.get(found.version, []),
+                "readable": found.version in named and named[found.version] <= held,
             }
         )
     return rows

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import difflib
+import functools
 import graphlib
 import io
 import itertools
@@ -42,6 +43,8 @@ def ids_of(lake: Lake, table: str, key: Mapping[str, str]) -> list[str]:
             raise UsageError(
                 f"--key: table '{table}' has no column '{column}'{did_you_mean(column, rows.schema.names)}"
             )
+    if ROW_ID not in rows.schema.names:
+        raise UsageError(f"table '{table}' has no {ROW_ID}: another writer made it, and its rows have no story here")
     no_value: UsageError | None = None  # a malformed record may have what no value of the column can be
     found: set[str] = set()
     try:
@@ -62,15 +65,23 @@ def ids_of(lake: Lake, table: str, key: Mapping[str, str]) -> list[str]:
 
 def matching(rows: ds.Dataset, key: Mapping[str, str]) -> set[str]:
     """Return the ids of the rows with these values; raise `UsageError` for a text that is no value of its column."""
-    condition = None
+    condition, nan = None, []  # NaN is not in Parquet's statistics: a filter by it would skip files that hold it
     for column, text in key.items():
         try:
             value = pa.scalar(text).cast(rows.schema.field(column).type)
         except pa.ArrowException as e:
             raise UsageError(f"--key: '{text}' is no {rows.schema.field(column).type}, the type of {column}") from e
+        if value.as_py() != value.as_py():
+            nan.append(column)
+            continue
         same = pc.field(column) == value
         condition = same if condition is None else condition & same
-    return set(rows.scanner(columns=[ROW_ID], filter=condition).head(MOST)[ROW_ID].to_pylist())
+    if not nan:
+        return set(rows.scanner(columns=[ROW_ID], filter=condition).head(MOST)[ROW_ID].to_pylist())
+    found: set[str] = set()
+    for batch in rows.to_batches(columns=[ROW_ID, *nan], filter=condition):
+        found |= set(batch.filter(functools.reduce(pc.and_, (pc.is_nan(batch[c]) for c in nan)))[ROW_ID].to_pylist())
+    return found
 
 
 def inputs_of(lake: Lake, table: str) -> list[str]:

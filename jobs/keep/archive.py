@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pyarrow import fs
 
 from headgate.jobs.errors import UsageError
-from headgate.jobs.keep.contents import AT_ONCE, chunks, log_of
+from headgate.jobs.keep.contents import AT_ONCE, SIDECARS, chunks, log_of
 from headgate.jobs.lake.commits import facts_of
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.log import LOG, commits, history, stored_files
+from headgate.jobs.lake.log import LOG, commits, deletion_vectors, history, stored_files
 from headgate.jobs.lake.storage import file_system, located, put_chunks
 
 
@@ -29,10 +29,12 @@ def archive(lake: Lake, table: str, versions: Collection[int], root: str) -> int
         return 0
     logs = log_of(source, max(whole))
     need_same_past(source, target, logs)
-    files, base = file_system(f"{target}/{LOG}")
-    known = {f.base_name: f.size for f in files.get_file_info(fs.FileSelector(base, allow_not_found=True))}
-    data = {p: there[p] for p in frozenset().union(*whole.values()) & there.keys() if held.get(p) != there[p]}
-    fresh = sorted(p for p, size in logs.items() if known.get(p.removeprefix(f"{LOG}/")) != size)
+    files, base = file_system(target)
+    inside = fs.FileSelector(f"{base}/{LOG}", recursive=True, allow_not_found=True)
+    known = {f.path.removeprefix(f"{base}/"): f.size for f in files.get_file_info(inside)}
+    data = {p for p in frozenset().union(*whole.values()) & there.keys() if held.get(p) != there[p]}
+    data |= deletion_vectors(source).keys() - deletion_vectors(target).keys()
+    fresh = sorted((p for p, size in logs.items() if known.get(p) != size), key=lambda p: (SIDECARS not in p, p))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(lambda path: put_chunks(target, path, chunks(f"{source}/{path}")), data))
     for path in fresh:

@@ -7,7 +7,8 @@ killed is none, and what it had copied is there for the next.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import timedelta, timezone
@@ -19,8 +20,9 @@ from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageErr
 from headgate.jobs.keep.contents import AT_ONCE, chunks, contents, need_apart
 from headgate.jobs.lake.artifacts import read_small
 from headgate.jobs.lake.dataset import dataset
-from headgate.jobs.lake.folder import FORMAT
+from headgate.jobs.lake.folder import FORMAT, Folder
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.lease import Lease, held
 from headgate.jobs.lake.log import LOG
 from headgate.jobs.lake.storage import file_system, located, open_table, put, put_chunks, remove
 from headgate.jobs.lake.system import now
@@ -43,25 +45,39 @@ class Backup:
     files: Mapping[str, tuple[int, str]]
 
 
-def backup(lake: Lake, root: str, release: str | None = None, keep: int | None = None) -> dict[str, Any]:
+def backup(
+    lake: Lake,
+    root: str,
+    release: str | None = None,
+    keep: int | None = None,
+    tell: Callable[[str], None] = lambda message: None,
+) -> dict[str, Any]:
     """Copy what a lake holds now, or what a release of it pins, to a folder elsewhere; tell what was copied.
 
-    keep: remove all but so many of the newest backups there, and the files that only these hold. Raises `LostRace`
-    where an erasure or a vacuum came in between. Cost: what is new is read twice, to know its hash before its name is
-    written; of data files that the newest backup has by name and size, nothing is read.
+    keep: remove all but so many of the newest backups there, and the files that only these hold. tell: is told of a
+    backup that died. Raises `LostRace` where another backup to that folder is at work, or an erasure or a vacuum came
+    in between. Cost: what is new is read twice, to know its hash before its name is written; of data files that the
+    newest backup has by name and size, nothing is read.
     """
     root = located(root)
     need_apart(lake, root)
     erasing = lake.erasing  # first: an erasure that begins now ends this
     for erasure in lake.unfinished_erasures:
         raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
-    held = contents(lake, release)
+    what, run_id = f"backup to {root}", f"backup-{uuid.uuid4().hex[:12]}"
+    with held(Folder(root), "backup", run_id, timedelta(0), tell, what) as lease:  # one that ends removes files
+        return copied(lake, root, release, keep, erasing, lease)
+
+
+def copied(lake: Lake, root: str, release: str | None, keep: int | None, erasing: int, lease: Lease) -> dict[str, Any]:
+    """Make a backup as the only one at work at its root."""
+    whole = contents(lake, release)
     before = backups(root)
     known = read_backup(root, before[-1]).files if before else {}
     there = objects(root)
 
     def copy(path: str) -> tuple[str, tuple[int, str], bool]:
-        size, place = held.files[path], f"{lake.root}/{path}"
+        size, place = whole.files[path], f"{lake.root}/{path}"
         old = known.get(path)
         if old and is_data(path) and old[0] == size and there.get(old[1]) == size:
             return path, (size, old[1]), False
@@ -74,21 +90,22 @@ def backup(lake: Lake, root: str, release: str | None = None, keep: int | None =
 
     try:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            copied = list(pool.map(copy, held.files))
+            done = list(pool.map(copy, whole.files))
     except FileNotFoundError as e:
         raise LostRace(f"the lake {lake.root} lost a file while it was being copied; run again") from e
     if lake.erasing != erasing:
         raise LostRace("rows were erased from the lake while it was being copied; run again")
-    files = {path: facts for path, facts, _ in copied}
+    files = {path: facts for path, facts, _ in done}
     erased = sorted(e["erasure"] for e in lake.erasures)
-    made = Backup(now().isoformat(timespec="seconds"), FORMAT, release, held.tables, erased, files)
+    made = Backup(now().isoformat(timespec="seconds"), FORMAT, release, whole.tables, erased, files)
     name = write_backup(root, made)
     there = objects(root)
     if any(there.get(digest) != size for size, digest in files.values()):
         remove(f"{root}/{BACKUPS}/{name}.json")
         raise LostRace(f"{root}: another backup removed what this one needs; run again")
+    lease.need()
     gone = prune(root, keep) if keep is not None else []
-    fresh = {digest: size for _, (size, digest), new in copied if new}
+    fresh = {digest: size for _, (size, digest), new in done if new}
     return {
         "backup": name,
         "files": len(files),
@@ -112,13 +129,21 @@ def recover(lake: Lake, root: str, name: str | None = None) -> dict[str, Any]:
     if found.format != FORMAT:
         raise UsageError(f"the backup {chosen} is of format {found.format}; this version of headgate reads {FORMAT}")
     there = need_empty(lake, chosen)
+    stored = objects(root)
     put(lake.root, FORMAT_FILE, json.dumps({"recovering": chosen, "from": root}).encode())
 
     def bring(path: str) -> None:
         size, digest = found.files[path]
         if there.get(path) == size and digest_of(f"{lake.root}/{path}") == (digest, size):
             return
-        why = HeadgateError(f"the backup {chosen} is damaged: {object_name(digest)}, of {path}, is not what was copied")
+        fault = "is not there" if digest not in stored else "is not what was copied"
+        why = HeadgateError(
+            f"the backup {chosen} is damaged: {object_name(digest)}, of {path}, {fault}. `headgate recover --check` "
+            f"lists all damage; a backup of a lake that still has the file copies it again; or remove {lake.root} and "
+            "recover another backup (--backup)"
+        )
+        if stored.get(digest) != size:
+            raise why
         put_chunks(lake.root, path, proven(f"{root}/{object_name(digest)}", digest, why))
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -158,8 +183,14 @@ def need_empty(lake: Lake, backup: str) -> dict[str, int]:
     there = {f.path.removeprefix(f"{base}/"): f.size for f in found if f.type == fs.FileType.File}
     if there:
         begun = read_small(f"{lake.root}/{FORMAT_FILE}") or {}
-        if begun.get("recovering") != backup:
+        known = begun.get("recovering")
+        if known is None:
             raise UsageError(f"{lake.root} is not empty: a lake is recovered into an empty folder (--lake)")
+        if known != backup:
+            raise UsageError(
+                f"{lake.root} holds a part of the backup {known}: go on with that (--backup {known}), or remove "
+                "the folder"
+            )
     return there
 
 
@@ -248,7 +279,7 @@ def is_old(info: fs.FileInfo) -> bool:
 
 def is_data(path: str) -> bool:
     """Return whether a file is one of those whose names are never used again."""
-    return path.endswith(".parquet") and f"/{LOG}/" not in path
+    return path.endswith((".parquet", ".bin")) and f"/{LOG}/" not in path
 
 
 def digest_of(place: str) -> tuple[str, int]:

@@ -9,12 +9,13 @@ from pyarrow import fs
 from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.lake.artifacts import FITTED, indexes
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.log import LOG, history, stored_files
+from headgate.jobs.lake.log import LOG, deletion_vectors, history, stored_files
 from headgate.jobs.lake.storage import file_system, open_table
 from headgate.jobs.lake.system import SYSTEM_TABLES
 
 CHUNK = 4 << 20  # bytes read at once
 AT_ONCE = 8  # files that are copied
+SIDECARS = f"{LOG}/_sidecars/"  # of checkpoints of version 2: the files that they name
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def contents(lake: Lake, release: str | None = None) -> Contents:
 def files_of(lake: Lake, table: str, version: int | None, only_newest: bool) -> dict[str, int]:
     """Return the log of a table up to a version (None: the newest), and the data files of all these versions or of it.
 
-    Raises `InputMissing` where a file of that version is not there.
+    With them come all deletion vectors of other writers, which are small: the log has their names encoded. Raises
+    `InputMissing` where a data file of that version is not there.
     """
     newest = open_table(table).version() if version is None else version
     there = {path: info.size for path, info in stored_files(table).items()}
@@ -58,7 +60,8 @@ def files_of(lake: Lake, table: str, version: int | None, only_newest: bool) -> 
     if missing:
         raise InputMissing(f"{table}: version {newest} has lost {missing[0]}")
     wanted = frozenset().union(*(paths for v, paths in named.items() if v <= newest)) & there.keys()
-    found = log_of(table, newest) | {path: there[path] for path in wanted}
+    vectors = {path: info.size for path, info in deletion_vectors(table).items()}
+    found = log_of(table, newest) | {path: there[path] for path in wanted} | vectors
     inside = table.removeprefix(f"{lake.root}/")
     return {f"{inside}/{path}": size for path, size in found.items()}
 
@@ -66,14 +69,16 @@ def files_of(lake: Lake, table: str, version: int | None, only_newest: bool) -> 
 def log_of(table: str, newest: int) -> dict[str, int]:
     """Return the files of a table's log up to a version, below the table, with their bytes.
 
-    The hint at the last checkpoint is left out: it may be written anew at any moment, and readers find it without.
+    With the checkpoints come the sidecars of those of version 2. Left out are the hint at the last checkpoint, which
+    may be written anew at any moment, and commits that other writers put together: readers do without.
     """
     files, base = file_system(table)
     found = {}
-    for info in files.get_file_info(fs.FileSelector(f"{base}/{LOG}")):
-        number = re.match(r"(\d{20})\.", info.base_name)
-        if number is not None and int(number[1]) <= newest:
-            found[f"{LOG}/{info.base_name}"] = info.size
+    for info in files.get_file_info(fs.FileSelector(f"{base}/{LOG}", recursive=True)):
+        path = info.path.removeprefix(f"{base}/")
+        number = re.match(rf"{LOG}/(\d{{20}})\.(?!\d+\.compacted)", path)
+        if path.startswith(SIDECARS) or (number is not None and int(number[1]) <= newest):
+            found[path] = info.size
     return found
 
 

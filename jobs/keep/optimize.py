@@ -1,9 +1,11 @@
 """Small files of a table put together, and its rows in another order: the same rows, in a new version."""
 
+import contextlib
 import math
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,12 +16,14 @@ from headgate.jobs.errors import HeadgateError, LostRace
 from headgate.jobs.lake.arranging import Order, need_sortable, write_again
 from headgate.jobs.lake.commits import facts_of
 from headgate.jobs.lake.conflicts import VersionTaken
-from headgate.jobs.lake.datafiles import FILE_BYTES, data_files
+from headgate.jobs.lake.datafiles import FILE_BYTES, data_files, described
 from headgate.jobs.lake.dataset import need_readable
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.storage import remove
+from headgate.jobs.lake.lease import held
+from headgate.jobs.lake.storage import file_system, remove
 from headgate.jobs.lake.transaction import Change, commit, need_plain
 
+OWN_FOLDER = "optimized-"  # how the folders of written files begin, by which an erasure knows what a kill left
 SMALL = 0.75  # of the size that files should have: smaller ones are put together
 
 
@@ -46,18 +50,30 @@ def optimize(
     order: Order | None = None,
     size: int = FILE_BYTES,
     dry_run: bool = False,
+    tell: Callable[[str], None] = lambda message: None,
 ) -> list[dict[str, Any]]:
     """Put the small files of tables (default: of all) together into files of about `size` bytes; tell what it came to.
 
     With an order all files of a table are written again, its rows in that order; without one those that are put
     together keep the order of the table's `sort_by`. A commit that changes no row makes it the newest version: builds,
-    increments and content sums take it for the version before. Raises `LostRace` where another writer was first, which
-    leaves the table as it was.
+    increments and content sums take it for the version before. Raises `LostRace` where a run of the table's pipeline is
+    at work, or another writer was first, which leaves the table as it was. tell: is told of
+    a dead run and, where none are named, of tables that cannot be optimized.
     """
-    return [optimized(lake, name, order, size, dry_run) for name in lake.chosen(tables)]
+    done = []
+    for name in lake.chosen(tables):
+        try:
+            done.append(optimized(lake, name, order, size, dry_run, tell))
+        except HeadgateError as e:
+            if name in tables or isinstance(e, LostRace):
+                raise
+            tell(f"table '{name}' is left as it is: {e}")  # of all tables some may be others'
+    return done
 
 
-def optimized(lake: Lake, table: str, order: Order | None, size: int, dry_run: bool) -> dict[str, Any]:
+def optimized(
+    lake: Lake, table: str, order: Order | None, size: int, dry_run: bool, tell: Callable[[str], None]
+) -> dict[str, Any]:
     erasing = lake.erasing  # first: an erasure that begins now stops this
     for erasure in lake.unfinished_erasures:
         raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
@@ -67,7 +83,10 @@ def optimized(lake: Lake, table: str, order: Order | None, size: int, dry_run: b
     if not plan.paths or dry_run:
         after = plan.files_after(size) if plan.paths else len(plan.sizes)
         return told | {"files_after": after, "bytes_after": None if plan.paths else told["bytes"]}
-    version = rearrange(lake, table, delta, plan, size, erasing)
+    run_id = f"optimize-{uuid.uuid4().hex[:12]}"
+    pipeline = (lake.last_build(table) or {}).get("pipeline")
+    with held(lake, pipeline, run_id, timedelta(0), tell) if pipeline else contextlib.nullcontext():
+        version = rearrange(lake, table, delta, plan, size, erasing, run_id)
     sizes = lake.file_sizes(table, version)
     return told | {"version": version, "files_after": len(sizes), "bytes_after": sum(sizes.values())}
 
@@ -81,7 +100,8 @@ def plan_of(lake: Lake, table: str, delta: DeltaTable, order: Order | None, size
     added = pa.table(delta.get_add_actions()).sort_by([("modification_time", "ascending"), ("path", "ascending")])
     sizes = dict(zip(added["path"].to_pylist(), added["size_bytes"].to_pylist(), strict=True))
     small = [p for p, n in sizes.items() if n < SMALL * size]
-    if order is not None and facts_of(delta.history(1)[0]).get("ordered") != order.recorded():
+    last = facts_of(delta.history(1)[0])
+    if order is not None and (last.get("ordered"), last.get("target_size")) != (order.recorded(), size):
         return Plan(delta.version(), sizes, tuple(sizes), order)
     return Plan(delta.version(), sizes, tuple(small) if len(small) > 1 else (), order or order_of(lake, table, delta))
 
@@ -94,16 +114,16 @@ def order_of(lake: Lake, table: str, delta: DeltaTable) -> Order:
     return Order(tuple(c for c in columns if c in there))
 
 
-def rearrange(lake: Lake, table: str, delta: DeltaTable, plan: Plan, size: int, erasing: int) -> int:
+def rearrange(lake: Lake, table: str, delta: DeltaTable, plan: Plan, size: int, erasing: int, run_id: str) -> int:
     """Write files again and commit them in place of the old ones; return the version."""
-    path, run_id = lake.path(table), uuid.uuid4().hex[:12]
-    folder = f"optimized-{run_id}"
+    path, folder = lake.path(table), f"{OWN_FOLDER}{run_id.removeprefix('optimize-')}"
     race = LostRace(f"table '{table}' was changed by another writer while it was being optimized; run again")
-    facts = {"run_id": run_id, "base": plan.version, "ordered": plan.order.recorded()}
+    facts = {"run_id": run_id, "base": plan.version, "ordered": plan.order.recorded(), "target_size": size}
     try:
         write_again(path, delta, [unquote(p) for p in plan.paths], plan.order, folder, size)
         written = data_files(path, folder)
-        before = sum(f.rows for p in plan.paths for f in data_files(path, unquote(p)))
+        files, base = file_system(path)
+        before = sum(f.rows for f in described(path, files.get_file_info([f"{base}/{unquote(p)}" for p in plan.paths])))
         after = sum(f.rows for f in written)
         if before != after:
             raise HeadgateError(f"table '{table}': {before:,} rows were read, but {after:,} were written")

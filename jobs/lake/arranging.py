@@ -106,7 +106,7 @@ def write_files(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: st
     if not is_remote(folder):
         files.create_dir(base)
     name = base.rpartition("/")[2]  # no two data files of a table have one name
-    grouped = row_groups(batches)
+    grouped = row_groups(batches, min(GROUP_BYTES, size))
     group = next(grouped, None)
     number = 0
     while group is not None:
@@ -120,11 +120,11 @@ def write_files(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: st
         number += 1
 
 
-def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+def row_groups(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
     held: list[pa.RecordBatch] = []
     for batch in batches:
         held.append(batch)
-        if sum(b.num_rows for b in held) >= GROUP_ROWS or sum(b.nbytes for b in held) >= GROUP_BYTES:
+        if sum(b.num_rows for b in held) >= GROUP_ROWS or sum(b.nbytes for b in held) >= size:
             yield pa.Table.from_batches(held)
             held = []
     if any(b.num_rows for b in held):

@@ -6,6 +6,7 @@ is known. Without statistics every reader looks into every file, where Parquet's
 """
 
 import posixpath
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from pyarrow import fs
 
 from headgate.jobs.lake.storage import file_system
 
-READERS = 8  # footers at once
+READERS = 8  # small files, or footers, at once
 FILE_BYTES = 64 << 20  # of a file of a table that needs several
 
 
@@ -33,7 +34,13 @@ def data_files(table: str, folder: str) -> list[DataFile]:
     place = files.get_file_info(f"{base}/{folder}")
     inside = fs.FileSelector(place.path, recursive=True, allow_not_found=True)
     found = [place] if place.type == fs.FileType.File else files.get_file_info(inside)
-    chosen = sorted((f for f in found if is_data(f)), key=lambda f: f.path)
+    return described(table, [f for f in found if is_data(f)])
+
+
+def described(table: str, found: Collection[fs.FileInfo]) -> list[DataFile]:
+    """Return data files of a table, in order of their paths, as their footers describe them."""
+    files, base = file_system(table)
+    chosen = sorted(found, key=lambda f: f.path)
 
     def read(info: fs.FileInfo) -> DataFile:
         with files.open_input_file(info.path) as opened, pq.ParquetFile(opened) as file:

@@ -187,6 +187,11 @@ class Folder:
             put(f"{self.root}/_system", "format.json", json.dumps({"format": FORMAT}).encode())
             self._format = FORMAT
 
+    def is_writable(self) -> bool:
+        """Return whether files may be made in the lake, or in the folder that it is to be in; nothing is tried."""
+        there = next((p for p in (Path(self.root), *Path(self.root).parents) if p.exists()), Path(self.root))
+        return is_remote(self.root) or os.access(there, os.W_OK | os.X_OK)
+
     def need_writable(self) -> None:
         """Raise `HeadgateError` unless files can be made in the lake."""
         if is_remote(self.root):

@@ -18,7 +18,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from headgate.jobs.errors import LostRace
+from headgate.jobs.errors import OtherRun
 from headgate.jobs.lake.folder import Folder
 from headgate.jobs.lake.processes import is_gone, process_space, this_process
 from headgate.jobs.lake.storage import file_system, put, put_new, remove
@@ -27,6 +27,7 @@ from headgate.jobs.lake.system import now
 EVERY = 30.0  # seconds between signs of an owner
 SILENCE = timedelta(minutes=5)  # after which an owner on another machine, or in another container, is taken for dead
 PAUSE = 5.0  # seconds between looks of one that waits
+REPLACED = 1.0  # seconds in which HDFS, that moves a file over no other, has put a new sign in place of the old one
 AT_WORK: set[str] = set()  # runs of this process, which may live on when one has ended and could not say so
 
 
@@ -50,18 +51,16 @@ class Term:
     @property
     def is_gone(self) -> bool:
         unheard_of = now() - self.seen
-        if self.space != process_space():
-            return unheard_of > SILENCE
-        if self.process == this_process():
+        if (self.process, self.space) == (this_process(), process_space()):
             return self.run_id not in AT_WORK
-        return is_gone(self.process, unheard_of, SILENCE)
+        return is_gone(self.process, self.space, unheard_of, SILENCE)
 
 
 class Lease:
-    """The lease of a pipeline, for one run."""
+    """The lease of a pipeline, for one run; or of other work that is done one at a time, `what`."""
 
-    def __init__(self, lake: Folder, pipeline: str, run_id: str) -> None:
-        self.pipeline, self.run_id = pipeline, run_id
+    def __init__(self, lake: Folder, pipeline: str, run_id: str, what: str | None = None) -> None:
+        self.what, self.run_id = what or f"run of '{pipeline}'", run_id
         self.folder = f"{lake.root}/_system/leases/{pipeline}"
         self.number = 0
         self.after: Term | None = None  # the term of a dead owner that this one follows
@@ -88,6 +87,9 @@ class Lease:
             facts, sign = self.read(f"{numbers[-1]:010}.json"), self.read(f"{numbers[-1]:010}.sign")
             if facts:  # else a next one has removed it
                 since = datetime.fromisoformat(facts["since"])
+                if not sign and now() - since > SILENCE:
+                    time.sleep(REPLACED)
+                    sign = self.read(f"{numbers[-1]:010}.sign")
                 seen = datetime.fromisoformat(sign["seen"]) if sign else since
                 owner = (facts["process"], facts["space"], facts["run_id"])
                 return Term(numbers[-1], *owner, since, seen, bool(sign.get("over")))
@@ -136,18 +138,21 @@ class Lease:
                     self.sign()
 
     def need(self) -> None:
-        """Raise `LostRace` if another run has taken the lease, because this one seemed to be dead."""
+        """Raise `OtherRun` if another run has taken the lease, because this one seemed to be dead."""
         if self.lost:
-            raise LostRace(f"another run of '{self.pipeline}' took this one for dead and works in its place")
+            raise OtherRun(f"another {self.what} took this one for dead and works in its place")
 
 
 @contextlib.contextmanager
-def held(lake: Folder, pipeline: str, run_id: str, wait: timedelta, tell: Callable[[str], None]) -> Iterator[Lease]:
-    """Hold the lease of a pipeline; raise `LostRace`, which names its owner, if it is not free within `wait`.
+def held(
+    lake: Folder, pipeline: str, run_id: str, wait: timedelta, tell: Callable[[str], None], what: str | None = None
+) -> Iterator[Lease]:
+    """Hold the lease of a pipeline, or of other work (`what`) by that name.
 
-    tell: is told of an owner that is waited for, and of a dead one whose lease is taken.
+    Raises `OtherRun`, which names its owner, if it is not free within `wait`. tell: is told of an owner that is waited
+    for, and of a dead one whose lease is taken.
     """
-    lease = Lease(lake, pipeline, run_id)
+    lease = Lease(lake, pipeline, run_id, what)
     keeper = threading.Thread(target=lease.keep, name=f"headgate: lease of {pipeline}", daemon=True)
     try:
         wait_for(lease, wait, tell)
@@ -161,12 +166,12 @@ def held(lake: Folder, pipeline: str, run_id: str, wait: timedelta, tell: Callab
 
 
 def wait_for(lease: Lease, wait: timedelta, tell: Callable[[str], None]) -> None:
-    """Take a lease as soon as it is free; raise `LostRace` if it is not within `wait`."""
+    """Take a lease as soon as it is free; raise `OtherRun` if it is not within `wait`."""
     until = time.monotonic() + wait.total_seconds()
     told = ""
     while (owner := lease.take()) is not None:
         if time.monotonic() >= until:
-            raise LostRace(f"another run of '{lease.pipeline}' is at work: {owner.owner}")
+            raise OtherRun(f"another {lease.what} is at work: {owner.owner}")
         if owner.run_id != told:
             tell(f"waiting for {owner.owner}")
             told = owner.run_id

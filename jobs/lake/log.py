@@ -2,7 +2,8 @@
 
 import json
 import posixpath
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -12,24 +13,34 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from headgate.jobs.lake.commits import facts_of
+from headgate.jobs.lake.datafiles import READERS
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.storage import file_system, open_table
 from headgate.jobs.lake.system import REARRANGING
 
 LOG = "_delta_log"
+AHEAD = 64  # commits that are read ahead
 
 
-def commits(table: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """(version, actions) of every commit of a table whose log is there, in order."""
+def commits(table: str, after: int = -1) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """(version, actions) of every commit of a table later than `after` whose log is there, in order."""
     files, base = file_system(table)
     selector = fs.FileSelector(f"{base}/{LOG}", allow_not_found=True)
-    names = sorted(f.base_name for f in files.get_file_info(selector) if f.type == fs.FileType.File)
-    for name in names:
-        stem, extension = posixpath.splitext(name)
-        if extension == ".json" and stem.isdigit():
-            with files.open_input_stream(f"{base}/{LOG}/{name}") as stream:
-                text = stream.readall().decode()
-            yield int(stem), [json.loads(line) for line in text.splitlines() if line.strip()]
+    found = [posixpath.splitext(f.base_name) for f in files.get_file_info(selector) if f.type == fs.FileType.File]
+    versions = sorted(int(stem) for stem, extension in found if extension == ".json" and stem.isdigit())
+
+    def read(version: int) -> bytes:
+        with files.open_input_stream(f"{base}/{LOG}/{version:020}.json") as stream:
+            return bytes(stream.readall())
+
+    with ThreadPoolExecutor(READERS) as pool:  # a store takes its time for each
+        for some in batched([v for v in versions if v > after], AHEAD):
+            for version, content in zip(some, pool.map(read, some), strict=True):
+                yield version, [json.loads(line) for line in content.decode().splitlines() if line.strip()]
+
+
+def batched(versions: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (versions[i : i + size] for i in range(0, len(versions), size))
 
 
 @dataclass(frozen=True)
@@ -69,23 +80,29 @@ def history(table: str, wanted: Collection[int] | None = None) -> History:
 def moved_files(table: str, then: int, now: int) -> tuple[dict[str, int], dict[str, int]] | None:
     """Return the data files that builds took from a table and added to it between two versions, with their bytes.
 
-    Commits that only rearranged files are passed over. None unless builds made all others, and the log has them.
+    Commits that only rearranged files are passed over. None unless builds made all others, and the log has them; and
+    where a build took a file in which a rearrangement had mixed rows from before with rows that came since.
     """
     lost: dict[str, int] = {}
     gained: dict[str, int] = {}
+    mixed: set[str] = set()  # files in which a rearrangement put rows that were there with rows that came since
     seen = 0
-    for version, actions in commits(table):
-        if not then < version <= now:
-            continue
+    for version, actions in commits(table, then):
+        if version > now:
+            break
         seen += 1
         info: dict[str, Any] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
         if info.get("operation") in REARRANGING:
+            if any(unquote(a["remove"]["path"]) in gained.keys() | mixed for a in actions if "remove" in a):
+                mixed |= {unquote(a["add"]["path"]) for a in actions if "add" in a}
             continue
         if "build" not in facts_of(info):
             return None
         for action in actions:
             if "remove" in action:
                 path = unquote(action["remove"]["path"])
+                if path in mixed:
+                    return None
                 if gained.pop(path, None) is None:
                     lost[path] = action["remove"].get("size", 0)
             elif "add" in action:
@@ -100,10 +117,21 @@ def paths_of(delta: DeltaTable) -> list[str]:
 
 def stored_files(table: str) -> dict[str, fs.FileInfo]:
     """Every data file below a table's folder, referred to or not."""
+    return below(table, "", ".parquet")
+
+
+def below(table: str, start: str, end: str) -> dict[str, fs.FileInfo]:
+    """Return the files below a table's folder, but for its log, whose names start and end so."""
     files, base = file_system(table)
     found = files.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
-    below = {posixpath.relpath(f.path, base): f for f in found if f.type == fs.FileType.File}
-    return {p: f for p, f in below.items() if not p.startswith(LOG) and p.endswith(".parquet")}
+    named = [f for f in found if f.type == fs.FileType.File and f.base_name.startswith(start)]
+    paths = {posixpath.relpath(f.path, base): f for f in named if f.base_name.endswith(end)}
+    return {path: f for path, f in paths.items() if not path.startswith(LOG)}
+
+
+def deletion_vectors(table: str) -> dict[str, fs.FileInfo]:
+    """Every file of deletion vectors below a table's folder: other writers mark the rows in it as deleted."""
+    return below(table, "deletion_vector_", ".bin")
 
 
 def missing_files(lake: Lake, table: str, version: int) -> list[str]:

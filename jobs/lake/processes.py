@@ -21,20 +21,23 @@ def began(pid: int) -> str:
 
 
 def process_space() -> str:
-    """Return the space in which numbers of processes count, which a container has for itself; '' where none is told."""
+    """Return the space in which numbers of processes count: that of a container, or of a machine, since it started.
+
+    '' where the system does not tell.
+    """
     try:
-        return os.readlink("/proc/self/ns/pid")
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + "/" + os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
 
 
-def is_gone(process: str, unheard_of: timedelta, silence: timedelta) -> bool:
-    """Return whether a process is gone: one of this host that is not there, one of another after so long a silence.
+def is_gone(process: str, space: str, unheard_of: timedelta, silence: timedelta) -> bool:
+    """Return whether a process is gone: one of this host and space that is not there, another after so long a silence.
 
     unheard_of: how long ago it last gave a sign of itself.
     """
     host, pid, began_at = process.split(" ")
-    if host != socket.gethostname():
+    if host != socket.gethostname() or space != process_space():
         return unheard_of > silence
     try:
         os.kill(int(pid), 0)

@@ -151,7 +151,7 @@ def need_plain(delta: DeltaTable, all_replaced: bool = False, by: Collection[str
         for column in json.loads(delta.schema().to_json())["fields"]:
             used |= set() if column.get("nullable", True) else {"NOT NULL"}
             used |= {k for k in column.get("metadata", {}) if k.startswith(IN_FIELDS)}
-        used |= set(delta.metadata().partition_columns) - set(by)
+        used |= {f"partitions ({c})" for c in set(delta.metadata().partition_columns) - set(by)}
     if used:
         raise UsageError(
             f"the table {delta.table_uri} uses {', '.join(sorted(used))}, which headgate does not support: "

@@ -13,9 +13,10 @@ import requests
 import tenacity
 
 from headgate.jobs.config.nightly import Alerts, Email
-from headgate.jobs.errors import HeadgateError, Interrupted
+from headgate.jobs.disclosure import outward
+from headgate.jobs.errors import HeadgateError, Interrupted, OtherRun
 from headgate.jobs.lake.storage import is_remote
-from headgate.jobs.notify.wording import outward, said
+from headgate.jobs.notify.wording import said
 from headgate.jobs.pipeline.events import FilesDue, RunEnded, RunStarted, TableDone
 
 SECONDS = 10  # for which a server is waited for
@@ -69,7 +70,7 @@ class Alerting:
             self.end(event)
 
     def end(self, event: RunEnded) -> None:
-        if event.error is not None and type(event.error) is not Interrupted:  # who presses Ctrl-C knows it
+        if event.error is not None and type(event.error) not in (Interrupted, OtherRun):  # who presses Ctrl-C knows it
             self.found["failure"] = [said(event.error)]
         if any(self.found.get(occasion) for occasion in self.occasions):
             self.send(*self.text(event))

@@ -5,6 +5,7 @@ The form of events: https://openlineage.io/docs/spec/object-model; names of data
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -31,10 +32,11 @@ from openlineage.client.uuid import generate_static_uuid
 
 from headgate.jobs.config.models import FileSource, JdbcSource, Source
 from headgate.jobs.config.nightly import OpenLineage
+from headgate.jobs.disclosure import without_secrets
 from headgate.jobs.errors import Interrupted
 from headgate.jobs.lake.columns import type_of
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.notify.wording import outward, said
+from headgate.jobs.notify.wording import said
 from headgate.jobs.pipeline.events import (
     ColumnsTraced,
     RunEnded,
@@ -135,12 +137,8 @@ class Emitting:
         if isinstance(source, FileSource):
             return dataset_of(f"{absolute(self.landing)}/{source.path}")
         if isinstance(source, JdbcSource):
-            url = urlsplit(source.url.removeprefix("jdbc:"))
-            database = url.path.strip("/")
-            return (
-                f"{url.scheme.replace('postgresql', 'postgres')}://{url.netloc}",
-                f"{database}.{source.table or 'query'}",
-            )
+            namespace, database = database_of(source.url)
+            return namespace, ".".join(filter(None, (database, source.table or "query")))
         url = urlsplit(source_name(source))
         return (f"{url.scheme}://{url.hostname}", url.path) if url.hostname else ("python", url.path)
 
@@ -222,9 +220,20 @@ def configured(options: OpenLineage) -> dict[str, Any] | None:
     return {"transport": {"type": "http", "url": options.url, "timeout": 5, "retry": retry, **auth}, **plain}
 
 
+def database_of(url: str) -> Name:
+    """Return the namespace of a database by its JDBC URL, and its name there; neither user nor options."""
+    scheme, _, rest = url.removeprefix("jdbc:").partition(":")
+    host = re.search(r"//(?:[^/?;]*@)?([^/?;@\s]+)", rest)
+    named = re.search(r"[;?&]database(?:name)?=([^;&]+)", rest, re.IGNORECASE) or re.search(r"//[^/?;]+/([^?;]+)", rest)
+    kind = scheme.replace("postgresql", "postgres")
+    if host is None:  # a file, or one in memory
+        return kind, without_secrets(re.split("[?;]", rest)[0].rpartition("@")[2])
+    return f"{kind}://{host[1]}", named[1].strip("/") if named else ""
+
+
 def dataset_of(place: str) -> Name:
     """Return namespace and name of a folder or file: `s3://bucket` and the key, `file` and the path."""
-    scheme, found, rest = place.partition("://")
+    scheme, found, rest = without_secrets(place).partition("://")
     if not found:
         return "file", place
     host, _, path = rest.partition("/")
@@ -236,7 +245,7 @@ def versioned(version: int | None) -> dict[str, DatasetFacet]:
 
 
 def failed(error: BaseException | None) -> dict[str, RunFacet]:
-    return {} if error is None else {"errorMessage": ErrorMessageRunFacet(outward(said(error)), "PYTHON")}
+    return {} if error is None else {"errorMessage": ErrorMessageRunFacet(said(error), "PYTHON")}
 
 
 def assertions(verdict: "Verdict") -> DataQualityAssertionsDatasetFacet:

@@ -15,7 +15,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from headgate.jobs.config.nightly import Tracing
 from headgate.jobs.errors import HeadgateError, UsageError
-from headgate.jobs.notify.wording import outward, said
+from headgate.jobs.notify.wording import said
 from headgate.jobs.pipeline.events import RunEnded, RunStarted, TableDone, TableFailed, TableStarted
 from headgate.jobs.progress import PhaseDone
 from headgate.version import VERSION
@@ -81,7 +81,7 @@ class Recording:
     def finish(self, span: trace.Span, at: float, error: BaseException | None, facts: Facts) -> None:
         span.set_attributes({f"headgate.{fact}": value for fact, value in facts.items()})
         if error is not None:
-            span.set_status(trace.Status(trace.StatusCode.ERROR, outward(said(error))))
+            span.set_status(trace.Status(trace.StatusCode.ERROR, said(error)))
         span.end(nanoseconds(at))
 
     def export(self) -> None:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import yaml
+
 from headgate.jobs.config.models import Environment
 from headgate.jobs.errors import UsageError
 from headgate.jobs.pipeline.events import RunEnded
@@ -50,6 +52,15 @@ def needs_extra(extra: str) -> Iterator[None]:
         raise UsageError(f"the package {e.name} is missing: pip install 'headgate[{extra}]'") from e
 
 
+def name_in(pipeline: Path) -> str:
+    """Return the name that a pipeline's file gives it, as far as that can be read; else that of the file."""
+    try:
+        name = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["pipeline"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        name = None
+    return name if isinstance(name, str) else pipeline.stem
+
+
 @contextlib.contextmanager
 def watched(progress: Progress, environment: Environment, pipeline: Path) -> Iterator[None]:
     """Let the environment's observers watch what is done to a pipeline; none of them can stop it.
@@ -71,5 +82,5 @@ def watched(progress: Progress, environment: Environment, pipeline: Path) -> Ite
         yield
     except BaseException as e:
         if not ends or ends[-1].again:
-            progress.emit(RunEnded(pipeline.stem, e, None, time.monotonic() - started))
+            progress.emit(RunEnded(name_in(pipeline), e, None, time.monotonic() - started))
         raise

@@ -77,6 +77,8 @@ def new_files_of(run: Run, plan: TablePlan, source: FileSource) -> Arrival | Non
                 reference = file.columns
             if file.problem is not None:
                 run.progress.tell("warning", table=table, message=f"set aside {file.path}: {file.problem}")
+            elif not file.size:
+                run.progress.tell("warning", table=table, message=f"{file.path} is empty (0 bytes): it brings no rows")
             taken.append(file)
     if touched and plan.current:
         last = run.lake.last_build(table) or {}

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from headgate.jobs.config.models import Environment
 from headgate.jobs.config.pipeline import Pipeline
-from headgate.jobs.config.secrets import without_secrets
+from headgate.jobs.disclosure import without_secrets
 from headgate.jobs.errors import (
     HeadgateError,
     InputMissing,
@@ -26,7 +26,7 @@ from headgate.jobs.errors import (
 )
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.lease import Lease, held
-from headgate.jobs.lake.processes import is_gone, this_process, user
+from headgate.jobs.lake.processes import is_gone, process_space, this_process, user
 from headgate.jobs.lake.system import now
 from headgate.jobs.pipeline.events import FilesDue, RunEnded, RunStarted, TableDone
 from headgate.jobs.pipeline.expected import Due, due_files
@@ -206,7 +206,8 @@ class Attempt:
         erasing = self.lake.erasing  # first: an erasure that begins now stops what is built from here on
         for erasure in self.lake.unfinished_erasures:
             raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
-        begins = {"event": "started", "status": "running", "recorded_at": now(), "process": this_process()}
+        process = f"{this_process()} {process_space()}"
+        begins = {"event": "started", "status": "running", "recorded_at": now(), "process": process}
         self.recorded = True  # first: an interruption may come in the midst of it
         self.lake.record("runs", [{**self.common, **begins}])
         with self.progress.phase("spark", "start"):
@@ -251,8 +252,10 @@ def versions_of(records: Sequence[TableOutcome]) -> dict[str, int]:
 
 
 def is_dead(started: dict[str, Any], at: datetime) -> bool:
-    """Return whether the process of a run that has not finished is gone; on another host, after `SILENCE`."""
-    return is_gone(started.get("process") or "- 0 -", at - started["recorded_at"], SILENCE)
+    """Return whether the process of a run that has not finished is gone; elsewhere, after `SILENCE`."""
+    host, pid, began, *space = (started.get("process") or "- 0 -").split(" ")
+    known = " ".join(space) if space else process_space()  # earlier versions did not record it
+    return is_gone(f"{host} {pid} {began}", known, at - started["recorded_at"], SILENCE)
 
 
 def record_the_dead(lake: Lake, pipeline: str) -> None:

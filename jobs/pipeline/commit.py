@@ -18,6 +18,7 @@ from headgate.jobs.pipeline.staging import KEPT, are_there, staged_rows
 from headgate.jobs.pipeline.work import Run, Staged, Work
 from headgate.jobs.pipeline.writing import columns_before, delta_schema, merged
 from headgate.transforms.rows import content_of, quoted
+from headgate.words import cell
 
 
 def commit(run: Run, work: Work, staged: Staged, facts: dict[str, Any], replaced: Replaced) -> Published:
@@ -70,7 +71,7 @@ def need_unique(table: str, rows: DataFrame, key: Sequence[str]) -> None:
     keys = [F.col(quoted(c)) for c in key]
     repeated = rows.groupBy(*keys).agg(F.count("*").alias("_hg_n")).where("_hg_n > 1").orderBy(*keys).first()
     if repeated is not None:
-        named = ", ".join(f"{c}={v}" for c, v in zip(key, repeated, strict=False))
+        named = ", ".join(f"{c}={cell(v)}" for c, v in zip(key, repeated, strict=False))
         raise UsageError(
             f"table '{table}' has {repeated['_hg_n']} rows with {named}: the key of a merge must be unique. "
             "Put drop_duplicates before, or merge by more columns"

@@ -18,7 +18,7 @@ from headgate.jobs.lake.storage import is_remote
 from headgate.jobs.pipeline.fitted import state_to_apply
 from headgate.jobs.pipeline.work import Pin, build_key, digest
 from headgate.jobs.sources.base import source_name
-from headgate.jobs.sources.files import list_files, new_files
+from headgate.jobs.sources.files import list_files, nearest, new_files
 from headgate.jobs.sources.landing import LandedFile
 from headgate.words import counted
 
@@ -191,6 +191,7 @@ def plan_ingest(
     if not listed and current is None:
         until = f" up to {as_of}" if as_of else ""
         near = ": there is no such folder" if gone else f" ({'; '.join(notes[:3])})" if notes else ""
+        near = near or nearest(environment.landing, source.path)
         raise InputMissing(f"table '{table}': no file matches '{source.path}' in {environment.landing}{until}{near}")
     if source.format == "delta" and not listed and known:
         raise InputMissing(
@@ -202,7 +203,8 @@ def plan_ingest(
     if not fresh:
         why = None
     elif known and all(f.path in known for f in fresh):
-        why = f"{counted(len(fresh), 'known file')} changed"
+        same = all(known[f.path]["size"] == f.size for f in fresh)  # perhaps it was put back as it was
+        why = f"{counted(len(fresh), 'known file')} {'may have changed, by the time' if same else 'changed'}"
     else:
         why = counted(len(fresh), "new file")
     return TablePlan(**facts, why=why, fresh=tuple(fresh), known=known, notes=notes)

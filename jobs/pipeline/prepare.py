@@ -14,6 +14,7 @@ from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import UsageError, first_line
 from headgate.jobs.lake.artifacts import fitted_of, index_of
 from headgate.jobs.lake.frames import parquet
+from headgate.jobs.lake.sessions import is_connect
 from headgate.jobs.pipeline.arrivals import arrived
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.jobs.pipeline.drift import Profile, profile
@@ -33,6 +34,7 @@ from headgate.transforms.rows import (
     quoted,
     training_rows,
     with_bookkeeping,
+    with_columns,
 )
 from headgate.transforms.step import Changes, Estimator, LearnAnew, MakeAll, Step, StepError, user_columns
 
@@ -97,7 +99,8 @@ def prepare(
         now = seen if work.state is None else follow_drift(run.lake, work.table, work.state, last, seen)
         save_profile(run.lake, work.table, work.made_by, now)
     foretold = [step.id for step in frozen if step.foretells or step.renews]
-    lineage = Origins.of(df, starts, looked_up)
+    # Spark Connect gives no plan away: erasure then says that the lineage of columns is not known.
+    lineage = None if is_connect(run.spark) else Origins.of(df, starts, looked_up)
     return Prepared(
         rows=zoned(work.table, df),
         rows_in=rows_in,
@@ -233,6 +236,5 @@ def zoned(table: str, df: DataFrame) -> DataFrame:
     if unwritable is not None:
         raise UsageError(f"table '{table}': the column {unwritable!r} {NOT_WRITABLE}")
     kinds = {f.name: without_ntz(f.dataType) for f in df.schema.fields}
-    return df.withColumns(
-        {f.name: F.col(quoted(f.name)).cast(kinds[f.name]) for f in df.schema.fields if kinds[f.name] != f.dataType}
-    )
+    changed = [f.name for f in df.schema.fields if kinds[f.name] != f.dataType]
+    return with_columns(df, {c: F.col(quoted(c)).cast(kinds[c]) for c in changed})

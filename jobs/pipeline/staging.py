@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 
 from pyarrow import fs
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, Observation
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -24,6 +24,7 @@ from headgate.jobs.lake.datafiles import DataFile, data_files
 from headgate.jobs.lake.frames import parquet
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.leftovers import claim, folder_in, release, remove_unnamed
+from headgate.jobs.lake.sessions import observation
 from headgate.jobs.lake.storage import file_system, remove
 from headgate.jobs.lake.transaction import need_plain
 from headgate.jobs.pipeline.affected import affected, changes_of, ids_at, renews
@@ -43,6 +44,7 @@ from headgate.transforms.rows import (
     total_of,
 )
 from headgate.transforms.step import Step
+from headgate.words import cell
 
 ROW_BYTES = 200  # of a row whose size is not known
 ABANDONED = timedelta(days=1)
@@ -123,7 +125,7 @@ def stage(run: Run, work: Work, gate: Gate | None, rules: str) -> Staged:
             # Perhaps a row rule raises on some row. If a step does, it does so again.
             if gate is None or source_failure(e) is not None:
                 raise
-            gate.without_masks(first_line(e))
+            gate.without_masks(cell(first_line(e)))
             rules = f"{BROKEN} {rules}"
             written = write(run, work, rows, made, {}, gate)
         if isinstance(run.pipeline.tables[table].source, FileSource):
@@ -152,7 +154,7 @@ def write(run: Run, work: Work, rows: DataFrame, made: Prepared, masks: dict[str
     rows = few_files(rows.withColumn(fate, fates), bytes_of(run, work))
     if work.mode.sort_by:
         rows = rows.sortWithinPartitions(fate, *(F.col(quoted(c)) for c in work.mode.sort_by))
-    seen = Observation()
+    seen = observation(run.spark)
     is_made, is_rejected = F.col(MADE).isNotNull(), F.col(REJECTED).isNotNull()
     content = hash_sum(F.when(F.col(fate) == KEPT, F.col(CONTENT)))
     rows = rows.observe(

@@ -15,9 +15,11 @@ from pyspark.sql import types as T
 from headgate.jobs.errors import HeadgateError, LostRace, UsageError
 from headgate.jobs.lake.conflicts import is_conflict, retrying
 from headgate.jobs.lake.datafiles import FILE_BYTES, data_files
+from headgate.jobs.lake.sessions import cores
 from headgate.jobs.lake.storage import open_table, remove
 from headgate.jobs.lake.transaction import Change, commit
 from headgate.jobs.pipeline.work import Run, Work
+from headgate.transforms.rows import with_columns
 
 MISSING = ("does not exist", "not found", "not_exist", "no such file", "path_not_found", "not a delta table")
 
@@ -93,8 +95,9 @@ def comes_from_another_run(error: BaseException | None, folders: Sequence[str]) 
 
 def few_files(rows: DataFrame, size: int) -> DataFrame:
     """Fewer, larger files without a shuffle; small tables are still written by all cores."""
-    cores = rows.sparkSession.sparkContext.defaultParallelism
-    return rows.coalesce(max(1, math.ceil(size / FILE_BYTES), min(cores, math.ceil(size / SMALL_FILE_BYTES))))
+    small = math.ceil(size / SMALL_FILE_BYTES)
+    small = min(small, cores(rows.sparkSession)) if small > 1 else small
+    return rows.coalesce(max(1, math.ceil(size / FILE_BYTES), small))
 
 
 def delta_schema(kind: T.StructType) -> str:
@@ -166,4 +169,4 @@ def conformed(rows: DataFrame, there: T.StructType) -> DataFrame:
     names = {c: known[c.lower()].name for c in rows.columns if c.lower() in known and known[c.lower()].name != c}
     lacking = known.keys() - {c.lower() for c in rows.columns}
     nulls = {f.name: F.lit(None).cast(f.dataType) for f in there.fields if f.name.lower() in lacking}
-    return rows.withColumnsRenamed(names).withColumns(nulls) if names or nulls else rows
+    return with_columns(rows.withColumnsRenamed(names) if names else rows, nulls)

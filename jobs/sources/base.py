@@ -6,13 +6,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from headgate.jobs.config.models import HttpSource, JdbcSource, PythonSource
+from headgate.jobs.disclosure import without_secrets
 
 
 def source_name(source: JdbcSource | HttpSource | PythonSource) -> str:
     """Return how the source is called in the table of files, in `_file` and in messages; it holds no secret."""
     if isinstance(source, JdbcSource):
         return f"jdbc:{source.table or 'query'}"
-    return source.url if isinstance(source, HttpSource) else f"python:{source.function}"
+    return without_secrets(source.url) if isinstance(source, HttpSource) else f"python:{source.function}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -25,7 +25,7 @@ def list_delta(landing: str, source: FileSource) -> list[LandedFile]:
         delta = open_table(path)
     except TableNotFoundError:
         return []
-    except Exception as e:
+    except (DeltaError, OSError) as e:
         raise InputMissing(f"{source.path}: this Delta table cannot be read: {first_line(e)}") from e
     at = datetime.fromtimestamp(delta.history(1)[0]["timestamp"] / 1000, tz=timezone.utc)
     mark = f"{delta.metadata().id} version {delta.version()}"

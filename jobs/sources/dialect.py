@@ -11,6 +11,7 @@ import functools
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+DAMAGED = (EOFError, UnicodeError, zlib.error, OSError, pa.ArrowException)  # what damaged bytes bring about
 
 BLOCK = 4 << 20
 LINE, RETURN = 10, 13

@@ -18,6 +18,7 @@ from pyspark.sql import types as T
 
 from headgate.jobs.config.models import DATE_PLACE, FileSource
 from headgate.jobs.errors import InputMissing
+from headgate.jobs.lake.sessions import cores
 from headgate.jobs.sources.delta import delta_rows, list_delta
 from headgate.jobs.sources.dialect import Dialect
 from headgate.jobs.sources.inspection import TEXT, inspect
@@ -26,6 +27,9 @@ from headgate.jobs.sources.policy import type_of
 from headgate.jobs.sources.readers import LINE, PLACES, read
 from headgate.jobs.sources.rows import mark, schema_of, text_schema, typed, with_identity
 from headgate.transforms.rows import FILE, FILE_DATE, REJECTED, ROW_ID, local_frame, quoted, row_id, struct_of
+from headgate.words import did_you_mean
+
+SHOWN = 5  # names of a folder that a hint tells
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,23 @@ def list_files(landing: str, source: FileSource, as_of: date | None) -> Listed:
             modified = info.mtime or datetime.fromtimestamp(0)
             found.append(LandedFile(path, day, info.size, modified.astimezone(timezone.utc), problem=problem))
     return Listed(sorted(found, key=lambda f: f.path), sorted(missed))
+
+
+def nearest(landing: str, pattern: str) -> str:
+    """Return a hint at what lies where no file matches a pattern: the nearest name in the last folder that is there."""
+    files, root = open_landing(landing)
+    folder = root
+    for name in pattern.split("/"):
+        there = {f.base_name: f for f in files.get_file_info(fs.FileSelector(folder, allow_not_found=True))}
+        found = there.get(name)
+        if found is None or found.type != fs.FileType.Directory:
+            break
+        folder = found.path
+    if not there:
+        return f": the folder {folder} is empty"
+    known = sorted(there)[:SHOWN]
+    example = name.replace(DATE_PLACE, "2000-01-01").replace("*", "")
+    return f"{did_you_mean(example, there)} (in {folder}: {', '.join(known)}{', …' if len(there) > SHOWN else ''})"
 
 
 def regex_of(path: str) -> str:
@@ -112,7 +133,7 @@ def fingerprint(
 
 def spread(spark: SparkSession, requests: Sequence[str]) -> DataFrame:
     """Requests to readers, over as many tasks as keep the executors busy."""
-    tasks = min(len(requests), 4 * spark.sparkContext.defaultParallelism)
+    tasks = min(len(requests), 4 * cores(spark))
     return local_frame(spark, [(r,) for r in requests], "request string").repartition(max(tasks, 1))
 
 

@@ -67,7 +67,7 @@ def parquet_facts(files: fs.FileSystem, path: str) -> dict[str, Any]:
                 if fine
                 else None
             )
-    except Exception as e:  # what a damaged footer brings about is of many kinds
+    except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as e:
         return problem(f"it is no readable Parquet file ({first_line(e)})")
     names = schema.names
     repeated = next((n for n in names if names.count(n) > 1), None)
@@ -146,14 +146,14 @@ def avro_facts(raw: Hashed) -> dict[str, Any]:
             return {"columns": {}, "records": 0}
         blocks = fastavro.block_reader(stream)
         schema = fastavro.schema.expand_schema(blocks.writer_schema)
-        if not isinstance(schema, dict) or schema.get("type") != "record":
-            return problem("its Avro schema is no record")
-        columns = {f["name"]: avro_type(f["type"]) for f in schema["fields"]}
-        return {"columns": columns, "records": sum(block.num_records for block in blocks)}
-    except Exception as e:  # what damaged bytes bring about is of many kinds
+        count = sum(block.num_records for block in blocks)
+    except Exception as e:  # damaged bytes make it trip in many ways
         return problem(f"it is no readable Avro file ({first_line(e)})")
     finally:
         stream.detach()
+    if not isinstance(schema, dict) or schema.get("type") != "record":
+        return problem("its Avro schema is no record")
+    return {"columns": {f["name"]: avro_type(f["type"]) for f in schema["fields"]}, "records": count}
 
 
 AVRO_TYPES: dict[str, T.DataType] = {

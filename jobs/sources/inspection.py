@@ -7,7 +7,6 @@ counted here, by its line ends and quotes, its footer or the heads of its blocks
 import codecs
 import itertools
 import json
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from pyspark.sql import types as T
 from headgate.jobs.errors import first_line
 from headgate.jobs.lake.storage import file_system
 from headgate.jobs.sources.dialect import (
+    DAMAGED,
     LINE,
     Dialect,
     LineEnds,
@@ -33,8 +33,6 @@ from headgate.jobs.sources.documents import Malformed, loaded, unexpected
 from headgate.jobs.sources.formats import Hashed, Unreadable, avro_facts, parquet_facts, problem
 
 TEXT = ("csv", "jsonl")
-
-DAMAGED = (EOFError, zlib.error, OSError, pa.ArrowException)
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 

@@ -7,12 +7,15 @@ that arrived, never a clock's.
 
 import re
 
+from py4j.protocol import Py4JError
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from headgate.jobs.config.models import HttpSource, JdbcSource, PythonSource
-from headgate.jobs.errors import HeadgateError, InputMissing, UsageError, first_line, source_failure
+from headgate.jobs.errors import InputMissing, UsageError, causes, first_line, source_failure, storage_failure, texts_of
+from headgate.jobs.lake.sessions import need_classic
 from headgate.jobs.sources.base import PullResult, source_name
 from headgate.jobs.sources.http import pages_reader, request_of
 from headgate.jobs.sources.jdbc import ask_jdbc
@@ -22,8 +25,10 @@ from headgate.jobs.sources.records import records_as
 from headgate.jobs.sources.rows import numbered, schema_of, text_schema, typed
 from headgate.transforms.parsing import within
 from headgate.transforms.rows import FILE, content_key, is_own, quoted
-from headgate.words import did_you_mean
+from headgate.words import cell, did_you_mean
 
+# Java's errors of drivers and networks, and of a driver that is not there.
+OF_A_SOURCE = r"(?:java\.net\.[\w$.]+|[\w$.]*(?:SQL|jdbc)[\w$.]*Exception|java\.lang\.ClassNotFoundException)"
 MARKS = (T.NumericType, T.DateType, T.TimestampType)  # types of a watermark
 
 
@@ -35,6 +40,7 @@ def pull(
     after: the highest watermark of the runs before. Cost: what the source sends; one pass over it for its hash, and a
     shuffle of the records that lack a value of their key.
     """
+    need_classic(spark, f"the source {source_name(source)}")  # its secrets would be in what the server logs
     if after is not None:
         after = lowered(spark, source, after)
     name = source_name(source)
@@ -59,10 +65,11 @@ def pull(
         places = {n: F.lit(None).cast("string") for n in (CORRUPT, PROBLEM) if n not in asked.columns}
         asked = asked.withColumns({**places, **({} if FILE in asked.columns else {FILE: F.lit(name)})})
         asked.write.mode("overwrite").parquet(to)
-    except HeadgateError:
-        raise
-    except Exception as e:
-        raise InputMissing(f"{name}: {reason_of(e)}") from e
+    except (PySparkException, Py4JError) as e:
+        why = reason_of(e)
+        if why is None or storage_failure(e, "") is not None:
+            raise
+        raise InputMissing(f"{name}: {why}") from e
     stored = spark.read.schema(asked.schema).parquet(to)
     rows = numbered(stored, source.key)
     texts = T.StructType([f for f in schema if asked.schema[f.name].dataType != f.dataType])
@@ -99,13 +106,16 @@ def lowered(spark: SparkSession, source: JdbcSource | HttpSource | PythonSource,
     return str(spark.range(1).select(value.cast("string")).collect()[0][0])
 
 
-def reason_of(error: Exception) -> str:
-    """The line of an error that a person can act on."""
+def reason_of(error: Exception) -> str | None:
+    """Return what a source, a driver or a network says of what cannot be read; None where it is another error."""
     marked = source_failure(error)
     if marked is not None:
         return str(marked)
-    cause = re.search(r"Caused by: [\w.$]+: (.*)|(?:PSQLException|SQLException): (.*)", str(error))
-    return (cause[1] or cause[2]) if cause else first_line(error)
+    texts = "\n".join(text for e in causes(error) for text in texts_of(e))
+    said = re.findall(rf"^(?:Caused by: )?{OF_A_SOURCE}(?:: (.*))?$", texts, re.MULTILINE)
+    if not said and not isinstance(error, AnalysisException):  # of columns and types that Spark does not take
+        return None
+    return cell(next(filter(None, said), first_line(error)))
 
 
 def ask(spark: SparkSession, source: HttpSource | PythonSource, code: str | None, after: str | None) -> DataFrame:

@@ -9,8 +9,9 @@ from typing import Any
 
 from pyspark.sql.datasource import DataSource
 
-from headgate.jobs.errors import SourceFailed
+from headgate.jobs.errors import SourceFailed, first_line
 from headgate.jobs.sources.records import reader_of
+from headgate.words import cell
 
 
 def function_reader(code: str, path: str, function: str, after: str | None) -> type[DataSource]:
@@ -23,7 +24,7 @@ def function_reader(code: str, path: str, function: str, after: str | None) -> t
                     raise TypeError(f"a record is a dict, not {type(record).__name__}")
                 yield json.dumps(with_text_keys(record), default=as_json), ""
         except Exception as e:
-            raise SourceFailed(f"{function} raised {type(e).__name__}: {e}") from e
+            raise SourceFailed(f"{function} raised {type(e).__name__}: {cell(first_line(e))}") from e
 
     return reader_of("headgate_python", records)
 

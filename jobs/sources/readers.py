@@ -22,6 +22,7 @@ from pyspark.sql.pandas.types import to_arrow_type
 from headgate.jobs.errors import SourceFailed, first_line
 from headgate.jobs.lake.storage import file_system
 from headgate.jobs.sources.dialect import (
+    DAMAGED,
     Dialect,
     LineEnds,
     Records,
@@ -34,6 +35,7 @@ from headgate.jobs.sources.dialect import (
 )
 from headgate.jobs.sources.documents import Malformed, cells, loaded
 from headgate.transforms.rows import FILE, FILE_DATE, OWN
+from headgate.words import cell
 
 CORRUPT = f"{OWN}malformed"  # the text of a record that cannot be read
 PROBLEM = f"{OWN}problem"  # why
@@ -70,8 +72,8 @@ def read_part(request: dict[str, Any]) -> Iterator[pa.RecordBatch]:
             yield pa.RecordBatch.from_arrays([*columns, *places], names)
     except SourceFailed:
         raise
-    except Exception as e:  # what damaged bytes bring about is of many kinds
-        raise SourceFailed(f"{path}: it cannot be read to its end ({first_line(e)})") from e
+    except DAMAGED as e:
+        raise SourceFailed(f"{path}: it cannot be read to its end ({cell(first_line(e))})") from e
 
 
 Part = tuple[list[pa.Array], Sequence[str | None] | None, Sequence[str | None] | None, Any]
@@ -290,22 +292,30 @@ def held(values: pa.Array, field: T.StructField, path: str) -> pa.Array:
         return values.cast(wanted)
     except pa.ArrowException as e:
         kind = field.dataType.simpleString()
-        raise SourceFailed(f"{path}: its column '{field.name}' holds what {kind} cannot: {first_line(e)}") from e
+        raise SourceFailed(f"{path}: its column '{field.name}' holds what {kind} cannot: {cell(first_line(e))}") from e
 
 
 def read_avro(files: fs.FileSystem, path: str, schema: T.StructType, request: dict[str, Any]) -> Iterator[Part]:
-    import fastavro
-
     kinds = [to_arrow_type(f.dataType, timestamp_utc=True) for f in schema]
     at = 0
     with files.open_input_file(path) as stream:
-        found = cast(Iterator[dict[str, Any]], fastavro.reader(stream))
+        found = avro_records(stream, request["path"])
         while rows := list(itertools.islice(found, ROWS)):
             columns = [
                 pa.array([plain(r.get(f.name)) for r in rows], kind) for f, kind in zip(schema, kinds, strict=True)
             ]
             yield columns, None, None, np.arange(at + 1, at + 1 + len(rows))
             at += len(rows)
+
+
+def avro_records(stream: Any, path: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of an Avro file; raises `SourceFailed` where its bytes are damaged, on which it trips."""
+    import fastavro
+
+    try:
+        yield from cast(Iterator[dict[str, Any]], fastavro.reader(stream))
+    except Exception as e:
+        raise SourceFailed(f"{path}: it cannot be read to its end ({cell(first_line(e))})") from e
 
 
 def plain(value: Any) -> Any:

@@ -1,25 +1,20 @@
 """Sessions that the caller of the Python interface brings along."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from headgate.jobs.errors import UsageError
+from headgate.jobs.lake.sessions import is_connect, need_classic
 from headgate.jobs.lake.stores import PLAIN_SETTINGS, VARIABLE, for_workers, is_s3
 from headgate.jobs.spark.jars import S3
-from headgate.jobs.spark.session import BASE_CONF, CLASSES, has_class
+from headgate.jobs.spark.session import BASE_CONF, CLASSES, has_class, of_a_session
 
 NEEDED = ("spark.sql.extensions", "spark.sql.catalog.spark_catalog")
-OF_A_SESSION = (
-    "spark.sql.session.timeZone",
-    "spark.sql.parquet.",
-    "spark.sql.caseSensitive",
-    "spark.sql.maxConcurrent",
-)
 
 
 def need_delta(spark: Any) -> None:
-    """Raise `UsageError` for a session that cannot read and write Delta tables, or that is a remote one."""
-    if type(spark).__module__.startswith("pyspark.sql.connect"):
-        raise UsageError("the session is one of Spark Connect; headgate needs a classic one")
+    """Raise `UsageError` for a session that cannot read and write Delta tables."""
     missing = [n for n in NEEDED if BASE_CONF[n] not in (spark.conf.get(n, None) or "").split(",")]
     if missing:
         settings = ", ".join(f"{n}={BASE_CONF[n]}" for n in missing)
@@ -33,18 +28,35 @@ def beside(spark: Any, *places: str) -> Any:
     how it gets in there is up to the given session.
     """
     need_delta(spark)
-    own = spark.newSession()
-    if any(map(is_s3, places)):
+    far = any(map(is_s3, places))
+    if far:
+        need_classic(spark, "a lake or landing folder in S3")
+    if is_connect(spark):
+        own = spark.cloneSession()
+        own.release_session_on_close = True  # PySpark 4.1 forgets it of a clone, and `stop` asks for it
+    else:
+        own = spark.newSession()
+    if far:
         loader = spark._jvm.java.lang.Thread.currentThread().getContextClassLoader()
         if not all(has_class(loader, name) for name, jars in CLASSES.items() if jars is S3):
             raise UsageError("the Spark session has no jars for S3: start it with those of `headgate jars --with s3`")
         for name, value in PLAIN_SETTINGS.items():
             own.conf.set(name.removeprefix("spark.hadoop."), value)
         spark.sparkContext.environment[VARIABLE] = for_workers(*places)
-    for name, value in BASE_CONF.items():
-        if name.startswith(OF_A_SESSION):
-            own.conf.set(name, value)
+    for name, value in of_a_session().items():
+        own.conf.set(name, value)
     return own
+
+
+@contextlib.contextmanager
+def lent(spark: Any, *places: str) -> Iterator[Callable[..., Any]]:
+    """Give a function that returns a session `beside` a given one; on Spark Connect it is closed at the end."""
+    own = beside(spark, *places)
+    try:
+        yield lambda reads=None: own
+    finally:
+        if is_connect(own):
+            own.stop()
 
 
 def need_none() -> None:

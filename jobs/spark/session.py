@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from headgate.jobs.errors import HeadgateError, Interrupted
+from headgate.jobs.lake.sessions import is_connect
 from headgate.jobs.lake.stores import PROPERTY, S3_IMPLEMENTATION
+from headgate.jobs.spark.connect import REMOTE, connected
 from headgate.jobs.spark.jars import BASE, S3, Jars, local_jars
 from headgate.jobs.spark.java import class_archive, java_home
 
@@ -35,6 +37,13 @@ BASE_CONF = {
     # Generated classes are kept for the next table of the same shape; 100, the default, are those of a few tables.
     "spark.sql.codegen.cache.maxEntries": "2000",
 }
+# Of these, what a session that others started may be given.
+OF_A_SESSION = (
+    "spark.sql.session.timeZone",
+    "spark.sql.parquet.",
+    "spark.sql.caseSensitive",
+    "spark.sql.maxConcurrent",
+)
 LOCAL_CONF = {
     "spark.ui.enabled": "false",
     "spark.driver.memory": "4g",
@@ -73,13 +82,15 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = (), reads: int | 
         quickly.
     """
     # They tell an error that is raised as well, an interruption by pages.
-    for name in ("DataFrameQueryContextLogger", "py4j"):
+    for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger", "py4j"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # PySpark gives times to Python, and takes them, in the zone of the process; here that is the session's.
     os.environ["TZ"] = "UTC"
     if hasattr(time, "tzset"):
         time.tzset()
+    if REMOTE in settings:
+        return connected(settings, of_a_session())
     from pyspark.sql import SparkSession
 
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
@@ -155,7 +166,7 @@ def on_demand(
         yield begin
     except (Interrupted, KeyboardInterrupt):
         if sessions:
-            abandon()
+            abandon(sessions[0])
         raise
     except BaseException:
         if sessions:
@@ -178,6 +189,11 @@ def add(settings: dict[str, str], name: str, separator: str, ours: Iterable[str]
     value = separator.join([*ours, *filter(None, [settings.get(name)])])
     if value:
         settings[name] = value
+
+
+def of_a_session() -> dict[str, str]:
+    """Return those of headgate's settings that a session has for itself."""
+    return {name: value for name, value in BASE_CONF.items() if name.startswith(OF_A_SESSION)}
 
 
 def current_umask() -> int:
@@ -204,8 +220,11 @@ def quiet_jvm() -> Iterator[str | None]:
             os.close(kept)
 
 
-def abandon() -> None:
+def abandon(spark: Any) -> None:
     """End Java in the midst of what it does, after an interruption: its connection waits for an answer still."""
+    if is_connect(spark):
+        spark.interruptAll()
+        return
     from pyspark import SparkContext
 
     gateway: Any = SparkContext._gateway

@@ -17,6 +17,7 @@ BENCHMARKS = (
     "imputation",
     "imputation_size",
     "rebalancing",
+    "cluster",
 )
 
 if __name__ == "__main__":

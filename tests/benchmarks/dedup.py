@@ -231,7 +231,7 @@ def by_increments(copies: int) -> None:
     """A full run over so many copies of the corpus, and runs of a part that is new to an index of the rest."""
     from pyspark.sql import functions as F
 
-    from headgate.transforms.deduplication.near import SKETCHES
+    from headgate.transforms.deduplication.similar import SKETCHES
 
     spark = session()
     with tempfile.TemporaryDirectory() as scratch:

@@ -103,6 +103,7 @@ SETS: Mapping[str, Callable[[], Any]] = {
     "rldata10000": lambda: one("em_rldata/RLdata10000.csv", "ent_id", "rec_id"),
     "febrl2": lambda: febrl(2),
     "imdb_tvdb": lambda: two("em_imdb_tvdb", "imdb.csv", "tvdb.csv", "gt.csv", "|"),
+    "tmdb_tvdb": lambda: two("em_tmdb_tvdb", "tmdb.csv", "tvdb.csv", "gt.csv", "|"),
 }
 
 

@@ -91,3 +91,21 @@ def test_a_gate_that_blocks_fails_the_task_at_once_and_says_why(airflow, tmp_pat
     _, told = airflow("dags", "test", "headgate_nightly", "2026-01-02T03:00:00", **of(tmp_path))
     assert "exit code 3" in told and "the gate blocked table 'orders'" in told, told[-2000:]
     assert "up_for_retry" not in told.lower()
+
+
+def test_a_lost_race_alone_is_tried_again(airflow, tmp_path):
+    """The command is a script that ends with 5, and then as a run with nothing to do."""
+    command = tmp_path / "headgate"
+    command.write_text(
+        "#!/bin/sh\n"
+        f"echo run >> {tmp_path}/calls\n"
+        f'if [ "$(wc -l < {tmp_path}/calls)" -lt 2 ]; then echo "lost the race" >&2; exit 5; fi\n'
+        "echo '{\"release\": null}'\n"
+    )
+    command.chmod(0o755)
+    code, told = airflow(
+        "dags", "test", "headgate_nightly", "2026-01-02T03:00:00", **of(tmp_path, HEADGATE=str(command))
+    )
+    assert code == 0, told[-3000:]
+    assert (tmp_path / "calls").read_text() == "run\n" * 2
+    assert "lost the race" in told and "up_for_retry" in told.lower()

@@ -17,8 +17,11 @@ from tests.transforms.test_near_duplicates import perturbed
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory):
+    return built(tmp_path_factory.mktemp("dist"))
+
+
+def built(folder):
     """What `make build` makes: the wheel's bytes under the name that executors accept."""
-    folder = tmp_path_factory.mktemp("dist")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*pip, "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)], check=True)
     (wheel,) = folder.glob("headgate-*.whl")

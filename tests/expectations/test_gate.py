@@ -273,7 +273,7 @@ def test_an_aggregate_that_raises_leaves_all_rules_to_the_stock_engine(spark, mo
 
     monkeypatch.setattr(gate, "measured", raises)
     verdict = gate.judge(table, 2)
-    assert verdict.fallbacks == ("all rules: evaluated by Great Expectations' own engine: an overflow",)
+    assert verdict.fallbacks == ("all rules: evaluated by Great Expectations' own engine: ‹an overflow›",)
     assert [r.unexpected_count for r in verdict.results] == [None, None, 1]
 
 
@@ -458,16 +458,16 @@ def test_a_rule_that_blocks_tells_what_is_allowed_and_examples(spark):
     floor = "allowed is min_value: 2, max_value: 8, mostly: 0.9; for example"
     verdict = judged(spark, df, *uses)
     assert verdict.blocking == [
-        f"{between} (i): 3 of 10 rows fail, 30 %; {floor} i=0; i=9",
-        "expect_column_values_to_not_be_null (failing): 6 of 10 rows fail, 60 %; for example failing=null",
-        "expect_column_pair_values_to_be_equal (i, m0): 9 of 10 rows fail, 90 %; for example i=0, m0=4; i=9, m0=4",
+        f"{between} (i): 3 of 10 rows fail, 30 %; {floor} ‹i=0›; ‹i=9›",
+        "expect_column_values_to_not_be_null (failing): 6 of 10 rows fail, 60 %; for example ‹failing=null›",
+        "expect_column_pair_values_to_be_equal (i, m0): 9 of 10 rows fail, 90 %; for example ‹i=0, m0=4›; ‹i=9, m0=4›",
         "expect_column_mean_to_be_between (i): observed 4.5; allowed is max_value: 3",
     ]
     keyed = judged(spark, df.selectExpr("*", "string(i * 7 % 10) AS _row_id"), *uses)
     assert keyed.blocking[:2] == [
-        f"{between} (i): 3 of 10 rows fail, 30 %; {floor} i=0 (row 0); i=9 (row 3)",
-        "expect_column_values_to_not_be_null (failing): 6 of 10 rows fail, 60 %; for example failing=null (row 4); "
-        "failing=null (row 9)",
+        f"{between} (i): 3 of 10 rows fail, 30 %; {floor} ‹i=0 (row 0)›; ‹i=9 (row 3)›",
+        "expect_column_values_to_not_be_null (failing): 6 of 10 rows fail, 60 %; for example ‹failing=null (row 4)›; "
+        "‹failing=null (row 9)›",
     ]
     warned = judged(spark, df, *uses, severity="warning")
     assert warned.blocking == [] and not any(r.examples for r in warned.results)

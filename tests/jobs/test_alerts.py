@@ -7,7 +7,7 @@ import yaml
 
 from headgate.jobs.config.environment import load_environment
 from headgate.jobs.config.models import Environment
-from headgate.jobs.errors import GateBlocked, Interrupted, LostRace, Terminated, UsageError
+from headgate.jobs.errors import GateBlocked, Interrupted, LostRace, OtherRun, Terminated, UsageError
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.notify import alerts
 from headgate.jobs.notify.watching import watched
@@ -26,7 +26,7 @@ FINE = Outcome("r1", "p-3", [TABLE], 12.0, 1)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(alerts, "PAUSE", 0.01)
-    monkeypatch.setattr("headgate.jobs.config.secrets.SECRETS_READ", set())
+    monkeypatch.setattr("headgate.jobs.disclosure.SECRETS_READ", set())
 
 
 @pytest.fixture
@@ -62,12 +62,21 @@ def run_of(environment, tmp_path, *, table=TABLE, error=None, again=False):
         ),
         ({"table": WARNED}, ["warning"], "shop has warnings\ntable 'orders': column 'amount' is null"),
         ({"table": WARNED}, ["failure", "late"], None),
-        ({"error": GateBlocked("2 of 4 rows fail; for example name: Ada")}, ["failure"], "\n2 of 4 rows fail\n("),
-        ({"error": ZeroDivisionError("x\ny")}, ["failure"], "(exit code 1)\nfailed: ZeroDivisionError: x\n"),
+        (
+            {"error": GateBlocked("2 of 4 rows fail; for example ‹name=Ada›")},
+            ["failure"],
+            "\n2 of 4 rows fail; for example ‹…›\n(",
+        ),
+        (
+            {"error": ZeroDivisionError("Ada")},
+            ["failure"],
+            "(exit code 1)\nfailed: ZeroDivisionError (the log of the run",
+        ),
         ({"error": Terminated()}, ["failure"], "(exit code 143)\nterminated"),
         ({"error": Interrupted()}, ["failure"], None),
         ({"error": LostRace("another run was first"), "again": True}, ["failure"], None),
         ({"error": LostRace("another run was first")}, ["failure"], "(exit code 5)"),
+        ({"error": OtherRun("another run of 'shop' is at work")}, ["failure"], None),
     ],
 )
 def test_an_alert_is_sent_on_the_occasions_that_are_asked_for(hook, tmp_path, facts, on, said):
@@ -137,7 +146,7 @@ def test_a_run_that_cannot_begin_is_alerted(hook, tmp_path, here, monkeypatch): 
     for arguments, times in ((["--dry-run"], 0), ([], 1)):
         code, _, error = here("run", str(tmp_path / "broken.yaml"), *arguments)
         assert code == 2 and "suit" in error and len(hook.requests) == times
-    assert hook.documents[0]["text"].startswith("headgate: broken failed (exit code 2)\n")
+    assert hook.documents[0]["text"].startswith("headgate: p failed (exit code 2)\n")  # as the file names it
     assert "unknown option 'suit'" in hook.documents[0]["text"]
 
 

@@ -9,6 +9,7 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from headgate.jobs.cli import main as cli
 from headgate.jobs.errors import UsageError
+from headgate.jobs.explore import queries
 from headgate.jobs.keep import archive as archiving
 from headgate.jobs.keep.retention import vacuum
 from headgate.jobs.lake.lake import Lake
@@ -45,6 +46,9 @@ def test_versions_are_in_the_archive_before_they_go(lake, tmp_path):
         assert ids(root / "t", version) == expected[version], version
         assert not lake.has_files("t", lake.file_sizes("t", version)) or version == 4
     assert ids(lake.path("t")) == [12] and ids(lake.path("t"), 4) == [4]
+    readable = {v["version"] for v in queries.versions(Lake(str(root)), "t") if v["readable"]}
+    assert readable == set(range(12)) - {4}
+    assert {v["version"] for v in queries.versions(lake, "t") if v["readable"]} == {4, 12}
     # What the release held goes later, and what is there is not copied again.
     write_deltalake(lake.path("t"), rows(13), mode="overwrite")
     lake.publish_release("p", "r", {"t": 13}, None, 1, None)

@@ -11,6 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
 from headgate.jobs.explore import queries
 from headgate.jobs.keep import backup as keeping
+from headgate.jobs.keep.archive import archive
 from headgate.jobs.keep.backup import backup, check, recover
 from headgate.jobs.keep.retention import vacuum
 from headgate.jobs.lake.artifacts import fitted_of, read_fitted, write_fitted
@@ -154,7 +155,13 @@ def test_damage_is_found(lake, tmp_path):
         recover(Lake(str(tmp_path / "new")), str(root))
     file.unlink()
     assert check(str(root))["damaged"] == [f"u/{name}"]
+    with pytest.raises(HeadgateError, match=r"of u/\S+, is not there\. `headgate recover --check`"):
+        recover(Lake(str(tmp_path / "new")), str(root))
+    (damaged,) = keeping.backups(str(root))
     assert backup(lake, str(root))["files_copied"] == 1 and check(str(root))["damaged"] == []
+    with pytest.raises(UsageError, match=f"holds a part of the backup {damaged}: go on with that .--backup {damaged}"):
+        recover(Lake(str(tmp_path / "new")), str(root))
+    recover(Lake(str(tmp_path / "new")), str(root), damaged)  # its object is there again
     listed = min((root / "backups").glob("*.json"))
     listed.write_text(listed.read_text().replace('"u/', '"v/'))
     with pytest.raises(HeadgateError, match="is damaged: its content"):
@@ -193,6 +200,44 @@ def test_older_backups_are_removed_with_what_only_they_hold(lake, tmp_path):
     backup(lake, root, keep=1)
     assert not half.exists()
     recover(Lake(str(tmp_path / "new")), root)
+
+
+def test_of_backups_to_one_folder_one_is_at_work(lake, tmp_path, monkeypatch):
+    """Another, that ends while this one begins, would remove files that this one relies on."""
+    root = str(tmp_path / "backups")
+
+    def beside(*given, known=keeping.contents):
+        with pytest.raises(LostRace, match=f"another backup to {root} is at work: run backup-[0-9a-f]+ "):
+            backup(lake, root, keep=1)
+        return known(*given)
+
+    monkeypatch.setattr(keeping, "contents", beside)
+    assert backup(lake, root)["files_copied"] > 0 and check(root)["damaged"] == []
+
+
+@pytest.mark.slow
+def test_deletion_vectors_and_checkpoints_of_other_writers_come_along(spark, lake, tmp_path):
+    place = lake.path("marked")
+    options = (
+        "'delta.enableDeletionVectors' = 'true', 'delta.checkpointPolicy' = 'v2', 'delta.checkpointInterval' = '3'"
+    )
+    spark.sql(f"CREATE TABLE delta.`{place}` (id long) USING delta TBLPROPERTIES ({options})")
+    spark.range(100).coalesce(1).write.format("delta").mode("append").save(place)
+    for one in (7, 8, 9):
+        spark.sql(f"DELETE FROM delta.`{place}` WHERE id = {one}")
+    found = {p.name.partition("_")[0] + p.suffix for p in Path(place).rglob("*") if not p.name.startswith(".")}
+    assert "deletion.bin" in found and list(Path(place).rglob("_delta_log/_sidecars/*.parquet"))
+    before = {v: sorted(spark.read.option("versionAsOf", v).load(place, "delta").toPandas()["id"]) for v in (1, 2, 4)}
+    root, archived = str(tmp_path / "backups"), str(tmp_path / "archive")
+    backup(lake, root)
+    assert archive(lake, "marked", range(5), archived) > 0 and archive(lake, "marked", range(5), archived) == 0
+    recover(Lake(str(tmp_path / "new")), root)
+    for other in (f"{tmp_path}/new/marked", f"{archived}/marked"):
+        (Path(other) / "_delta_log" / f"{0:020}.json").unlink()  # the checkpoint stands for it
+        newest = spark.read.load(other, "delta").toPandas()["id"]
+        assert sorted(newest) == before[4] and not {7, 8, 9} & set(newest), other
+    recovered = f"{tmp_path}/new/marked"
+    assert sorted(spark.read.option("versionAsOf", 4).load(recovered, "delta").toPandas()["id"]) == before[4]
 
 
 def test_an_erasure_meanwhile_ends_it(lake, tmp_path, monkeypatch):

@@ -15,7 +15,8 @@ from deltalake import write_deltalake
 
 from headgate.jobs.cli import main as cli
 from headgate.jobs.cli import places
-from headgate.jobs.config.secrets import SecretReference, without_secrets
+from headgate.jobs.config.secrets import SecretReference
+from headgate.jobs.disclosure import without_secrets
 from headgate.jobs.errors import HeadgateError, InputMissing, storage_failure
 from headgate.jobs.explore import queries
 from headgate.jobs.lake.lake import Lake
@@ -284,6 +285,39 @@ def test_a_landing_folder_that_cannot_be_read_is_not_told_as_the_lake(tmp_path, 
         assert code == 4 and error.startswith(f"headgate: {tmp_path}/landing/flights cannot be read"), error
 
 
+def test_an_input_that_is_not_there_is_told_with_the_nearest_name(tmp_path, here):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "orders.csv").write_text("a\n1\n")
+    for command in ("dedup in/order.csv --exact a --into t", "fuse in/order.csv --into t"):
+        code, _, error = here(*command.split())
+        assert code == 4 and error.endswith(" — did you mean 'in/orders.csv'?\n"), error
+
+
+def test_where_no_file_matches_the_nearest_name_is_told(tmp_path, here):
+    (tmp_path / "p.yaml").write_text(
+        "pipeline: p\ntables:\n  t: {suite: null, source: {format: csv, path: 'order/o_{date}.csv', schema: 'a INT'}}\n"
+    )
+    (tmp_path / "landing" / "orders").mkdir(parents=True)
+    code, _, error = here("run", "p.yaml", "--dry-run")
+    assert code == 4 and error.endswith(f" — did you mean 'orders'? (in {tmp_path}/landing: orders)\n")
+    (tmp_path / "landing" / "order").mkdir()
+    assert here("run", "p.yaml", "--dry-run")[2].endswith(f": the folder {tmp_path}/landing/order is empty\n")
+    (tmp_path / "landing" / "order" / "o-2024-01-01.csv").touch()
+    assert " — did you mean 'o-2024-01-01.csv'? (in " in here("run", "p.yaml", "--dry-run")[2]
+
+
+def test_a_dry_run_tells_where_a_run_could_not_write(tmp_path, here, monkeypatch):
+    text = "pipeline: p\ntables:\n  t: {suite: null, source: {format: csv, path: '*.csv', schema: 'a INT'}}\n"
+    (tmp_path / "p.yaml").write_text(text)
+    (tmp_path / "landing").mkdir()
+    (tmp_path / "landing" / "a.csv").write_text("a\n1\n")
+    code, out, error = here("run", "p.yaml", "--dry-run")
+    assert (code, error) == (0, "") and "1 new file" in out and not (tmp_path / "lake").exists()
+    monkeypatch.setattr(os, "access", lambda place, mode: not mode & os.W_OK)
+    code, out, error = here("run", "p.yaml", "--dry-run")
+    assert (code, error) == (0, f"warning: the lake {tmp_path}/lake cannot be written: a run would fail\n") and out
+
+
 def test_help_teaches():
     done = headgate("--help")
     assert done.returncode == 0 and "Exit codes" in done.stdout and "headgate sample flights" in done.stdout
@@ -294,7 +328,7 @@ def test_steps_are_listed_and_shown():
     listed = json.loads(headgate("steps", "--json").stdout)
     assert {"drop_duplicates", "impute_median", "join_table", "sample_strata"} <= {s["step"] for s in listed}
     shown = headgate("steps", "impute_median").stdout
-    assert "exact median" in shown and re.search(r"columns: .*\(required\)", shown)
+    assert "exact median" in shown and "\n  columns: list: text (required)\n" in shown
 
 
 def test_the_schema_is_json():

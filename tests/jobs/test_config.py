@@ -454,6 +454,23 @@ def test_problems_of_columns_are_reported_for_each_table(write):
     assert len(str(e.value).splitlines()) == 2 and "'aa'" in str(e.value) and "'c'" in str(e.value)
 
 
+def test_all_columns_that_are_not_there_are_reported(write):
+    steps = "      - impute_mean: {columns: [x, a, y]}\n      - derive: {columns: {c: z + 1}}\n      - cast"
+    text = GOOD.replace("      - cast", steps).replace("columns: [a]}", "columns: [c, x]}")
+    text += "    publish: {mode: merge, key: [w]}\n"
+    with pytest.raises(UsageError) as e:
+        load_pipeline(write(text))
+    told = [line.split(": ", 1)[1].split(" (columns")[0] for line in str(e.value).splitlines()]
+    steps = [
+        (0, "impute_mean: ", "x"),
+        (0, "impute_mean: ", "y"),
+        (1, "derive: c: ", "z"),
+        (3, "drop_duplicates: ", "x"),
+    ]
+    lines = [f"tables.a.steps[{n}].{step}there is no column '{c}' here" for n, step, c in steps]
+    assert told == [*lines, "tables.a.publish.key: there is no column 'w'"]
+
+
 @pytest.mark.parametrize("tables", ["[]", "x", "{}", "{a: 1}", "{1: {suite: null}}", "{a: {steps: [1]}}"])
 def test_a_file_whose_tables_are_no_tables_is_refused(write, tables):
     with pytest.raises(UsageError, match="tables"):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -473,6 +474,29 @@ def test_cells_of_a_build_that_took_up_a_dead_runs_staging_are_erased_too(spark,
     erase(spark, people, "raw_cities", "city = 'Atlantis'")
     assert holding(people, "Poseidon Deep") == []
     assert answer(people, "select count(*), count(mayor) from placed where city = 'Atlantis'") == [(6, 0)]
+
+
+def test_what_kills_left_is_erased_too(spark, people):
+    """Files that no version names: whole ones lose the row, others go; so do checkpoints of other writers."""
+    lake = lake_of(people)
+    table = Path(lake.path("people"))
+    (source,) = [p for p in table.rglob("*.parquet") if PLANTED in str(pq.read_table(p).to_pylist())][:1]
+    whole, part = table / "optimized-77" / "optimized-77-00000.parquet", source.with_name("x-erased-0.parquet.part")
+    whole.parent.mkdir()
+    pq.write_table(pq.read_table(source), whole, compression="none")
+    (table / "optimized-77" / "optimized-77-00001.parquet").write_bytes(whole.read_bytes()[:-99])
+    others = table / "other.parquet"
+    for file in (part, others):
+        file.write_bytes(whole.read_bytes()[:-99])
+    sidecar = table / "_delta_log" / "_sidecars" / "s.parquet"
+    sidecar.parent.mkdir()
+    sidecar.write_bytes(whole.read_bytes())
+    (table / "_delta_log" / f"{0:020}.{1:020}.compacted.json").write_text(PLANTED)
+    with pytest.raises(HeadgateError, match=r"other\.parquet is not whole, and was written to in the last hour"):
+        erase(spark, people, "people", "id = 42")
+    os.utime(others, (0, 0))
+    erasure.finish(spark, lake, lake.unfinished_erasures[0], Progress(watched=False))
+    assert holding(people, PLANTED) == [] and not others.exists()
 
 
 def test_an_erasure_whose_texts_are_still_found_fails_and_is_finished_later(spark, people, monkeypatch):

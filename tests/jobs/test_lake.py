@@ -9,6 +9,7 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
+from headgate.jobs.explore import trace
 from headgate.jobs.keep.restore import restore
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import commits
@@ -266,3 +267,12 @@ def test_what_many_record_at_once_is_there_once(tmp_path):
     for table in ("runs", "lineage", "metrics", "files"):
         found = Lake(str(tmp_path)).system(table)
         assert sorted(found["run_id"].to_pylist()) == [f"r{n}" for n in range(6)], table
+
+
+def test_rows_are_found_by_nan_and_those_of_other_writers_have_no_story(tmp_path):
+    lake = Lake(str(tmp_path))
+    write_deltalake(lake.path("t"), pa.table({"_row_id": ["a", "b"], "f": [float("nan"), 1.0]}))
+    assert trace.ids_of(lake, "t", {"f": "nan"}) == ["a"]
+    write_deltalake(lake.path("others"), pa.table({"f": [1.0]}))
+    with pytest.raises(UsageError, match="table 'others' has no _row_id"):
+        trace.ids_of(lake, "others", {"f": "1"})

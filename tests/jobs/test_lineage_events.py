@@ -139,7 +139,7 @@ def test_events_of_a_run_tell_datasets_versions_columns_and_verdicts(lake, tmp_p
     ("error", "states"),
     [
         (
-            GateBlocked("1 of 2 rows fail; for example name: Ada"),
+            GateBlocked("1 of 2 rows fail; for example ‹name: Ada›"),
             {"shop": "FAIL", "shop.orders": "FAIL", "shop.orders.gate": "FAIL"},
         ),
         (Interrupted(), {"shop": "ABORT", "shop.orders": "ABORT"}),
@@ -152,7 +152,7 @@ def test_a_run_that_fails_or_is_interrupted_says_so(lake, tmp_path, error, state
     ends = {e["job"]["name"]: e for e in events if e["eventType"] != "START"}
     assert {name: e["eventType"] for name, e in ends.items()} == {**states, **RAW_DONE}
     if isinstance(error, GateBlocked):
-        assert ends["shop"]["run"]["facets"]["errorMessage"]["message"] == "1 of 2 rows fail"
+        assert ends["shop"]["run"]["facets"]["errorMessage"]["message"] == "1 of 2 rows fail; for example ‹…›"
         assert "version" not in ends["shop.orders.gate"]["inputs"][0].get("facets", {})  # what it judged has none
 
 
@@ -213,6 +213,17 @@ def test_sources_are_named_without_secrets():
     emitting = Emitting(OpenLineage(file="unused"), "s3://landing/shop")
     jdbc = JdbcSource(format="jdbc", url="jdbc:postgresql://host:5432/shop", table="public.orders")
     http = HttpSource(format="http", url="https://api.example.org/v1/orders?key=x", columns="i INT")
+    for url, name in (
+        (
+            "jdbc:databricks://h:443/d;AuthMech=3;accessToken=s3cret;PWD=s3cret",
+            ("databricks://h:443", "d.public.orders"),
+        ),
+        ("jdbc:sqlserver://u:s3cret@h;databaseName=shop;password={s3;cret}", ("sqlserver://h", "shop.public.orders")),
+        ("jdbc:oracle:thin:scott/s3cret@//h:1521/shop", ("oracle://h:1521", "shop.public.orders")),
+        ("jdbc:oracle:thin:scott/s3cret@h:1521:shop", ("oracle", "h:1521:shop.public.orders")),
+        ("jdbc:h2:mem:shop;PASSWORD=s3cret", ("h2", "mem:shop.public.orders")),
+    ):
+        assert emitting.source(JdbcSource(format="jdbc", url=url, table="public.orders")) == name
     assert emitting.source(SOURCE) == ("s3://landing", "shop/orders/{date}.csv")
     assert emitting.source(jdbc) == ("postgres://host:5432", "shop.public.orders")
     assert emitting.source(http) == ("https://api.example.org", "/v1/orders")

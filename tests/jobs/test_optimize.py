@@ -17,7 +17,9 @@ from headgate.jobs.keep.retention import vacuum
 from headgate.jobs.keep.storage import storage
 from headgate.jobs.lake.arranging import Order
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.lake.lease import held
 from headgate.jobs.lake.transaction import Change, commit
+from tests.jobs.test_lease import NO_TIME
 from tests.jobs.test_transaction import COLUMNS, SCHEMA, log, some_rows, written
 
 NESTED = pa.schema(
@@ -143,6 +145,42 @@ def test_a_writer_who_was_first_wins_and_the_table_is_as_he_left_it(lake, monkey
     assert not list(Path(lake.path("t")).glob("optimized-*"))
 
 
+def test_a_run_of_its_pipeline_and_it_keep_each_other_out(lake, monkeypatch):
+    files = written(Path(lake.path("t")), "p3", some_rows(random.Random(2), 5))
+    commit(lake.path("t"), 2, Change("WRITE", files, (), ("t", 3), {"build": "b3", "base": 2, "pipeline": "p"}))
+    with held(lake, "p", "night", NO_TIME, print):
+        with pytest.raises(LostRace, match="another run of 'p' is at work: run night "):
+            optimize(lake, ["t"])
+        assert optimize(lake, ["t"], dry_run=True)[0]["files_after"] == 1
+    write_again = optimizing.write_again
+
+    def beside(*given):
+        with pytest.raises(LostRace, match="run optimize-"), held(lake, "p", "night", NO_TIME, print):
+            pass
+        write_again(*given)
+
+    monkeypatch.setattr(optimizing, "write_again", beside)
+    assert optimize(lake, ["t"])[0]["version"] == 4
+
+
+def test_files_keep_their_size_when_they_are_ordered(lake):
+    commit(lake.path("t"), 2, Change("WRITE", written(Path(lake.path("t")), "p3", many_rows()), (), ("t", 3), {}))
+    size, order = 100_000, Order(("i",))
+    told = optimize(lake, ["t"], order, size)[0]
+    sizes = [n / size for n in lake.file_sizes("t", told["version"]).values()]
+    assert len(sizes) > 5 and all(0.9 < n < 2.1 for n in sizes[:-1]), sizes
+    assert optimize(lake, ["t"], order, size)[0]["version"] == told["version"]  # nothing to do
+    assert optimize(lake, ["t"], order, 8 * size)[0]["files_after"] < len(sizes)
+    assert optimize(lake, ["t"], order, size)[0]["files_after"] == len(sizes)
+
+
+def many_rows() -> pa.Table:
+    choose, rows = random.Random(3), some_rows(random.Random(3), 1)
+    values = {"i": [choose.getrandbits(62) for _ in range(120_000)]}
+    columns = [pa.array(values.get(f.name, [None] * 120_000), f.type) for f in rows.schema]
+    return pa.Table.from_arrays(columns, schema=rows.schema)
+
+
 def test_an_erasure_that_began_meanwhile_stops_it(lake, monkeypatch):
     write_again = optimizing.write_again
 
@@ -193,6 +231,15 @@ def test_a_kill_leaves_the_table_as_it_was(lake, monkeypatch):
 def test_what_has_no_order_is_refused(lake, order, told):
     with pytest.raises(UsageError, match=told):
         optimize(lake, ["nested"], order)
+
+
+def test_tables_of_others_keep_none_of_the_own_ones_out(lake):
+    write_deltalake(lake.path("parts"), pa.table({"k": ["a", "b"], "v": [1, 2]}), partition_by=["k"])
+    told: list[str] = []
+    assert [r["table"] for r in optimize(lake, tell=told.append)] == ["nested", "t"]
+    assert len(told) == 1 and told[0].startswith("table 'parts' is left as it is: ") and "partitions (k)" in told[0]
+    with pytest.raises(UsageError, match=r"partitions \(k\), which headgate does not support"):
+        optimize(lake, ["parts"])
 
 
 def test_the_room_of_tables_is_what_lies_in_their_folders(lake, tmp_path):

@@ -397,7 +397,7 @@ def test_merge_updates_inserts_and_keeps(spark, tmp_path):
     rows = spark.read.format("delta").load(lake.path("m"))
     assert content_of(rows) == (4, lake.content_total("m", found.version()))
     assert run_pipeline(None, tmp_path, file).built == 0
-    with pytest.raises(UsageError, match="table 'm' has 2 rows with key=None: the key of a merge must be unique"):
+    with pytest.raises(UsageError, match="table 'm' has 2 rows with key=‹None›: the key of a merge must be unique"):
         run_pipeline(spark, tmp_path, small(tmp_path, tables % " []"))
 
 

@@ -343,11 +343,24 @@ def test_a_function_of_the_users_own_is_a_source(spark, tmp_path):
     assert rows(tmp_path, "id, v") == [(5, "v5")]
     run_pipeline(spark, tmp_path, file)
     assert [r[0] for r in rows(tmp_path, "id, v")] == [5, 6, 7]
-    with pytest.raises(InputMissing, match=r"python:own\.py:broken: broken raised ValueError: no more"):
+    with pytest.raises(InputMissing, match=r"python:own\.py:broken: broken raised ValueError: ‹no more›"):
         run_pipeline(spark, tmp_path, pipeline(tmp_path, f"format: python, function: 'own.py:broken', {options}"))
     with pytest.raises(UsageError, match="has no function 'record' — did you mean 'records'"):
         pipeline(tmp_path, f"format: python, function: 'own.py:record', {options}")
         run_pipeline(spark, tmp_path, tmp_path / "p.yaml")
+
+
+def test_an_error_of_the_program_is_none_of_the_source(spark, tmp_path, monkeypatch):
+    """It keeps its type, so that it ends with exit code 1 and its chain of causes, not as an input that is missing."""
+    (tmp_path / "own.py").write_text("def records(after):\n    yield {'id': 1}\n")
+    source = "format: python, function: 'own.py:records', schema: 'id INT'"
+
+    def wrong(*given):
+        raise KeyError("of the program")
+
+    monkeypatch.setattr("headgate.jobs.sources.pull.ask", wrong)
+    with pytest.raises(KeyError):
+        run_pipeline(spark, tmp_path, pipeline(tmp_path, source))
 
 
 def test_what_a_function_yields_is_taken_as_it_is_meant(spark, tmp_path):

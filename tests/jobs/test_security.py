@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
+from headgate.jobs.disclosure import without_secrets
 from headgate.jobs.errors import HeadgateError, UsageError
 from headgate.jobs.explore import queries
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.notify.wording import said
+from headgate.jobs.pipeline.commit import need_unique
+from headgate.jobs.progress import Progress
 from tests.jobs.test_cli import headgate, here  # noqa: F401  (a fixture)
 from tests.jobs.test_keeping import everything
 from tests.jobs.test_pulled import Api, api, postgres  # noqa: F401  (fixtures)
@@ -153,3 +157,43 @@ def test_a_secret_written_in_the_configuration_is_refused_and_not_repeated(tmp_p
         with pytest.raises(HeadgateError) as e:
             again(None, tmp_path)
         assert "s3cret" not in str(e.value) and e.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("jdbc:postgresql://u:p@ss@h:5432/d?user=u&password=x;y", "jdbc:postgresql://u:***@h:5432/d?user=u&password=***;y"),
+        ("jdbc:databricks://h:443/x;AuthMech=3;accessToken=dapi12;UID=u;PWD={a;b}", None),
+        ("jdbc:sqlserver://h;databaseName=d;user=u;password={x;y};clientSecret=z", None),
+        ("jdbc:oracle:thin:scott/tiger@//h:1521/s", "jdbc:oracle:thin:***@//h:1521/s"),
+        ("https://tok3n@api.example.org/v1?api_key=abc&sig=x%3D&page=2", "https://***@api.example.org/v1?api_key=***&sig=***&page=2"),
+        ("s3://b/k?X-Amz-Credential=A&X-Amz-Signature=B&X-Amz-Date=C", "s3://b/k?X-Amz-Credential=***&X-Amz-Signature=***&X-Amz-Date=C"),
+        ("abfss://container@account.dfs.core.windows.net/lake", "abfss://container@account.dfs.core.windows.net/lake"),
+        ("see s3://b/a, mail ada@example.org", "see s3://b/a, mail ada@example.org"),
+    ],
+)  # fmt: skip
+def test_the_sensitive_parts_of_urls_are_masked(text, shown, capsys):
+    found = without_secrets(text)
+    if shown is not None:
+        assert found == shown
+    assert not [s for s in ("p@ss", "dapi12", "a;b", "x;y}", "=z", "tiger", "tok3n", "abc") if s in found], found
+    Progress(watched=False).tell("retry", message=text)
+    assert capsys.readouterr().err == f"retry: {found}\n"
+
+
+def test_what_leaves_the_machine_quotes_no_value_of_data(spark):
+    frame = spark.createDataFrame([("Ada",), ("Ada",)], "name string")
+    told = []
+    for fails in (
+        lambda: need_unique("people", frame, ["name"]),
+        lambda: frame.selectExpr("cast(name as int)").collect(),  # Spark quotes the cell
+        lambda: frame.selectExpr("raise_error(concat('not ', name))").collect(),
+    ):
+        with pytest.raises(Exception, match="Ada") as raised:
+            fails()
+        told.append(said(raised.value))
+    assert told[0].startswith("table 'people' has 2 rows with name=‹…›: ") and not [t for t in told if "Ada" in t]
+    assert told[1:] == [
+        "failed: NumberFormatException: CAST_INVALID_INPUT (the log of the run says more)",
+        "failed: SparkRuntimeException: USER_RAISED_EXCEPTION (the log of the run says more)",
+    ]

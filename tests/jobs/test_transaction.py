@@ -22,6 +22,7 @@ from headgate.jobs.keep.verify import verify
 from headgate.jobs.lake.conflicts import VersionTaken
 from headgate.jobs.lake.datafiles import data_files
 from headgate.jobs.lake.leftovers import claimed, remove_unnamed
+from headgate.jobs.lake.log import moved_files
 from headgate.jobs.lake.transaction import Change, commit
 from headgate.jobs.progress import Progress
 from tests.lakes import Faults, Killed, again, content, die, lake_of, land, ledger, records, rows, write_pipeline
@@ -120,6 +121,24 @@ def test_every_reader_sees_the_rows_and_skips_no_file_wrongly(spark, tmp_path):
 
 def log(path, version: int) -> list[str]:
     return (path / "_delta_log" / f"{version:020}.json").read_text().splitlines()
+
+
+def test_files_in_which_old_rows_were_mixed_with_new_ones_are_no_change_of_builds(tmp_path):
+    """A build takes from a table a file in which another writer put rows that it held with rows that came since."""
+    choose, table = random.Random(4), str(tmp_path)
+    for base in (-1, 0, 1):
+        files = written(tmp_path, f"p{base}", some_rows(choose, 3))
+        commit(table, base, Change("WRITE", files, (), ("t", base + 1), {"build": "b"}, SCHEMA if base < 0 else None))
+    DeltaTable(table).optimize.compact()
+    (whole,) = DeltaTable(table).get_add_actions()["path"].to_pylist()
+    commit(table, 3, Change("WRITE", written(tmp_path, "next", some_rows(choose, 3)), (), ("t", 4), {"build": "b"}))
+    lost, gained = moved_files(table, 1, 4) or ({}, {})
+    assert not lost and {p.partition("/")[0] for p in gained} == {"p1", "next"}
+    commit(
+        table, 4, Change("WRITE", written(tmp_path, "last", some_rows(choose, 3)), (whole,), ("t", 5), {"build": "b"})
+    )
+    assert moved_files(table, 1, 5) is None
+    assert moved_files(table, 3, 5)[0].keys() == {whole}  # rows that the table held then, and no others
 
 
 def test_of_two_writers_from_one_version_the_second_is_refused(tmp_path):

@@ -14,7 +14,7 @@ from headgate.transforms.fusion.keys import keys_of
 from headgate.transforms.fusion.learned import parts_of
 from headgate.transforms.fusion.levels import by_cuts, similar
 from headgate.transforms.fusion.links import LinkRecords
-from headgate.transforms.fusion.records import Records, at_once, chosen, sample_of
+from headgate.transforms.fusion.records import Records, at_once, chosen, frequencies_of, repeats_itself, sample_of
 from headgate.transforms.fusion.values import Comparison
 from tests.jobs.test_fuse import misspelt, people
 
@@ -50,8 +50,10 @@ def records_of(sources, columns):
 def linked(records, **options):
     """Return the pairs linked with no configuration, and all rows."""
     step, said = LinkRecords(key=("id",)), Said()
-    alone = step.one_partner(records, said)
-    pairs = Few.blocked(records, None, None, **{"cap": None, "per_record": 60, "minhash": 0, "seed": 7} | options)
+    pairs = Few.blocked(
+        records, None, None, **{"cap": None, "per_record": 60, "minhash": 0, "neighbours": 0, "seed": 7} | options
+    )
+    alone = step.one_partner(records, pairs, said)
     found, first, second = step.learn(records, pairs, alone, said)
     scorer, names = second or first, parts_of(records.comparisons, lead=second is not None)
     rows = pairs.shown(scorer, names, found.cut, alone=alone).to_pylist()
@@ -82,6 +84,21 @@ def test_two_sources():
         assert sum(dict(row["weights"]).values()) == pytest.approx(row["score"], abs=1e-6)
 
 
+def test_records_repeat_another_one_where_that_is_no_chance():
+    """Whole records that come twice are copies; names alone may be of two persons, but if they are all there is."""
+    sources, _ = two_sources()
+    for copies, columns, told in (
+        (sources["b"][:4], PERSON, "b"),
+        ([[row[0], *[None] * 3] for row in sources["b"][:4] * 2], PERSON, None),
+        (sources["b"][:4], PERSON[:1], "b"),
+    ):
+        rows = {"a": sources["a"], "b": sources["b"] + copies}
+        rows = {s: [row[: len(columns)] for row in every] for s, every in rows.items()}
+        records = records_of(rows, columns)
+        found = repeats_itself(records, frequencies_of(records))
+        assert (found and found[0]) == told
+
+
 def test_a_thousand_columns():
     """Those that tell most are compared; the others are told."""
     sources, true = two_sources(more=996)
@@ -110,7 +127,7 @@ def test_a_value_of_a_third_of_all_rows_makes_no_square_of_pairs(sources):
     rows = [["same" if i % 3 == 0 else f"n{i // 2}", f"m{i // 4}", "the one street"] for i in range(n)]
     parts = {"": rows} if sources == 1 else {"a": rows[::2], "b": rows[1::2]}
     records = records_of(parts, ["name", "other", "street"])
-    pairs = Few.blocked(records, None, None, cap=20, per_record=60, minhash=0, seed=7)
+    pairs = Few.blocked(records, None, None, cap=20, per_record=60, minhash=0, neighbours=0, seed=7)
     assert n / 4 < pairs.blocks.found < 12 * n and pairs.blocks.refined >= 1
     assert pairs.blocks.skew == ((1, 999 if sources == 1 else 500),)
 

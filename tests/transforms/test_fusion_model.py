@@ -130,6 +130,24 @@ def test_values_choose_their_comparison(values, kind):
     assert isinstance(found, Comparison) and found.kind == kind, found
 
 
+@pytest.mark.parametrize(
+    ("kind", "one", "other"),
+    [
+        ("number", "$1,049.00", "1049"),
+        ("number", "[1988].", "1988"),
+        ("date", "19.04.1956", "1956-04-19"),
+        ("date", "April 9, 1956", "19560409"),
+        ("name", "R.E. Schapire", "r. e. schapire"),
+    ],
+)
+def test_values_are_written_in_one_way(kind, one, other):
+    assert normal_form(kind)(one) == normal_form(kind)(other)
+
+
+def test_long_numbers_keep_their_digits():
+    assert normal_form("number")("12345678901234567") != normal_form("number")("12345678901234568")
+
+
 def test_what_cannot_be_compared():
     assert choose("c", [[None, ""], ["x", "y"]]) == "no value in one of the sources"
     assert choose("c", [["x"] * 20]) == "one value only"
@@ -160,7 +178,7 @@ def test_levels():
         1,
     ]
     assert compared("date", ["1990-05-01", "1990-05-01", "1990-05-11", "1970-01-01"], pairs)[2:] == [3, 1]
-    assert compared("number", ["10", "10.0", "10.01", "99"], pairs)[1:] == [3, 3, 1]
+    assert compared("number", ["10", "10.0", "10.01", "99"], pairs)[1:] == [6, 3, 1]
     text = ["red sony camera dsc w300", "sony dsc-w300 camera", "a green apple pie", "red sony camera dsc w300"]
     one, near, far, equal = compared("text", text, pairs)
     assert one == equal >= first_equal("text") and 1 < near < one and far == 1

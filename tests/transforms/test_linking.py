@@ -6,6 +6,8 @@ import tempfile
 from collections import defaultdict
 from datetime import datetime, timezone
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
@@ -19,6 +21,7 @@ from headgate.transforms.fusion.entities import AssignEntities
 from headgate.transforms.fusion.golden import GoldenRecords
 from headgate.transforms.fusion.history import EntityEvents, EntityHistory
 from headgate.transforms.fusion.links import LinkRecords
+from headgate.transforms.fusion.neighbourhood import met_at_once, met_in_spark
 from headgate.transforms.fusion.partners import one_partner_each
 from headgate.transforms.fusion.values import Comparison
 from headgate.transforms.rows import SOURCE, row_id, with_bookkeeping
@@ -77,6 +80,49 @@ def test_links_of_one_source(spark, monkeypatch):
     assert sorted(map(repr, again)) == sorted(map(repr, found)), "in Spark as at once, in any partitioning"
 
 
+@pytest.mark.parametrize(("sources", "parts", "batch"), [(1, 1, 7), (2, 30, 1000)])
+def test_neighbours_in_order_meet_wherever_rows_lie(spark, sources, parts, batch):
+    """Numbers by size and names by letters, ties by id, over the borders of parts and of batches."""
+    r, window, n = random.Random(3), 3, 60
+    comparisons = [Comparison(column=c, kind=k, why="") for c, k in (("name", "name"), ("year", "number"))]
+    rows = [
+        (r.randrange(-(1 << 60), 1 << 60), r.randrange(sources), r.choice("abcd") * r.randrange(1, 3), year)
+        for year in [None, *(str(r.randrange(-20, 2000)) for _ in range(n))]
+    ]
+    expected = set()
+    for j, order in ((0, lambda row: row[2]), (1, lambda row: float(row[3]))):
+        ranked = sorted((row for row in rows if row[2 + j] is not None), key=lambda row: (order(row), row[0]))
+        for i, a in enumerate(ranked):
+            for b in ranked[i + 1 : i + 1 + window]:
+                if sources == 1 or a[1] != b[1]:
+                    (src_a, rid_a), (src_b, rid_b) = sorted([(a[1], a[0]), (b[1], b[0])])
+                    expected.add((rid_a, src_a, rid_b, src_b, 1 << j))
+    settings = {
+        "spark.sql.shuffle.partitions": str(parts),
+        "spark.sql.adaptive.coalescePartitions.enabled": "false",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": str(batch),
+    }
+    before = {name: spark.conf.get(name) for name in settings}
+    with tempfile.TemporaryDirectory() as folder:
+        context = BuildContext(spark, folder)
+        df = spark.createDataFrame(rows, "rid long, src int, v0 string, v1 string").repartition(4)
+        try:
+            for name, value in settings.items():
+                spark.conf.set(name, value)
+            met = met_in_spark(df, comparisons, window, sources, 7, context).collect()
+        finally:
+            for name, value in before.items():
+                spark.conf.set(name, value)
+    assert {row[:5] for row in met} == expected and len(met) == len(expected)
+    ids, src, *values = zip(*sorted(rows), strict=True)
+    arrays = [pa.array(v, pa.string()) for v in values]
+    at_once = met_at_once(comparisons, arrays, np.array(src), window, sources > 1)
+    found = {
+        (ids[a], src[a], ids[b], src[b], family) for a, b, family in zip(*map(np.ndarray.tolist, at_once), strict=True)
+    }
+    assert found == expected
+
+
 @pytest.mark.slow
 def test_records_of_other_splits_are_linked_by_what_the_training_ones_tell(spark):
     split = F.when(F.col("key").rlike("[135]$"), "test").otherwise("train")
@@ -102,7 +148,7 @@ def test_few_records_are_linked_as_many_are(spark, monkeypatch):
     known += [("p7", "q7", True), ("p7", "q7", False)]
     tables = {"decided": decided, "known": spark.createDataFrame(known, pairs)}
     monkeypatch.setattr(model, "UNSURE", 2.0)
-    options = [{"decisions": "decided", "minhash": 3}, {"labels": "known", "one_to_one": False}]
+    options = [{"decisions": "decided", "minhash": 3}, {"labels": "known", "one_to_one": False, "neighbours": 2}]
 
     def every():
         said: list[str] = []

@@ -67,7 +67,7 @@ def test_a_mixture_is_as_asked_source_by_source_in_any_partitioning(spark, tmp_p
     found, cap = amounts(out), int(totals["code"] * 1.25)
     assert abs(found["code"] - cap) <= 10 and cap < 6000
     assert abs(found["en"] / found["zh"] - 5 / 3) < 0.01 and abs(sum(found.values()) - 30_000) <= 30
-    assert any("code: 6,000 tokens were asked for; 1.25 epochs give" in w for w in context.warnings)
+    assert any("‹code›: 6,000 tokens were asked for; 1.25 epochs give" in w for w in context.warnings)
     assert [f["facts"] for f in context.figures] == [
         {"source": s, "asked": shares[s], "tokens": found[s]} for s in ("en", "zh", "code")
     ]

@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
 from headgate.jobs.pipeline.context import BuildContext
-from headgate.transforms.deduplication import near, pairs, shingles
+from headgate.transforms.deduplication import near, pairs, shingles, similar
+from headgate.transforms.deduplication import tokens as tokenizing
 from headgate.transforms.deduplication.containment import Contained
-from headgate.transforms.deduplication.near import SKETCHES, DropNearDuplicates
+from headgate.transforms.deduplication.minhash import Bands, bits_of, buckets_of, different, minima
+from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.deduplication.pairs import greedy_removals
-from headgate.transforms.deduplication.shingles import Bands, sketch
+from headgate.transforms.deduplication.shingles import sketch
+from headgate.transforms.deduplication.similar import SKETCHES
 from headgate.transforms.rows import Rejection, reject
 from headgate.transforms.step import StepError
 from tests.conftest import SHARED_DATA
@@ -188,7 +191,8 @@ def test_a_sketch_is_the_same_in_any_company_and_any_pieces(monkeypatch):
     assert {k: v.to_pylist() for k, v in together.items()} == {
         k: [one[k][0].as_py() for one in alone] for k in together
     }
-    monkeypatch.setattr(shingles, "BLOCK", 64)
+    for module in (shingles, tokenizing):
+        monkeypatch.setattr(module, "BLOCK", 64)
     longer = [t for t in texts if t and len(t) > 64 and " " in t]
     assert len(longer) > 10
     pieces = sketch(pa.array(longer), 5, "auto", bands).columns()["shingles"].to_pylist()
@@ -313,7 +317,7 @@ def test_long_texts_are_the_same_wherever_they_are_cut():
     ],
 )
 def test_scripts_without_spaces_are_taken_by_characters(text, count):
-    found, _ = shingles.tokens_of(text, "auto")
+    found, _ = tokenizing.tokens_of(text, "auto")
     assert len(found) == count
 
 
@@ -334,11 +338,11 @@ def test_pairs_at_the_threshold_are_found_as_promised(common, own, recall):
     signs = []
     for part in (hashes[:, : common + own], np.delete(hashes, np.s_[common : common + own], axis=1)):
         starts = np.arange(n) * (common + own)
-        signs.append(shingles.minima(np.ascontiguousarray(part).ravel(), starts, step.bands.values))
+        signs.append(minima(np.ascontiguousarray(part).ravel(), starts, step.bands.values))
     together = np.logical_or.reduce(
-        [a == b for a, b in zip(*(shingles.buckets_of(s, step.bands).T for s in signs), strict=True)]
+        [a == b for a, b in zip(*(buckets_of(s, step.bands).T for s in signs), strict=True)]
     )
-    bits = [b.tobytes() for s in signs for b in shingles.bits_of(s)]
+    bits = [b.tobytes() for s in signs for b in bits_of(s)]
     rows = pa.table({"old": np.zeros(2 * n, np.bool_), "size": np.full(2 * n, common + own), "bits": pa.array(bits)})
     likely, _ = step.limits.likely(rows, np.arange(n), np.arange(n, 2 * n))
     found = np.zeros(n, np.bool_)
@@ -363,7 +367,7 @@ def test_similar_sets_share_buckets_as_often_as_told():
     a, b = (sketch(pa.array(x), 5, "words", bands) for x in (one, other))
     together = (a.buckets == b.buckets).any(axis=1).mean()
     assert together == pytest.approx(bands.recall(float(np.mean(exact))), abs=0.05)
-    differ = shingles.different(a.bits, b.bits)
+    differ = different(a.bits, b.bits)
     assert (differ / bands.values).mean() == pytest.approx((1 - np.mean(exact)) * 3 / 4, abs=0.01)
 
 
@@ -438,7 +442,7 @@ def test_rounds_over_the_cluster_choose_as_one_task_does(spark, monkeypatch):
     texts = [t for seed in (4, 5) for t in perturbed(seed, families=12, copies=12)]
     step = DropNearDuplicates(columns=("text",), similarity=0.6, recall=SURE)
     at_once = evidence(applied(step, numbered(spark, texts)))
-    monkeypatch.setattr(near, "EDGES_AT_ONCE", 0)
+    monkeypatch.setattr(similar, "EDGES_AT_ONCE", 0)
     assert evidence(applied(step, numbered(spark, texts))) == at_once
 
 
@@ -468,7 +472,8 @@ def framed(seed, families=60, copies=5):
 
 @pytest.mark.slow
 def test_texts_in_one_frame_go_as_in_a_greedy_loop_over_all_pairs(spark, tmp_path, monkeypatch):
-    monkeypatch.setattr(near, "WINDOW", 12)
+    for module in (near, similar):
+        monkeypatch.setattr(module, "WINDOW", 12)
     texts = framed(3)
     df, step = numbered(spark, texts), DropNearDuplicates(columns=("text",), similarity=0.85, recall=SURE)
     assert 100 < len(assert_as_greedy(df, texts, step)) < 290
@@ -480,7 +485,8 @@ def test_texts_in_one_frame_go_as_in_a_greedy_loop_over_all_pairs(spark, tmp_pat
 
 @pytest.mark.slow
 def test_rows_of_crowds_that_rare_shingles_do_not_part_are_told(spark, tmp_path, monkeypatch):
-    monkeypatch.setattr(near, "WINDOW", 12)
+    for module in (near, similar):
+        monkeypatch.setattr(module, "WINDOW", 12)
     base = [f"word{i}" for i in range(100)]
     texts = [" ".join([*base[:i], f"other{i}", *base[i + 1 :]]) for i in range(100)]
     space = BuildContext(spark, str(tmp_path), "")

@@ -19,7 +19,7 @@ OPTIONS = {
     "score_outliers": NUMBERS | {"trees": 5},
     "repair_cells": {"dependencies": [{"columns": ["g"], "decides": ["h"]}], "ranges": {"x": [0, 9]}},
     "null_markers": {"markers": {"g": ["g0"]}, "columns": ["x", "h"], "learn": "apply"},
-    "drop_sparse": NUMBERS | {"most": 0.4},
+    "drop_sparse": NUMBERS | {"share": 0.4},
     "impute_mean": NUMBERS | {"by": ["g"]},
     "impute_median": NUMBERS,
     "impute_mode": {"columns": ["g", "x"]},

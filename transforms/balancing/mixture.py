@@ -20,10 +20,11 @@ from headgate.transforms.balancing.draws import (
     stratum_of,
 )
 from headgate.transforms.balancing.resample import Draw, ResampleStrata, fitted_draw
-from headgate.transforms.balancing.targets import Target, Wish, check_targets, check_wish, few_of, wanted_of
+from headgate.transforms.balancing.targets import Target, Wish, check_targets, check_wish, wanted_of
 from headgate.transforms.kinds import scale_of
 from headgate.transforms.rows import quoted
 from headgate.transforms.step import Columns, Context, Estimator, StepError, require_columns, with_new
+from headgate.words import cell, few_of
 
 NEAR = 0.005  # of what was asked of a source: beyond it, a warning says so
 
@@ -173,6 +174,5 @@ class MixSources(Estimator):
             asked = float(Decimal(str(target.share)) * goal)
             cap = math.floor(Decimal(str(self.epochs)) * sizes[stratum])
             if targets[stratum] == cap < asked * (1 - NEAR):
-                context.warn(
-                    f"{shown(stratum)}: {asked:,.0f} {self.unit} were asked for; {self.epochs:g} epochs give {cap:,}"
-                )
+                wished = f"{asked:,.0f} {self.unit} were asked for"
+                context.warn(f"{cell(shown(stratum))}: {wished}; {self.epochs:g} epochs give {cap:,}")

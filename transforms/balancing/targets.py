@@ -11,8 +11,6 @@ import numpy as np
 
 from headgate.transforms.step import StepError
 
-NAMED = 5  # strata that a message names
-
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -172,8 +170,3 @@ def check_targets(
         total = sum((Decimal(str(t.share)) for t in targets), Decimal(0))
         if abs(total - 1) > Decimal("1e-6"):
             raise StepError(f"{what}: they add up to {total.normalize():f}, not to 1")
-
-
-def few_of(names: Sequence[str]) -> str:
-    """Return some names for a message."""
-    return ", ".join(names[:NAMED]) + (f", … ({len(names):,} in all)" if len(names) > NAMED else "")

@@ -9,31 +9,15 @@ from typing import ClassVar, Literal
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.balancing.targets import few_of
 from headgate.transforms.imputation.simple import LARGEST_STATE
 from headgate.transforms.kinds import as_text, key_texts, need_kinds
 from headgate.transforms.rows import SPLIT, TRAIN, quoted
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns, with_new
+from headgate.words import few_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfClasses(Step):
-    """A step that adds a column with a weight of each row's class."""
-
-    label: str
-    into: str = "class_weight"
-
-    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_columns([self.label], have)
-        return with_new(have, {self.into: "double"})
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, [self.label], numbers=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AssignWeights(OfClasses):
+class AssignWeights(Step):
     """Give each training row the weight of its class: what `class_weights` becomes once fitted.
 
     label: the class column; weights: class (as text) -> weight; into: the new column. A text is read as a value of the
@@ -43,10 +27,17 @@ class AssignWeights(OfClasses):
 
     name: ClassVar[str] = "assign_weights"
     by_split: ClassVar[bool] = True
+    label: str
     weights: Mapping[str, float]
+    into: str = "class_weight"
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([self.label], have)
+        return with_new(have, {self.into: "double"})
 
     def check(self, df: DataFrame, context: Context) -> None:
         super().check(df, context)
+        need_kinds(df, self.name, [self.label], numbers=False)
         key_texts(self.weights, dict(df.dtypes)[self.label], self.label)
 
     def learned(self) -> bool:
@@ -67,7 +58,7 @@ class AssignWeights(OfClasses):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassWeights(OfClasses, Estimator):
+class ClassWeights(Estimator):
     """Give each training row a weight of its class, for cost-sensitive learning.
 
     label: the class column; into: the new column (double), null outside the training split.
@@ -81,16 +72,23 @@ class ClassWeights(OfClasses, Estimator):
     """
 
     name: ClassVar[str] = "class_weights"
+    label: str
+    into: str = "class_weight"
     method: Literal["balanced", "effective"] = "balanced"
     beta: float = 0.999
     weights: Mapping[str, float] | None = None
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([self.label], have)
         if not 0 <= self.beta < 1:
             raise StepError("beta must be at least 0 and below 1")
         if any(not math.isfinite(w) or w < 0 for w in (self.weights or {}).values()):
             raise StepError("weights must be at least 0")
-        return super().columns_after(have, tables)
+        return with_new(have, {self.into: "double"})
+
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        need_kinds(df, self.name, [self.label], numbers=False)
 
     def learns_from(self) -> tuple[str, ...]:
         return (self.label,)

@@ -24,7 +24,7 @@ from headgate.transforms.rows import (
     reject,
     with_values,
 )
-from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, user_columns
+from headgate.transforms.step import Columns, Context, NoSuchColumn, Step, StepError, require_columns, user_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +197,8 @@ class Derive(Step):
                 raise StepError(f"'{column}' is a name of headgate's own bookkeeping; choose another name")
             try:
                 checked(expression, list(have), times_in(have))
+            except NoSuchColumn as e:
+                raise e.at(column) from e
             except StepError as e:
                 raise StepError(f"{column}: {e}") from e
 

@@ -25,7 +25,7 @@ from headgate.transforms.rows import (
     reject,
     with_values,
 )
-from headgate.transforms.step import Columns, Step, StepError, require_columns
+from headgate.transforms.step import Columns, NoSuchColumn, Step, StepError, require_columns
 
 STAYS = (FILE, FILE_DATE, SOURCE)
 
@@ -86,6 +86,8 @@ class MapColumns(Step):
         for new, column in self.columns.items():
             try:
                 kind = self.checked(column, have)
+            except NoSuchColumn as e:
+                raise e.at(new) from e
             except StepError as e:
                 raise StepError(f"{new}: {e}") from e
             if new in after:

@@ -9,7 +9,7 @@ from typing import Any
 
 from headgate.transforms.cleaning.formats import NUMBER, Format, read_cell
 from headgate.transforms.cleaning.typos import FREQUENT, respell
-from headgate.transforms.step import StepError
+from headgate.transforms.step import NoSuchColumn
 
 Row = Mapping[str, str | None]
 Ranked = tuple[tuple[str, float], ...]
@@ -290,6 +290,6 @@ def parse_rules(text: str, columns: Sequence[str]) -> tuple[list[Rule], list[str
             continue
         unknown = [c.strip() for c in (*left, *right) if c.strip() not in names]
         if unknown:
-            raise StepError(f"there is no column '{unknown[0]}' here (columns: {', '.join(columns)})")
+            raise NoSuchColumn(unknown[0], [*columns])
         rules[Rule(tuple(names[c.strip()] for c in left), names[right[0].strip()])] = None
     return list(rules), skipped

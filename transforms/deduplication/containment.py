@@ -18,8 +18,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
+from headgate.transforms.deduplication.minhash import Bands
 from headgate.transforms.deduplication.pairs import Ints
-from headgate.transforms.deduplication.shingles import Bands, sets_of
+from headgate.transforms.deduplication.shingles import sets_of
 from headgate.transforms.rows import ROW_ID
 from headgate.transforms.step import Context
 

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.deduplication.near import LENGTH, WINDOW, NearStep, compared
+from headgate.transforms.deduplication.hashing import constants, mixed
 from headgate.transforms.deduplication.pairs import Batches, Ints, scored
-from headgate.transforms.deduplication.shingles import constants, mixed
+from headgate.transforms.deduplication.similar import LENGTH, WINDOW, NearStep, compared
 from headgate.transforms.rows import quoted
 from headgate.transforms.step import Columns, Context, StepError, require_columns
 

@@ -10,9 +10,10 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.cleaning.columns import Derive
 from headgate.transforms.deduplication.forms import Ignored
-from headgate.transforms.deduplication.near import RECALL, WINDOW, DropNearDuplicates
+from headgate.transforms.deduplication.near import RECALL, DropNearDuplicates
 from headgate.transforms.deduplication.pairs import Ints, Limits, Similar
-from headgate.transforms.deduplication.shingles import Unit
+from headgate.transforms.deduplication.similar import WINDOW
+from headgate.transforms.deduplication.tokens import Unit
 from headgate.transforms.rows import ROW_ID, SPLIT, is_kept, is_training, training_rows
 from headgate.transforms.step import Columns, Context, Step, StepError, with_new
 

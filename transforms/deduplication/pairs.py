@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headgate.transforms.deduplication.shingles import different, most_different, sets_of
+from headgate.transforms.deduplication.minhash import different, most_different
+from headgate.transforms.deduplication.shingles import sets_of
 
 Batches = Iterable[pa.RecordBatch]
 Ints = npt.NDArray[np.int64]

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.fusion.meetings import TooMany
 from headgate.transforms.fusion.records import Records
 from headgate.transforms.step import Context, StepError
+from headgate.words import cell
 
 NAMED = 3
 ASKED_AT_ONCE = 1_000_000  # pairs
@@ -70,7 +71,7 @@ def tell_unknown(
     option: str, table: str, n: int, every: int, named: Sequence[tuple[str, str]], context: Context
 ) -> None:
     """Say which pairs name records that are not there; raise `StepError` if all do."""
-    shown = ", ".join(f"{a} and {b}" for a, b in named)
+    shown = ", ".join(f"{cell(a)} and {cell(b)}" for a, b in named)
     message = f"{option}: {n:,} of {every:,} pairs of table '{table}' name records that are not there ({shown})"
     if n == every and option == "labels":  # decisions stay when the records that they name are gone
         raise StepError(message)

@@ -64,7 +64,9 @@ class Bags:
 
 
 class Words:
-    """The words of values, each weighed by the square of its rarity.
+    """The words of values, each weighed by the square of its rarity, and one with a digit twice.
+
+    Digits number things of one name: a model, a house, a volume.
 
     mask: of each value, a set of 64 bits of its words.
     """
@@ -78,7 +80,10 @@ class Words:
         key = np.unique(owner * size + coded.indices.to_numpy())
         owner, word = key // size, key % size
         counts = np.array([max(held.get(w, rest), 1) for w in vocabulary] or [1], float)
-        weights = np.rint(UNIT * np.log2(1 + filled / counts) ** 2).astype(np.int64)
+        numbered = pc.match_substring_regex(coded.dictionary, "[0-9]").to_numpy(zero_copy_only=False).astype(float)
+        weights = UNIT * np.log2(1 + filled / counts) ** 2
+        weights[: len(numbered)] *= 1 + numbered
+        weights = np.rint(weights).astype(np.int64)
         self.total: Ints = np.zeros(len(values), np.int64)
         np.add.at(self.total, owner, weights[word])
         self.mask: Masks = np.zeros(len(values), np.uint64)

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.fusion.keys import KEYS, emitted
 from headgate.transforms.fusion.meetings import UNKNOWN, Limits, affordable, evidence, lower, paired
+from headgate.transforms.fusion.neighbourhood import met_in_spark, worth_of
 from headgate.transforms.fusion.values import JOINED, Comparison
 from headgate.transforms.rows import arrow_frame
 from headgate.transforms.step import Context
@@ -87,6 +88,7 @@ def block(
     cap: int | None,
     per_record: int,
     minhash: int = 0,
+    neighbours: int = 0,
 ) -> tuple[DataFrame, Blocks]:
     """Find the pairs of records that share a rare key or two common ones: one, src_one, other, src_other, mask.
 
@@ -96,6 +98,7 @@ def block(
     at random, of which those that keys propose too are not at random.
     limits: those that were learned before; None: they are chosen.
     cap: None for the largest of `CAPS` with which the pairs stay in the budget.
+    neighbours: that a record meets in the order of each column's values.
     per_record: pairs of a record on average. Where even the smallest caps give twice as many, each keeps its best ones.
     """
     sources, space, n = len(sizes), space_of(sizes), sum(sizes)
@@ -117,6 +120,9 @@ def block(
         limits = Limits(single=cap, double=double_cap, order=(order["key"].to_numpy(), order["n"].to_numpy()))
     double_limit = limits.double**2 // 2
     pairs = single.unionByName(in_blocks(double.where(F.col("pairs") <= double_limit), sources, space, two=True))
+    if neighbours:
+        worth = worth_of(n, neighbours, space)
+        pairs = pairs.unionByName(met_in_spark(records, comparisons, neighbours, sources, worth, context))
     at_random = drawn.withColumns({c: F.lit(0).cast("long") for c in ("bits", "two")})
     same = ["one", "src_one", "other", "src_other"]
     mask, bits = F.bit_or("family").alias("mask"), F.greatest(F.sum("bits"), F.max("two")).alias("bits")

@@ -17,7 +17,7 @@ from headgate.transforms.fusion.components import label_components
 from headgate.transforms.fusion.groups import whole_groups
 from headgate.transforms.rows import ROW_ID, SOURCE, is_kept, quoted
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, with_new
-from headgate.words import did_you_mean
+from headgate.words import cell, did_you_mean
 
 NEW = {"entity_id": "string", "entity_size": "int", "weakest_link": "double", "weakest_pair": "array<string>"}
 NEEDED = ("id_a", "id_b", "score", "rule", "linked")
@@ -199,7 +199,7 @@ class AssignEntities(Step):
         giants = entities.where(F.col("size") > self.giant).orderBy(F.desc("size"), "entity_id").limit(NAMED).collect()
         for giant in giants:
             one, other = giant["pair"] or ("", "")
-            bits = f"its weakest link has {giant['weakest'] or 0:.1f} bits: {one} and {other}"
+            bits = f"its weakest link has {giant['weakest'] or 0:.1f} bits: {cell(one)} and {cell(other)}"
             link = bits if one else "they have one row id"
             context.warn(f"entity {giant['entity_id']} has {giant['size']:,} records; {link}")
 
@@ -211,7 +211,7 @@ def tell_broken(links: DataFrame, groups: DataFrame, context: Context) -> None:
     apart = must.join(ends[0], on="id_a", how="inner").join(ends[1], on="id_b", how="inner").where("grp_a <> grp_b")
     few = apart.orderBy("id_a", "id_b").limit(NAMED + 1).collect()
     if few:
-        shown = "; ".join(f"{r['id_a']} and {r['id_b']}" for r in few[:NAMED])
+        shown = "; ".join(f"{cell(r['id_a'])} and {cell(r['id_b'])}" for r in few[:NAMED])
         more = ", and others" if len(few) > NAMED else ""
         context.warn(f"decided to be one, but kept apart by pairs decided to be two: {shown}{more}")
 

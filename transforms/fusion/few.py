@@ -16,6 +16,7 @@ from headgate.transforms.fusion.groups import one_array
 from headgate.transforms.fusion.keys import keys_of
 from headgate.transforms.fusion.levels import Frequencies, patterns
 from headgate.transforms.fusion.meetings import Limits, best, meet
+from headgate.transforms.fusion.neighbourhood import met_at_once, worth_of
 from headgate.transforms.fusion.records import Records, drawn_pairs, frequencies_of
 from headgate.transforms.fusion.scoring import (
     ASKED,
@@ -61,7 +62,7 @@ class Few:
         self.src: Ints = self.table["src"].to_numpy().astype(np.int64)
         values = [one_array(self.table[f"v{j}"]) for j in range(len(records.comparisons))]
         levels = patterns(records.comparisons, frequencies, values, one, other)
-        self.patterns, self.of = distinct_rows(levels)
+        self.patterns, self.of = self.without = distinct_rows(levels)
         self.candidates = np.flatnonzero(self.mask > 0)
         self.score: Floats = np.zeros(0)
         self.probability: Floats = np.zeros(0)
@@ -79,6 +80,7 @@ class Few:
         cap: int | None,
         per_record: int,
         minhash: int,
+        neighbours: int,
         seed: int,
     ) -> "Few":
         """Return the candidates that keys propose, and pairs at random to learn from.
@@ -93,7 +95,9 @@ class Few:
         budget = max(per_record * n, SMALL_BUDGET)
         keys = keys_of(records.comparisons, values, minhash)
         options: dict[str, Any] = {"cap": cap, "caps": CAPS, "budget": budget, "refined": REFINED, "skewed": SKEWED}
-        met = meet(keys, src, len(records.sizes), space, limits=limits, **options)
+        near = met_at_once(records.comparisons, values, src, neighbours, records.linking) if neighbours else None
+        also = None if near is None else (*near, worth_of(n, neighbours, space))
+        met = meet(keys, src, len(records.sizes), space, limits=limits, also=also, **options)
         one, other, mask = met.one, met.other, met.mask
         trimmed = len(one) > 2 * budget
         if trimmed:
@@ -176,17 +180,22 @@ class Few:
             rated = odds / (1 + odds)
         self.probability = np.floor(rated * PARTS + 0.5) / PARTS
         step = np.floor(self.probability * STEPS).astype(np.int64)
-        columns = np.minimum(np.bitwise_count(self.mask[some] & (ASKED - 1)), 3).astype(np.int64)
-        n = np.bincount(step * 4 + columns)
-        sure = np.bincount(step * 4 + columns, np.floor(self.probability * PARTS + 0.5))
+        levels = self.patterns[:, : len(self.records.comparisons)]
+        ways = scoring.ways_of(self.mask[some], levels[self.of[some]])
+        n = np.bincount(step * 4 + ways)
+        sure = np.bincount(step * 4 + ways, np.floor(self.probability * PARTS + 0.5))
         there = np.flatnonzero(n).tolist()
         return scoring.summary([(k // 4, k % 4, int(n[k]), int(sure[k])) for k in there])
 
     def add_lead(self) -> None:
+        self.without = self.patterns, self.of
         level = np.ones(len(self.one), np.int64)
         level[self.candidates] = 1 + (self.lead[:, None] > model.GAPS).sum(axis=1)
         kept, self.of = np.unique(self.of * 8 + level, return_inverse=True)
         self.patterns = np.column_stack([self.patterns[kept // 8], (kept % 8).astype(np.int8)])
+
+    def drop_lead(self) -> None:
+        self.patterns, self.of = self.without
 
     def rows(self, scorer: Scorer, names: Sequence[str], cut: float, *, alone: bool) -> DataFrame:
         return arrow_frame(self.spark, self.shown(scorer, names, cut, alone=alone))

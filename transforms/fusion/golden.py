@@ -69,6 +69,7 @@ class GoldenRecords(Step):
     """
 
     name: ClassVar[str] = "golden_records"
+    revision: ClassVar[int] = 2
     scope: ClassVar[Literal["row", "table"]] = "table"
     grain: ClassVar[Literal["rows", "new"]] = "new"
     by: str = "entity_id"

@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headgate.transforms.deduplication.shingles import HASH_BITS, Bands, buckets_of, minima, mixed
+from headgate.transforms.deduplication.hashing import mixed
+from headgate.transforms.deduplication.minhash import HASH_BITS, Bands, buckets_of, minima
 from headgate.transforms.fusion.groups import one_array
 from headgate.transforms.fusion.values import JOINED, WORDED, Comparison, place
 

@@ -57,6 +57,12 @@ class Frequencies:
     words: Mapping[str, int] = field(default_factory=dict)
     rest: float = 1.0
 
+    def bits(self, values: Sequence[str]) -> Floats:
+        """Return how rare values are: log2 of the records for each one that holds it."""
+        held = np.array([max(self.values.get(v, self.rest), 1) for v in values], float)
+        filled = max(self.filled, 2)
+        return np.asarray(np.clip(np.log2(filled / held), 0, math.log2(filled) - 1), np.float64)
+
 
 class Column:
     """A column's distinct values with what the comparison of their kind needs.
@@ -77,10 +83,7 @@ class Column:
             self.bare: list[str] = whole.to_pylist()
         else:
             self.same, self.bare = np.arange(len(found)), self.values
-        held = [max(frequencies.values.get(v, frequencies.rest), 1) for v in self.bare]
-        filled = max(frequencies.filled, 2)
-        bits = np.minimum(np.log2(filled / np.array(held or [1], float)), math.log2(filled) - 1)
-        rarity = np.floor(np.maximum(bits, 0) / RARITY).astype(np.int8)
+        rarity = np.floor(frequencies.bits(self.bare) / RARITY).astype(np.int8)
         self.equal: Levels = (first_equal(comparison.kind) + rarity).astype(np.int8)
 
     def levels(self, one: Ints, other: Ints) -> Levels:

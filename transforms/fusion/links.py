@@ -45,6 +45,9 @@ class LinkRecords(Estimator):
         two common ones together. Where the smallest cap gives more, each record keeps its best.
     minhash: bands of two hashes of a text's words by which records meet too, beside values, words and beginnings;
         for texts whose words are all frequent.
+    neighbours: that a record meets after it in the order of each column's values, of all sources together (sorted
+        neighbourhood): names by their letters, numbers by size, dates by time, and alike values by row id. For values
+        that nothing but a small difference in the middle parts. Pairs are then made as a whole at every build.
     seed: of the samples.
     The table's `grain` is new: a row is a pair with a score of -8 bits or more, or decided by people. `score` is log2
     of the odds that both are one; `weights` are its parts in bits, by column, with `(prior)`, `(dependence)` (columns
@@ -68,12 +71,13 @@ class LinkRecords(Estimator):
     30,000 records two Spark jobs and the driver's Python, some seconds for 10,000 records. Beyond that one
     pass to make records ready, shuffles of their keys and of the candidate pairs, and the comparison, some 400,000
     pairs of ten columns a second and core; both give the same rows. What is learned on the driver is counts of
-    patterns. Candidates of a key grow with its records, not with their square. Source: Fellegi and Sunter 1969;
-    Winkler 1988 and 2000; Larsen and Rubin 2001; Broder 1997.
+    patterns. Candidates of a key grow with its records, not with their square; `neighbours`
+    adds a sort of all values by ranges, and so many pairs of a record and column. Source: Fellegi and Sunter 1969;
+    Winkler 1988 and 2000; Larsen and Rubin 2001; Broder 1997; Hernández and Stolfo 1995.
     """
 
     name: ClassVar[str] = "link_records"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
     grain: ClassVar[Literal["rows", "new"]] = "new"
     columns: Mapping[str, Kind] | None = None
     key: tuple[str, ...] = ()
@@ -85,6 +89,7 @@ class LinkRecords(Estimator):
     cap: int | None = None
     pairs_per_record: int = 20
     minhash: int = 0
+    neighbours: int = 0
     seed: int = 7
 
     @property
@@ -113,6 +118,8 @@ class LinkRecords(Estimator):
                 raise StepError(f"{option}: {value} is less than 1")
         if not 0 <= self.minhash <= 64:
             raise StepError(f"minhash: {self.minhash} is not a number of bands from 0 to 64")
+        if not 0 <= self.neighbours <= 100:
+            raise StepError(f"neighbours: {self.neighbours} is not a number of records from 0 to 100")
         for option, table in (("labels", self.labels), ("decisions", self.decisions)):
             if table is None:
                 continue
@@ -146,6 +153,7 @@ class LinkRecords(Estimator):
             decisions=self.decisions,
             pairs_per_record=self.pairs_per_record,
             minhash=self.minhash,
+            neighbours=self.neighbours,
         )
         columns, key, seed = self.columns, self.key, self.seed
         records = made_ready(training, context, columns=columns, key=key, source=source, seed=seed)
@@ -156,9 +164,9 @@ class LinkRecords(Estimator):
         chosen = ", ".join(map(str, records.comparisons))
         left = ", ".join(f"{c} ({why})" for c, why in list(records.left_out.items())[:10])
         context.warn(f"compared: {chosen}" + (f"; left out: {left}" if left else ""))
-        alone = self.one_partner(records, context)
-        options: dict[str, Any] = {"cap": self.cap, "minhash": self.minhash, "seed": seed}
+        options: dict[str, Any] = {"cap": self.cap, "seed": seed}
         pairs = blocked(records, frozen, context, per_record=self.pairs_per_record, **options)
+        alone = self.one_partner(records, pairs, context)
         if not pairs.blocks.found:
             context.warn("no two records share a key that few others have: there are no links")
         found, first, second = self.learn(records, pairs, alone, context)
@@ -183,17 +191,17 @@ class LinkRecords(Estimator):
         known = replace(frozen, learned_from=learned)
         return known.having(None if SPLIT in training.columns else pairs)  # others are linked as well as those
 
-    def one_partner(self, records: Records, context: Context) -> bool:
+    def one_partner(self, records: Records, pairs: Pairs, context: Context) -> bool:
         """Return whether a record has at most one partner in each other source."""
         if self.one_to_one is not None:
             return self.one_to_one and records.linking
         if not records.linking:
             return False
-        again = repeats_itself(records)
+        again = repeats_itself(records, pairs.frequencies)
         if again is not None:
             context.warn(f"links may be many to many: {again[1]:.0%} of the records of '{again[0]}' repeat another one")
             return False
-        context.warn("a record has one partner at most in each other source: no source repeats its own records")
+        context.warn("a record has one partner at most in each other source: none repeats its own beyond chance")
         return True
 
     def learn(
@@ -216,7 +224,7 @@ class LinkRecords(Estimator):
         result = pairs.judge(found, alone=alone)
         if not alone or result.f1 >= model.UNSURE or len(records.sizes) != 2 or not pairs.blocks.found:
             return result, found, None
-        # The columns alone do not tell: so does, of a record with one partner, how far a candidate leads its rivals.
+        # The columns alone do not tell all: so may, of a record with one partner, how far a candidate leads its rivals.
         pairs.add_lead()
         counts = pairs.counts(started=True)
         floors = {size: model.gap_floor((records.sizes[0], records.sizes[1]))}
@@ -229,20 +237,24 @@ class LinkRecords(Estimator):
             start=counts.start,
             floors=floors,
         )
+        led = pairs.judge(second, alone=True)
+        if led.f1 <= result.f1:
+            pairs.drop_lead()
+            return pairs.judge(found, alone=True), found, None
         context.warn("the columns alone leave many pairs unsure: a pair's lead over its rivals counts as well")
-        return pairs.judge(second, alone=True), found, second
+        return led, found, second
 
     def tell(self, records: Records, blocks: Blocks, found: Scored, cut: float, context: Context) -> None:
         """Say what blocking did and missed, and what is expected of the links."""
         missing = "blocking cannot tell what it missed: most matches share one column only"
-        if found.once <= found.matches / 2:
-            recall = found.matches / (found.matches + missed(found.once, found.twice)) if found.matches else 1.0
+        if found.once <= found.several / 2:
+            recall = found.several / (found.several + missed(found.once, found.twice)) if found.several else 1.0
             missing = f"blocking found {recall:.1%} of the matches by estimate"
         most = blocks.limits.single**2 // 2
         records_in = " and ".join(f"{n:,}" for n in records.sizes[:4])
         context.warn(
             f"{records_in} records: {blocks.found:,} candidate pairs of {blocks.space:,} (at most "
-            f"{most:,} of a key), among them {found.matches:,.0f} matches by estimate; {missing}"
+            f"{most:,} of a key), among them {found.likely:,} matches by estimate; {missing}"
         )
         context.warn(f"linked from a probability of {cut:.3f} on; expected F1 {found.f1:.3f}")
         if blocks.refined:

@@ -36,6 +36,7 @@ class Many:
         cap: int | None,
         per_record: int,
         minhash: int,
+        neighbours: int,
         seed: int,
     ) -> None:
         self.records, self.labels, self.decisions, self.context = records, labels, decisions, context
@@ -55,11 +56,12 @@ class Many:
             cap=cap,
             per_record=per_record,
             minhash=minhash,
+            neighbours=neighbours,
         )
         self.frequencies = frequencies_of(records) if frequencies is None else frequencies
         levels = compared(records.many, pairs, records.comparisons, self.frequencies, records.sizes)
         self.pairs = context.keep(levels, "compared")
-        self.rated = self.pairs
+        self.rated = self.without = self.pairs
 
     @property
     def unseen(self) -> float:
@@ -79,14 +81,21 @@ class Many:
         return as_levels(table["pattern"].combine_chunks(), self.size), np.array(table["same"].to_pylist(), bool)
 
     def judge(self, scorer: Scorer, *, alone: bool) -> Scored:
-        rated = scoring.judged(scoring.scored(self.pairs, scorer, self.size), alone=alone)
+        rated = scoring.judged(
+            scoring.scored(self.pairs, scorer, self.size, len(self.records.comparisons)), alone=alone
+        )
         self.rated = self.context.keep(rated, f"rated_{self.turn}")
         self.turn += 1
         return scoring.summed(self.rated)
 
     def add_lead(self) -> None:
+        self.without = self.pairs
         self.pairs = self.context.keep(scoring.with_lead(self.pairs, self.rated), "led")
         self.size += 1
+
+    def drop_lead(self) -> None:
+        self.pairs = self.without
+        self.size -= 1
 
     def rows(self, scorer: Scorer, names: Sequence[str], cut: float, *, alone: bool) -> DataFrame:
         records, pairs = self.records, self.rated

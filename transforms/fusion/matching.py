@@ -48,11 +48,13 @@ class MatchRecords(Step):
     decisions: str | None = None
     pairs_per_record: int = 20
     minhash: int = 0
+    neighbours: int = 0
     learned_from: Knowledge | None = None
 
     @property
     def renews(self) -> bool:
-        return self.learned_from is not None and not self.learned_from.trimmed and self.learned_from.second is None
+        known = self.learned_from
+        return known is not None and not known.trimmed and known.second is None and not self.neighbours
 
     def tables(self) -> tuple[str, ...]:
         return tuple(t for t in (self.labels, self.decisions) if t is not None)
@@ -102,7 +104,7 @@ class MatchRecords(Step):
         records = known.records(df, self.key, self.source, context, fresh=hasattr(self, "_pairs"))
         limits, frequencies = known.loaded(context)
         per_record = self.pairs_per_record if known.trimmed else ANY
-        options: dict[str, Any] = {"cap": None, "per_record": per_record, "minhash": self.minhash, "seed": 0}
+        options: dict[str, Any] = {"cap": None, "per_record": per_record, "seed": 0}
         found = blocked(records, self, context, limits=limits, frequencies=frequencies, **options)
         known.judge(found)
         n, before = sum(records.sizes), sum(known.sizes)
@@ -117,6 +119,7 @@ class MatchRecords(Step):
 
 def blocked(records: Records, step: MatchRecords, context: Context, **options: Any) -> Pairs:
     """Return the candidate pairs of records, compared: at once where records and their pairs are few."""
+    options |= {"minhash": step.minhash, "neighbours": step.neighbours}
     if records.table is not None:
         try:
             labels = known_at_once("labels", step.labels, records, context)

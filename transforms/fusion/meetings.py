@@ -114,8 +114,11 @@ def meet(
     budget: int,
     refined: int,
     skewed: int,
+    also: tuple[Ints, Ints, Ints, int] | None = None,
 ) -> Met:
     """Find the pairs of records that share a rare key or two common ones.
+
+    also: pairs that meet in another way: both records, the column as a bit, and the evidence that it is for each.
 
     limits: those that were learned before; None: they are chosen, that of keys alone unless `cap` gives it.
     Records are known by their places, in order of their ids. Raises `TooMany` for more than `ENTRIES`.
@@ -141,7 +144,8 @@ def meet(
         limits = Limits(single=cap, double=affordable(made, budget), order=(order, pairs[common][at]))
     double_limit = limits.double**2 // 2
     few = (double_pairs >= 1) & (double_pairs <= double_limit)
-    if int(partners[alone].sum()) + int(double_partners[few].sum()) > 2 * ENTRIES:
+    others = 0 if also is None else len(also[0])
+    if int(partners[alone].sum()) + int(double_partners[few].sum()) + 2 * others > 2 * ENTRIES:
         raise TooMany
     n = len(src)
     found = []
@@ -156,6 +160,9 @@ def meet(
         bits = evidence(p[ends - 1].astype(float), space)[block]
         nothing = np.zeros(len(bits), np.int64)
         found.append((r[one] * n + r[other], f[one] | f[other], nothing if is_double else bits, bits * is_double))
+    if also is not None:
+        one, other, columns, worth = also
+        found.append((one * n + other, columns, np.full(len(one), worth), np.zeros(len(one), np.int64)))
     pair, mask, bits, double = (np.concatenate(c) for c in zip(*found, strict=True))
     order = np.argsort(pair)
     pair, mask, bits, double = pair[order], mask[order], bits[order], double[order]

@@ -18,12 +18,13 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Levels = npt.NDArray[np.int8]
 
-BACKGROUNDS = 6  # classes of non-matches, at most: as many as the distinct patterns can tell apart
+BACKGROUNDS = (6, 24)  # classes of non-matches: few, and two for each comparison, but no more than so many
 STEPS = 150
 MOVES = 1e-4  # relative change of the expected matches at which learning ends
 EVIDENCE = 15.0  # bits that one agreement may give at the start
 PRIOR = 0.5  # weight of the prior shape of a match, as a share of the matches themselves
 SMALL = 0.5  # pseudo-pairs per comparison and class
+SURE = 0.99  # expected F1 from which on a model with more classes is not looked for
 LARGEST = 400.0  # bits, either way
 
 
@@ -91,7 +92,6 @@ def fit(
     most: float | None = None,
     start: Floats | None = None,
     floors: dict[int, Floats] | None = None,
-    backgrounds: int = BACKGROUNDS,
 ) -> Model:
     """Learn a model from counts of distinct patterns.
 
@@ -100,7 +100,9 @@ def fit(
     pairs counts these twice and doubles the estimate). equal: the first level of each comparison that is equality.
     most: an upper bound of matches (the smaller source, where sources are clean). start: a probability per pattern to
     begin with. floors: pairs to add to the non-matches, per comparison a vector over levels.
-    The order of patterns does not matter. Pairs outside the blocked ones are taken as non-matches.
+    The order of patterns does not matter. Pairs outside the blocked ones are taken as non-matches. Of models with few
+    and with many classes of non-matches, with the prior shape of a match and without it, the one is taken that tells
+    matches best from others: by the expected F1 of the best cut.
     Raises ValueError where no pattern has been blocked.
     """
     if blocked.sum() <= 0:
@@ -108,82 +110,133 @@ def fit(
     order = np.lexsort(patterns.T[::-1])
     patterns, blocked, background = patterns[order], blocked[order].astype(float), background[order].astype(float)
     start = None if start is None else start[order]
-    weight, space = blocked + background, blocked.sum() + background.sum()
-    sizes = patterns.max(axis=0).astype(int) + 1
-    if floors:
-        sizes = np.array([max(s, len(floors.get(j, ()))) for j, s in enumerate(sizes)])
-    first = np.r_[0, np.cumsum(sizes)]
-    backgrounds = int(np.clip(len(patterns) // max(int((sizes - 2).clip(0).sum()) + 1, 1) - 1, 1, backgrounds))
-    column, null = np.repeat(np.arange(len(sizes)), sizes), np.zeros(first[-1], bool)
-    null[first[:-1]] = True
-    place = patterns + first[:-1]
-    flat = place.ravel()
-    extra = np.zeros(first[-1])
-    for j, floor in (floors or {}).items():
-        extra[first[j] : first[j] + len(floor)] = floor
+    mixture = Mixture(patterns, blocked, background, equal, most=most, start=start, floors=floors)
+    few, many = BACKGROUNDS
+    found: list[tuple[float, Model]] = []
+    for classes in sorted({mixture.told_apart(c) for c in (few, int(np.clip(2 * patterns.shape[1], few, many)))}):
+        if max((f1 for f1, _ in found), default=0.0) < SURE:
+            found += [(round(expected_f1(m.score(patterns), blocked), 6), m) for m in mixture.learned(classes)]
+    return max(found, key=lambda f: f[0])[1]
 
-    even = 1.0 / np.maximum(sizes - 1, 1)[column]  # so that no level is impossible
 
-    def counted(w: Floats) -> Floats:
-        c: Floats = np.bincount(flat, np.repeat(w, len(sizes)), first[-1]).astype(float)
-        c[null] = 0
-        return c
+def expected_f1(score: Floats, pairs: Floats) -> float:
+    """Return the expected F1 of the best cut, of scores with so many pairs each."""
+    order = np.argsort(-score, kind="stable")
+    right = np.cumsum((pairs * probability(score))[order])
+    return float((2 * right / np.maximum(np.cumsum(pairs[order]) + right[-1], 1e-300)).max())
 
-    def shares(c: Floats) -> Floats:
-        return c / np.maximum(np.bincount(column, weights=c, minlength=len(sizes)), 1e-300)[column]
 
-    overall = shares(counted(weight) + 1e-9)
-    shape, surprise = _shape(overall, first, equal), _surprise(overall, first)
-    agreement = surprise[place].sum(axis=1)
-    if start is None:
-        start = probability(np.clip(agreement - np.log2(space), -30, 30))
-    start = np.where(blocked > 0, start, 0.0)
-    member = _slices(agreement, space, start, backgrounds)
-    logs: list[Floats] = []
-    matches, size = 0.0, member.sum(axis=0)
-    for step in range(STEPS):
-        size = (weight[:, None] * member).sum(axis=0)
-        rest = shares(counted(weight * member[:, 1:].sum(axis=1)) + extra + 1e-6)
-        logs, joint = [], np.empty_like(member)
-        for c in range(backgrounds + 1):
-            d = counted(weight * member[:, c])
-            if c == 0:
-                held = np.bincount(column, weights=d, minlength=len(sizes))[column]
-                p = shares(d + (PRIOR * held + SMALL) * shape)
-            else:
-                p = shares(d + SMALL * (rest + even) / 2 + extra * size[c] / max(size[1:].sum(), 1e-300))
-            p = np.log(np.maximum(p, 1e-300))
-            p[null] = 0
-            logs.append(p / np.log(2))
-            joint[:, c] = p[place].sum(axis=1) + np.log(max(size[c], 1e-9) / space)
-        if most and size[0] > most:
-            joint[:, 0] += np.log(most / size[0])
-        joint -= joint.max(axis=1, keepdims=True)
-        member = np.exp(joint)
-        member[blocked == 0, 0] = 0
-        member /= np.maximum(member.sum(axis=1, keepdims=True), 1e-300)
-        now = float(weight @ member[:, 0])
-        if step > 20 and abs(now - matches) < MOVES * now:
-            break
-        matches = now
-    if now < 1 and backgrounds > 1:  # the matches drowned in one of the backgrounds: begin again with fewer of them
-        return fit(
-            patterns, blocked, background, equal, most=most, start=None, floors=floors, backgrounds=backgrounds // 2
+class Mixture:
+    """What a model is learned from; see `fit`. All levels of all comparisons lie one after the other."""
+
+    def __init__(
+        self,
+        patterns: Levels,
+        blocked: Floats,
+        background: Floats,
+        equal: list[int],
+        *,
+        most: float | None,
+        start: Floats | None,
+        floors: dict[int, Floats] | None,
+    ) -> None:
+        self.blocked, self.weight, self.most = blocked, blocked + background, most
+        self.space = float(self.weight.sum())
+        sizes = patterns.max(axis=0).astype(int) + 1
+        self.sizes = np.array([max(s, len((floors or {}).get(j, ()))) for j, s in enumerate(sizes)])
+        self.first = first = np.r_[0, np.cumsum(self.sizes)]
+        self.column, self.null = np.repeat(np.arange(len(sizes)), self.sizes), np.zeros(first[-1], bool)
+        self.null[first[:-1]] = True
+        self.place = patterns + first[:-1]
+        self.extra = np.zeros(first[-1])
+        for j, floor in (floors or {}).items():
+            self.extra[first[j] : first[j] + len(floor)] = floor
+        self.even = 1.0 / np.maximum(self.sizes - 1, 1)[self.column]  # so that no level is impossible
+        overall = self.shares(self.counted(self.weight) + 1e-9)
+        self.shape = _shape(overall, first, equal)
+        self.agreement: Floats = _surprise(overall, first)[self.place].sum(axis=1)
+        if start is None:
+            start = probability(np.clip(self.agreement - np.log2(self.space), -30, 30))
+        self.start = np.where(blocked > 0, start, 0.0)
+
+    def counted(self, weight: Floats) -> Floats:
+        """Add up a weight of each pattern for each level; a null has none."""
+        sums = np.bincount(self.place.ravel(), np.repeat(weight, len(self.sizes)), self.first[-1]).astype(float)
+        sums[self.null] = 0
+        return sums
+
+    def shares(self, counts: Floats) -> Floats:
+        """Return the shares of levels within their comparison."""
+        of_column = np.bincount(self.column, weights=counts, minlength=len(self.sizes))
+        found: Floats = counts / np.maximum(of_column, 1e-300)[self.column]
+        return found
+
+    def told_apart(self, classes: int) -> int:
+        """Return how many classes of non-matches so many patterns can tell apart: `classes` at most."""
+        of_class = max(int((self.sizes - 2).clip(0).sum()) + 1, 1)
+        return int(np.clip(len(self.place) // of_class - 1, 1, classes))
+
+    def learned(self, classes: int) -> list[Model]:
+        """Return the models with so many classes of non-matches: with the prior shape of a match, and then without it.
+
+        Where the matches drown in one of the classes, there are fewer of them.
+        """
+        while True:
+            member = _slices(self.agreement, self.space, self.start, classes)
+            member, guided = self.settled(member, PRIOR)
+            if guided.matches >= 1 or classes == 1:
+                return [guided, self.settled(member, 0.0)[1]]
+            classes //= 2
+
+    def settled(self, member: Floats, prior: float) -> tuple[Floats, Model]:
+        """Learn from the membership of patterns in classes (the matches first) until the expected matches settle.
+
+        prior: weight of the prior shape of a match. Returns the membership then, and the model.
+        """
+        matches = now = 0.0
+        for step in range(STEPS):
+            size = (self.weight[:, None] * member).sum(axis=0)
+            rest = self.shares(self.counted(self.weight * member[:, 1:].sum(axis=1)) + self.extra + 1e-6)
+            logs: list[Floats] = []
+            joint = np.empty_like(member)
+            for c in range(member.shape[1]):
+                d = self.counted(self.weight * member[:, c])
+                if c == 0:
+                    held = np.bincount(self.column, weights=d, minlength=len(self.sizes))[self.column]
+                    p = self.shares(d + (prior * held + SMALL) * self.shape)
+                else:
+                    floor = self.extra * size[c] / max(size[1:].sum(), 1e-300)
+                    p = self.shares(d + SMALL * (rest + self.even) / 2 + floor)
+                p = np.log(np.maximum(p, 1e-300))
+                p[self.null] = 0
+                logs.append(p / np.log(2))
+                joint[:, c] = p[self.place].sum(axis=1) + np.log(max(size[c], 1e-9) / self.space)
+            if self.most and size[0] > self.most:
+                joint[:, 0] += np.log(self.most / size[0])
+            joint -= joint.max(axis=1, keepdims=True)
+            member = np.exp(joint)
+            member[self.blocked == 0, 0] = 0
+            member /= np.maximum(member.sum(axis=1, keepdims=True), 1e-300)
+            now = float(self.weight @ member[:, 0])
+            if step > 20 and abs(now - matches) < MOVES * now:
+                break
+            matches = now
+
+        def cut(p: Floats) -> tuple[tuple[float, ...], ...]:
+            first = self.first
+            return tuple(tuple(p[first[j] : first[j + 1]].tolist()) for j in range(len(self.sizes)))
+
+        bound = min(size[0], self.most) if self.most else size[0]
+        share = np.log2(np.maximum(np.r_[bound, size[1:]], 1e-9) / self.space)
+        model = Model(
+            match=cut(logs[0]),
+            background=tuple(cut(p) for p in logs[1:]),
+            prior=tuple(share.tolist()),
+            matches=now,
+            steps=step + 1,
+            settled=step + 1 < STEPS,
         )
-
-    def cut(p: Floats) -> tuple[tuple[float, ...], ...]:
-        return tuple(tuple(p[first[j] : first[j + 1]].tolist()) for j in range(len(sizes)))
-
-    bound = min(size[0], most) if most else size[0]
-    prior = np.log2(np.maximum(np.r_[bound, size[1:]], 1e-9) / space)
-    return Model(
-        match=cut(logs[0]),
-        background=tuple(cut(p) for p in logs[1:]),
-        prior=tuple(prior.tolist()),
-        matches=now,
-        steps=step + 1,
-        settled=step + 1 < STEPS,
-    )
+        return member, model
 
 
 def _surprise(overall: Floats, first: npt.NDArray[np.int64]) -> Floats:
@@ -224,7 +277,7 @@ def _slices(agreement: Floats, space: float, start: Floats, classes: int) -> Flo
     return member
 
 
-UNSURE = 0.7  # expected F1 below which a pair is also judged by its lead over its rivals
+UNSURE = 0.9  # expected F1 below which pairs are also judged by their lead over their rivals
 FLOOR = 0.25  # records without a partner whose best candidate leads, per level
 GAPS = np.array([-8.0, -3.0, -0.5, 0.5, 3.0, 8.0])  # bits
 

@@ -34,6 +34,8 @@ NO_PAIRS = pa.table(
     }
     | {"family": pa.array([], pa.int64())}
 )
+NOTHING = {"src": pa.array([], pa.int32()), "n": pa.array([], pa.int64())}
+TELLING = 5.0  # bits beyond those that single out one record, from which on having the same values is no chance
 CLEAN = 0.02  # of a source's records, the share that may repeat another one of it in all that is compared
 
 
@@ -354,20 +356,44 @@ def drawn_pairs(records: Records, seed: int) -> pa.Table:
     return pa.table(cells | {"family": np.zeros(len(a), np.int64)})
 
 
-def repeats_itself(records: Records) -> tuple[str, float] | None:
+def repeats_itself(records: Records, frequencies: Sequence[Frequencies]) -> tuple[str, float] | None:
     """Return the source of which most records repeat another one in all that is compared, and their share.
 
-    None where no source has more than `CLEAN` of them.
+    None where no source has more than `CLEAN` of them. Records whose values are so frequent, or so few, that others
+    have the same by chance do not count, unless one column is all there is to compare.
     """
     columns = [f"v{j}" for j in range(len(records.comparisons))]
+    body = again(frequencies, records.sizes)
     if records.table is None:
-        # Each column beside its own marks: a null is not the empty text, nor is its place lost.
-        content = F.xxhash64(F.concat_ws("\x1e", *(F.coalesce(c, F.lit("\x1d")) for c in columns)))
-        rows = records.many.groupBy("src").agg(F.count_distinct(content).alias("n")).collect()
-        distinct = {row["src"]: row["n"] for row in rows}
+        groups = records.many.groupBy("src", *columns).agg(F.count(F.lit(1)).alias("n")).where("n > 1")
+        found = groups.mapInArrow(body, "src int, n long").groupBy("src").agg(F.sum("n").alias("n")).collect()
+        repeated = [(row["n"], row["src"]) for row in found]
     else:
-        sums = records.table.group_by(["src", *columns]).aggregate([]).group_by("src").aggregate([([], "count_all")])
-        distinct = dict(zip(sums["src"].to_pylist(), sums["count_all"].to_pylist(), strict=True))
-    shares = [(1 - n / records.sizes[src], records.sources[src]) for src, n in distinct.items()]
+        groups = records.table.group_by(["src", *columns]).aggregate([([], "count_all")])
+        several = groups.filter(pc.greater(groups["count_all"], 1)).combine_chunks()
+        table = pa.Table.from_batches(list(body(several.to_batches())) or [pa.RecordBatch.from_pydict(NOTHING)])
+        sums = table.group_by("src").aggregate([("n", "sum")])
+        repeated = list(zip(sums["n_sum"].to_pylist(), sums["src"].to_pylist(), strict=True))
+    shares = [(n / records.sizes[src], records.sources[src]) for n, src in repeated]
     share, source = max(shares, default=(0.0, ""))
     return (source, share) if share > CLEAN else None
+
+
+def again(
+    frequencies: Sequence[Frequencies], sizes: Sequence[int]
+) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """Return the body of a map from contents (src, v0 …, and how many records hold each) to repeats that tell."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        for batch in batches:
+            bits = np.zeros(len(batch))
+            for frequent, cells in zip(frequencies, batch.columns[1:-1], strict=True):
+                there = np.flatnonzero(pc.is_valid(cells).to_numpy(zero_copy_only=False))
+                bits[there] += frequent.bits([v.split(JOINED)[0] for v in cells.take(pa.array(there)).to_pylist()])
+            src = batch.column(0).to_numpy()
+            telling = (bits >= np.log2(np.array(sizes))[src] + TELLING) | (len(frequencies) == 1)
+            kept = pa.array(np.flatnonzero(telling))
+            n = pc.subtract(batch.columns[-1], 1).cast(pa.int64())
+            yield pa.RecordBatch.from_arrays([batch.column(0).take(kept), n.take(kept)], ["src", "n"])
+
+    return run

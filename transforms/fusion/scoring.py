@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 Levels = npt.NDArray[np.int8]
 
 LEARNT_FROM = 1_000_000  # candidate pairs at most, chosen by hash, whose patterns are counted to learn from
-PATTERNS = 150_000  # distinct patterns at most that the model is fitted to
+PATTERNS = 30_000  # distinct patterns at most that the model is fitted to
 PARTS = 1_000_000  # of a probability when many are added up: whole numbers have one sum in any order
 ASKED = 1 << 62  # in the mask of a pair: labelled or decided by people, whether or not keys proposed it
 STEPS = 1_000  # of a probability, for the choice of the cut
@@ -62,11 +62,16 @@ class Counted:
 class Scored:
     """What scored candidate pairs say together.
 
-    matches: expected in all; once, twice: those found through one column, through two; cut: the probability from which
-    on linking gives the best expected F1, and that F1; histogram: pairs and expected matches by `STEPS` of probability.
+    matches: expected in all; likely: pairs that are a match more probably than not, which leaves out the many that are
+    so with a small probability each, of which few are; several: those of records with values in several columns, which
+    may be found through more than one of them; once, twice: of these, those found through one, through two; cut: the
+    probability from which on linking gives the best expected F1, and that F1; histogram: pairs and expected matches by
+    `STEPS` of probability.
     """
 
     matches: float
+    likely: int
+    several: float
     once: float
     twice: float
     cut: float
@@ -94,6 +99,9 @@ class Pairs(Protocol):
 
     def add_lead(self) -> None:
         """Add the lead over rivals by the last judgement as one more level, 1 (far behind, or at random) to 7."""
+
+    def drop_lead(self) -> None:
+        """Take the lead away again."""
 
     def rows(self, scorer: Scorer, names: Sequence[str], cut: float, *, alone: bool) -> DataFrame:
         """Return the pairs worth a look after the last judgement: the columns of `LINK`."""
@@ -149,10 +157,18 @@ def learnt_share(found: int) -> int:
     return int(min(1.0, LEARNT_FROM / max(found, 1)) * PARTS)
 
 
-def scored(pairs: DataFrame, scorer: Scorer, size: int) -> DataFrame:
-    """Add the score to candidate pairs, and its odds."""
-    columns = "one long, src_one int, other long, src_other int, mask long, pattern binary, score double, odds double"
-    return pairs.where("mask > 0").select(*columns_of(columns)[:-2]).mapInArrow(score_body(scorer, size), columns)
+def scored(pairs: DataFrame, scorer: Scorer, size: int, compared: int) -> DataFrame:
+    """Add the score to candidate pairs, its odds, and `ways_of`. compared: levels that are of a column."""
+    columns = "one long, src_one int, other long, src_other int, mask long, pattern binary"
+    body = score_body(scorer, size, compared)
+    some = pairs.where("mask > 0").select(*columns_of(columns))
+    return some.mapInArrow(body, f"{columns}, score double, odds double, ways long")
+
+
+def ways_of(mask: npt.NDArray[np.int64], levels: Levels) -> npt.NDArray[np.int64]:
+    """Return through how many columns pairs met, 3 standing for more; 0 where both have values in one column alone."""
+    met = np.minimum(np.bitwise_count(mask & (ASKED - 1)), 3)
+    return np.where((levels > 0).sum(axis=1) > 1, met, 0).astype(np.int64)
 
 
 def odds_of(score: Floats) -> Floats:
@@ -164,12 +180,17 @@ def columns_of(ddl: str) -> list[str]:
     return [part.split()[0] for part in ddl.split(",")]
 
 
-def score_body(scorer: Scorer, size: int) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+def score_body(
+    scorer: Scorer, size: int, compared: int
+) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for batch in batches:
-            found = scorer.score(as_levels(batch.column("pattern"), size))
+            levels = as_levels(batch.column("pattern"), size)
+            found = scorer.score(levels)
             rated = batch.append_column("score", pa.array(found, pa.float64()))
-            yield rated.append_column("odds", pa.array(odds_of(found)))
+            rated = rated.append_column("odds", pa.array(odds_of(found)))
+            ways = ways_of(batch.column("mask").to_numpy(), levels[:, :compared])
+            yield rated.append_column("ways", pa.array(ways))
 
     return run
 
@@ -200,23 +221,31 @@ def judged(pairs: DataFrame, *, alone: bool) -> DataFrame:
 def summed(rated: DataFrame) -> Scored:
     """Return what pairs with probabilities say together, by one aggregate of some 3,000 rows."""
     step = F.floor(F.col("probability") * STEPS).cast("int").alias("step")
-    columns = F.least(F.bit_count(F.col("mask").bitwiseAND(F.lit(ASKED - 1))), F.lit(3)).alias("columns")
     sure = F.sum(F.floor(F.col("probability") * PARTS + 0.5)).alias("sure")
-    rows = rated.groupBy(step, columns).agg(F.count(F.lit(1)).alias("pairs"), sure).collect()
-    return summary([(r["step"], r["columns"], r["pairs"], r["sure"]) for r in rows])
+    rows = rated.groupBy(step, "ways").agg(F.count(F.lit(1)).alias("pairs"), sure).collect()
+    return summary([(r["step"], r["ways"], r["pairs"], r["sure"]) for r in rows])
 
 
 def summary(rows: Iterable[tuple[int, int, int, int]]) -> Scored:
-    """Return what pairs say together. rows: step of probability, columns they met by, pairs, expected matches."""
+    """Return what pairs say together. rows: step of probability, `ways_of`, pairs, expected matches."""
     histogram: dict[int, tuple[int, float]] = {}
-    by_columns = {0: 0.0, 1: 0.0, 2: 0.0, 3: 0.0}
-    for step, columns, pairs, sure in sorted(rows):
+    by_ways = {0: 0.0, 1: 0.0, 2: 0.0, 3: 0.0}
+    for step, ways, pairs, sure in sorted(rows):
         n, p = histogram.get(step, (0, 0.0))
         histogram[step] = (n + pairs, p + sure / PARTS)
-        by_columns[columns] += sure / PARTS
-    matches = sum(by_columns.values())
+        by_ways[ways] += sure / PARTS
+    matches = sum(by_ways.values())
     cut, f1 = best_cut(histogram, matches)
-    return Scored(matches=matches, once=by_columns[1], twice=by_columns[2], cut=cut, f1=f1, histogram=histogram)
+    return Scored(
+        matches=matches,
+        likely=sum(n for step, (n, _) in histogram.items() if step >= STEPS / 2),
+        several=matches - by_ways[0],
+        once=by_ways[1],
+        twice=by_ways[2],
+        cut=cut,
+        f1=f1,
+        histogram=histogram,
+    )
 
 
 def best_cut(histogram: dict[int, tuple[int, float]], matches: float) -> tuple[float, float]:

@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 ROUNDS = 60
 UNIT = 1 << 30  # of a probability: sums of whole numbers do not depend on their order
 GOOD, BAD = 8.0, 2.0  # answers that a source is taken to have given before, right and wrong
-SHRINK = 4.0  # answers by which a source's confusions are drawn to those of a source with one accuracy
+SHRINK = 1.0  # answers by which a source is drawn to what holds for all sources, or for one with its accuracy alone
 SETTLED = 1e-6
 
 
@@ -126,7 +126,8 @@ class Distance:
 class Confusion:
     """A matrix of confusions for each source (Dawid and Skene 1979), for columns of few values.
 
-    Drawn to the source's one accuracy by `SHRINK` answers. State: log prior of a value, log of P(said | true).
+    Drawn by `SHRINK` answers each to what all sources confuse, and to what one with the source's accuracy does that
+    confuses all values alike. State: log prior of a value, log of P(said | true).
     """
 
     sources: int
@@ -164,9 +165,10 @@ class Confusion:
         counts = (sums[:-k] / UNIT).reshape(self.sources, k, k)
         of_value = sums[-k:] / UNIT
         right, n = np.trace(counts, axis1=1, axis2=2), counts.sum((1, 2))
-        accuracy = (right + 10 * right.sum() / max(n.sum(), 1e-9)) / (n + 10)
+        accuracy = (right + SHRINK * right.sum() / max(n.sum(), 1e-9)) / (n + SHRINK)
         coin = np.where(np.eye(k, dtype=bool), accuracy[:, None, None], ((1 - accuracy) / max(k - 1, 1))[:, None, None])
-        smooth = np.maximum(counts + SHRINK * coin, 1e-12)
+        every = counts.sum(0) + SHRINK * coin.mean(0)
+        smooth = np.maximum(counts + SHRINK * (coin + every / every.sum(1, keepdims=True)), 1e-12)
         new = np.log((of_value + 1) / (of_value.sum() + k)), np.log(smooth / smooth.sum(2, keepdims=True))
         return new, state is not None and bool(np.abs(new[1] - state[1]).max() < SETTLED)
 

@@ -16,11 +16,12 @@ WORDED = ("name", "text", "set")  # kinds whose values are words
 IDEOGRAPHS = "㐀-鿿豈-﫿぀-ヿ가-힯"
 WORD = re.compile(rf"[{IDEOGRAPHS}]|[^\W_{IDEOGRAPHS}]+")
 IDEOGRAPH = re.compile(f"[{IDEOGRAPHS}]")
-NUMBER = re.compile(r"^[\s$€£¥(]*[-+]?\d[\d,]*(?:\.\d+)?\s*(?:%|usd|eur|abv)?[\s).,]*$")
+NUMBER = re.compile(r"^[\s$€£¥(\['\"]*[-+]?\d[\d,]*(?:\.\d+)?\s*(?:%|usd|eur|abv)?[\s)\].,;:'\"]*$")
 DIGITS = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 MONTHS = {
     m: i + 1 for i, m in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"])
 }
+EXACT = 15  # digits that a number in floating point keeps
 YEAR, MONTH = 365.2425, 30.4369  # days
 JOINED = "\x1f"  # in a normal form: parts words from runs that are words as a whole ('ps-lx350': ps, lx350, pslx350)
 LONGEST = 4000  # characters of a value that are looked at
@@ -50,7 +51,7 @@ def worded(text: str) -> str | None:
     for run in text.replace("'", "").replace("`", "").split():
         parts = WORD.findall(run)
         found += parts
-        if len(parts) > 1 and not IDEOGRAPH.search(run):
+        if len(parts) > 1 and max(map(len, parts)) > 1 and not IDEOGRAPH.search(run):  # initials are words of their own
             whole.append("".join(parts))
     return " ".join(found) + (JOINED + " ".join(whole) if whole else "") if found else None
 
@@ -66,14 +67,30 @@ def number(text: str) -> float:
     return float(found[0].replace(",", "")) if found else math.nan
 
 
+def one_number(text: str) -> str:
+    """Write a plain text that is a number in one way, whatever its currency, commas and final zeros."""
+    value = number(text)
+    return text if math.isnan(value) or sum(c.isdigit() for c in text) > EXACT else format(value, f".{EXACT}g")
+
+
+def one_date(text: str) -> str | None:
+    """Write a plain text that is a date as eight digits, whatever its form; of others the letters and digits."""
+    y, m, d = date_of(text)
+    return f"{y:04}{m:02}{d:02}" if m else squeezed(text)
+
+
 def day(text: str) -> float:
     """Read a plain text as days since year 0, months all alike; NaN where it is no date of the years 1000 to 2200."""
+    y, m, d = date_of(text)
+    return y * YEAR + (m - 1) * MONTH + d if m else math.nan
+
+
+def date_of(text: str) -> tuple[int, int, int]:
+    """Return year, month and day of a plain text; month 0 where it is no date of the years 1000 to 2200."""
     y, m, d = year_month_day(text.strip())
-    if m is None or not (1 <= m <= 12 and 1 <= d <= 31):
-        return math.nan
     if y < 100:
         y += 2000 if y < 50 else 1900
-    return y * YEAR + (m - 1) * MONTH + d if 1000 <= y <= 2200 else math.nan
+    return (y, m, d) if m is not None and 1 <= m <= 12 and 1 <= d <= 31 and 1000 <= y <= 2200 else (0, 0, 0)
 
 
 def place(text: str) -> tuple[float, float]:
@@ -106,7 +123,13 @@ def year_month_day(text: str) -> tuple[int, int | None, int]:
 
 def normal_form(kind: Kind) -> Callable[[str | None], str | None]:
     """Return the function that gives a value the form in which it is compared; null where nothing is left."""
-    inner: dict[Kind, Callable[[str], str | None]] = {"code": squeezed, "name": worded, "text": worded}
+    inner: dict[Kind, Callable[[str], str | None]] = {
+        "code": squeezed,
+        "name": worded,
+        "text": worded,
+        "number": one_number,
+        "date": one_date,
+    }
 
     def form(text: str | None) -> str | None:
         if kind == "set":

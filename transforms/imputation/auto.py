@@ -14,7 +14,7 @@ from headgate.transforms.imputation.models import ImputeByModel, measure_of, req
 from headgate.transforms.imputation.simple import FillMissing, ImputeMean, ImputeMedian, ImputeMode, ImputeStatistic
 from headgate.transforms.imputation.trees import FillTrees, is_category, need_cells, require_rounds, sampled_table
 from headgate.transforms.kinds import FLOATS, LARGEST, missing, need_kinds
-from headgate.transforms.rows import quoted
+from headgate.transforms.rows import quoted, with_columns
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
 
@@ -76,7 +76,7 @@ class ImputeAuto(ImputeByModel):
         each column that it can fill, the others get mean or mode, and the scores show how it does beside these.
     masking: `pattern` (default) masks in a row what another row lacks, so that columns that are missing together are
         masked together; `random` masks each column by itself, which flatters what reads the others.
-    share: of the known cells of a column that are masked (.1).
+    share: part of the known cells of a column that is masked (.1).
     rounds: how often the trees of a column are learned anew from what was filled before (2).
     sample: training rows on which methods are compared and fitted (5,000).
     seed: of masks and trees.
@@ -137,7 +137,7 @@ class ImputeAuto(ImputeByModel):
         plain = [c for c in self.columns if c not in free]
         floats = {c: F.col(quoted(c)) for c in self.columns if kinds[c] in FLOATS}
         # Infinities are known, but have no part in what is learned.
-        df = df.withColumns({c: F.when(F.abs(v) <= F.lit(LARGEST[kinds[c]]), v) for c, v in floats.items()})
+        df = with_columns(df, {c: F.when(F.abs(v) <= F.lit(LARGEST[kinds[c]]), v) for c, v in floats.items()})
         constants = [
             self.constant(df, kinds, name, tuple(c for c in plain if name in chosen.get(c, {"simple": 1})))
             for name in ("simple", "median", "group")

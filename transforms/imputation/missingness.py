@@ -13,6 +13,7 @@ from headgate.transforms.imputation.hidden import Hidden, hidden_in
 from headgate.transforms.kinds import FLOATS, constant, missing, need_kinds
 from headgate.transforms.rows import Rejection, change_cells, quoted, reject
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns, with_new
+from headgate.words import cell
 
 Learn = Literal["nothing", "propose", "apply"]
 
@@ -96,10 +97,8 @@ class NullMarkers(Estimator):
                     continue
                 applied = self.learn == "apply" and hidden.apply
                 done = "emptied" if applied else "not emptied: name it in `markers` if so"
-                rule = (
-                    f"'{column}': '{hidden.value}' ({hidden.rows:,} rows, {hidden.kind}) may stand for missing; {done}"
-                )
-                context.warn(f"{self.name}: {rule}")
+                found = f"{cell(hidden.value)} ({hidden.rows:,} rows, {hidden.kind})"
+                context.warn(f"{self.name}: '{column}': {found} may stand for missing; {done}")
                 if applied:
                     markers.setdefault(column, []).append(value)
         return EmptyMarkers(markers={c: tuple(values) for c, values in markers.items()})

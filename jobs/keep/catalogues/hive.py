@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
 from headgate.jobs.keep.catalogues.entries import LAKE, MARKS, RELEASE, Entry, Known, is_below
+from headgate.jobs.lake.sessions import need_classic
 from headgate.jobs.lake.stores import for_java
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class HiveCatalogue:
     views: ClassVar[bool] = True
 
     def known(self) -> dict[str, Known]:
+        need_classic(self.spark, "a Hive catalogue")
         catalog = self.spark._jsparkSession.sessionState().catalog().externalCatalog()
         if not catalog.databaseExists(self.database):
             return {}

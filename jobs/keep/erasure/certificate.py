@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties
 from pyspark.sql import SparkSession
 
+from headgate.jobs.keep.erasure.files import remove_cut_short
 from headgate.jobs.keep.erasure.learned import forget, learned_from
 from headgate.jobs.keep.erasure.reach import Reach
 from headgate.jobs.keep.erasure.rewrite import (
@@ -122,6 +123,8 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
         for folder in claimed(lake, table):
             remove_unnamed(lake, table, folder)
     remove_folders(f"{lake.root}/_staging")
+    for table in lake.tables():
+        remove_cut_short(lake.path(table))
     erase_entries(lake, name, wanted, texts)
     scrub(lake, tables)
     pinned = {(t["table_name"], t["version"]) for r in lake.releases for t in r["tables"]}

@@ -2,22 +2,66 @@
 
 import posixpath
 from collections.abc import Iterable
+from datetime import timedelta, timezone
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from headgate.jobs.errors import HeadgateError
+from headgate.jobs.keep.optimize import OWN_FOLDER
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.log import stored_files
+from headgate.jobs.lake.log import below, history, stored_files
 from headgate.jobs.lake.storage import file_system
+from headgate.jobs.lake.system import now
 from headgate.transforms.rows import JOINED, PARENTS, ROW_ID, is_own
+
+SETTLED = timedelta(hours=1)  # after which nobody goes on with a file that is cut short
+
+
+def whole_files(table: str) -> list[str]:
+    """Return the data files of a table, referred to or not, but for those that a kill or a writer at work left unread.
+
+    Of these no row can be read; `remove_cut_short` sees to them.
+    """
+    cut = cut_short(table)
+    return [path for path in stored_files(table) if path not in cut]
+
+
+def cut_short(table: str) -> dict[str, fs.FileInfo]:
+    """Return the data files of a table that no version names and that have no end, or are not yet in their place."""
+    files, _ = file_system(table)
+    named: frozenset[str] = frozenset().union(*history(table).files.values())
+    found = {p: info for p, info in stored_files(table).items() if p not in named and not has_footer(files, info.path)}
+    return found | below(table, "", ".parquet.part")
+
+
+def has_footer(files: fs.FileSystem, path: str) -> bool:
+    with files.open_input_file(path) as file:
+        try:
+            return pq.ParquetFile(file) is not None
+        except pa.ArrowInvalid:
+            return False
+
+
+def remove_cut_short(table: str) -> None:
+    """Remove the data files of a table that are cut short; raise `HeadgateError` where one may be at work on them."""
+    files, _ = file_system(table)
+    for path, info in cut_short(table).items():
+        ours = path.startswith(OWN_FOLDER) or path.endswith(".part")
+        if not ours and info.mtime is not None and now() - info.mtime.astimezone(timezone.utc) < SETTLED:
+            raise HeadgateError(
+                f"{table}: {path} is not whole, and was written to in the last hour; when its writer has ended, run "
+                "headgate erase --resume"
+            )
+        remove_file(files, info.path)
 
 
 def id_columns(table: str) -> Iterable[pa.Table]:
     """Ids, parents and joined rows of every data file of a table, referred to or not."""
     files, base = file_system(table)
-    for path in stored_files(table):
+    for path in whole_files(table):
         yield ids_of(files, f"{base}/{path}")
 
 
@@ -44,7 +88,7 @@ def ids_in(ids: pa.Table, erased: set[str], parents: bool = True) -> set[str]:
 def text_columns(lake: Lake, table: str) -> Iterable[tuple[tuple[fs.FileSystem, str], list[str]]]:
     """Return the user's columns that hold texts, nested ones too, of every data file of a table, referred to or not."""
     files, base = file_system(lake.path(table))
-    for path in stored_files(lake.path(table)):
+    for path in whole_files(lake.path(table)):
         with files.open_input_file(f"{base}/{path}") as file:
             schema = pq.ParquetFile(file).schema_arrow
         yield (files, f"{base}/{path}"), [f.name for f in schema if not is_own(f.name) and holds_text(f.type)]

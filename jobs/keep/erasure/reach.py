@@ -13,9 +13,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from headgate.jobs.errors import UsageError, first_line
-from headgate.jobs.keep.erasure.files import id_columns, ids_in, leaves, read_file, text_columns
+from headgate.jobs.keep.erasure.files import id_columns, ids_in, leaves, read_file, text_columns, whole_files
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.log import history, stored_files
+from headgate.jobs.lake.log import history
 from headgate.jobs.lake.storage import file_system, open_table, parquet_format, quoted
 from headgate.transforms.rows import FILE, JOINED, ROW_ID, is_own
 
@@ -169,7 +169,7 @@ def matching(lake: Lake, table: str, where: str | None, keys: Path | None) -> se
     if ROW_ID not in schema.names:
         raise UsageError(f"table '{table}' has no {ROW_ID}, so its rows cannot be followed")
     files, base = file_system(lake.path(table))
-    paths = [f"{base}/{p}" for p in stored_files(lake.path(table))]
+    paths = [f"{base}/{p}" for p in whole_files(lake.path(table))]
     connection = duckdb.connect()
     rows = (
         ds.dataset(paths, schema=schema, filesystem=files, format=parquet_format()) if paths else schema.empty_table()

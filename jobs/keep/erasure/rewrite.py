@@ -14,7 +14,7 @@ from deltalake import CommitProperties, write_deltalake
 from pyarrow import fs
 
 from headgate.jobs.errors import HeadgateError
-from headgate.jobs.keep.erasure.files import put, read_file, remove_file
+from headgate.jobs.keep.erasure.files import put, read_file, remove_file, whole_files
 from headgate.jobs.keep.erasure.texts import Fingerprints
 from headgate.jobs.lake.artifacts import index_of
 from headgate.jobs.lake.conflicts import TRIES, retrying
@@ -141,7 +141,7 @@ def rewrite(table: str, name: str, change: Callable[[pa.Table], pa.Table | None]
     files, base = file_system(table)
     types = pa.schema(open_table(table).schema().to_arrow())
     replaced: dict[str, dict[str, Any]] = {}
-    for path in stored_files(table):
+    for path in whole_files(table):
         old = f"{base}/{path}"
         new = re.sub(r"\.parquet$", "", path)
         new = f"{re.sub('-erased-[0-9a-f]+$', '', new)}-erased-{name}.parquet"
@@ -190,10 +190,10 @@ def rewrite_log(table: str, replaced: Mapping[str, Mapping[str, Any]]) -> None:
     versions = [v for v, _ in commits(table)]
     if versions != list(range(len(versions))):
         raise HeadgateError(f"{table}: its log does not reach back to its first version, so it cannot be rewritten")
-    for info in files.get_file_info(fs.FileSelector(f"{base}/{LOG}")):
-        # Checkpoints and checksums repeat what the commits say, with the smallest and largest values of each file.
-        stale = info.base_name == "_last_checkpoint" or info.base_name.endswith((".crc", ".checkpoint.parquet"))
-        if info.type == fs.FileType.File and (stale or ".checkpoint." in info.base_name):
+    for info in files.get_file_info(fs.FileSelector(f"{base}/{LOG}", recursive=True)):
+        # They repeat what the commits say, with the smallest and largest values of each file: checkpoints and their
+        # sidecars, checksums, commits that other writers put together.
+        if info.type == fs.FileType.File and re.search(r"checkpoint|/_sidecars/|\.crc$|\.compacted\.", info.path):
             files.delete_file(info.path)
 
     def both_removed(action: dict[str, Any]) -> list[dict[str, Any]]:
@@ -201,6 +201,9 @@ def rewrite_log(table: str, replaced: Mapping[str, Mapping[str, Any]]) -> None:
         return [action, {"remove": {**action["remove"], "path": new["path"]}}] if new else [action]
 
     def added(action: dict[str, Any]) -> list[dict[str, Any]]:
+        changes = replaced.get(path_in(action, "cdc"))  # of other writers' change data
+        if changes:
+            return [{"cdc": {**action["cdc"], **{k: changes[k] for k in ("path", "size")}}}]
         new = replaced.get(path_in(action, "add"))
         return [{"add": {**action["add"], **new}}] if new else [action]
 

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headgate.jobs.errors import HeadgateError
-from headgate.jobs.keep.erasure.files import ids_of, leaves, read_file, text_columns
+from headgate.jobs.keep.erasure.files import ids_of, leaves, read_file, text_columns, whole_files
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.log import stored_files
 from headgate.jobs.lake.storage import file_system
 from headgate.jobs.lake.system import SYSTEM_TABLES
 from headgate.transforms.rows import PARENTS, ROW_ID
@@ -62,7 +61,7 @@ def search(lake: Lake, wanted: pa.Array, texts: Fingerprints) -> int:
     again = "remove it there and run headgate erase --resume"
     for table in (*lake.tables(), *(t for t in SYSTEM_TABLES if t != "erasures" and lake.open(t) is not None)):
         files, base = file_system(lake.path(table))
-        for path in stored_files(lake.path(table)):
+        for path in whole_files(lake.path(table)):
             ids = ids_of(files, f"{base}/{path}")
             searched += 1
             column = "row_id" if table in SYSTEM_TABLES else ROW_ID

@@ -1,0 +1,33 @@
+"""What texts may show: no secret anywhere, and beyond this machine no value of data."""
+
+import re
+
+from headgate.words import CELL
+
+SECRETS_READ: set[str] = set()  # secrets read by this process, which no output may show
+
+# The user info of a URL, but for Azure's, where it is the container; Oracle's has no `//` before it.
+USER_INFO = re.compile(
+    r"(?P<before>(?<!\w)(?!abfss?:|wasbs?:)[a-z][a-z0-9+.:-]*//)(?P<user>[^/@\s:'\"]*:)?[^/?#\s'\"]*@"
+    r"|(?P<oracle>jdbc:oracle:\w+:)[^@\s]+@",
+    re.IGNORECASE,
+)
+# A parameter whose name says that it is secret, as drivers, stores and APIs call it.
+PARAMETER = re.compile(
+    r"(?P<name>(?:passw(?:or)?d|passphrase|pwd|token|secret|credentials?|signature"
+    r"|(?:api|access|account|private|shared|secret)[-_]?key|\bsig)=)(?:\{[^}]*\}|[^&;,\s'\")]+)",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the secrets that were read by reference, and without the sensitive parts of its URLs."""
+    for secret in sorted(filter(None, SECRETS_READ), key=len, reverse=True):  # one may hold another
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    text = USER_INFO.sub(lambda m: f"{m['oracle'] or m['before']}{m['user'] or ''}***@", text)
+    return PARAMETER.sub(r"\g<name>***", text)
+
+
+def outward(text: str) -> str:
+    """Return a text without secrets, and without the values of data that it quotes."""
+    return without_secrets(CELL.sub("‹…›", text))
