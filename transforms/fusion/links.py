@@ -238,7 +238,7 @@ class LinkRecords(Estimator):
             floors=floors,
         )
         led = pairs.judge(second, alone=True)
-        if led.f1 <= result.f1:
+        if led.f1 < result.f1 + model.GAIN:
             pairs.drop_lead()
             return pairs.judge(found, alone=True), found, None
         context.warn("the columns alone leave many pairs unsure: a pair's lead over its rivals counts as well")

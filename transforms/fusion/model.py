@@ -278,6 +278,7 @@ def _slices(agreement: Floats, space: float, start: Floats, classes: int) -> Flo
 
 
 UNSURE = 0.9  # expected F1 below which pairs are also judged by their lead over their rivals
+GAIN = 0.05  # expected F1 that the lead has to add, as pairs then are made as a whole at every build
 FLOOR = 0.25  # records without a partner whose best candidate leads, per level
 GAPS = np.array([-8.0, -3.0, -0.5, 0.5, 3.0, 8.0])  # bits
 
