@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 # Why a row is not in the table, by the code that stands in the ledger; the columns at fault are in its evidence.
 REASONS = {
@@ -58,10 +58,10 @@ def rejected_line(why: str, rows: int) -> str:
     return f"{rows:,} by {step}: {sentence}"
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint naming the closest known word, or an empty string."""
+def did_you_mean(word: str, known: Iterable[str], quote: Callable[[str], str] = "'{}'".format) -> str:
+    """A hint naming the closest known word, or an empty string; `quote`: `cell`, where the words are values of data."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" — did you mean '{match[0]}'?" if match else ""
+    return f" — did you mean {quote(match[0])}?" if match else ""
 
 
 def counted(number: int, what: str) -> str:

@@ -187,7 +187,7 @@ def test_people_decide_and_labels_teach(spark):
     assert by_pair[frozenset(("p1", "q1"))]["rule"] == "cannot_link" and not by_pair[frozenset(("p1", "q1"))]["linked"]
     assert by_pair[frozenset(("p30", "p31"))]["rule"] == "must_link" and by_pair[frozenset(("p30", "p31"))]["linked"]
     assert by_pair[frozenset(("p2", "q2"))]["rule"] == "supervised" and by_pair[frozenset(("p2", "q2"))]["linked"]
-    assert "decisions: 1 of 3 pairs of table 'decided' name records that are not there (p1 and nobody)" in said
+    assert "decisions: 1 of 3 pairs of table 'decided' name records that are not there (‹p1› and ‹nobody›)" in said
     unknown = spark.createDataFrame([("x", "y", True)], pairs)
     with pytest.raises(StepError, match="labels: 1 of 1 pairs of table 'known' name records that are not there"):
         run(LinkRecords(key=("key",), labels="known"), df, known=unknown)
@@ -285,7 +285,7 @@ def test_ids_of_entities_last(spark):
     first = entities_of(spark, "abcdefgh", links, said=said, giant=2)
     one = ids(first)
     assert one["a"] == one["b"] == one["c"] != one["d"]
-    assert said[1:] == [f"entity {one['a']} has 3 records; its weakest link has 9.0 bits: b and c"]
+    assert said[1:] == [f"entity {one['a']} has 3 records; its weakest link has 9.0 bits: ‹b› and ‹c›"]
     # a leaves b and c, which keep the id; d, e and f become one; g and h are gone; i is new.
     said = []
     links = [("b", "c", 9), ("d", "e", 9), ("e", "f", 9), ("d", "f", 9)]
@@ -307,7 +307,7 @@ def test_decisions_that_cannot_hold_are_said(spark):
     said = []
     found = ids(run(AssignEntities(links="links"), rows, said, links=links))
     assert found["a"] == found["b"] != found["c"]
-    assert said[0] == "decided to be one, but kept apart by pairs decided to be two: b and c"
+    assert said[0] == "decided to be one, but kept apart by pairs decided to be two: ‹b› and ‹c›"
 
 
 def expected(before, groups):

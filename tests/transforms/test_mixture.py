@@ -73,7 +73,7 @@ def test_a_mixture_is_as_asked_source_by_source_in_any_partitioning(spark, tmp_p
     ]
     assert [f["value"] for f in context.figures] == [found[s] / sum(found.values()) for s in ("en", "zh", "code")]
     assert {r["epoch"] for r in kept(out).where("s = 'code'").collect()} == {0, 1}
-    with pytest.raises(StepError, match="no share for code"):
+    with pytest.raises(StepError, match="no share for ‹code›"):
         applied(MixSources(**options, shares={"en": 0.5, "zh": 0.5}), df)
     with pytest.raises(StepError, match="no training row is of 'fr'"):
         applied(MixSources(**options, shares={**shares, "en": 0.4, "fr": 0.1}), df)

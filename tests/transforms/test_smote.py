@@ -220,14 +220,14 @@ def test_rows_near_other_classes_are_the_parents(spark, monkeypatch):
         ids = {r["_row_id"]: r["i"] for r in df.collect()}
         bases = Counter(ids[r["_parents"][0]] for r in made)
         assert bases[2] == bases[3] == 8, (method, bases)
-    with pytest.raises(StepError, match="class 'a': no row is near other classes"):
+    with pytest.raises(StepError, match="class ‹a›: no row is near other classes"):
         applied(MakeMinority(label="y", columns=("x",), method="borderline", border=1), df.where("i < 2 or i > 15"))
     monkeypatch.setattr(smote, "MOST_BASE", 3)
     with pytest.raises(StepError, match="more than 3 rows of the classes that grow"):
         applied(MakeMinority(label="y", columns=("x",), method="adasyn"), df)
     with pytest.raises(StepError, match="class 'a': a synthetic row needs two rows"):
         applied(MakeMinority(label="y", columns=("x",)), df.where("i = 0 or i > 9"))
-    with pytest.raises(StepError, match=r"no training row is of class 'z' \(there are: a, b\)"):
+    with pytest.raises(StepError, match=r"no training row is of class ‹z› \(there are: ‹a›, ‹b›\)"):
         applied(MakeMinority(label="y", columns=("x",), targets={"z": 9}), df)
 
 
@@ -251,7 +251,7 @@ def test_rows_of_the_large_class_are_left_out_by_where_they_lie(spark):
     assert gone(ThinMajority(**options, method="nearmiss", rows=2, neighbours=2)) == [4, *range(6, 14)]
     assert gone(ThinMajority(**options, method="nearmiss", neighbours=1)) == [*range(6, 14)]
     assert gone(ThinMajority(**options, spare=("b",))) == [1, 2]
-    with pytest.raises(StepError, match=r"no training row is of class z \(there are: a, b\)"):
+    with pytest.raises(StepError, match=r"no training row is of class ‹z› \(there are: ‹a›, ‹b›\)"):
         gone(ThinMajority(**options, spare=("z",)))
     with pytest.raises(StepError, match="only nearmiss"):
         ThinMajority(label="y", columns=("x",), rows=3).columns_after(columns_of("y", "x"), {})

@@ -111,7 +111,7 @@ def test_targets_of_single_strata(spark):
     given = (Target(values=("a",), rows=5), Target(values=("c",), rows=15))
     with pytest.raises(StepError, match=r"no target for ‹b›; .*others: drop"):
         applied(SampleStrata(by=("s",), targets=given), df)
-    with pytest.raises(StepError, match=r"no training row is of 'bb' — did you mean 'b'\?"):
+    with pytest.raises(StepError, match=r"no training row is of 'bb' — did you mean ‹b›\?"):
         applied(SampleStrata(by=("s",), targets=(Target(values=("bb",), rows=5),)), df)
     out = applied(SampleStrata(by=("s",), targets=given, others="drop", max_copies=2, number="copy"), df)
     assert counts(out, "s", "copy") == {("a", 0): 5, ("c", 0): 10, ("c", 1): 5}
@@ -162,7 +162,7 @@ def test_small_strata_are_kept_dropped_merged_or_refused(spark):
     assert counts(applied(SampleStrata(**step, small="drop"), df)) == {"a": 4, "d": 4}
     merged = counts(applied(SampleStrata(**step, small="merge"), df))
     assert merged["a"] == merged["d"] == 4 and merged.get("b", 0) + merged.get("c", 0) == 4
-    with pytest.raises(StepError, match=r"fewer than 5 training rows \(min_rows\): b, c"):
+    with pytest.raises(StepError, match=r"fewer than 5 training rows \(min_rows\): ‹b›, ‹c›"):
         applied(SampleStrata(**step, small="refuse"), df)
 
 
@@ -235,7 +235,7 @@ def test_many_strata_are_drawn_without_the_driver(spark, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_what_copies_do_not_reach_is_told(spark, tmp_path):
     df = people(spark, {"a": 3, "b": 30})
-    for rows, told in ((6, []), (7, ["fewer rows than asked for, as copies do not reach: a"])):
+    for rows, told in ((6, []), (7, ["fewer rows than asked for, as copies do not reach: ‹a›"])):
         context = BuildContext(spark, str(tmp_path), rows=df)
         frozen = SampleStrata(by=("s",), rows=rows, max_copies=2).fit(df, context)
         assert [s["target"] for s in frozen.strata] == [6, rows] and context.warnings == told

@@ -310,5 +310,5 @@ def need_known(named: Sequence[str], there: Mapping[str, int], what: str) -> Non
     unknown = next((n for n in named if n not in there), None)
     if unknown is not None:
         texts = sorted(map(shown, there))
-        hint = did_you_mean(cell(shown(unknown)), map(cell, texts))
+        hint = did_you_mean(shown(unknown), texts, cell)
         raise StepError(f"{what}: no training row is of '{shown(unknown)}'{hint} (there are: {few_of(texts)})")
