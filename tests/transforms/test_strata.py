@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.balancing import draws, resample
-from headgate.transforms.balancing.draws import shown, values_in
+from headgate.transforms.balancing.draws import HIGHEST, LOWEST, shown, values_in, window
 from headgate.transforms.balancing.strata import SampleStrata
 from headgate.transforms.balancing.targets import Target, Wish, spread, wanted_of
 from headgate.transforms.step import StepError
@@ -215,20 +215,29 @@ def test_the_strata_of_a_list_are_its_sets_in_any_order(spark):
         applied(SampleStrata(by=("l",), targets=(Target(values=("x",), rows=1),)), df)
 
 
+@given(st.integers(1, 10**6), st.integers(1, 10**9))
+def test_a_cut_is_looked_for_about_where_even_hashes_have_it(ahead, size):
+    low, high = window(min(ahead, size), size)
+    place = (min(ahead, size) << 64) // size - (1 << 63)
+    assert LOWEST <= low <= min(place, HIGHEST) <= high <= HIGHEST
+    assert high - low <= (8 * ahead**0.5 + 17) / size * 2.0**64 + 1
+
+
 @pytest.mark.slow
-def test_many_strata_are_drawn_without_the_driver(spark, tmp_path, monkeypatch):
+@pytest.mark.parametrize("weight", [None, "w"])
+def test_many_strata_are_an_artifact_and_drawn_as_few_are(spark, tmp_path, monkeypatch, weight):
+    df = people(spark, {f"s{i}": 3 + i for i in range(12)}).withColumn("w", F.col("i") % 5 + 1)
+    step = SampleStrata(by=("s",), rows=4, max_copies=2, weight=weight)
+    context = BuildContext(spark, str(tmp_path / "scratch"), fitted=str(tmp_path / "fitted"), rows=df)
+    plain = step.fit(df, context)
+    assert len(plain.strata) == 12 and not plain.stored
     monkeypatch.setattr(draws, "MOST_BINS", 10)
     monkeypatch.setattr(resample, "MOST_INLINE", 3)
-    df = people(spark, {f"s{i}": 3 + i for i in range(12)})
-    step = SampleStrata(by=("s",), rows=4, max_copies=2)
-    context = BuildContext(spark, str(tmp_path / "scratch"), fitted=str(tmp_path / "fitted"), rows=df)
+    monkeypatch.setattr(draws, "window", lambda ahead, size: (LOWEST, LOWEST))  # as if no cut were where it should be
     frozen = step.fit(df, context)
     assert frozen.stored and not frozen.strata
     out = frozen.run(df, context)
     assert counts(out) == {f"s{i}": 4 for i in range(12)}
-    monkeypatch.undo()
-    plain = step.fit(df, context)
-    assert len(plain.strata) == 12
     assert plain_rows(kept(plain.run(df, context)), "s", "i") == plain_rows(kept(out), "s", "i")
 
 

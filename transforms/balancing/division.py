@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.balancing.draws import Order, cuts_of, keys_of, measured, stratum_of
+from headgate.transforms.balancing.draws import LOWEST, Order, cuts_of, keys_of, measured, stratum_of
 from headgate.transforms.balancing.multilabel import with_label_strata
 from headgate.transforms.balancing.split import SHARES, MakesSplit, check_shares
 from headgate.transforms.cleaning.columns import Derive
@@ -26,7 +26,6 @@ from headgate.transforms.rows import (
 )
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, with_new
 
-LOWEST = -(2**63)
 MOST_CLASSES = 1_000
 NULL = "-"  # the stratum of rows without a class
 DEALT = "_hg_stratum string, _hg_dealt array<array<int>>"
@@ -228,16 +227,10 @@ def divided(
     ends = [(s, f"{i}:{s}", i, sum(n[: i + 1])) for s, n in sorted(parts.items()) for i in range(len(n) - 1)]
     ahead = {pool: rank for _, pool, _, rank in ends if rank}
     spark = df.sparkSession
-    listed = local_frame(spark, [e[:3] for e in ends], "_hg_stratum string, pool string, part int")
-    cuts = cuts_of(keys, found, [(s, pool) for s, pool, _, rank in ends if rank], ahead, order)
-    last = F.lit(None).cast("struct<order:bigint,row_id:string>").alias("end")
-    if cuts is None:
-        listed = listed.select("_hg_stratum", "part", last)
-    else:
-        cuts = cuts.select("pool", F.struct("order", "row_id").alias("end"))
-        listed = listed.join(F.broadcast(cuts), on="pool", how="left").select("_hg_stratum", "part", "end")
-    lowest = F.struct(F.lit(LOWEST).cast("long").alias("order"), F.lit("").alias("row_id"))
-    ends_of = F.array_sort(F.collect_list(F.struct("part", F.coalesce("end", lowest).alias("end"))))
+    cuts = cuts_of(keys, found, [(s, pool) for s, pool, _, rank in ends if rank], ahead)
+    places = [(s, part, *cuts.get(pool, (LOWEST, ""))[:2]) for s, pool, part, _ in ends]
+    listed = local_frame(spark, places, "_hg_stratum string, part int, order long, row_id string")
+    ends_of = F.array_sort(F.collect_list(F.struct("part", F.struct("order", "row_id").alias("end"))))
     lookup = context.keep(listed.groupBy("_hg_stratum").agg(ends_of.alias("_hg_ends")), "parts")
     if key:
         strata = units.select(F.col(ROW_ID).alias("_hg_unit"), F.col("stratum").alias("_hg_stratum"))

@@ -7,9 +7,10 @@ is the number of the last row (the cut). A row of weight w has the order ln(-ln(
 Poisson process of rate w: the first n arrivals of all rows are n independent draws.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
@@ -27,6 +28,7 @@ MOST_BINS = 300_000  # of the histogram of strata and bins; beyond it, the rows 
 MOST_INLINE = 1_000  # strata that a fitted step holds as plain values; more are an artifact
 BITS = 6  # of a hash that make its bin in a histogram
 SCALE = 40  # bits behind the point of an order that is a logarithm
+LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1  # orders
 CUTS = (
     "stratum string, pool string, rows long, target long, copies int, cut long, row_id string, content long, equal int"
 )
@@ -127,12 +129,15 @@ def edges_of(df: DataFrame, bins: Mapping[str, int | Sequence[float]]) -> dict[s
 
 
 def keys_of(df: DataFrame, stratum: Column, order: Order, amount: Column | None = None) -> DataFrame:
-    """Return what a draw is decided by: stratum, row id, order (exploded where there are several) and amount."""
+    """Return what a draw is decided by: stratum, row id, order (exploded where there are several) and amount.
+
+    Where orders are not spread evenly, or amounts differ, also the bin of a histogram.
+    """
     orders = order.of(df)
     amounts = [] if amount is None else [amount.cast("long").alias("amount")]
     orders = F.explode_outer(orders) if order.times else orders
     keys = df.select(stratum.alias("stratum"), F.col(ROW_ID).alias("row_id"), orders.alias("order"), *amounts)
-    return keys.withColumn("bin", order.bin_of(F.col("order")))
+    return keys if order.is_plain and amount is None else keys.withColumn("bin", order.bin_of(F.col("order")))
 
 
 def size_of(keys: DataFrame) -> list[Column]:
@@ -145,21 +150,25 @@ def size_of(keys: DataFrame) -> list[Column]:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The size of each stratum, and of each of its bins where they are few."""
+    """The size of each stratum, and of each of its bins where there are any, and they are few."""
 
     sizes: Mapping[str, int]
     rows: Mapping[str, int]
     bins: Mapping[str, Mapping[int, int]] | None
 
 
-def measured(keys: DataFrame, by: Sequence[str]) -> Sizes:
+def measured(keys: DataFrame, by: Sequence[str], df: DataFrame | None = None) -> Sizes:
     """Return the sizes of the strata; raise `StepError` for more than a million of them.
 
-    Cost: one pass; where strata and bins are many, another one.
+    df: the rows that the keys are of, where nothing but `by` is needed to count them. Cost: one pass; where strata and
+    bins are many, another one.
     """
-    found = keys.groupBy("stratum", "bin").agg(*size_of(keys)).limit(MOST_BINS + 1).toArrow()
-    if found.num_rows > MOST_BINS:
-        found = keys.groupBy("stratum").agg(*size_of(keys)).limit(MOST_STRATA + 1).toArrow()
+    found = None
+    if "bin" in keys.columns:
+        found = keys.groupBy("stratum", "bin").agg(*size_of(keys)).limit(MOST_BINS + 1).toArrow()
+    if found is None or found.num_rows > MOST_BINS:
+        counted = keys.groupBy("stratum").agg(*size_of(keys)) if df is None else counted_by(df, by)
+        found = counted.limit(MOST_STRATA + 1).toArrow()
         if found.num_rows > MOST_STRATA:
             wide = ", ".join(by)
             raise StepError(f"by: more than {MOST_STRATA:,} strata of {wide}; give numbers `bins`, or fewer columns")
@@ -176,17 +185,36 @@ def measured(keys: DataFrame, by: Sequence[str]) -> Sizes:
     return Sizes({s: sum(inside.values()) for s, inside in bins.items()}, rows, bins)
 
 
-def cuts_of(
-    keys: DataFrame, found: Sizes, pools: Sequence[tuple[str, str]], ahead: Mapping[str, int], order: Order
-) -> DataFrame | None:
-    """Return the last key of each pool's draw as (pool, order, row_id, taken, rows); None where there is none.
+def counted_by(df: DataFrame, by: Sequence[str]) -> DataFrame:
+    """Return the strata that columns of plain values make, with their sizes: the text of each is made once."""
+    found = df.groupBy(*(F.col(quoted(c)) for c in by)).agg(F.count(F.lit(1)).alias("_hg_rows"))
+    rows = F.col("_hg_rows")
+    return found.select(stratum_of(found, by).alias("stratum"), rows.alias("size"), rows.alias("rows"))
 
-    pools: each stratum with what it is drawn with; ahead: pool -> how much it takes. With amounts, the draw ends where
-    it is nearest to that, which it misses by `off`, and all rows of one id are taken together. Cost: one pass, and a
-    sort of the keys of one bin in each pool, or of all keys where strata are many.
+
+class Cut(NamedTuple):
+    """The last key of a draw, and how many of its rows are taken. off: by how much the draw misses its amount."""
+
+    order: int
+    row_id: str
+    taken: int
+    rows: int
+    off: int = 0
+
+
+def cuts_of(
+    keys: DataFrame, found: Sizes, pools: Sequence[tuple[str, str]], ahead: Mapping[str, int]
+) -> dict[str, Cut]:
+    """Return the cut of each pool that takes something.
+
+    pools: each stratum with what it is drawn with; ahead: pool -> how much it takes, above 0. With amounts, the draw
+    ends where it is nearest to that, and all rows of one id are taken together. Cost: one pass, and a sort of the keys
+    near the cuts; of all keys where strata are many and orders are not spread evenly.
     """
     if not ahead:
-        return None
+        return {}
+    if "bin" not in keys.columns:
+        return cuts_in_windows(keys, found, pools, ahead)
     spark, amounts = keys.sparkSession, "amount" in keys.columns
     if found.bins is None:
         whole = [(s, p, ahead[p]) for s, p in sorted(pools) if p in ahead]
@@ -200,17 +228,61 @@ def cuts_of(
         wanted = {p: bin_at(summed[p], ahead[p], amounts) for p in ahead}
         rows = [(s, p, *at) for s, p in sorted(pools) if p in ahead for at in wanted[p]]
         lookup, on = local_frame(spark, rows, "stratum string, pool string, bin int, rank long"), ["stratum", "bin"]
+        keys = keys.where(F.col("bin").isin(*{row[2] for row in rows}))  # before any stratum is made
     near_cut = keys.where(F.col("order").isNotNull()).join(F.broadcast(lookup), on=on, how="inner")
     size = F.sum("amount") if amounts else F.count(F.lit(1))
     per_key = near_cut.groupBy("pool", "order", "row_id").agg(size.alias("rows"), F.max("rank").alias("rank"))
     if not amounts:
-        return at_rank(per_key, "pool", "order", "row_id").select("pool", "order", "row_id", "taken", "rows")
+        return collected(at_rank(per_key, "pool", "order", "row_id"))
     upto = W.partitionBy("pool").orderBy("order", "row_id").rowsBetween(W.unboundedPreceding, W.currentRow)
     placed = per_key.withColumn("upto", F.sum("rows").over(upto))
     near = placed.where(2 * F.col("upto") - F.col("rows") <= 2 * F.col("rank"))
     off = (F.col("upto") - F.col("rank")).alias("off")
     ends = near.groupBy("pool").agg(F.max(F.struct("order", "row_id", "rows", off)).alias("last"))
-    return ends.select("pool", "last.order", "last.row_id", F.col("last.rows").alias("taken"), "last.rows", "last.off")
+    return collected(ends.select("pool", "last.*", F.col("last.rows").alias("taken")), "off")
+
+
+def cuts_in_windows(
+    keys: DataFrame, found: Sizes, pools: Sequence[tuple[str, str]], ahead: Mapping[str, int]
+) -> dict[str, Cut]:
+    """Return the cuts of orders that are hashes: each is looked for where it is if hashes are spread evenly.
+
+    Keys below such a window are counted alone. A cut that is not in its window, as row ids are equal or by chance, is
+    looked for among all keys.
+    """
+    sizes: dict[str, int] = {}
+    for stratum, pool in pools:
+        sizes[pool] = sizes.get(pool, 0) + found.sizes[stratum]
+    cuts: dict[str, Cut] = {}
+    for exact in (False, True):
+        rows = [
+            (s, p, *((LOWEST, HIGHEST) if exact else window(ahead[p], sizes[p])), ahead[p])
+            for s, p in sorted(pools)
+            if p in ahead and p not in cuts
+        ]
+        if not rows:
+            break
+        lookup = local_frame(keys.sparkSession, rows, "stratum string, pool string, low long, high long, rank long")
+        some = keys.where(F.col("order") <= max(row[3] for row in rows))  # before any stratum is made
+        some = some.join(F.broadcast(lookup), on="stratum", how="inner").where("order <= high")
+        inside = F.col("order") >= F.col("low")
+        key = [F.when(inside, F.col(c)).alias(c) for c in ("order", "row_id")]
+        counted = some.groupBy("pool", *key).agg(F.count(F.lit(1)).alias("rows"), F.max("rank").alias("rank"))
+        cuts |= collected(at_rank(counted, "pool", "order", "row_id").where("order is not null"))
+    return cuts
+
+
+def window(ahead: int, size: int) -> tuple[int, int]:
+    """Return the least and the greatest order between which the `ahead`-th of so many hashes nearly always is."""
+    apart = 4 * math.isqrt(ahead) + 8
+    low, high = (((ahead + off) << 64) // size + LOWEST for off in (-apart, apart))
+    return max(low, LOWEST), min(high, HIGHEST)
+
+
+def collected(cuts: DataFrame, *more: str) -> dict[str, Cut]:
+    found = cuts.select("pool", "order", "row_id", "taken", "rows", *more).toArrow()
+    names, *columns = (column.to_pylist() for column in found.columns)
+    return dict(zip(names, map(Cut, *columns), strict=True))
 
 
 def bin_at(sizes: Mapping[int, int], ahead: int, amounts: bool) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.balancing.draws import (
     CUTS,
     MOST_INLINE,
+    Cut,
     Order,
     Sizes,
     cuts_of,
@@ -106,15 +107,16 @@ class ResampleStrata(Step):
 
     def resampled(self, df: DataFrame, cuts: DataFrame) -> DataFrame:
         before = df.columns
-        content = row_content(df, self.seed)
         order = Order(seed=self.seed, weight=self.weight, times=self.times)
-        stratum = stratum_of(df, self.by, self.edges)
+        stratum, content = stratum_of(df, self.by, self.edges), row_content(df, self.seed)
         df = df.withColumn("_hg_order", order.of(df))
         df = df.join(F.broadcast(cuts), on=stratum == F.col("_hg_stratum"), how="left")
         drawn = is_training(df) & F.col("_hg_copies").isNotNull()
         same_id = F.col(ROW_ID) == F.col("_hg_row_id")
-        # The content is asked for on the few rows at a cut alone: a conditional evaluates no more than it takes.
-        inside = F.when(F.col("_hg_content").isNull(), True).otherwise(content <= F.col("_hg_content"))
+        # The content is asked for on the few rows at a cut alone: a conditional evaluates no more than it takes. Where
+        # no cut needs it, it is left out: Spark does not compile stages with it as a whole.
+        by_content = F.when(F.col("_hg_content").isNull(), True).otherwise(content <= F.col("_hg_content"))
+        inside = F.lit(True) if self.ties == "none" else by_content
         at_cut = same_id & self.any_order(lambda x: x == F.col("_hg_cut"))
         if self.ties == "equal":
             tied = drawn & at_cut & F.col("_hg_equal").isNotNull()
@@ -186,16 +188,24 @@ class Draw:
 def fitted_draw(draw: Draw, context: Context) -> ResampleStrata:
     """Return the frozen step of a draw: every pool gets exactly its target.
 
-    Cost: as `cuts_of`; up to a thousand strata come to the driver, more are written as an artifact.
+    Cost: as `cuts_of`; strata and cuts come to the driver, and more than a thousand are written as an artifact.
     """
     sizes, rows = in_pools(draw.found.sizes, draw.pools), in_pools(draw.found.rows, draw.pools)
     times = draw.order.times
     copies = {p: 0 if times or not sizes[p] else t // sizes[p] for p, t in draw.targets.items()}
     ahead = {p: t - copies[p] * sizes[p] for p, t in draw.targets.items()}
     ahead = {p: n for p, n in ahead.items() if n}
-    cuts = cuts_of(draw.keys, draw.found, [*draw.pools.items()], ahead, draw.order)
-    entries = [(s, p, rows[p], draw.targets[p], copies[p]) for s, p in sorted(draw.pools.items())]
-    state = few_strata if len(entries) <= MOST_INLINE else many_strata
+    cuts = cuts_of(draw.keys, draw.found, [*draw.pools.items()], ahead)
+    split = [(p, c.row_id, c.taken) for p, c in sorted(cuts.items()) if c.taken < c.rows]
+    ties = tied(draw, context, split) if split else {}
+    entries = []
+    for stratum, pool in sorted(draw.pools.items()):
+        end = (cuts[pool].order, cuts[pool].row_id) if pool in cuts else (None, None)
+        entry = (stratum, pool, rows[pool], draw.targets[pool], copies[pool])
+        entries.append((*entry, *end, *ties.get(pool, (None, None))))
+    few = len(entries) <= MOST_INLINE
+    if few and "amount" in draw.keys.columns:
+        tell_amounts(draw, context, ahead, cuts)
     return ResampleStrata(
         by=draw.by,
         edges={c: tuple(e) for c, e in draw.edges.items()} or None,
@@ -204,73 +214,33 @@ def fitted_draw(draw: Draw, context: Context) -> ResampleStrata:
         most=max(1, times or max((copies[p] + (p in ahead) for p in copies), default=1)),
         number=draw.number,
         seed=draw.order.seed,
-        **state(draw, context, entries, ahead, cuts),
+        ties="none" if not ties else "content" if all(equal is None for _, equal in ties.values()) else "equal",
+        strata=tuple(dict(zip(FIELDS, entry, strict=True)) for entry in entries) if few else (),
+        stored=None if few else context.store(local_frame(draw.keys.sparkSession, entries, CUTS), "strata"),
     )
 
 
-def few_strata(
-    draw: Draw,
-    context: Context,
-    entries: Sequence[tuple[Any, ...]],
-    ahead: Mapping[str, int],
-    cuts: DataFrame | None,
-) -> dict[str, Any]:
-    """Return the state of a fitted draw with its strata as plain values."""
-    ends = {c["pool"]: c for c in cuts.toArrow().to_pylist()} if cuts is not None else {}
-    if "amount" in draw.keys.columns:
-        drawn = {}
-        for pool, target in sorted(draw.targets.items()):
-            off = ends[pool]["off"] if pool in ends else -ahead.get(pool, 0)
-            drawn[pool] = target + off
-            if abs(off) > draw.near * target:
-                context.warn(
-                    f"{cell(shown(pool))}: {target:,} {draw.unit} were asked for; whole rows give {target + off:,}"
-                )
-        total = sum(drawn.values())
-        for pool, share in (draw.asked or {}).items():
-            facts: dict[str, float | str] = {"source": shown(pool), "asked": share, draw.unit: drawn[pool]}
-            context.measure("share of a source", drawn[pool] / total if total else 0.0, facts)
-    some = sorted(ends.items())
-    split = [(p, c["row_id"], c["taken"]) for p, c in some if c["taken"] < c["rows"]]
-    ties = {}
-    if split:
-        lookup = local_frame(draw.keys.sparkSession, split, SPLIT)
-        ties = {t["pool"]: t for t in tied(draw, context, lookup).collect()}
-    strata = []
-    for entry in entries:
-        end, tie = ends.get(entry[1]), ties.get(entry[1])
-        cut = (end["order"], end["row_id"]) if end else (None, None)
-        strata.append(dict(zip(FIELDS, (*entry, *cut, *((tie[1], tie[2]) if tie else (None, None))), strict=True)))
-    kind = "none" if not ties else "content" if all(t["equal"] is None for t in ties.values()) else "equal"
-    return {"strata": tuple(strata), "ties": kind}
+def tell_amounts(draw: Draw, context: Context, ahead: Mapping[str, int], cuts: Mapping[str, Cut]) -> None:
+    """Record what was reached of each pool's amount, and warn where whole rows miss it."""
+    drawn = {}
+    for pool, target in sorted(draw.targets.items()):
+        off = cuts[pool].off if pool in cuts else -ahead.get(pool, 0)
+        drawn[pool] = target + off
+        if abs(off) > draw.near * target:
+            context.warn(
+                f"{cell(shown(pool))}: {target:,} {draw.unit} were asked for; whole rows give {target + off:,}"
+            )
+    total = sum(drawn.values())
+    for pool, share in (draw.asked or {}).items():
+        facts: dict[str, float | str] = {"source": shown(pool), "asked": share, draw.unit: drawn[pool]}
+        context.measure("share of a source", drawn[pool] / total if total else 0.0, facts)
 
 
-def many_strata(
-    draw: Draw,
-    context: Context,
-    entries: Sequence[tuple[Any, ...]],
-    ahead: Mapping[str, int],
-    cuts: DataFrame | None,
-) -> dict[str, Any]:
-    """Return the state of a fitted draw with its strata in an artifact."""
-    kept = local_frame(draw.keys.sparkSession, entries, CUTS.partition(", cut")[0])
-    nulls = {c.split()[0]: F.lit(None).cast(c.split()[1]) for c in CUTS.split(", ")}
-    kind = "none"
-    if cuts is not None:
-        cuts = context.keep(cuts, "cuts")
-        ends = cuts.select("pool", F.col("order").alias("cut"), "row_id")
-        kept = kept.join(F.broadcast(ends), on="pool", how="left")
-        split = cuts.where("taken < rows").select("pool", "row_id", F.col("taken").alias("rank"))
-        if not split.isEmpty():
-            ties = context.keep(tied(draw, context, split), "ties")
-            kept = kept.join(F.broadcast(ties), on="pool", how="left")
-            kind = "content" if ties.where("equal is not null").isEmpty() else "equal"
-    kept = kept.select(*(F.col(f) if f in kept.columns else nulls[f].alias(f) for f in FIELDS))
-    return {"stored": context.store(kept, "strata"), "ties": kind}
-
-
-def tied(draw: Draw, context: Context, split: DataFrame) -> DataFrame:
-    return ties_of(context, split, draw.pools, lambda df: stratum_of(df, draw.by, draw.edges), draw.order.seed)
+def tied(draw: Draw, context: Context, split: Sequence[tuple[str, str, int]]) -> dict[str, tuple[int, int | None]]:
+    """Return the content up to which rows are taken where a cut falls between those of one id: see `ties_of`."""
+    lookup = local_frame(draw.keys.sparkSession, split, SPLIT)
+    found = ties_of(context, lookup, draw.pools, lambda df: stratum_of(df, draw.by, draw.edges), draw.order.seed)
+    return {pool: (content, equal) for pool, content, equal in found.collect()}
 
 
 def in_pools(sizes: Mapping[str, int], pools: Mapping[str, str]) -> dict[str, int]:

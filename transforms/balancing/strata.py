@@ -22,7 +22,7 @@ from headgate.transforms.balancing.draws import (
 )
 from headgate.transforms.balancing.resample import Draw, ResampleStrata, fitted_draw, in_pools
 from headgate.transforms.balancing.targets import Target, Wish, check_targets, check_wish, wanted_of
-from headgate.transforms.kinds import need_kinds, scale_of
+from headgate.transforms.kinds import is_plain, need_kinds, scale_of
 from headgate.transforms.rows import quoted
 from headgate.transforms.step import Columns, Context, Estimator, StepError, require_columns, with_new
 from headgate.words import cell, few_of
@@ -63,10 +63,12 @@ class SampleStrata(Estimator):
     Which rows are drawn is decided by a hash of the row id, so it is the same in any partitioning, and a larger target
     draws a superset. Rows with one row id are told apart by their content, and those that are equal in that too are
     counted. The place of the step enters the row ids of copies, so that no two steps make the same one.
-    Cost: two passes over the key columns to fit (a histogram of hashes per stratum, then the exact cut inside one bin),
-    and where the cut falls between rows with one row id a third over these alone; with more than some 5,000 strata
-    three, and a sort of the keys; with replacement `max_copies` keys for each row; one pass to apply, with a shuffle if
-    rows at a cut are equal in everything. Sizes and targets of the strata, at most 1,000,000, come to the driver.
+    Cost: to fit, one pass over the columns `by` for their counts, and one over these and the row ids, which sorts the
+    rows near the cuts alone. With `weight` or `replacement` both are over all of these (a histogram of the orders per
+    stratum, then the exact cut inside one bin); with more than some 5,000 strata they are three then, and a sort of the
+    keys, of which replacement has `max_copies` for each row. Where a cut falls between rows with one row id, one pass
+    more over these alone. One pass to apply, with a shuffle if rows at a cut are equal in everything. Sizes and targets
+    of the strata, at most 1,000,000, come to the driver.
     Source: Efraimidis and Spirakis 2006 (weights).
     """
 
@@ -156,7 +158,8 @@ class SampleStrata(Estimator):
         edges = edges_of(df, self.bins or {})
         order = Order(seed=self.seed, weight=self.weight, times=self.max_copies if self.replacement else 0)
         keys = keys_of(df, stratum_of(df, self.by, edges), order)
-        found = measured(keys, self.by)
+        alone = order.is_plain and not edges and all(is_plain(dict(df.dtypes)[c]) for c in self.by)
+        found = measured(keys, self.by, df if alone else None)
         if order.times:  # a row is there once for each time that it may be drawn
             found = dataclasses.replace(found, rows={s: n // order.times for s, n in found.rows.items()})
         pools, targets = self.planned(df, context, edges, found)
