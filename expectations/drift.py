@@ -1,6 +1,6 @@
-"""headgate's own expectation of distributions: how far they are from those of another table, or of another split."""
+"""headgate's own expectation of distributions: how far they are from those before, of another table or split."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from great_expectations.compatibility import pydantic
@@ -16,32 +16,42 @@ from headgate.expectations.judged import TABLE_DOMAIN, TableMetric
 QUANTILES = {"psi": 10, "js": 10, "ks": 100}
 HASHED = 256  # bins of values that are no numbers
 MISSING = "missing"
+MOST_STRATA = 1_000
+PREVIOUS = "(previous)"  # the table's own version before, among the tables that a suite reads
 
 
 class DistributionDistance(TableMetric):
     metric_name = "headgate.distribution_distance"
-    value_keys = ("column", "parent_table", "splits", "split", "method")
+    value_keys = ("column", "parent_table", "previous", "splits", "split", "method", "by")
 
     @staticmethod
-    def of(df: DataFrame, options: Mapping[str, Any], parents: Mapping[str, DataFrame]) -> float | None:
-        column, splits = options["column"], options["splits"]
+    def of(df: DataFrame, options: Mapping[str, Any], parents: Mapping[str, DataFrame]) -> dict[str, float | None]:
+        splits, parent = options["splits"], options["parent_table"]
         if splits is not None:
             sides = [df.where(F.col(options["split"]) == name) for name in splits]
+        elif parent is None and PREVIOUS not in parents:
+            return {}  # it is the first version
         else:
-            sides = [parents[options["parent_table"]], df]
-        return distance(sides[0], sides[1], column, options["method"])
+            sides = [parents[PREVIOUS if parent is None else parent], df]
+        return distances(sides[0], sides[1], options["column"], options["method"], options["by"])
 
 
-def distance(before: DataFrame, now: DataFrame, column: str, method: str) -> float | None:
-    """Return the distance of a column's two distributions; None where one of them has no row."""
-    values = [side.select(F.col(column).alias("_hg_v")) for side in (before, now)]
-    kind = values[0].schema["_hg_v"].dataType
-    if kind != values[1].schema["_hg_v"].dataType:
+def distances(
+    before: DataFrame, now: DataFrame, column: str, method: str, by: Sequence[str] | None
+) -> dict[str, float | None]:
+    """Return the distance of a column's two distributions in each stratum; None where one of them has no row.
+
+    Strata are named as JSON; without `by` there is one. Cost: the quantiles, and one aggregate over each side.
+    """
+    stratum = F.to_json(F.struct(*by)) if by else F.lit("")
+    sides = [side.select(stratum.alias("_hg_s"), F.col(column).alias("_hg_v")) for side in (before, now)]
+    kind = sides[0].schema["_hg_v"].dataType
+    if kind != sides[1].schema["_hg_v"].dataType:
         raise ValueError(f"'{column}' is {kind.simpleString()} on one side and not on the other")
     numeric = isinstance(kind, T.NumericType)
     if method == "ks" and not numeric:
         raise ValueError(f"'{column}' is {kind.simpleString()}, and ks compares numbers")
-    value, edges = F.col("_hg_v"), None
+    value = F.col("_hg_v")
     if numeric:
         value = value.cast("double")
         value = F.when(~F.isnan(value), value)
@@ -49,58 +59,80 @@ def distance(before: DataFrame, now: DataFrame, column: str, method: str) -> flo
         # The extremes are edges of the statistic that looks at every value; of shares they would make empty bins.
         inner = range(1, parts) if method != "ks" else range(parts + 1)
         cuts = F.array(*(F.lit(i / parts) for i in inner))
-        found = values[0].agg(F.percentile(value, cuts)).first()
-        edges = sorted(set((found[0] if found else None) or ()))
-    counts = [
-        {r["bin"]: r["count"] for r in side.groupBy(bin_of(value, edges).alias("bin")).count().collect()}
-        for side in values
-    ]
-    if not all(counts):
+        edges = F.array_sort(F.array_distinct(F.coalesce(F.percentile(value, cuts), F.array().cast("array<double>"))))
+        found = sides[0].groupBy("_hg_s").agg(edges.alias("_hg_e")).limit(MOST_STRATA + 1).collect()
+        if found:
+            lookup = F.broadcast(before.sparkSession.createDataFrame(found, "_hg_s string, _hg_e array<double>"))
+            sides = [side.join(lookup, on="_hg_s", how="left") for side in sides]
+    place = bin_of(value, F.col("_hg_e") if "_hg_e" in sides[0].columns else None)
+    counts: list[dict[str, dict[str, int]]] = [{}, {}]
+    for known, side in zip(counts, sides, strict=True):
+        for name, where, n in side.groupBy("_hg_s", place.alias("bin")).count().collect():
+            known.setdefault(name, {})[where] = n
+    strata = sorted(counts[0].keys() | counts[1].keys())
+    if len(strata) > MOST_STRATA:
+        raise ValueError(f"by: there are more than {MOST_STRATA:,} strata of {', '.join(by or ())}")
+    one, other = counts
+    return {s: distance(one.get(s, {}), other.get(s, {}), method) for s in strata} or {"": None}
+
+
+def distance(before: Mapping[str, int], now: Mapping[str, int], method: str) -> float | None:
+    if not before or not now:
         return None
     measures = {"psi": stability, "js": jensen_shannon, "ks": kolmogorov_smirnov}
-    if method == "ks":
-        counts = [{b: n for b, n in side.items() if b != MISSING} for side in counts]
-    return measures[method](counts[0], counts[1])
+    one, other = ({b: n for b, n in side.items() if method != "ks" or b != MISSING} for side in (before, now))
+    return measures[method](one, other)
 
 
-def bin_of(value: Column, edges: list[float] | None) -> Column:
+def bin_of(value: Column, edges: Column | None) -> Column:
     if edges is None:
         place = F.pmod(F.xxhash64(value.cast("string")), F.lit(HASHED))
     else:
-        place = F.size(F.filter(F.array(*map(F.lit, edges)), lambda e: value > e)) if edges else F.lit(0)
+        place = F.size(F.filter(edges, lambda e: value > e))
     return F.when(value.isNull(), MISSING).otherwise(F.lpad(place.cast("string"), 4, "0"))
 
 
 class ExpectDistributionToStayNear(BatchExpectation):
-    """The distribution of a column is near that in another table of the pipeline, or alike in two splits.
+    """The distribution of a column is near that of the version before, of another table, or alike in two splits.
 
     column: numbers are compared by the quantiles of the other side, other values by a hash into 256 bins; parent_table:
-    the table to compare with; splits: in its place, two names in the column `split`; split: another such column;
-    method: psi (population stability index), js (Jensen-Shannon distance), ks (Kolmogorov-Smirnov statistic of numbers,
-    on 100 quantiles); max_value: what it may be at most (0.25). Nulls and NaN are a bin of their own, but not in ks. A
-    side without any row fails.
+    the table to compare with; previous: true for the table's own version before, which the first one passes; splits:
+    in place of both, two names in the column `split`; split: another such column; by: columns inside whose strata, at
+    most 1,000, it is compared, and of which the farthest counts; method: psi (population stability index), js
+    (Jensen-Shannon distance), ks (Kolmogorov-Smirnov statistic of numbers, on 100 quantiles); max_value: what it may be
+    at most (0.25). Nulls and NaN are a bin of their own, but not in ks. A side, or a stratum of it, without any row
+    fails.
     """
 
     column: str
     parent_table: str | None = None
+    previous: bool = False
     splits: list[str] | None = None
     split: str = SPLIT
     method: Literal["psi", "js", "ks"] = "psi"
+    by: list[str] | None = None
     max_value: float = 0.25
     metric_dependencies: ClassVar[tuple[str, ...]] = ("headgate.distribution_distance",)
     domain_keys: ClassVar[tuple[str, ...]] = TABLE_DOMAIN
-    success_keys: ClassVar[tuple[str, ...]] = ("column", "parent_table", "splits", "split", "method", "max_value")
+    success_keys: ClassVar[tuple[str, ...]] = (
+        *("column", "parent_table", "previous", "splits", "split", "method", "by", "max_value"),
+    )
 
     @pydantic.root_validator(skip_on_failure=True)
     def names_two_sides(cls, values: Any) -> Any:
-        splits = values.get("splits")
-        if (values.get("parent_table") is None) == (splits is None) or (splits is not None and len(splits) != 2):
-            raise ValueError("give parent_table, or two splits")
+        splits, previous = values.get("splits"), bool(values.get("previous"))
+        given = (values.get("parent_table") is not None) + previous + (splits is not None)
+        if given != 1 or (splits is not None and len(splits) != 2):
+            raise ValueError("give one of parent_table, previous and two splits")
         return values
 
     def _validate(
         self, metrics: dict[str, Any], runtime_configuration: Any = None, execution_engine: Any = None
     ) -> dict[str, Any]:
-        found = metrics["headgate.distribution_distance"]
-        success = found is not None and found <= self._get_success_kwarg("max_value")
-        return {"success": success, "result": {"observed_value": found}}
+        found, most = metrics["headgate.distribution_distance"], self._get_success_kwarg("max_value")
+        known = [d for d in found.values() if d is not None]
+        far = {s: d for s, d in found.items() if d is None or d > most}
+        result: dict[str, Any] = {"observed_value": max(known, default=None)}
+        if self._get_success_kwarg("by"):
+            result["details"] = {"strata": found, "far": sorted(far)}
+        return {"success": not far, "result": result}

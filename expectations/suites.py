@@ -56,7 +56,7 @@ class Rule:
         """Return the columns of the judged table that the rule names."""
         kwargs = self.kwargs
         named = [kwargs.get(k) for k in ("column", "column_A", "column_B")]
-        named += [c for k in ("column_list", "columns") if isinstance(kwargs.get(k), list) for c in kwargs[k]]
+        named += [c for k in ("column_list", "columns", "by") if isinstance(kwargs.get(k), list) for c in kwargs[k]]
         if self.type == "expect_table_columns_to_match_set" and isinstance(kwargs.get("column_set"), list):
             named += kwargs["column_set"]
         return tuple(c for c in named if isinstance(c, str))
@@ -98,6 +98,11 @@ class Suite:
     name: str
     rules: tuple[Rule, ...]
     parents: tuple[str, ...] = field(default=())  # tables that foreign keys point to
+
+    @property
+    def reads_previous(self) -> bool:
+        """Return whether a rule compares with the table's own version before."""
+        return any(rule.kwargs.get("previous") is True for rule in self.rules)
 
     def configurations(self) -> list[dict[str, Any]]:
         return [rule.configuration() for rule in self.rules]

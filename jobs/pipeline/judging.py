@@ -8,6 +8,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from headgate.expectations.drift import PREVIOUS
 from headgate.expectations.gate import MASK, Gate
 from headgate.expectations.suites import SuiteError
 from headgate.expectations.verdict import Verdict
@@ -65,7 +66,8 @@ def beyond_ceiling(counts: Counts, ceiling: float) -> str:
 
 def gate_of(run: Run, work: Work) -> tuple[Gate | None, str]:
     """Return the gate of a build's table, and the key of its row rules as they are for this build."""
-    return make_gate(run, work.table, parents_of(run, work.parents), parameters_of(run, work.files, work.previous_rows))
+    parents = parents_of(run, work.table, work.parents, work.base)
+    return make_gate(run, work.table, parents, parameters_of(run, work.files, work.previous_rows))
 
 
 def make_gate(
@@ -91,8 +93,11 @@ def named_in(rules: Any) -> list[str]:
     return sorted({name for rule in rules for name in named_in(rule)}) if isinstance(rules, list | tuple) else []
 
 
-def parents_of(run: Run, parents: Mapping[str, int]) -> dict[str, DataFrame]:
-    return {name: pinned(run, name, Pin(version)) for name, version in parents.items()}
+def parents_of(run: Run, table: str, parents: Mapping[str, int], base: int) -> dict[str, DataFrame]:
+    """Return the tables that a table's suite reads; `base` is the version that it compares with, if there is one."""
+    suite = run.pipeline.suites[table]
+    own = {PREVIOUS: run.read(table, base)} if suite and suite.reads_previous and base >= 0 else {}
+    return own | {name: pinned(run, name, Pin(version)) for name, version in parents.items()}
 
 
 def parameters_of(run: Run, files: Sequence[LandedFile], previous_rows: int) -> dict[str, Any]:
@@ -172,7 +177,7 @@ def judge_again(run: Run, plan: TablePlan) -> Verdict:
     }
     with run.progress.phase(table, "gate"):
         rows = run.read(table, version)
-        gate, _ = make_gate(run, table, parents_of(run, plan.parents), parameters)
+        gate, _ = make_gate(run, table, parents_of(run, table, plan.parents, version), parameters)
         assert gate is not None  # without a suite there is nothing to judge
         try:
             masked = rows.withColumns(gate.masks(rows))

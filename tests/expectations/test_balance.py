@@ -2,6 +2,8 @@
 
 import pytest
 
+from headgate.expectations.drift import PREVIOUS
+from headgate.expectations.gate import Gate
 from headgate.expectations.suites import SuiteError, load_rule
 from tests.expectations.pairs import gate_of, staged, suite_of
 
@@ -25,6 +27,10 @@ OWN_USES = [  # expectation, its arguments, whether it holds
     ("expect_distribution_to_stay_near", {"column": "lang", "splits": ["train", "train"], "method": "js"}, True),
     ("expect_distribution_to_stay_near", {"column": "lang", "splits": ["train", "test"]}, False),
     ("expect_distribution_to_stay_near", {"column": "lang", "splits": ["train", "none"]}, False),
+    ("expect_distribution_to_stay_near", {"column": "lang", "previous": True}, True),
+    ("expect_distribution_to_stay_near", {"column": "x", "splits": ["train", "train"], "by": ["lang"]}, True),
+    ("expect_distribution_to_stay_near", {"column": "x", "splits": ["train", "test"], "by": ["lang"], "method": "js",
+                                          "max_value": 1.0}, False),
 ]  # fmt: skip
 
 
@@ -41,12 +47,31 @@ def test_verdicts_are_what_the_rows_say(spark):
     assert any("expect_groups_to_stay_in_one_split (person)" in reason for reason in verdict.blocking)
 
 
+def test_a_version_is_compared_with_the_one_before_stratum_by_stratum(spark):
+    rows = [(lang, 1, "train", "p", float(i)) for lang in ("en", "zh") for i in range(40)]
+    before = spark.createDataFrame(rows, SCHEMA)
+    moved = spark.createDataFrame([(*r[:4], r[4] + 30 * (r[0] == "zh")) for r in rows], SCHEMA)
+    kwargs = {"column": "x", "previous": True, "method": "ks", "by": ["lang"]}
+    suite = suite_of(("expect_distribution_to_stay_near", kwargs), present="lang")
+    assert suite.reads_previous and suite.rules[-1].columns == ("x", "lang")
+    for now, expected in ((before, True), (moved, False)):
+        gate = Gate(spark, suite, parents={PREVIOUS: before})
+        result = gate.judge(staged(gate, now), 80).results[-1]
+        assert result.success == expected
+        assert result.result["observed_value"] == pytest.approx(0.0 if expected else 0.75)
+        assert result.result["details"]["far"] == ([] if expected else ['{"lang":"zh"}'])
+
+
 @pytest.mark.parametrize(
     ("kind", "kwargs", "complaint"),
     [
         ("expect_mixture_to_be_near", {"column": "a", "shares": {"x": 0.5}}, "add up to 1, not 0.5"),
-        ("expect_distribution_to_stay_near", {"column": "a"}, "give parent_table, or two splits"),
-        ("expect_distribution_to_stay_near", {"column": "a", "splits": ["x"]}, "give parent_table, or two splits"),
+        ("expect_distribution_to_stay_near", {"column": "a"}, "give one of parent_table, previous and two splits"),
+        (
+            "expect_distribution_to_stay_near",
+            {"column": "a", "splits": ["x"]},
+            "give one of parent_table, previous and two splits",
+        ),
     ],
 )
 def test_rules_that_cannot_be_are_refused(kind, kwargs, complaint):

@@ -10,6 +10,8 @@ from deltalake import write_deltalake
 
 from headgate.expectations.distances import jensen_shannon, kolmogorov_smirnov, stability
 from headgate.jobs.cli import main as cli
+from headgate.jobs.errors import GateBlocked
+from tests import lakes
 
 
 @pytest.fixture
@@ -79,7 +81,8 @@ def test_splits_and_strata_are_compared(drift):
 @pytest.mark.slow
 def test_a_classifier_tells_apart_what_differs_alone(drift):
     assert json.loads(drift("t", "--json", "--auc")[1])["auc"] > 0.9
-    assert 0.4 < json.loads(drift("t", "--splits", "train:test", "--json", "--auc")[1])["auc"] < 0.6
+    splits = ("--splits", "train:test", "--columns", "x,y")  # every test row has one value of s
+    assert 0.4 < json.loads(drift("t", *splits, "--json", "--auc")[1])["auc"] < 0.6
 
 
 @pytest.mark.parametrize(
@@ -97,3 +100,27 @@ def test_a_classifier_tells_apart_what_differs_alone(drift):
 def test_what_cannot_be_compared_is_told(drift, arguments, code, complaint):
     found, _, error = drift(*arguments)
     assert found == code and complaint in error
+
+
+@pytest.mark.slow
+def test_a_version_that_is_far_from_the_one_before_is_blocked_and_told(spark, tmp_path):
+    table = """
+  t:
+    source: {format: csv, path: a.csv, schema: 'id INT, s STRING, x DOUBLE', key: [id], on_changed_file: replace}
+    suite: any
+"""
+    kwargs = "{column: x, previous: true, by: [s], method: ks, max_value: 0.5}"
+    rule = f"{{type: expect_distribution_to_stay_near, kwargs: {kwargs}, meta: {{dimension: consistency}}}}"
+    file = lakes.write_pipeline(tmp_path, table, rule)
+    value = "SELECT value, success FROM metrics WHERE name = 'expect_distribution_to_stay_near' ORDER BY recorded_at"
+    for shift, blocked in ((0, False), (4, False), (60, True)):  # the first version has none before it
+        rows = [f"{i},{'ab'[i % 2]},{i + shift * (i % 2)}" for i in range(80)]
+        lakes.land(tmp_path, "a.csv", "\n".join(["id,s,x", *rows]) + "\n")
+        if blocked:
+            with pytest.raises(GateBlocked, match=r"expect_distribution_to_stay_near \(x, s\)"):
+                lakes.run_pipeline(spark, tmp_path, file)
+        else:
+            lakes.run_pipeline(spark, tmp_path, file)
+    found = lakes.answer(tmp_path, value)
+    assert [(v is None, held) for v, held in found] == [(True, True), (False, True), (False, False)]
+    assert found[1][0] <= 0.1 and 0.6 < found[2][0] < 0.8
