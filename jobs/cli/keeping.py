@@ -76,7 +76,7 @@ def vacuum(
     headgate vacuum --dry-run                   what would go
     headgate vacuum --retain-days 7             keep a week of versions, and all that releases hold
     headgate vacuum --archive /mnt/archive      copy versions there before they go
-    headgate release drop --keep 30             let go of old releases first
+    headgate release drop --keep 30             drop old releases first
     """
     from headgate.jobs.keep.contents import need_apart
     from headgate.jobs.keep.retention import vacuum as clean

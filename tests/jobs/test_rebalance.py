@@ -157,3 +157,24 @@ def test_real_texts_are_mixed_by_tokens(rebalance, tmp_path):
     assert all(abs(strata[s]["tokens_after"] - n) <= 0.005 * n for s, n in wanted.items()), strata
     assert all(strata[s]["rows_after"] < strata[s]["rows_before"] for s in wanted)
     assert answer("SELECT sum(tokens) FROM mix WHERE type = 'ham'") == [(strata["ham"]["tokens_after"],)]
+
+
+@pytest.mark.slow
+def test_bad_strata_are_strata_or_are_told_with_what_is_allowed(rebalance):
+    values = ["1.5", "1.50", "-0.0", "0", "NaN", "NaN", "", "7"]
+    rows = [f"{i},{x},{'test' if i == 1 else 'train'}" for i, x in enumerate(values)]
+    Path("a.csv").write_text("\n".join(["id,x,split", *rows]) + "\n")
+    schema = ("--schema", "id INT, x DOUBLE, split STRING", "--key", "id", "--by", "x")
+    code, out, error = rebalance("a.csv", *schema, "--target", "1", "--into", "one")
+    assert code == 0, error  # a float, a zero of either sign, NaN and null are a stratum each
+    found = answer("SELECT (x + 0)::VARCHAR, count(*) FROM one WHERE split = 'train' GROUP BY ALL ORDER BY ALL")
+    assert found == [("0.0", 1), ("1.5", 1), ("7.0", 1), ("nan", 1), (None, 1)]
+    code, out, error = rebalance("a.csv", *schema, "--target", "3", "--max-copies", "2", "--into", "more")
+    assert code == 0 and "fewer rows than asked for, as copies do not reach: ‹null›, ‹1.5›, ‹7.0›" in out
+    code, _, error = rebalance("a.csv", *schema, "--target", "1.5=.5,7=.4", "--others", "drop", "--into", "bad")
+    assert code == 2 and "--target: targets: they add up to 0.9, not to 1" in error
+    code, _, error = rebalance("a.csv", *schema, "--mixture", "1.5=50%,8=50%", "--budget", "2", "--into", "bad")
+    assert code == 2 and "no training row is of '8.0'" in error
+    Path("a.csv").write_text(Path("a.csv").read_text().replace("train", "validation"))
+    code, _, error = rebalance("a.csv", *schema, "--target", "1", "--into", "none")
+    assert code == 2 and "no row is in the split 'train'" in error and "validation: 7 rows, test: 1 rows" in error

@@ -8,8 +8,10 @@ import pytest
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.balancing import buckets, smote
 from headgate.transforms.balancing.borders import ThinMajority
+from headgate.transforms.balancing.cells import cells_of
 from headgate.transforms.balancing.neighbours import (
     Points,
+    closest,
     codes_of,
     counts_of,
     nearest,
@@ -19,7 +21,7 @@ from headgate.transforms.balancing.neighbours import (
     synthesized,
 )
 from headgate.transforms.balancing.smote import MakeMinority
-from headgate.transforms.balancing.trees import grown, parts_of, routed
+from headgate.transforms.balancing.synthetic import allotted
 from headgate.transforms.rows import with_bookkeeping
 from headgate.transforms.step import StepError
 from tests.conftest import plain_rows
@@ -86,28 +88,65 @@ def test_all_that_lie_as_near_as_the_last_neighbour_are_found():
     assert at.tolist() == [0, 1] and place.tolist() == [0, 0]
 
 
-def test_every_row_has_one_home_in_a_tree_and_nearly_all_neighbours_there():
+@pytest.mark.parametrize("kind", ["few columns", "many columns", "far from zero", "a grid", "equal rows", "an outlier"])
+def test_the_closest_rows_are_exact_whatever_is_searched_together(kind):
+    random = np.random.default_rng(5)
+    space = random.normal(size=(400, 3 if kind == "few columns" else 14))
+    if kind == "far from zero":
+        space += 1e6
+    elif kind == "a grid":
+        space = random.integers(0, 3, size=(400, 14)).astype(float)
+    elif kind == "equal rows":
+        space[:300] = space[0]
+    elif kind == "an outlier":
+        space[9] *= 1e9
+    every = np.sqrt(((space[:, None] - space[None]) ** 2).sum(axis=-1))
+    distance, place = closest(space, space, 6)
+    assert np.array_equal(distance, np.sort(every, axis=1)[:, :6])
+    assert np.array_equal(distance, np.take_along_axis(every, place, axis=1))
+    some = closest(space, space[250:290], 6)
+    assert np.array_equal(some[0], distance[250:290]) and np.array_equal(some[1], place[250:290])
+    at, near, _ = nearest_with_ties(space, space[290:330], 5)
+    for i in range(40):
+        assert sorted(near[at == i]) == np.flatnonzero(every[290 + i] <= distance[290 + i, 4]).tolist()
+
+
+def test_every_row_has_one_home_among_cells_and_nearly_all_neighbours_there():
     random = np.random.default_rng(3)
     space = random.normal(size=(4000, 3))
-    space[:1500, 1] = 0.0  # a value that no cut parts
+    space[:1500, 1] = 0.0
+    space[7] = 1e6  # no cell is for one row alone
     hashes = random.integers(0, 2**63, 4000).astype(np.uint64)
     near = nearest(space, np.zeros(4000, dtype=int), np.arange(4000), 5)
-    margins = np.quantile(np.abs(space[near[::40]] - space[::40, None]).reshape(-1, 3), 0.95, axis=0)
-    tree = grown(space[random.random(4000) < 0.5], 2.0, 400, 12, margins, 7)
-    at, leaf, home = routed(tree, space, hashes)
-    assert np.array_equal(np.sort(at[home]), np.arange(4000)) and len({*zip(at, leaf, strict=True)}) == len(at)
-    assert set(leaf.tolist()) == set(range(7, 7 + parts_of(tree))) and parts_of(tree) >= 10
-    assert np.bincount(leaf[home] - 7).max() < 550 and len(at) < 3 * 4000
+    cells = cells_of(space[random.random(4000) < 0.5], 4000, 400, 12, 7)
+    at, cell, home = cells.placed(space, hashes, 3)
+    assert np.array_equal(np.sort(at[home]), np.arange(4000)) and len({*zip(at, cell, strict=True)}) == len(at) == 12000
+    sizes = np.bincount(cell[home] - 7)
+    assert len(sizes) == cells.end - 7 >= 8 and sizes.min() >= 12 and sizes.max() < 1200
     of_row = np.zeros(4000, dtype=int)
-    of_row[at[home]] = leaf[home]
-    there = {*zip(at.tolist(), leaf.tolist(), strict=True)}
+    of_row[at[home]] = cell[home]
+    there = {*zip(at.tolist(), cell.tolist(), strict=True)}
     assert np.mean([(n, of_row[i]) in there for i in range(4000) for n in near[i].tolist()]) > 0.95
-    some = routed(tree, space[50:90], hashes[50:90])
+    some = cells.placed(space[50:90], hashes[50:90], 3)
     assert {*zip(some[0] + 50, some[1], some[2], strict=True)} == {
-        x for x in zip(at, leaf, home, strict=True) if 50 <= x[0] < 90
+        x for x in zip(at, cell, home, strict=True) if 50 <= x[0] < 90
     }
-    equal = grown(np.zeros((100, 2)), 10.0, 200, 12, [0.0, 0.0], 0)  # rows that no cut parts fall apart by their hash
-    assert parts_of(equal) == 5 and len(set(routed(equal, space[:100, :2], hashes[:100])[1].tolist())) == 5
+
+
+@pytest.mark.parametrize("columns", [0, 2])
+def test_equal_rows_fall_apart_by_their_hash(columns):
+    hashes = np.random.default_rng(6).integers(0, 2**63, 1000).astype(np.uint64)
+    equal = cells_of(np.zeros((100, columns)), 1000, 100, 12, 0)
+    assert equal.end == 10 and len(equal.centres) == 1
+    assert np.bincount(equal.placed(np.zeros((1000, columns)), hashes, 3)[1]).min() > 60
+
+
+def test_rows_are_made_in_proportion_to_weights():
+    assert allotted(10, {1: 4}) == {1: 10}
+    assert allotted(7, {0: 9, 1: 2, 4: 3}) == {0: 0, 1: 1, 4: 6}
+    assert allotted(29, {2: 5, 3: 5}) == {2: 10, 3: 19}
+    for need in range(40):
+        assert sum(allotted(need, {0: 3, 2: 5, 7: 6}).values()) == need
 
 
 @pytest.mark.parametrize(
@@ -120,6 +159,7 @@ def test_every_row_has_one_home_in_a_tree_and_nearly_all_neighbours_there():
         ({"columns": ("a",), "rows": 3, "targets": {"x": 1}}, "not both"),
         ({"columns": ("a",), "rows": -3}, "at least 0"),
         ({"columns": ("a",), "neighbours": 0}, "1 to 100"),
+        ({"columns": ("a",), "recall": 0}, "recall must be above 0"),
     ],
 )
 def test_what_cannot_be_made_is_refused(options, complaint):
@@ -182,7 +222,7 @@ def test_more_rows_than_one_search_holds_are_searched_in_buckets(spark, tmp_path
         out = [r.asDict() for r in step.run(df.repartition(parts), context).toLocalIterator()]
         found.append(sorted(str(r) for r in out if r["_hg_made"]))
         (figure,) = context.figures
-        assert figure["name"] == "recall of neighbours" and figure["value"] >= 0.95 and figure["facts"]["buckets"] > 5
+        assert figure["name"] == "recall of neighbours" and figure["value"] >= 0.85 and figure["facts"]["buckets"] > 5
         assert context.warnings == ["11 rows are alone in their class and segment, and are no parents"]
     assert found[0] == found[1]
     assert Counter(r["y"] for r in out if r["split"] == "train") == {"rare": 2503, "odd": 400, "often": 1900}
@@ -201,11 +241,36 @@ def test_more_rows_than_one_search_holds_are_searched_in_buckets(spark, tmp_path
         ]
         times = [often[r["_row_id"]] for r in usable if r["x"] is not None]
         assert max(times) - min(times) <= 1
-    with pytest.raises(StepError, match="borderline searches the rows of all classes for at most so many"):
-        MakeMinority(label="y", columns=("x",), method="borderline", rows=2500).run(df, context)
     lonely = df.where("s like 'alone%' or y = 'rare'")
-    with pytest.raises(StepError, match=r"class 'odd': a synthetic row needs two rows .* in one segment"):
+    with pytest.raises(StepError, match=r"class ‹odd›: a synthetic row needs two rows .* in one segment"):
         MakeMinority(label="y", columns=("x",), within=("s",), rows=2500).run(lonely, context)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["borderline", "adasyn"])
+def test_rows_near_other_classes_are_found_in_buckets_too(spark, tmp_path, monkeypatch, method):
+    random = np.random.default_rng(5)
+    rows = []
+    for i in range(2400):
+        y = "rare" if i % 3 == 0 else "often"
+        x = float(random.normal() + (2.5 if y == "rare" else 0))
+        rows.append((f"{i:04}", y, x, float(random.normal()), "uv"[i % 10 == 2], "train"))
+    df = with_bookkeeping(
+        spark.createDataFrame(rows, "_row_id string, y string, x double, z double, s string, split string")
+    )
+    step = MakeMinority(label="y", columns=("x", "z"), within=("s",), method=method, recall=0.999).at("t/1-m")
+    found = []
+    for most, bucket in ((10_000, 10_000), (100, 150)):
+        monkeypatch.setattr(smote, "MOST_BASE", most)
+        monkeypatch.setattr(buckets, "BUCKET", bucket)
+        context = BuildContext(spark, str(tmp_path / str(most)), rows=df)
+        made = [r for r in step.run(df.repartition(3), context).toLocalIterator() if r["_hg_made"]]
+        assert len(made) == 800 and {r["y"] for r in made} == {"rare"}
+        found.append(Counter(r["_parents"][0] for r in made))
+    names = ["recall of nearest rows of all classes", "recall of neighbours"]
+    assert [f["name"] for f in context.figures] == names and all(f["value"] > 0.98 for f in context.figures)
+    exact, bucketed = found  # the same rows are first parents, but for what was missed, and left over
+    assert len(exact) < 500 and sum(abs(exact[r] - bucketed[r]) for r in exact | bucketed) <= 0.15 * 800
 
 
 @pytest.mark.slow
@@ -222,10 +287,10 @@ def test_rows_near_other_classes_are_the_parents(spark, monkeypatch):
         assert bases[2] == bases[3] == 8, (method, bases)
     with pytest.raises(StepError, match="class ‹a›: no row is near other classes"):
         applied(MakeMinority(label="y", columns=("x",), method="borderline", border=1), df.where("i < 2 or i > 15"))
-    monkeypatch.setattr(smote, "MOST_BASE", 3)
-    with pytest.raises(StepError, match="more than 3 rows of the classes that grow"):
-        applied(MakeMinority(label="y", columns=("x",), method="adasyn"), df)
-    with pytest.raises(StepError, match="class 'a': a synthetic row needs two rows"):
+    monkeypatch.setattr(smote, "MOST_BASE", 1)
+    with pytest.raises(StepError, match="class ‹a›: no row is near other classes"):
+        applied(MakeMinority(label="y", columns=("x",), method="borderline", border=1), df.where("i < 2 or i > 15"))
+    with pytest.raises(StepError, match="class ‹a›: a synthetic row needs two rows"):
         applied(MakeMinority(label="y", columns=("x",)), df.where("i = 0 or i > 9"))
     with pytest.raises(StepError, match=r"no training row is of class ‹z› \(there are: ‹a›, ‹b›\)"):
         applied(MakeMinority(label="y", columns=("x",), targets={"z": 9}), df)

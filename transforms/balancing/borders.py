@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.balancing.buckets import Batches
-from headgate.transforms.balancing.neighbours import EXACT, matrix_of, nearest_with_ties
+from headgate.transforms.balancing.neighbours import closest, matrix_of, nearest_with_ties
 from headgate.transforms.balancing.smote import MOST_BASE, complete, once
 from headgate.transforms.cleaning.scores import need_scikit
 from headgate.transforms.kinds import as_text, need_kinds
@@ -211,13 +211,10 @@ def measuring(small: pa.Table, k: int, scale: Sequence[float]) -> Batches:
     there, names = space(small, scale), small["id"].to_numpy(zero_copy_only=False)
 
     def measured(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from sklearn.neighbors import NearestNeighbors
-
-        near = NearestNeighbors(n_neighbors=min(k, len(there)), algorithm=EXACT).fit(there)
         for batch in batches:
             if batch.num_rows:
                 table = pa.Table.from_batches([batch])
-                distance, place = near.kneighbors(space(table, scale))
+                distance, place = closest(there, space(table, scale), k)
                 cells = [batch.column("label"), batch.column("id"), pa.array(names[place[:, 0]], pa.string())]
                 cells.append(pa.array(distance.mean(axis=1), pa.float64()))
                 yield pa.RecordBatch.from_arrays(cells, ["label", "gone", "near", "distance"])

@@ -1,7 +1,7 @@
-"""Synthetic rows of small classes that are too many for one search: their neighbours are looked for in buckets.
+"""Buckets of rows that are searched together, and the recall of the neighbours that are found in them.
 
-Rows of one class and segment are one group. A large one is parted by a tree of cuts, whose leaves are buckets; small
-ones go whole, several into one bucket.
+Rows of one group, such as a class and segment, are searched together. A large group is parted into cells, each of which
+is a bucket; small ones go whole, several into one bucket.
 """
 
 import math
@@ -15,162 +15,89 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.balancing.draws import Order, cuts_of, keys_of, measured
-from headgate.transforms.balancing.neighbours import (
-    Metric,
-    Points,
-    codes_of,
-    matrix_of,
-    median_of,
-    nearest,
-    nearest_with_ties,
-    synthesized,
-)
-from headgate.transforms.balancing.trees import Tree, grown, parts_of, routed
-from headgate.transforms.rows import ROW_ID, local_frame
-from headgate.transforms.scaling.exact import moments
+from headgate.transforms.balancing.cells import Cells, cells_of
+from headgate.transforms.balancing.neighbours import Metric, codes_of, matrix_of, nearest_with_ties
+from headgate.transforms.rows import local_frame
 from headgate.transforms.step import Context
 
 Batches = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 Group = tuple[str, str]  # class and segment
-BUCKET = 10_000  # rows that are searched together, candidates from beyond a cut apart
-SAMPLE = 100_000  # rows that trees are learned from; more where a bucket would have fewer than
-KNOWN = 50  # of them
-ASKED = 500  # rows whose exact neighbours are searched: half of them for the margins, half for the recall
-APART = 0.95  # of neighbours, those that are no farther apart in a coordinate than its margin
-POOR = 0.9  # a recall that a warning tells of
+BUCKET = 10_000  # rows that are searched together, candidates from other cells apart
+SAMPLE = 200_000  # rows that centres are learned from, at most,
+KNOWN = 50  # of each bucket as a rule
+ASKED = 500  # rows whose exact neighbours are searched: half of them for the overlap, half for the recall
+MOST_SPILL = 16  # cells in which a row is a candidate
 NEAR = "base long, distance double, found boolean, numbers array<double>"
-MADE = "id string, other_id string, number long, numbers array<double>, texts array<string>, label string"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What is made. needs: class -> synthetic rows; numbers, texts, within: how many columns n0 …, t0 … and w0 …"""
+class Search:
+    """A search for the k nearest rows. recall: the share of them that shall be found. what: names them in figures."""
 
-    needs: Mapping[str, int]
-    numbers: int
-    texts: int
-    within: int
-    neighbours: int
-    scaled: bool
+    metric: Metric
+    k: int
+    recall: float
     seed: int
-
-    @property
-    def shown(self) -> tuple[str, ...]:
-        return ("label", *(f"w{i}" for i in range(self.within)))
-
-    @property
-    def schema(self) -> str:
-        return ", ".join([MADE, *(f"w{i} string" for i in range(self.within))])
+    what: str
 
 
 @dataclass(frozen=True)
-class Forest:
-    """The buckets of all rows: those of large groups by their trees, from number `first` on those of the others."""
+class Buckets:
+    """The buckets of all rows: those of large groups by their cells, from number `first` on those of the others.
 
-    trees: Mapping[Group, Tree] = field(default_factory=dict)
+    spill: in how many cells of a large group a row is a candidate.
+    """
+
+    cells: Mapping[Group, Cells] = field(default_factory=dict)
     first: int = 0
     others: int = 1
+    spill: int = 1
 
     def placed(self, groups: Sequence[Group], space: Any, hashes: Any) -> tuple[Any, Any, Any]:
         """Return the buckets of rows as flat arrays: position of a row, number of a bucket, whether it is its home."""
-        codes, names = codes_of([f"{len(c)}:{c}{s}" for c, s in groups])
         parts = []
-        for code, name in enumerate(names):
-            rows = np.flatnonzero(codes == code)
-            tree = self.trees.get(groups[rows[0]])
-            if tree is None:
-                number = self.first + zlib.crc32(name.encode()) % self.others
+        for name, rows in rows_by(groups).items():
+            cells = self.cells.get(name)
+            if cells is None:
+                key = f"{len(name[0])}:{name[0]}{name[1]}".encode()
+                number = self.first + zlib.crc32(key) % self.others
                 parts.append((rows, np.full(len(rows), number), np.ones(len(rows), dtype=bool)))
             else:
-                at, leaf, home = routed(tree, space[rows], hashes[rows])
-                parts.append((rows[at], leaf, home))
+                at, bucket, home = cells.placed(space[rows], hashes[rows], self.spill)
+                parts.append((rows[at], bucket, home))
         at, bucket, home = (np.concatenate(x) for x in zip(*parts, strict=True))
         return at, bucket, home
 
 
-def made_in_buckets(usable: DataFrame, asked: Asked, context: Context) -> DataFrame | str:
-    """Return synthetic rows as `MADE` says with their segments, or the class that has no two rows in one segment.
+def buckets_of(base: DataFrame, groups: DataFrame, search: Search, context: Context) -> Buckets:
+    """Return the buckets of all rows; the recall of the neighbours that are found in them is a figure of the build.
 
-    usable: rows with id, label, segment, hash, n0 …, t0 … and w0 …; of those with one id the least is taken. Cost: the
-    rows are written once; passes over their keys for the counts, over their numbers for the scale, and two that search
-    them for the neighbours of `ASKED` of them; a shuffle of them to their buckets, each searched by one task.
+    base: rows with id, label, segment, hash, n0 … and t0 …; groups: label, segment, and how many rows have them. Rows
+    are candidates in as many cells as it takes for the recall that is asked for, but in 16 at most.
     """
-    first = F.min(F.struct(*(c for c in usable.columns if c != "id"))).alias("first")
-    base = context.keep(usable.groupBy("id").agg(first).select("id", "first.*"), "base")
-    groups = context.keep(base.groupBy("label", "segment").agg(F.count(F.lit(1)).alias("rows")), "groups")
-    alone = groups.where("rows = 1").count()
-    if alone:
-        context.warn(f"{alone:,} rows are alone in their class and segment, and are no parents")
-        base = base.join(groups.where("rows > 1"), on=["label", "segment"], how="left_semi")
-    counted = with_counts(base, asked)
-    if isinstance(counted, str):
-        return counted
-    metric = metric_of(base, asked)
-    forest = forest_of(base, groups, metric, asked, context)
-    placed = counted.mapInArrow(placing(forest, metric), f"bucket long, home boolean, {ddl(counted)}")
-    return placed.groupBy("bucket").applyInArrow(making(metric, asked), asked.schema)
-
-
-def ddl(df: DataFrame) -> str:
-    return ", ".join(f"{name} {kind}" for name, kind in df.dtypes)
-
-
-def with_counts(base: DataFrame, asked: Asked) -> DataFrame | str:
-    """Add how many synthetic rows are made of each row: equally many in a class, but for one, by a hash."""
-    order = Order(seed=asked.seed, salt="smote")
-    by_id = base.withColumnRenamed("id", ROW_ID)
-    keys = keys_of(by_id, F.col("label"), order)
-    found = measured(keys, ("label",))
-    without = next((c for c in asked.needs if c not in found.sizes), None)
-    if without is not None:
-        return without
-    rest = {c: n % found.sizes[c] for c, n in asked.needs.items() if n % found.sizes[c]}
-    cuts = cuts_of(keys, found, [(c, c) for c in rest], rest, order)
-    ends = {r["pool"]: (r["order"], r["row_id"]) for r in (cuts.collect() if cuts is not None else ())}
-    rows = [(c, n // found.sizes[c], *ends.get(c, (None, None))) for c, n in asked.needs.items()]
-    lookup = local_frame(base.sparkSession, rows, "label string, whole long, cut long, cut_id string")
-    mine, cut = order.of(by_id, F.col("id")), F.col("cut")
-    more = (mine < cut) | ((mine == cut) & (F.col("id") <= F.col("cut_id")))
-    count = F.col("whole") + F.when(cut.isNotNull() & more, 1).otherwise(0)
-    return base.join(F.broadcast(lookup), on="label").select(*base.columns, count.alias("count"))
-
-
-def metric_of(base: DataFrame, asked: Asked) -> Metric:
-    """Return what distances are made of, by exact sums, so that no order of the rows enters it."""
-    found = moments(base, [F.col(f"n{i}") for i in range(asked.numbers)])[()] if asked.numbers else []
-    deviation = np.array([math.sqrt(m.variance) for m in found])
-    scale = np.where(deviation > 0, deviation, 1.0) if asked.scaled else np.ones(asked.numbers)
-    return Metric(scale, median_of(deviation / scale), asked.texts)
-
-
-def forest_of(base: DataFrame, groups: DataFrame, metric: Metric, asked: Asked, context: Context) -> Forest:
-    """Return the buckets of all rows; the recall of the neighbours that are found in them is a figure of the build."""
     sizes = {(r["label"], r["segment"]): r["rows"] for r in groups.where(F.col("rows") > BUCKET).collect()}
     rest = groups.where(F.col("rows").between(2, BUCKET)).agg(F.coalesce(F.sum("rows"), F.lit(0)).alias("n")).first()
     others = max(1, math.ceil((rest["n"] if rest else 0) / BUCKET))
     if not sizes:
-        return Forest(others=others)
+        return Buckets(others=others)
     names = local_frame(base.sparkSession, sorted(sizes), "label string, segment string")
-    large = base.join(F.broadcast(names), on=["label", "segment"], how="left_semi")
+    large, numbers = base.join(F.broadcast(names), on=["label", "segment"], how="left_semi"), len(search.metric.scale)
     total = sum(sizes.values())
-    share = min(1.0, max(SAMPLE / total, KNOWN / BUCKET))
-    known = drawn(
-        large.select("id", "label", "segment", *(f"n{i}" for i in range(asked.numbers))), share, "tree", asked.seed
-    )
-    queries = drawn(large, ASKED / total, "asked", asked.seed)
-    half = queries.num_rows // 2
-    apart = distances_apart(large, queries.slice(0, half), metric, asked)
-    points = matrix_of(known, asked.numbers) / metric.scale
-    trees: dict[Group, Tree] = {}
-    first, of_group = 0, groups_in(known)
+    keys = large.select("id", "label", "segment", *(f"n{i}" for i in range(numbers)))
+    known = drawn(keys, min(SAMPLE, math.ceil(total * KNOWN / BUCKET)) / total, "cells", search.seed)
+    points, of_group = matrix_of(known, numbers) / search.metric.scale, rows_by(groups_in(known))
+    cells: dict[Group, Cells] = {}
+    first = 0
     for group in sorted(sizes):
-        mine = points[np.fromiter((g == group for g in of_group), bool, len(of_group))]
-        trees[group] = grown(mine, 1 / share, BUCKET, 2 * (asked.neighbours + 1), apart, first)
-        first += parts_of(trees[group])
-    forest = Forest(trees, first, others)
-    tell_recall(large, queries.slice(half), metric, asked, forest, context)
-    return forest
+        mine = points[of_group.get(group, np.zeros(0, dtype=np.int64))]
+        cells[group] = cells_of(mine, sizes[group], BUCKET, 2 * (search.k + 1), first)
+        first = cells[group].end
+    queries = drawn(large, ASKED / total, "asked", search.seed)
+    half = queries.num_rows // 2
+    spill = spill_for(large, queries.slice(0, half), search, cells)
+    buckets = Buckets(cells, first, others, spill)
+    tell_recall(large, queries.slice(half), search, buckets, context)
+    return buckets
 
 
 def drawn(base: DataFrame, rate: float, salt: str, seed: int) -> pa.Table:
@@ -179,96 +106,91 @@ def drawn(base: DataFrame, rate: float, salt: str, seed: int) -> pa.Table:
     return base.where(uniform < F.lit(rate)).toArrow().sort_by("id")
 
 
-def distances_apart(base: DataFrame, queries: pa.Table, metric: Metric, asked: Asked) -> list[float]:
-    """Return how far apart in each coordinate most neighbours are, by the exact ones of some rows."""
-    numbers = matrix_of(queries, asked.numbers) / metric.scale
-    near = nearest_of(base, queries, metric, asked, None)
-    found = np.array(near["numbers"].to_pylist(), dtype=float).reshape(near.num_rows, asked.numbers)
-    apart = np.abs(found - numbers[near["base"].to_numpy()])
-    return [float(x) for x in np.quantile(apart, APART, axis=0)] if len(apart) else [0.0] * asked.numbers
+def spill_for(base: DataFrame, queries: pa.Table, search: Search, cells: Mapping[Group, Cells]) -> int:
+    """Return in how many cells rows must be candidates for some to find the share of neighbours that is asked for."""
+    scale = search.metric.scale
+    near = nearest_of(base, queries, search, None)
+    points, of_base = matrix_of(queries, len(scale)) / scale, near["base"].to_numpy()
+    others = np.array(near["numbers"].to_pylist(), dtype=float).reshape(near.num_rows, len(scale))
+    ranks = np.full(near.num_rows, MOST_SPILL)
+    for group, rows in rows_by(groups_in(queries)).items():
+        mine = np.flatnonzero(np.isin(of_base, rows))
+        if len(mine):
+            home = cells[group].nearest(points[of_base[mine]], 1)
+            there = np.hstack([cells[group].nearest(others[mine], MOST_SPILL) == home, np.ones((len(mine), 1), bool)])
+            ranks[mine] = there.argmax(axis=1)
+    upto = [float(np.mean(ranks < spill)) if len(ranks) else 1.0 for spill in range(1, MOST_SPILL + 1)]
+    return next((i for i, recall in enumerate(upto, 1) if recall >= search.recall), MOST_SPILL)
 
 
-def tell_recall(
-    base: DataFrame, queries: pa.Table, metric: Metric, asked: Asked, forest: Forest, context: Context
-) -> None:
+def tell_recall(base: DataFrame, queries: pa.Table, search: Search, buckets: Buckets, context: Context) -> None:
     """Record the share of the exact neighbours of some rows that are in the bucket in which theirs are searched."""
-    found = nearest_of(base, queries, metric, asked, forest)["found"].to_numpy(zero_copy_only=False)
+    found = nearest_of(base, queries, search, buckets)["found"].to_numpy(zero_copy_only=False)
     if not len(found):
         return
     recall = float(found.mean())
-    context.measure("recall of neighbours", recall, {"rows": queries.num_rows, "buckets": forest.first + forest.others})
-    if recall < POOR:
+    facts = {"rows": queries.num_rows, "buckets": buckets.first + buckets.others, "candidates": buckets.spill}
+    context.measure(f"recall of {search.what}", recall, facts)
+    if recall < search.recall - 2 * math.sqrt(search.recall * (1 - search.recall) / len(found)):  # not by chance alone
         context.warn(
-            f"{1 - recall:.0%} of the nearest neighbours are missed, as there are too many rows and columns for an "
-            "exact search; the next ones are taken. Name fewer columns, or use class_weights"
+            f"{1 - recall:.0%} of the {search.what} are missed, as there are too many rows and columns for a search "
+            "that finds more; the next ones are taken. Name fewer columns, or use class_weights"
         )
 
 
-def nearest_of(base: DataFrame, queries: pa.Table, metric: Metric, asked: Asked, forest: Forest | None) -> pa.Table:
-    """Return the exact nearest rows of the group of each of some rows: `NEAR`; numbers are coordinates.
+def nearest_of(base: DataFrame, queries: pa.Table, search: Search, buckets: Buckets | None) -> pa.Table:
+    """Return the exact nearest rows of the group of each of some rows: base, numbers (as coordinates), found.
 
     found: whether a row is in the bucket in which the neighbours of the other are searched; of equally near ones those
     that are come first.
     """
     near = F.struct("distance", (~F.col("found")).alias("missed"), "numbers", "found")
-    some = base.mapInArrow(searching(queries, metric, asked.neighbours, forest), NEAR)
-    merged = some.groupBy("base").agg(F.slice(F.array_sort(F.collect_list(near)), 1, asked.neighbours).alias("near"))
+    some = base.mapInArrow(searching(queries, search, buckets), NEAR)
+    merged = some.groupBy("base").agg(F.slice(F.array_sort(F.collect_list(near)), 1, search.k).alias("near"))
     return merged.select("base", F.explode("near").alias("n")).select("base", "n.numbers", "n.found").toArrow()
 
 
-def searching(queries: pa.Table, metric: Metric, k: int, forest: Forest | None) -> Batches:
+def searching(queries: pa.Table, search: Search, buckets: Buckets | None) -> Batches:
     """Return the function of the rows of a partition that gives the k nearest of them to each of some rows."""
+    metric, k, width = search.metric, search.k, len(search.metric.scale)
     _, _, names, wanted = metric.cells(queries)
-    groups = groups_in(queries)
+    asked = rows_by(groups_in(queries))
     own = queries["id"].to_numpy(zero_copy_only=False)
-    home = None if forest is None else homes_of(forest, queries, wanted)
+    home = None if buckets is None else homes_of(buckets, queries, wanted[:, :width])
 
     def searched(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         some = [batch for batch in batches if batch.num_rows]
         if not some or not len(own):
             return
         table = pa.Table.from_batches(some)
-        space, ids, of_rows = (
-            metric.cells(table, names)[3],
-            table["id"].to_numpy(zero_copy_only=False),
-            groups_in(table),
-        )
-        rows_of: dict[Group, list[int]] = {}
-        for row, group in enumerate(of_rows):
-            rows_of.setdefault(group, []).append(row)
-        hashes = hashes_of(table)
-        for group in sorted(set(groups) & rows_of.keys()):
-            mine, rows = np.array([i for i, g in enumerate(groups) if g == group]), np.array(rows_of[group])
+        space, ids = metric.cells(table, names)[3], table["id"].to_numpy(zero_copy_only=False)
+        there, hashes = rows_by(groups_in(table)), hashes_of(table)
+        for group in sorted(asked.keys() & there.keys()):
+            mine, rows = asked[group], there[group]
             at, place, distance = nearest_with_ties(space[rows], wanted[mine], k + 1)
             at, place = mine[at], rows[place]
             other = ids[place] != own[at]
             at, place, distance = at[other], place[other], distance[other]
             found = np.zeros(len(at), dtype=bool)
-            if forest is not None and home is not None:
+            if buckets is not None and home is not None:
                 unique, back = np.unique(place, return_inverse=True)
-                row, bucket, _ = forest.placed([group] * len(unique), space[unique], hashes[unique])
-                there = {*zip(row.tolist(), bucket.tolist(), strict=True)}
-                found = np.array([(r, home[a]) in there for r, a in zip(back.tolist(), at.tolist(), strict=True)])
-            numbers_of = space[place, : len(metric.scale)].T[::-1]  # among equally near rows, whatever their partition
+                row, bucket, _ = buckets.placed([group] * len(unique), space[unique, :width], hashes[unique])
+                pairs = {*zip(row.tolist(), bucket.tolist(), strict=True)}
+                found = np.array([(r, home[a]) in pairs for r, a in zip(back.tolist(), at.tolist(), strict=True)])
+            numbers_of = space[place, :width].T[::-1]  # among equally near rows, whatever their partition
             order = np.lexsort((*numbers_of, ~found, distance, at))
             starts = np.searchsorted(at[order], at[order])
             first = order[np.arange(len(order)) - starts < k]
-            numbers = list(space[place[first], : len(metric.scale)])
-            yield pa.RecordBatch.from_arrays(
-                [
-                    pa.array(at[first], pa.int64()),
-                    pa.array(distance[first], pa.float64()),
-                    pa.array(found[first], pa.bool_()),
-                    pa.array(numbers, pa.list_(pa.float64())),
-                ],
-                ["base", "distance", "found", "numbers"],
-            )
+            numbers = list(space[place[first], :width])
+            cells = [pa.array(at[first], pa.int64()), pa.array(distance[first], pa.float64())]
+            cells += [pa.array(found[first], pa.bool_()), pa.array(numbers, pa.list_(pa.float64()))]
+            yield pa.RecordBatch.from_arrays(cells, ["base", "distance", "found", "numbers"])
 
     return searched
 
 
-def homes_of(forest: Forest, table: pa.Table, space: Any) -> list[int]:
-    at, bucket, home = forest.placed(groups_in(table), space, hashes_of(table))
+def homes_of(buckets: Buckets, table: pa.Table, space: Any) -> list[int]:
+    at, bucket, home = buckets.placed(groups_in(table), space, hashes_of(table))
     found = np.zeros(table.num_rows, dtype=np.int64)
     found[at[home]] = bucket[home]
     return [int(b) for b in found]
@@ -278,11 +200,18 @@ def groups_in(table: pa.Table) -> list[Group]:
     return list(zip(table["label"].to_pylist(), table["segment"].to_pylist(), strict=True))
 
 
+def rows_by(groups: Sequence[Group]) -> dict[Group, Any]:
+    """Return the positions of the rows of each group, in the order of the groups."""
+    codes, _ = codes_of([f"{len(c)}:{c}{s}" for c, s in groups])
+    found = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1]) if len(codes) else []
+    return dict(sorted((groups[rows[0]], rows) for rows in found))
+
+
 def hashes_of(table: pa.Table) -> Any:
     return table["hash"].to_numpy().astype(np.int64).view(np.uint64)
 
 
-def placing(forest: Forest, metric: Metric) -> Batches:
+def placing(buckets: Buckets, metric: Metric) -> Batches:
     """Return the function of rows that gives each for its home and for all buckets in which it is a candidate."""
 
     def placed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -290,34 +219,9 @@ def placing(forest: Forest, metric: Metric) -> Batches:
             if batch.num_rows:
                 table = pa.Table.from_batches([batch])
                 points = matrix_of(table, len(metric.scale)) / metric.scale
-                at, bucket, home = forest.placed(groups_in(table), points, hashes_of(table))
+                at, bucket, home = buckets.placed(groups_in(table), points, hashes_of(table))
                 rows = batch.take(pa.array(at))
                 first = [pa.array(bucket, pa.int64()), pa.array(home, pa.bool_())]
                 yield pa.RecordBatch.from_arrays([*first, *rows.columns], ["bucket", "home", *batch.schema.names])
 
     return placed
-
-
-def making(metric: Metric, asked: Asked) -> Callable[[pa.Table], pa.Table]:
-    """Return the function of a bucket that gives the synthetic rows of those whose home it is."""
-
-    def made(table: pa.Table) -> pa.Table:
-        table = table.sort_by("id")
-        numbers, categories, names, space = metric.cells(table)
-        codes, _ = codes_of([f"{len(c)}:{c}{s}" for c, s in groups_in(table)])
-        ids = table["id"].to_numpy(zero_copy_only=False)
-        points = Points(ids, numbers, categories, codes)
-        counts = np.where(table["home"].to_numpy(zero_copy_only=False), table["count"].to_numpy(), 0)
-        rows = np.flatnonzero(counts)
-        near = nearest(space, codes, rows, asked.neighbours)
-        if (near[:, 0] < 0).any():  # leaves hold several of the rows that their tree was learned from
-            raise ValueError("a row is alone in its bucket")
-        found = synthesized(points, near, counts[rows], hashes_of(table), rows, asked.seed)
-        words = [[n[c] for c, n in zip(row, names, strict=True)] for row in found.categories]
-        cells = [pa.array(ids[found.base], pa.string()), pa.array(ids[found.other], pa.string())]
-        cells += [pa.array(found.number, pa.int64()), pa.array(list(found.numbers), pa.list_(pa.float64()))]
-        cells += [pa.array(words, pa.list_(pa.string()))]
-        shown = [table[c].take(pa.array(found.base)).cast(pa.string()) for c in asked.shown]
-        return pa.table([*cells, *shown], names=[c.split()[0] for c in asked.schema.split(", ")])
-
-    return made

@@ -8,7 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 MASK = (1 << 64) - 1
-EXACT = "kd_tree"  # its distances are those of each pair alone; brute force's depend on what stands beside them
+PROBES = 32  # rows by which it is seen whether a tree of the rows spares distances,
+TREE = 10  # one of which costs it as much as so many that are products of matrices
+SPARE = 4  # candidates beyond those asked for, which show whether rounding kept one of these out
+ROUNDING = 1e-11  # of a squared distance that is made of products, as a share of the squared lengths
+CHUNK = 4_096  # rows that are asked for at once
 
 
 @dataclass(frozen=True)
@@ -67,21 +71,60 @@ def space_of(
     return np.hstack(parts)
 
 
-def nearest(space: np.ndarray[Any, Any], group: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any], k: int) -> Any:
-    """Return the k nearest other rows of the group of each wanted row as (len(wanted), k) positions.
+def closest(space: Any, wanted: Any, k: int) -> tuple[Any, Any]:
+    """Return distances and positions of the k nearest rows to each wanted one (fewer if there are not so many).
 
-    wanted: positions. -1 where a group has fewer. Exact; ties fall to the earlier row as far as the search tells them.
+    In the order of distances, then of positions; of rows as near as the last one, the earlier ones as far as the search
+    tells them. Exact: distances are those of each pair alone, whatever is searched together. Cost: about log n for each
+    wanted row where a tree parts the rows well, else all n distances, by products of matrices.
     """
-    from sklearn.neighbors import NearestNeighbors
+    from sklearn.neighbors import KDTree, NearestNeighbors
 
+    k, some = min(k, len(space)), min(k + SPARE, len(space))
+    tree, middle, flat = KDTree(space), space.mean(axis=0), None
+    tree.query(wanted[:PROBES], some)
+    if TREE * tree.get_n_calls() > len(space) * len(wanted[:PROBES]):
+        flat = NearestNeighbors(n_neighbors=some, algorithm="brute").fit(space - middle)
+    distances, places = np.empty((len(wanted), k)), np.empty((len(wanted), k), dtype=np.int64)
+    for start in range(0, len(wanted), CHUNK):
+        part = wanted[start : start + CHUNK]
+        if flat is None:
+            distance, place = by_distance(space, part, tree.query(part, some, return_distance=False))
+        else:
+            distance, place = by_distance(space, part, flat.kneighbors(part - middle, return_distance=False))
+            squared = distance**2
+            lengths = ((part - middle) ** 2).sum(axis=1) + squared[:, -1]
+            unsure = (squared[:, -1] - squared[:, k - 1] <= ROUNDING * lengths) & (some < len(space))
+            if unsure.any():
+                again = tree.query(part[unsure], some, return_distance=False)
+                distance[unsure], place[unsure] = by_distance(space, part[unsure], again)
+        distances[start : start + CHUNK], places[start : start + CHUNK] = distance[:, :k], place[:, :k]
+    return distances, places
+
+
+def by_distance(space: Any, wanted: Any, place: Any) -> tuple[Any, Any]:
+    """Return the distances to some rows of each wanted one, and these rows, in their order."""
+    distance = apart(space[place], wanted[:, None])
+    order = np.lexsort((place, distance), axis=1)
+    return np.take_along_axis(distance, order, axis=1), np.take_along_axis(place, order, axis=1)
+
+
+def apart(one: Any, other: Any) -> Any:
+    return np.sqrt(((one - other) ** 2).sum(axis=-1))
+
+
+def nearest(space: np.ndarray[Any, Any], group: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any], k: int) -> Any:
+    """Return the k nearest other rows of the group of each wanted row as (len(wanted), k) positions, as `closest` does.
+
+    wanted: positions. -1 where a group has fewer.
+    """
     found = np.full((len(wanted), k), -1, dtype=np.int64)
     for number in np.unique(group[wanted]):
         rows, asked = np.flatnonzero(group == number), np.flatnonzero(group[wanted] == number)
         if len(rows) < 2:
             continue
         some = min(k, len(rows) - 1)
-        near = NearestNeighbors(n_neighbors=some + 1, algorithm=EXACT).fit(space[rows])
-        distance, place = near.kneighbors(space[wanted[asked]])
+        distance, place = closest(space[rows], space[wanted[asked]], some + 1)
         # A row itself is left out by its position: copies of it lie as near, and may come before it.
         distance = np.where(rows[place] == wanted[asked][:, None], np.inf, distance)
         order = np.lexsort((place, distance), axis=1)[:, :some]
@@ -95,21 +138,21 @@ def nearest_with_ties(space: Any, wanted: Any, k: int) -> tuple[Any, Any, Any]:
     As three flat arrays: which wanted row, which row, their distance. So what is taken of several parts of the rows
     does not depend on how they are parted.
     """
-    from sklearn.neighbors import NearestNeighbors
+    from sklearn.neighbors import KDTree
 
-    near = NearestNeighbors(n_neighbors=min(k + 1, len(space)), algorithm=EXACT).fit(space)
-    distance, place = near.kneighbors(wanted)
-    at = np.repeat(np.arange(len(wanted)), distance.shape[1])
-    found = at, place.ravel(), distance.ravel()
-    tied = np.flatnonzero(distance[:, k] == distance[:, k - 1]) if distance.shape[1] > k else np.zeros(0, dtype=int)
-    if not len(tied):
-        return found
-    rest = ~np.isin(at, tied)
-    parts = [tuple(x[rest] for x in found)]
-    for row in tied:
-        radius = float(np.nextafter(distance[row, k], np.inf))
-        (d,), (p,) = near.radius_neighbors(wanted[[row]], radius=radius)
-        parts.append((np.full(len(p), row), p, d))
+    distance, place = closest(space, wanted, k + 1)
+    more = distance.shape[1] > k
+    tied = np.flatnonzero(distance[:, k] == distance[:, k - 1]) if more else np.zeros(0, dtype=np.int64)
+    distance, place = distance[:, :k], place[:, :k]
+    whole = np.setdiff1d(np.arange(len(wanted)), tied)
+    parts = [(np.repeat(whole, distance.shape[1]), place[whole].ravel(), distance[whole].ravel())]
+    if len(tied):
+        last = distance[tied, -1]
+        found = KDTree(space).query_radius(wanted[tied], last * (1 + 1e-12))
+        at, near = np.repeat(np.arange(len(tied)), [len(f) for f in found]), np.concatenate(found)
+        exact = apart(space[near], wanted[tied[at]])
+        inside = exact <= last[at]
+        parts.append((tied[at[inside]], near[inside], exact[inside]))
     one, two, three = (np.concatenate(x) for x in zip(*parts, strict=True))
     return one, two, three
 
@@ -171,6 +214,18 @@ def synthesized(points: Points, near: Any, counts: Any, hashes: Any, rows: Any, 
     frequent = [category_of(points, near[i, : there[i]], rows[i]) if width else [] for i in range(len(rows))]
     categories = np.array(frequent, dtype=np.int64).reshape(len(rows), width)[at]
     return Made(base, other, number, numbers, categories)
+
+
+def as_lists(made: Made, names: Sequence[Sequence[str]]) -> tuple[pa.ListArray, pa.ListArray]:
+    """Return the numbers and the texts of synthetic rows as lists; names: what the codes of each column are."""
+    columns = [np.array(n, dtype=object)[c] for n, c in zip(names, made.categories.T, strict=True)]
+    texts = np.array(columns, dtype=object).reshape(len(names), len(made.base)).T
+    return list_of(made.numbers, pa.float64()), list_of(texts, pa.string())
+
+
+def list_of(cells: np.ndarray[Any, Any], kind: pa.DataType) -> pa.ListArray:
+    ends = np.arange(len(cells) + 1, dtype=np.int32) * cells.shape[1]
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(cells.ravel(), kind))
 
 
 def category_of(points: Points, neighbours: np.ndarray[Any, Any], base: int) -> list[int]:

@@ -9,10 +9,11 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from headgate.transforms.balancing.buckets import Asked, Batches, made_in_buckets
+from headgate.transforms.balancing.buckets import Batches
 from headgate.transforms.balancing.neighbours import (
     Metric,
     Points,
+    as_lists,
     codes_of,
     counts_of,
     matrix_of,
@@ -21,6 +22,14 @@ from headgate.transforms.balancing.neighbours import (
     scale_of,
     synthesized,
     unlike_of,
+)
+from headgate.transforms.balancing.synthetic import (
+    Asked,
+    Method,
+    made_in_buckets,
+    no_parents,
+    none_near,
+    weights_of,
 )
 from headgate.transforms.cleaning.scores import need_scikit
 from headgate.transforms.kinds import WHOLE, as_text, is_number, key_texts, need_kinds
@@ -42,7 +51,7 @@ from headgate.words import cell, few_of
 
 MOST_BASE = 100_000  # rows of small classes that come to the driver and go to every task; more are searched in buckets
 MOST_CLASSES = 1_000
-BASE_ROWS = 2_000  # of a task
+BASE_ROWS = 4_000  # of a task
 FOUND = "base long, other long, number long, numbers array<double>, texts array<string>"
 
 
@@ -58,6 +67,7 @@ class MakeMinority(Step):
         nearest rows of all classes half or more, but not all, are of others; `adasyn` in proportion to their share.
     neighbours: of how many nearest rows of the class the other parent is one (5).
     border: see `method` (10; for `adasyn` 5 as a rule).
+    recall: where rows are searched in buckets (see the cost), the share of nearest rows that shall be found (0.9).
     within: columns of segments: both parents, and so the synthetic row, are of one segment.
     scale: true (default) divides numbers by their standard deviation in the small classes before distances are taken.
     seed: another seed makes other rows.
@@ -67,24 +77,28 @@ class MakeMinority(Step):
     are alone in their class and segment; a class without any two such rows is an error. Which rows are made is decided
     by hashes of row ids: the same in any partitioning.
     Needs the extra `models`. Cost: up to 100,000 usable rows of the classes that grow come to the driver and go to all
-    tasks, which find the exact neighbours of some of them each: for n such rows about n log n with few columns, n^2
-    with many. More of them, of `smote` alone, are searched in overlapping buckets of some 10,000 rows each, into which
-    cuts at medians of the numbers part a class and segment: one shuffle, in which a row comes once with few columns and
-    some five times with ten; neighbours beyond a cut may be missed. Their recall, measured on 250 rows, is a figure of
-    the run, and below .9 a warning. `borderline` and `adasyn` search all training rows for each base row too.
+    tasks, which find the exact neighbours of some of them each: for n such rows about n log n where columns are few or
+    go together, else n^2. More of them are searched in buckets of some 10,000 rows each, those nearest to one of the
+    centres that k-means finds in a sample, of 200,000 rows at most. A row is in the buckets of its nearest centres, so
+    many that the share `recall` of the neighbours is found, 16 at most: one shuffle, in which a row comes some 2 times
+    with 4 columns, and 4 times with 10, that do not go together. The recall, measured on 250 rows, is a figure of the
+    run, and below `recall` a warning. `borderline` and `adasyn` search all training rows for each base row too, in
+    buckets of their own where the base rows are more than 100,000.
     Source: Chawla et al. 2002 (SMOTE, SMOTE-NC), Han et al. 2005 (Borderline-SMOTE1), He et al. 2008 (ADASYN).
     """
 
     name: ClassVar[str] = "make_minority"
+    revision: ClassVar[int] = 2
     scope: ClassVar[Literal["row", "table"]] = "table"
     by_split: ClassVar[bool] = True
     label: str
     columns: tuple[str, ...]
     rows: int | None = None
     targets: Mapping[str, int] | None = None
-    method: Literal["smote", "borderline", "adasyn"] = "smote"
+    method: Method = "smote"
     neighbours: int = 5
     border: int = 10
+    recall: float = 0.9
     within: tuple[str, ...] = ()
     scale: bool = True
     seed: int = 0
@@ -99,6 +113,8 @@ class MakeMinority(Step):
             raise StepError("rows and targets must be at least 0")
         if not 1 <= self.neighbours <= 100 or not 1 <= self.border <= 100:
             raise StepError("neighbours and border must be 1 to 100")
+        if not 0 < self.recall <= 1:
+            raise StepError("recall must be above 0 and at most 1")
         need_scikit()
         return have
 
@@ -121,11 +137,11 @@ class MakeMinority(Step):
         needs = self.needs(rows, kinds[self.label])
         if not needs:
             return df
-        cells = rows.select(*self.cells(rows, kinds, numbers, texts))
-        usable = cells.where(F.col("label").isin(*needs)).where(complete(len(numbers), len(texts)))
+        cells = rows.select(*self.cells(rows, kinds, numbers, texts)).where(complete(len(numbers), len(texts)))
+        usable = cells.where(F.col("label").isin(*needs))
         base = usable.limit(MOST_BASE + 1).toArrow()
         if base.num_rows > MOST_BASE:
-            made = self.in_buckets(usable, needs, len(numbers), len(texts), context)
+            made = made_in_buckets(usable, cells, self.asked(needs, len(numbers), len(texts)), context)
         else:
             base = once(base)
             state = self.state_of(base, cells, needs, len(numbers), len(texts), context)
@@ -144,32 +160,18 @@ class MakeMinority(Step):
         made = made.join(F.broadcast(parents), on="base", how="inner")
         return made.join(F.broadcast(others), on="other", how="inner")
 
-    def in_buckets(
-        self, usable: DataFrame, needs: Mapping[str, int], numbers: int, texts: int, context: Context
-    ) -> DataFrame:
-        if self.method != "smote":
-            raise StepError(
-                f"more than {MOST_BASE:,} rows of the classes that grow have all columns: {self.method} searches the "
-                "rows of all classes for at most so many. Use method: smote, or class_weights"
-            )
-        asked = Asked(
+    def asked(self, needs: Mapping[str, int], numbers: int, texts: int) -> Asked:
+        return Asked(
             needs=needs,
             numbers=numbers,
             texts=texts,
             within=len(self.within),
+            method=self.method,
             neighbours=self.neighbours,
+            border=self.border,
+            recall=self.recall,
             scaled=self.scale,
             seed=self.seed,
-        )
-        made = made_in_buckets(usable, asked, context)
-        if isinstance(made, str):
-            raise self.no_parents(made)
-        return made
-
-    def no_parents(self, name: str) -> StepError:
-        return StepError(
-            f"class '{name}': a synthetic row needs two rows of it with all of columns"
-            f"{' in one segment' if self.within else ''}; fill them, or leave the class out by `targets`"
         )
 
     def needs(self, rows: DataFrame, kind: str) -> dict[str, int]:
@@ -223,16 +225,15 @@ class MakeMinority(Step):
         weights = np.ones(base.num_rows)
         if self.method != "smote" and base.num_rows:
             search = Search(space, points.ids, np.array(labels, dtype=object), metric, names, self.border)
-            share = foreign_shares(search, cells.where(complete(numbers, texts)))
-            weights = share if self.method == "adasyn" else ((share >= 0.5) & (share < 1)).astype(float)
+            weights = weights_of(foreign_shares(search, cells), self.method).astype(float)
         alone = np.bincount(groups, minlength=1)[groups] < 2 if len(groups) else np.zeros(0, dtype=bool)
         counts = np.zeros(base.num_rows, dtype=np.int64)
         for name, need in needs.items():
             mine = np.flatnonzero((np.array(labels, dtype=object) == name) & ~alone)
             if not len(mine):
-                raise self.no_parents(name)
+                raise no_parents(name, self.within)
             if weights[mine].sum() <= 0:
-                raise StepError(f"class {cell(name)}: no row is near other classes; use method: smote")
+                raise none_near(name)
             counts[mine] = counts_of(hashes[mine], weights[mine], need)
         if alone.any():
             context.warn(f"{int(alone.sum()):,} rows are alone in their class and segment, and are no parents")
@@ -292,9 +293,7 @@ def making(state: State, k: int, seed: int) -> Batches:
                 near = nearest(state.space, state.points.group, rows, k)
                 found = synthesized(state.points, near, state.counts[some], state.hashes, rows, seed)
                 cells = [pa.array(x, pa.int64()) for x in (found.base, found.other, found.number)]
-                cells += [pa.array(list(found.numbers), pa.list_(pa.float64()))]
-                words = [[names[c] for c, names in zip(row, state.names, strict=True)] for row in found.categories]
-                cells += [pa.array(words, pa.list_(pa.string()))]
+                cells += as_lists(found, state.names)
                 yield pa.RecordBatch.from_arrays(cells, ["base", "other", "number", "numbers", "texts"])
 
     return made

@@ -17,18 +17,10 @@ from headgate.words import few_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class AssignWeights(Step):
-    """Give each training row the weight of its class: what `class_weights` becomes once fitted.
+class OfClasses(Step):
+    """A step that adds a column with a weight of each row's class."""
 
-    label: the class column; weights: class (as text) -> weight; into: the new column. A text is read as a value of the
-        label's type: of a double, 1 and 1.0 are one class.
-    Rows of other splits, and rows whose class is null or unseen, get null. Cost: one pass.
-    """
-
-    name: ClassVar[str] = "assign_weights"
-    by_split: ClassVar[bool] = True
     label: str
-    weights: Mapping[str, float]
     into: str = "class_weight"
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
@@ -38,6 +30,23 @@ class AssignWeights(Step):
     def check(self, df: DataFrame, context: Context) -> None:
         super().check(df, context)
         need_kinds(df, self.name, [self.label], numbers=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssignWeights(OfClasses):
+    """Give each training row the weight of its class: what `class_weights` becomes once fitted.
+
+    label: the class column; weights: class (as text) -> weight; into: the new column. A text is read as a value of the
+        label's type: of a double, 1 and 1.0 are one class.
+    Rows of other splits, and rows whose class is null or unseen, get null. Cost: one pass.
+    """
+
+    name: ClassVar[str] = "assign_weights"
+    by_split: ClassVar[bool] = True
+    weights: Mapping[str, float]
+
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
         key_texts(self.weights, dict(df.dtypes)[self.label], self.label)
 
     def learned(self) -> bool:
@@ -58,7 +67,7 @@ class AssignWeights(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassWeights(Estimator):
+class ClassWeights(OfClasses, Estimator):
     """Give each training row a weight of its class, for cost-sensitive learning.
 
     label: the class column; into: the new column (double), null outside the training split.
@@ -72,23 +81,16 @@ class ClassWeights(Estimator):
     """
 
     name: ClassVar[str] = "class_weights"
-    label: str
-    into: str = "class_weight"
     method: Literal["balanced", "effective"] = "balanced"
     beta: float = 0.999
     weights: Mapping[str, float] | None = None
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_columns([self.label], have)
         if not 0 <= self.beta < 1:
             raise StepError("beta must be at least 0 and below 1")
         if any(not math.isfinite(w) or w < 0 for w in (self.weights or {}).values()):
             raise StepError("weights must be at least 0")
-        return with_new(have, {self.into: "double"})
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, [self.label], numbers=False)
+        return super().columns_after(have, tables)
 
     def learns_from(self) -> tuple[str, ...]:
         return (self.label,)

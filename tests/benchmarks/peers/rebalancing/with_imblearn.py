@@ -10,7 +10,7 @@ from imblearn.over_sampling import SMOTE
 
 def main(large, small):
     random = np.random.default_rng(0)
-    matrix = np.vstack([random.normal(size=(large, 10)), random.normal(size=(small, 10))])
+    matrix = random.uniform(-1, 1, size=(large + small, 10))
     labels = np.repeat([0, 1], [large, small])
     start = time.process_time()
     _, made = SMOTE(random_state=0).fit_resample(matrix, labels)
