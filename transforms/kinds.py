@@ -3,7 +3,7 @@
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any
@@ -21,6 +21,7 @@ LARGEST = {"float": 3.4028234663852886e38, "double": sys.float_info.max}
 TIMES = ("timestamp", "timestamp_ntz")
 EXACT_DOUBLES = 2**52  # up to here the half between two whole numbers is a double too
 EXACT = Context(prec=80)
+MOST_COLUMNS = 1_000  # of one aggregate, and of one expression that changes cells
 DATE = r"\d{4}-\d\d-\d\d"
 MOMENT = rf"({DATE})(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.\d{{1,6}})?)?(Z|[+-]\d\d:\d\d)?"
 
@@ -76,6 +77,12 @@ def need_kinds(df: DataFrame, step: str, columns: Iterable[str], numbers: bool) 
         if not (is_number if numbers else is_plain)(kinds[column]):
             wanted = "a number" if numbers else "a plain value"
             raise StepError(f"{step}: '{column}' is {kinds[column]}, not {wanted}; put a cast before")
+
+
+def require_few(columns: Collection[str]) -> None:
+    """Raise `StepError` for more columns than one step may work on."""
+    if len(columns) > MOST_COLUMNS:
+        raise StepError(f"columns: {len(columns):,} are more than {MOST_COLUMNS:,}; put them into several steps")
 
 
 def missing(column: str, kind: str) -> Column:

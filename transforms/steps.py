@@ -34,6 +34,7 @@ from headgate.transforms.deduplication.leaks import FindLeaks
 from headgate.transforms.deduplication.lines import DropRepeatedLines
 from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.features.aggregate import Aggregate, Summary
+from headgate.transforms.features.as_of import ApplyAsOf, LearnAsOf
 from headgate.transforms.fusion.asof import JoinAsof
 from headgate.transforms.fusion.crossreference import ConfirmLinks, CrossReference
 from headgate.transforms.fusion.entities import AssignEntities
@@ -45,6 +46,7 @@ from headgate.transforms.fusion.matching import MatchRecords
 from headgate.transforms.fusion.predictions import CombinePredictions
 from headgate.transforms.fusion.stacking import PredictStack, StackPredictions
 from headgate.transforms.imputation.auto import FillChosen, ImputeAuto
+from headgate.transforms.imputation.measuring import MeasureMissing
 from headgate.transforms.imputation.missingness import DropSparse, EmptyMarkers, FlagMissing, NullMarkers, RejectMissing
 from headgate.transforms.imputation.models import FillGaussian, ImputeGaussian
 from headgate.transforms.imputation.series import ImputeInterpolated, ImputeNext, ImputePrevious
@@ -85,6 +87,7 @@ STEPS: dict[str, type[Step]] = {
     "drop_near_images": DropNearImages,
     "drop_repeated_lines": DropRepeatedLines,
     # imputation
+    "measure_missing": MeasureMissing,
     "null_markers": NullMarkers,
     "flag_missing": FlagMissing,
     "reject_missing": RejectMissing,
@@ -125,6 +128,7 @@ STEPS: dict[str, type[Step]] = {
     "stack_predictions": StackPredictions,
     # features
     "aggregate": Aggregate,
+    "learn_as_of": LearnAsOf,
     # balancing
     "split_by_hash": SplitByHash,
     "split_by_time": SplitByTime,
@@ -149,6 +153,7 @@ STEPS: dict[str, type[Step]] = {
 # What fitted steps become: plain values, saved beside the table; not offered to pipelines.
 FITTED: dict[str, type[Step]] = {
     "add_indicators": AddIndicators,
+    "apply_as_of": ApplyAsOf,
     "apply_power": ApplyPower,
     "apply_quantiles": ApplyQuantiles,
     "assign_codes": AssignCodes,

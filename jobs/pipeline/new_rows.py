@@ -22,6 +22,7 @@ from headgate.transforms.steps import FITTED, options_of
 # Steps that change no cell that was there before.
 KEEPING = {"split_by_hash", "resample_strata", "assign_weights", "drop_duplicates", "drop_near_duplicates"}
 KEEPING |= {"drop_near_images", "reject_rows", "reject_missing", "flag_missing", "join_table", "score_by_forest"}
+KEEPING |= {"measure_missing"}
 
 
 @dataclass(frozen=True, kw_only=True)

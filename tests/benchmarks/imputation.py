@@ -5,6 +5,7 @@ Nothing of them is kept here.
 """
 
 import csv
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -121,22 +122,26 @@ FILLED = {  # set -> file; those without names of columns
     "mv_titanic": "titanic.csv",
     "mv_california_housing": "housing.csv.gz",
     "mv_diamonds": "diamonds.csv.gz",
+    "mv_auto_imports": "auto_imports.csv",
+    "mv_adult_census": "adult-train.csv.gz",
 }
 METHODS = ("simple", "median", "gaussian", "trees", "auto")
-NAMELESS = {"mv_pima", "mv_breast_cancer_wisconsin"}
+NAMELESS = {"mv_pima", "mv_breast_cancer_wisconsin", "mv_auto_imports", "mv_adult_census"}
 
 
-def fills(most: int = 2_500, share: float = 0.1, masks: int = 3) -> Iterator[str]:
+def fills(most: int = 2_500, share: float = 0.1, cells: int = 1_000) -> Iterator[str]:
     """Errors of `impute_auto`'s choice beside those of each method alone, over those of mean and mode; lower is better.
 
-    On known cells that the choice never saw, of several masks; the worst column is told as well.
+    On known cells that the choice never saw, of three to eight masks, the more the smaller a table. The worst column is
+    told as well.
     """
     for name, file in FILLED.items():
         path = SHARED_DATA / name / file
         if not path.exists():
             continue
         rng = np.random.default_rng(0)
-        read = pd.read_csv(path, na_values=["?", ""], header=None if name in NAMELESS else "infer")
+        header = None if name in NAMELESS else "infer"
+        read = pd.read_csv(path, na_values=["?", ""], header=header, skipinitialspace=True)
         read = read.drop(columns="rownames", errors="ignore").iloc[np.sort(rng.permutation(len(read))[:most])]
         truth = {str(c): read[c] for c in read if 1 < read[c].nunique() < 0.99 * len(read)}
         table = {}
@@ -146,7 +151,7 @@ def fills(most: int = 2_500, share: float = 0.1, masks: int = 3) -> Iterator[str
         table = {c: v for c, v in table.items() if v.dtype != object or len({*v}) < CLASSES}
         start = time.process_time()
         losses: dict[tuple[str, str], float] = defaultdict(float)
-        for _ in range(masks):
+        for _ in range(min(max(math.ceil(cells / (share * len(read))), 3), 8)):
             hit = {c: (rng.random(len(v)) < share) & ~unknown(v) for c, v in table.items()}
             seen = {c: np.where(hit[c], None if v.dtype == object else np.nan, v) for c, v in table.items()}
             found = candidates(seen, list(seen), None, "auto", 2, 0)

@@ -20,7 +20,7 @@ from headgate.transforms.imputation.simple import ImputeMedian
 from headgate.transforms.imputation.trees import ImputeTrees
 from headgate.transforms.rows import with_bookkeeping
 from headgate.transforms.step import Estimator
-from tests.benchmarks.measure import sample
+from tests.benchmarks.measure import spent
 from tests.conftest import TEST_SETTINGS
 
 COLUMNS = 20
@@ -75,17 +75,10 @@ def beside(rows: int = 10_000) -> Iterator[str]:
         yield f"scikit-learn {name}, {rows:,} rows: error {error(filled, truth, gone):.3f}, {seconds:.1f} CPU s"
 
 
-def cpu() -> float:
-    """Return the CPU seconds so far of all processes of this session."""
-    seen: dict[int, float] = {}
-    sample(os.getsid(0), seen)
-    return sum(seen.values())
-
-
 def timed(work: Callable[..., Any], *given: Any) -> tuple[Any, float]:
-    before = cpu()
+    before = spent()
     found = work(*given)
-    return found, cpu() - before
+    return found, spent() - before
 
 
 def ours() -> Iterator[str]:

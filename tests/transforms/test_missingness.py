@@ -2,7 +2,9 @@ from datetime import date
 
 import pytest
 
+from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.imputation.hidden import hidden_in
+from headgate.transforms.imputation.measuring import MeasureMissing
 from headgate.transforms.imputation.missingness import DropSparse, FlagMissing, NullMarkers, RejectMissing
 from headgate.transforms.step import StepError
 from headgate.transforms.steps import FITTED, options_of
@@ -85,3 +87,28 @@ def test_sparse_columns_are_dropped_by_the_training_rows(spark):
     assert "b" in kept.columns
     with pytest.raises(StepError, match="below 1"):
         DropSparse(columns=("a",), share=1).columns_after(columns_of("a"), {})
+
+
+def test_what_is_missing_is_measured_and_no_row_changes(spark, tmp_path):
+    rows = [
+        (None if i < 20 else NAN if i < 30 else 1.0, None if i < 20 else i, "ab"[i % 2], date(2024, 1 + i % 3, 5))
+        for i in range(90)
+    ]
+    df = frame(spark, "x double, y int, g string, d date", *rows)
+    context = BuildContext(spark, str(tmp_path))
+    step = MeasureMissing(columns=("x", "y", "d"), by="g", over="d", most=2)
+    step.check(df, context)
+    assert plain_rows(step.run(df, context)) == plain_rows(df)
+    told = [(f["name"], round(f["value"], 4), f["facts"]) for f in context.figures]
+    assert told[:5] == [
+        ("missing", 0.3333, {"column": "x", "rows": 30}),
+        ("missing", 0.2222, {"column": "y", "rows": 20}),
+        ("missing alone or together", 0.6667, {"columns": "none", "rows": 60}),
+        ("missing alone or together", 0.2222, {"columns": "x, y", "rows": 20}),
+        ("missing together, times chance", 3.0, {"columns": "x, y", "rows": 20}),
+    ]
+    assert ("missing by g", 0.3333, {"column": "x", "g": "a", "rows": 15}) in told
+    assert [f[2]["d"] for f in told if f[0] == "missing by d"] == ["2024-03-01"] * 2 + ["2024-02-01"] * 2
+    nothing = BuildContext(spark, str(tmp_path / "none"))
+    step.run(df.where("false"), nothing)
+    assert nothing.figures == []

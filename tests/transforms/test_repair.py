@@ -1,12 +1,17 @@
 import dataclasses
 
 import pytest
+from pyspark.sql import functions as F
 
+from headgate.jobs.pipeline.context import BuildContext
+from headgate.transforms.cleaning import ballots
 from headgate.transforms.cleaning.dependencies import discover
 from headgate.transforms.cleaning.formats import learn_format, read_cell
-from headgate.transforms.cleaning.repair import Dependency, RepairCells
+from headgate.transforms.cleaning.ranges import range_of
+from headgate.transforms.cleaning.repair import Dependency, RepairCells, RepairKnown
 from headgate.transforms.cleaning.typos import learn_typos
 from headgate.transforms.cleaning.votes import Model, Rule, Votes, judge_row, outside, parse_rules
+from headgate.transforms.quantiles import Spread
 from headgate.transforms.rows import training_rows
 from headgate.transforms.step import StepError
 from headgate.transforms.steps import FITTED, options_of
@@ -98,7 +103,25 @@ def test_fitted_state_survives_json_and_repairs_new_rows(spark):
     written = options_of(type(frozen)).dump_json(frozen)
     again = options_of(FITTED[frozen.name]).validate_json(written)
     new = frame(spark, "id int, zip int, city string", (1, 60601, "Chikago"), (2, 1, "Nowhere"))
-    assert values_of(again.apply(new), "city") == {1: ("Chicago",), 2: ("Nowhere",)}
+    assert values_of(again.run(new, None), "city") == {1: ("Chicago",), 2: ("Nowhere",)}
+
+
+@pytest.mark.slow
+def test_votes_of_many_groups_are_a_file_and_say_the_same(spark, tmp_path, monkeypatch):
+    states = {"New York": "NY", "Chicago": "IL", "Nome": "AK"}
+    rows = [(*row, states.get(row[2], "NY") if row[0] % 5 else "XX") for row in CITIES]
+    df = frame(spark, "id int, zip int, city string, state string", *rows)
+    step = RepairCells(dependencies=(ZIP, Dependency(columns=("city",), decides=("state",))))
+    found = []
+    for most in (100, 1):
+        monkeypatch.setattr(ballots, "MOST_GROUPS", most)
+        context = BuildContext(spark, str(tmp_path / f"{most}"), fitted=str(tmp_path / f"fitted{most}"))
+        frozen = step.fit(training_rows(df), context)
+        saved = options_of(RepairKnown).dump_json(frozen)
+        again = options_of(RepairKnown).validate_json(saved)
+        found.append(sorted(plain_rows(again.run(df.repartition(3), context), "id", *df.columns, "faults")))
+        assert (b"Chicago" in saved.partition(b'"votes"')[2]) is (most == 100) and bool(frozen.stored) is (most == 1)
+    assert found[0] == found[1] and str(found[0]).count("'dependency'") == 6
 
 
 def test_sources_that_err_weigh_less(spark):
@@ -186,6 +209,25 @@ def test_a_value_that_is_out_of_range_is_known_to_be_at_fault_alone():
     assert fault.new is None and not fault.sure and fault.reason == "out_of_range"
 
 
+def test_ranges_are_learned_where_most_values_are_and_wrong_ones_move_them_little(spark):
+    days = [f"2013-{1 + i % 12:02}-{1 + i % 28:02}" for i in range(200)]
+    rows = [(i, float(i % 50), str(1.5 * (i % 40)), days[i], 7) for i in range(200)]
+    rows[3], rows[5], rows[7] = (
+        (3, 4000.0, "12", days[3], 7),
+        (5, -9e9, "x", days[5], 7),
+        (7, 8.0, "1e9", "9999-12-31", 8),
+    )
+    df = frame(spark, "id int, n double, t string, d string, c int", *rows).withColumn("d", F.col("d").cast("date"))
+    step = RepairCells(ranges=dict.fromkeys("ntdc", "learned"), formats=False, domains=False, action="null")
+    out = {
+        i: [f["column"] for f in faults] for i, (faults,) in values_of(applied(step, df), "faults").items() if faults
+    }
+    assert out == {3: ["n"], 5: ["n"], 7: ["d", "t"]}
+    assert range_of(Spread(19, 0, 9, [0, 1, 2]), "int") == range_of(None, "date") == (None, None)
+    assert range_of(Spread(20, 0, 9, [1, 1, 2]), "int") == (None, "6.0")
+    assert range_of(Spread(20, 0, 9, [-1e6, 0, 2.5]), "timestamp") == (None, "1970-01-14")
+
+
 def test_ties_keep_the_cell():
     votes = Votes(rule=Rule(("k",), "v"), groups={("1",): (4.0, (("a", 2.0), ("b", 2.0)))}, strength=0.5)
     model = Model(columns=("k", "v"), votes=((votes,),), counts={"v": {"a": 2, "b": 2}})
@@ -215,6 +257,6 @@ def test_what_is_found_is_proposed_or_applied(spark):
     told.keep = lambda rows, name: rows
     proposed = RepairCells(columns=("zip", "city"), discover="propose").fit(df, told)
     assert [("zip → city holds for 99" in w, "not repaired by" in w) for w in told.warnings] == [(True, True)]
-    assert values_of(proposed.apply(df), "city")[100] == ("city 4",)
+    assert values_of(proposed.run(df, None), "city")[100] == ("city 4",)
     out = values_of(applied(RepairCells(columns=("zip", "city"), discover="apply"), df), "city")
     assert out[100] == out[101] == ("city 3",)

@@ -1,6 +1,7 @@
 """Scaling and encoding: scikit-learn's numbers, fitted on training rows alone, and undone."""
 
 import math
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -145,6 +146,21 @@ def test_what_is_missing_infinite_constant_or_empty_is_defined(spark):
             assert [found[10][column], found[13][column]] == [seven, infinite], (kind, column)
             assert found[11][column] is None and math.isnan(found[12][column]), (kind, column)
         assert [found[i]["empty"] for i in (10, 11, 12, 13)] == [None] * 4, kind
+
+
+def test_numbers_that_no_double_holds_are_scaled_as_others_and_come_back(spark):
+    near = [0, 1, 2, 3, 7, 8, 9, 17]
+    big = [(n, n + 2**60, Decimal(n + 10**20) + Decimal("0.25"), "ab"[n % 2]) for n in near]
+    df = frame(spark, "n bigint, whole bigint, digits decimal(30,2), g string", *big)
+    for step in (ScaleMinMax, ScaleStandard, ScaleRobust):
+        for by in ((), ("g",)):
+            frozen = step(columns=("n", "whole", "digits"), by=by).fit(df, None)
+            out = frozen.apply(df)
+            for small, *others in plain_rows(out, "n", "whole", "digits"):
+                assert others == pytest.approx([small] * 2, rel=1e-12, abs=1e-12), step
+            assert set(frozen.origins) == {"whole", "digits"}
+            again = options_of(FITTED[frozen.name]).validate_json(options_of(type(frozen)).dump_json(frozen))
+            assert plain_rows(again.undo(out), *df.columns[:3]) == plain_rows(df, *df.columns[:3]), step
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ OPTIONS = {
     "check_outliers_iqr": NUMBERS,
     "check_outliers": NUMBERS | {"method": "mad", "by": ["g"], "least": 3},
     "score_outliers": NUMBERS | {"trees": 5},
-    "repair_cells": {"dependencies": [{"columns": ["g"], "decides": ["h"]}], "ranges": {"x": [0, 9]}},
+    "repair_cells": {"dependencies": [{"columns": ["g"], "decides": ["h"]}], "ranges": {"x": [0, 9], "y": "learned"}},
     "null_markers": {"markers": {"g": ["g0"]}, "columns": ["x", "h"], "learn": "apply"},
     "drop_sparse": NUMBERS | {"share": 0.4},
     "impute_mean": NUMBERS | {"by": ["g"]},
@@ -26,6 +26,7 @@ OPTIONS = {
     "impute_gaussian": NUMBERS,
     "impute_trees": {"columns": ["x", "g"], "using": ["y"], "rounds": 1},
     "impute_auto": {"columns": ["x", "g"], "using": ["y"], "rounds": 1},
+    "learn_as_of": {"time": "id", "step": {"impute_mean": NUMBERS | {"by": ["g"]}}},
     "scale_min_max": NUMBERS,
     "scale_standard": NUMBERS | {"by": ["g"]},
     "scale_robust": NUMBERS,
@@ -72,6 +73,7 @@ def test_poison_in_the_test_split_changes_nothing_of_the_training_split(spark, t
         context = BuildContext(spark, str(tmp_path / str(poisoned)), rows=df)
         step.check(df, context)
         frozen = fitted(step, df, context)
+        assert frozen.name != name  # by that an erasure knows what was learned
         learned = options_of(type(frozen)).dump_json(frozen)
         after = frozen.run(df, context).where("split = 'train'")
         kept = sorted(json.dumps(r.asDict(True), default=str, sort_keys=True) for r in after.collect())

@@ -215,9 +215,11 @@ def test_groups_are_tried_where_there_are_any():
 
 def test_masks_follow_what_is_missing_together():
     gone = {"a": np.arange(1000) % 4 == 0, "b": np.arange(1000) % 4 == 0, "c": np.zeros(1000, dtype=bool)}
-    masks = masked_cells(gone, list(gone), "pattern", 0.1, np.random.default_rng(0))
+    masks = masked_cells(gone, list(gone), "pattern", 0.1, seed=0)
     assert (masks["a"] == masks["b"]).all() and 0.15 < masks["a"].mean() < 0.25
     assert 0.05 < masks["c"].mean() < 0.15 and not (masks["a"] & gone["a"]).any()
+    turns = [masked_cells(gone, ["c"], "random", 0.1, seed=0, turn=turn)["c"] for turn in range(10)]
+    assert (np.sum(turns, axis=0) == 1).all()  # ten turns of a tenth mask each cell once
 
 
 def test_each_column_is_filled_as_was_chosen(spark):

@@ -20,6 +20,7 @@ from headgate.transforms.kinds import (
     need_kinds,
     present,
     range_of,
+    require_few,
     rounded,
     scale_of,
 )
@@ -176,6 +177,7 @@ class CheckOutliersIqr(Estimator):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
+        require_few(self.columns)
         if not math.isfinite(self.factor) or self.factor < 0:
             raise StepError(f"factor must be a number of at least 0, not {self.factor}")
         return with_flags(have, self.columns, self.action)

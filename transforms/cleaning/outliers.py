@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.cleaning.bounds import CheckBounds, Limits, flag_name, with_flags
-from headgate.transforms.kinds import FLOATS, as_text, exact, need_kinds, scale_of
+from headgate.transforms.kinds import FLOATS, as_text, exact, need_kinds, require_few, scale_of
 from headgate.transforms.quantiles import Spread, spreads_of
 from headgate.transforms.rows import Rejection, change_cells, local_frame, quoted, reject
 from headgate.transforms.step import Action, Columns, Context, Estimator, Step, StepError, require_columns
@@ -149,6 +149,7 @@ class CheckOutliers(Estimator):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([*self.columns, *self.by], have)
+        require_few(self.columns)
         most = 0.5 if self.method == "percentiles" else math.inf
         if not 0 <= self.reach < most:
             raise StepError(f"factor: {self.factor} is not a number of at least 0 (of percentiles, below .5)")
@@ -166,14 +167,13 @@ class CheckOutliers(Estimator):
 
     def fit(self, df: DataFrame, context: Context) -> CheckBounds | CheckGroupBounds:
         kinds = dict(df.dtypes)
-        keys = [as_text(F.col(quoted(c)), kinds[c]) for c in self.by]
-        found = self.fences(df, kinds, [])
-        overall = {c: fence for c, (_, *fence) in zip(self.columns, found.get((), ()), strict=False)}
+        found = self.fences(df, kinds)
+        overall = {c: fence for c, (_, *fence) in zip(self.columns, found.pop((), ()), strict=False)}
         bounds = {c: bounds_of(overall.get(c, (None, None)), kinds[c]) for c in self.columns}
         if not self.by:
             return CheckBounds(columns=bounds, action=self.action)
         groups = []
-        for key, listed in sorted((k, v) for k, v in self.fences(df, kinds, keys).items() if None not in k):
+        for key, listed in sorted((k, v) for k, v in found.items() if None not in k):
             own = {}
             for column, (n, *fence) in zip(self.columns, listed, strict=True):
                 pair = bounds_of(fence, kinds[column]) if n >= self.least else bounds[column]
@@ -182,20 +182,24 @@ class CheckOutliers(Estimator):
         return CheckGroupBounds(columns=bounds, by=self.by, groups=tuple(groups), action=self.action)
 
     def fences(
-        self, df: DataFrame, kinds: Mapping[str, str], keys: Sequence[Column]
+        self, df: DataFrame, kinds: Mapping[str, str]
     ) -> dict[tuple[Any, ...], list[tuple[int, float | None, float | None]]]:
-        """Return (values, lowest, highest) of each column for each group."""
-        names = [f"_hg_key{i}" for i in range(len(keys))]
+        """Return (values, lowest, highest) of each column for each group, and for all rows under the empty key."""
         values = {f"_hg_x{i}": finite(c, kinds[c]) for i, c in enumerate(self.columns)}
-        rows = df.select(
-            *(k.alias(n) for k, n in zip(keys, names, strict=True)), *(v.alias(n) for n, v in values.items())
-        )
+        names = [f"_hg_key{i}" for i in range(len(self.by))]
+        keys = [as_text(F.col(quoted(c)), kinds[c]).alias(n) for c, n in zip(self.by, names, strict=True)]
+        rows = df.select(*keys, *(v.alias(n) for n, v in values.items()))
+        if keys:  # each row counts in its group and, as one of another, among all
+            own = F.struct(F.lit("group").alias("_hg_of"), *names)
+            whole = F.struct(F.lit("all").alias("_hg_of"), *(F.lit(None).cast("string").alias(n) for n in names))
+            rows = rows.select(F.explode(F.array(own, whole)).alias("key"), *values).select("key.*", *values)
+            names = ["_hg_of", *names]
         share = self.reach if self.method == "percentiles" else 0.25
         found = self.spread(rows, names, list(values), () if self.method == "zscore" else (share, 0.5, 1 - share))
         apart = self.apart(rows, found, names, list(values)) if self.method in ("mad", "zscore") else {}
         nothing = [None] * len(values)
         return {
-            key: [
+            () if key[:1] == ("all",) else key[1:]: [
                 (s.n, *fence_of(self.method, self.reach, s, a)) if s else (0, None, None)
                 for s, a in zip(listed, apart.get(key, nothing), strict=True)
             ]
@@ -205,7 +209,7 @@ class CheckOutliers(Estimator):
     def spread(
         self, rows: DataFrame, names: Sequence[str], values: Sequence[str], shares: Sequence[float]
     ) -> dict[tuple[Any, ...], list[Spread | None]]:
-        most = (MOST_GROUPS, f"groups of {', '.join(self.by)}")
+        most = (MOST_GROUPS + 1, f"groups of {', '.join(self.by)}")
         return spreads_of(rows, [(F.col(x), shares) for x in values], [F.col(n) for n in names], most=most)
 
     def apart(

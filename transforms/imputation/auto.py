@@ -7,12 +7,11 @@ from typing import Any, ClassVar
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.cleaning.scores import need_scikit
 from headgate.transforms.imputation.chain import fit_chain
 from headgate.transforms.imputation.choice import MODELS, Masking, Method, choose, free_texts
-from headgate.transforms.imputation.models import ImputeByModel, measure_of, require_sample
+from headgate.transforms.imputation.models import measure_of
 from headgate.transforms.imputation.simple import FillMissing, ImputeMean, ImputeMedian, ImputeMode, ImputeStatistic
-from headgate.transforms.imputation.trees import FillTrees, is_category, need_cells, require_rounds, sampled_table
+from headgate.transforms.imputation.trees import FillTrees, ImputeByTrees, is_category, sampled_table
 from headgate.transforms.kinds import FLOATS, LARGEST, missing, need_kinds
 from headgate.transforms.rows import quoted, with_columns
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
@@ -66,7 +65,7 @@ class FillChosen(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImputeAuto(ImputeByModel):
+class ImputeAuto(ImputeByTrees):
     """Fill each column by what errs least on known cells that were masked: mean or mode, median, normal model, trees.
 
     columns: columns to fill: numbers, dates, times, booleans and texts.
@@ -87,7 +86,7 @@ class ImputeAuto(ImputeByModel):
     cells that come later. A text with 50 values or more in the sample is left alone, and a warning says so. The scores
     of all methods are saved with the fitted step. Constants come of all training rows; whole numbers and dates are
     rounded. Null and NaN are missing; filled cells are noted in `_changed`. Needs the extra `models` to fit. Cost: one
-    pass to count what is missing, one to draw the sample, up to seven fits of `impute_trees` on it, one pass for the
+    pass to count what is missing, one to draw the sample, up to eleven fits of `impute_trees` on it, one pass for the
     constants; one pass to apply.
     """
 
@@ -97,26 +96,20 @@ class ImputeAuto(ImputeByModel):
     method: Method = "auto"
     masking: Masking = "pattern"
     share: float = 0.1
-    rounds: int = 2
     sample: int = 5_000
-    seed: int = 0
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.by, have)
-        require_sample(self.sample)
-        require_rounds(self.rounds)
         if not 0 < self.share <= 0.5:
             raise StepError(f"share: {self.share} is not above 0 and at most .5")
         if set(self.by) & set(self.columns):
             raise StepError(f"'{min(set(self.by) & set(self.columns))}' cannot be filled and be in `by` as well")
         if self.method == "group" and not self.by:
             raise StepError("method group: name the columns of the groups in `by`")
-        need_scikit()
         return super().columns_after(have, tables)
 
     def check(self, df: DataFrame, context: Context) -> None:
         super().check(df, context)
-        need_cells(df, self.name, self.modelled)
         need_kinds(df, self.name, self.by, numbers=False)
 
     def learns_from(self) -> tuple[str, ...]:

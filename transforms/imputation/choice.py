@@ -10,7 +10,7 @@ import numpy as np
 from headgate.transforms.imputation.chain import CLASSES, Table, fill_chain, fit_chain, unknown
 
 CELLS = 1_000  # masked cells a column that settle a choice; small tables are masked several times for it
-TURNS = 6
+TURNS = 10
 FOLDS = 5
 LEAD = {"number": 1.0, "category": 0.5}  # standard errors by which a method must beat the simple fill
 BULK = 0.99  # of the cells decides: a few far ones do not
@@ -53,7 +53,7 @@ def choose(
     turns = min(TURNS, max(1, math.ceil(CELLS / max(1.0, share * scarcest))))
     guesses: dict[str, dict[str, list[Any]]] = {c: defaultdict(list) for c in targets}
     for turn in range(turns):
-        masks = masked_cells(gone, targets, masking, share, np.random.default_rng([seed, turn]))
+        masks = masked_cells(gone, targets, masking, share, seed, turn)
         seen = dict(table)
         for c in targets:
             seen[c] = np.where(masks[c], None if table[c].dtype == object else np.nan, table[c])
@@ -163,17 +163,21 @@ def blended(found: Mapping[str, Any], weights: Weights) -> Any:
 
 
 def masked_cells(
-    gone: Mapping[str, Any], targets: Sequence[str], masking: Masking, share: float, rng: np.random.Generator
+    gone: Mapping[str, Any], targets: Sequence[str], masking: Masking, share: float, seed: int, turn: int = 0
 ) -> dict[str, Any]:
-    """Choose known cells to mask: a share of each column at random, or what another row of the sample lacks too."""
+    """Choose known cells to mask: a share of each column at random, or what another row of the sample lacks too.
+
+    Those at random are others each turn, until all cells had theirs: so turns tell as much as they can.
+    """
     rows = len(next(iter(gone.values())))
-    donors = rng.integers(rows, size=rows)
+    donors = np.random.default_rng([seed, turn]).integers(rows, size=rows)
+    rng = np.random.default_rng([seed])
     masks = {}
     for c in targets:
-        chance = rng.random(rows)
-        chosen = chance < share
+        part = max(share - gone[c].mean(), 0.0) if masking == "pattern" else share
+        chosen = (rng.permutation(rows) / rows - turn * part) % 1.0 < part
         if masking == "pattern":
-            chosen = gone[c][donors] | (chance < share - gone[c].mean())
+            chosen |= gone[c][donors]
         masks[c] = chosen & ~gone[c]
         if (~gone[c]).sum() - masks[c].sum() < 2:
             masks[c][:] = False

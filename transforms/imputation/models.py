@@ -64,6 +64,7 @@ class ImputeByModel(Estimator):
     most: ClassVar[int] = 200  # columns of a model
     columns: tuple[str, ...]
     using: tuple[str, ...] = ()
+    sample: int = 50_000
 
     @property
     def modelled(self) -> tuple[str, ...]:
@@ -72,17 +73,14 @@ class ImputeByModel(Estimator):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.modelled, have)
+        if not 2 <= self.sample <= 1_000_000:
+            raise StepError(f"sample: {self.sample:,} is not within 2 and 1,000,000")
         if not self.columns or len(self.modelled) > self.most:
             raise StepError(f"columns: name one or more, with `using` at most {self.most}, not {len(self.modelled):,}")
         return have
 
     def learns_from(self) -> tuple[str, ...]:
         return self.modelled
-
-
-def require_sample(rows: int) -> None:
-    if not 2 <= rows <= 1_000_000:
-        raise StepError(f"sample: {rows:,} is not within 2 and 1,000,000")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +105,9 @@ class ImputeGaussian(ImputeByModel):
     revision: ClassVar[int] = 2
     most: ClassVar[int] = 500
     draw: int | None = None
-    sample: int = 50_000
     iterations: int = 100
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_sample(self.sample)
         if self.iterations < 1:
             raise StepError(f"iterations: {self.iterations} is not at least 1")
         return super().columns_after(have, tables)

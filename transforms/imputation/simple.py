@@ -22,6 +22,7 @@ from headgate.transforms.kinds import (
     missing,
     need_kinds,
     present,
+    require_few,
     scale_of,
 )
 from headgate.transforms.quantiles import Spread, exact_quantiles, spreads_of
@@ -29,7 +30,6 @@ from headgate.transforms.rows import change_cells, local_frame, quoted
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
 
 LARGEST_STATE = 100_000  # groups that a fitted step may hold: they are broadcast and saved as JSON
-MOST_COLUMNS = 1_000  # of one aggregate, and of one expression that fills
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +137,7 @@ class ImputeStatistic(Estimator):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([*self.columns, *self.keys], have)
-        if len(self.columns) > MOST_COLUMNS:
-            raise StepError(
-                f"columns: {len(self.columns):,} are more than {MOST_COLUMNS:,}; put them into several steps"
-            )
+        require_few(self.columns)
         if not all(self.levels) or (self.levels and not self.by):
             raise StepError("levels: each names columns, and `by` those of the groups that are asked first")
         return have

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.batches import by_batches, drawn
 from headgate.transforms.cleaning.scores import need_scikit
 from headgate.transforms.imputation.chain import Chain, fill_chain, fit_chain
-from headgate.transforms.imputation.models import ImputeByModel, as_kind, measure_of, require_sample
+from headgate.transforms.imputation.models import ImputeByModel, as_kind, measure_of
 from headgate.transforms.kinds import TIMES, is_number, missing
 from headgate.transforms.rows import change_cells, content_key, drop_values, quoted, with_values
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
@@ -62,7 +62,25 @@ class FillTrees(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImputeTrees(ImputeByModel):
+class ImputeByTrees(ImputeByModel):
+    """The base of imputation by a chain of trees."""
+
+    rounds: int = 2
+    seed: int = 0
+
+    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        if not 1 <= self.rounds <= 10:
+            raise StepError(f"rounds: {self.rounds} is not within 1 and 10")
+        need_scikit()
+        return super().columns_after(have, tables)
+
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        need_cells(df, self.name, self.modelled)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImputeTrees(ImputeByTrees):
     """Fill missing cells by boosted trees that learn each column from the others, in turns.
 
     columns: columns to fill: numbers, dates, times, booleans and texts of few values.
@@ -81,30 +99,13 @@ class ImputeTrees(ImputeByModel):
 
     name: ClassVar[str] = "impute_trees"
     revision: ClassVar[int] = 2
-    rounds: int = 2
     sample: int = 20_000
-    seed: int = 0
-
-    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_sample(self.sample)
-        require_rounds(self.rounds)
-        need_scikit()
-        return super().columns_after(have, tables)
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_cells(df, self.name, self.modelled)
 
     def fit(self, df: DataFrame, context: Context) -> FillTrees:
         table, _ = sampled_table(df, self.modelled, self.sample, self.seed)
         rows = len(table[self.modelled[0]])
         chain = fit_chain(table, self.columns, rounds=self.rounds, seed=self.seed).state() if rows else None
         return FillTrees(columns=self.columns, using=self.modelled, chain=chain)
-
-
-def require_rounds(rounds: int) -> None:
-    if not 1 <= rounds <= 10:
-        raise StepError(f"rounds: {rounds} is not within 1 and 10")
 
 
 def is_category(kind: str) -> bool:

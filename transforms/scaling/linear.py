@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from pyspark.sql import Column, DataFrame
@@ -10,7 +11,7 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.cleaning.outliers import finite
 from headgate.transforms.imputation.models import as_kind
-from headgate.transforms.kinds import FLOATS, as_text, need_kinds
+from headgate.transforms.kinds import EXACT_DOUBLES, FLOATS, WHOLE, as_text, need_kinds, require_few, scale_of
 from headgate.transforms.quantiles import spreads_of
 from headgate.transforms.rows import local_frame, quoted
 from headgate.transforms.scaling.exact import Moments, merged, moments
@@ -26,6 +27,7 @@ class ScaleLinear(Step):
 
     columns: column -> [centre, spread]; a column without them becomes null.
     kinds: column -> the type that it had, to which `headgate apply --inverse` brings it back.
+    origins: column -> a whole number that is taken off before all else, exactly: of columns beyond what doubles hold.
     offset: added to what is scaled. within: the range into which results are clipped.
     by, groups: with `by`, each entry of `groups` is {"key": [values of `by`], "columns": {column: [centre, spread]}};
         unseen groups and null keys have those of all rows.
@@ -35,6 +37,7 @@ class ScaleLinear(Step):
     name: ClassVar[str] = "scale_linear"
     columns: Mapping[str, Line]
     kinds: Mapping[str, str]
+    origins: Mapping[str, int] | None = None
     offset: float = 0.0
     within: tuple[float, float] | None = None
     by: tuple[str, ...] = ()
@@ -51,9 +54,14 @@ class ScaleLinear(Step):
     def learned(self) -> bool:
         return any(centre is not None for centre, _ in self.columns.values())
 
+    def origin(self, column: str) -> int:
+        return (self.origins or {}).get(column, 0)
+
     def apply(self, df: DataFrame) -> DataFrame:
+        kinds = dict(df.dtypes)
+
         def scaled(column: str, value: Column, centre: Column, spread: Column) -> Column:
-            result = (value.cast("double") - centre) / spread + F.lit(self.offset)
+            result = (as_double(value, kinds[column], self.origin(column)) - centre) / spread + F.lit(self.offset)
             if self.within is None:
                 return result
             low, high = map(F.lit, self.within)
@@ -67,6 +75,14 @@ class ScaleLinear(Step):
     def undo(self, df: DataFrame) -> DataFrame:
         def restored(column: str, value: Column, centre: Column, spread: Column) -> Column:
             number, kind = (value - F.lit(self.offset)) * spread + centre, self.kinds[column]
+            origin = self.origin(column)
+            if origin:
+                exact = as_kind(number, f"decimal(38,{scale_of(kind)})")
+                return (
+                    (exact + F.lit(str(origin)).cast("decimal(38,0)"))
+                    .cast(f"decimal(38,{scale_of(kind)})")
+                    .try_cast(kind)
+                )
             return number.cast(kind) if kind in FLOATS else as_kind(number, kind)
 
         return self.changed(df, [c for c in self.columns if c in df.columns], restored)
@@ -101,6 +117,14 @@ class ScaleLinear(Step):
         return df.join(F.broadcast(lookup), on=matches, how="left")
 
 
+def as_double(value: Column, kind: str, origin: int) -> Column:
+    """Return a number as a double, after a whole number was taken off it exactly."""
+    if not origin:
+        return value.cast("double")
+    exact = value.cast("decimal(20,0)") if kind in WHOLE else value
+    return (exact - F.lit(Decimal(origin))).cast("double")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LinearScaler(Estimator):
     """The base of linear scaling: fit overall and per group, become a `ScaleLinear`."""
@@ -112,6 +136,7 @@ class LinearScaler(Estimator):
         require_columns([*self.columns, *self.by], have)
         if not self.columns:
             raise StepError("columns: name one or more")
+        require_few(self.columns)
         both = set(self.columns) & set(self.by)
         if both:
             raise StepError(f"'{min(both)}' cannot be scaled and be in `by` as well")
@@ -142,10 +167,14 @@ class LinearScaler(Estimator):
 
     def fit(self, df: DataFrame, context: Context) -> ScaleLinear:
         kinds = dict(df.dtypes)
-        values = [finite(c, kinds[c]) for c in self.columns]
         keys = [as_text(F.col(quoted(c)), kinds[c]) for c in self.by]
-        found = self.found(df, values, keys)
+        found = self.found(df, [finite(c, kinds[c]) for c in self.columns], keys)
         overall = found.pop((), [None] * len(self.columns))
+        origins = {c: o for c, x in zip(self.columns, overall, strict=True) if (o := self.origin(c, x, kinds[c]))}
+        if origins:
+            cells = {c: F.col(quoted(c)) if kinds[c] not in FLOATS else finite(c, kinds[c]) for c in self.columns}
+            found = self.found(df, [as_double(v, kinds[c], origins.get(c, 0)) for c, v in cells.items()], keys)
+            overall = found.pop(())
         lines = {c: self.settled(c, x) for c, x in zip(self.columns, overall, strict=True)}
         groups = []
         for key, listed in sorted((k, v) for k, v in found.items() if None not in k):
@@ -156,7 +185,12 @@ class LinearScaler(Estimator):
         offset, within = self.offset_and_range()
         had = {c: kinds[c] for c in self.columns}
         options: dict[str, Any] = {"offset": offset, "within": within, "by": self.by, "groups": tuple(groups)}
-        return ScaleLinear(columns=lines, kinds=had, **options)
+        return ScaleLinear(columns=lines, kinds=had, origins=origins or None, **options)
+
+    def origin(self, column: str, found: Any, kind: str) -> int:
+        """Return what is taken off whole numbers and decimals whose centre is beyond what doubles hold; else 0."""
+        centre, _ = (None, None) if found is None or kind in FLOATS else self.settled(column, found)
+        return int(centre) if centre is not None and abs(centre) > EXACT_DOUBLES else 0
 
     def settled(self, column: str, found: Any) -> Line:
         if found is None:

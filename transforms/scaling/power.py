@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,13 +10,12 @@ import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.cleaning.scores import need_scikit, sampled_numbers
-from headgate.transforms.imputation.models import as_kind
-from headgate.transforms.kinds import FLOATS, need_kinds
+from headgate.transforms.cleaning.scores import need_scikit
 from headgate.transforms.rows import quoted
 from headgate.transforms.scaling.exact import moments_of
 from headgate.transforms.scaling.logs import Invalid, only_above
-from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
+from headgate.transforms.scaling.sampled import ApplySampled, TransformSampled
+from headgate.transforms.step import Columns, Context, StepError
 
 Method = Literal["yeo_johnson", "box_cox"]
 NEARLY = 2.0**-52  # an exponent within this of 0 (or 2) is the logarithm
@@ -49,7 +48,7 @@ def fit_power(values: Any, method: Method, standardize: bool) -> dict[str, float
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApplyPower(Step):
+class ApplyPower(ApplySampled):
     """Raise columns to fitted powers: what `transform_power` becomes.
 
     columns: column -> {exponent, mean, deviation}, null where nothing was learned: such a column becomes null.
@@ -59,20 +58,8 @@ class ApplyPower(Step):
 
     name: ClassVar[str] = "apply_power"
     columns: Mapping[str, Mapping[str, float] | None]
-    kinds: Mapping[str, str]
     method: Method = "yeo_johnson"
     invalid: Invalid = "reject"
-
-    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_columns(self.columns, have)
-        return {**have, **dict.fromkeys(self.columns, "double")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
-
-    def learned(self) -> bool:
-        return any(self.columns.values())
 
     def apply(self, df: DataFrame) -> DataFrame:
         values = {c: F.lit(None).cast("double") for c in self.columns}
@@ -85,17 +72,13 @@ class ApplyPower(Step):
             return df.withColumns(values)
         return only_above(df, self.id, 0.0, values, self.invalid)
 
-    def undone(self) -> Sequence[str]:
-        return tuple(self.columns)
-
     def undo(self, df: DataFrame) -> DataFrame:
         values = {}
         root = box_cox_inverse if self.method == "box_cox" else yeo_johnson_inverse
         for column, found in self.columns.items():
             if column in df.columns and found:
                 power = F.col(quoted(column)) * F.lit(found["deviation"]) + F.lit(found["mean"])
-                number, kind = root(power, found["exponent"]), self.kinds[column]
-                values[column] = number.cast(kind) if kind in FLOATS else as_kind(number, kind)
+                values[column] = self.typed(column, root(power, found["exponent"]))
         return df.withColumns(values) if values else df
 
 
@@ -126,7 +109,7 @@ def lowered(power: Column, exponent: float) -> Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformPower(Estimator):
+class TransformPower(TransformSampled):
     """Make columns more like normal ones by the power of greatest likelihood.
 
     columns: numeric columns, which become doubles.
@@ -146,30 +129,18 @@ class TransformPower(Estimator):
     """
 
     name: ClassVar[str] = "transform_power"
-    columns: tuple[str, ...]
     method: Method = "yeo_johnson"
     standardize: bool = True
     invalid: Invalid = "reject"
-    sample: int = 100_000
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_columns(self.columns, have)
-        require_sample(self.columns, self.sample)
         need_scikit()
-        return {**have, **dict.fromkeys(self.columns, "double")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
-
-    def learns_from(self) -> tuple[str, ...]:
-        return self.columns
+        return super().columns_after(have, tables)
 
     def fit(self, df: DataFrame, context: Context) -> ApplyPower:
         kinds = dict(df.dtypes)
-        values = sampled_numbers(df, self.columns, self.sample, 0)
         found = {}
-        for column, numbers in zip(self.columns, values.T, strict=True):
+        for column, numbers in self.numbers(df).items():
             if self.method == "box_cox" and (numbers <= 0).any():
                 raise StepError(
                     f"transform_power: '{column}' has values at or below 0, of which box_cox knows no power; put "
@@ -184,11 +155,3 @@ class TransformPower(Estimator):
                 ) from e
         had = {c: kinds[c] for c in self.columns}
         return ApplyPower(columns=found, kinds=had, method=self.method, invalid=self.invalid)
-
-
-def require_sample(columns: Sequence[str], sample: int) -> None:
-    """Raise `StepError` unless a sample of columns may come to the driver: 100 million cells at most."""
-    if not columns:
-        raise StepError("columns: name one or more")
-    if not 2 <= sample <= 10_000_000 or sample * len(columns) > 100_000_000:
-        raise StepError("sample must be at least 2 and at most 10,000,000, and 100,000,000 cells of all columns")

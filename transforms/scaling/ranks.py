@@ -12,12 +12,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.batches import by_batches
-from headgate.transforms.cleaning.scores import numbers_of, sampled_numbers
-from headgate.transforms.imputation.models import as_kind
-from headgate.transforms.kinds import FLOATS, need_kinds
+from headgate.transforms.cleaning.scores import numbers_of
 from headgate.transforms.rows import drop_values, with_values
-from headgate.transforms.scaling.power import require_sample
-from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
+from headgate.transforms.scaling.sampled import ApplySampled, TransformSampled
+from headgate.transforms.step import Columns, Context, StepError
 
 Shape = Literal["uniform", "normal"]
 END = 1e-7 - 2.0**-52  # shares of a normal distribution are kept this far from 0 and 1, as in scikit-learn
@@ -78,7 +76,7 @@ def below(values: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApplyQuantiles(Step):
+class ApplyQuantiles(ApplySampled):
     """Map columns by fitted quantiles: what `transform_quantile` becomes.
 
     columns: column -> its quantiles, evenly spaced; null where nothing was learned: such a column becomes null.
@@ -88,32 +86,13 @@ class ApplyQuantiles(Step):
 
     name: ClassVar[str] = "apply_quantiles"
     columns: Mapping[str, tuple[float, ...] | None]
-    kinds: Mapping[str, str]
     shape: Shape = "uniform"
-
-    def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_columns(self.columns, have)
-        return {**have, **dict.fromkeys(self.columns, "double")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
-
-    def learned(self) -> bool:
-        return any(self.columns.values())
 
     def apply(self, df: DataFrame) -> DataFrame:
         return self.mapped(df, list(self.columns), to_shape, lambda column, value: value)
 
-    def undone(self) -> Sequence[str]:
-        return tuple(self.columns)
-
     def undo(self, df: DataFrame) -> DataFrame:
-        def typed(column: str, value: Column) -> Column:
-            kind = self.kinds[column]
-            return value.cast(kind) if kind in FLOATS else as_kind(value, kind)
-
-        return self.mapped(df, [c for c in self.columns if c in df.columns], from_shape, typed)
+        return self.mapped(df, [c for c in self.columns if c in df.columns], from_shape, self.typed)
 
     def mapped(
         self,
@@ -150,7 +129,7 @@ def mapping_of(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformQuantile(Estimator):
+class TransformQuantile(TransformSampled):
     """Spread columns evenly, or normally, by the share of the training rows that is below each value.
 
     columns: numeric columns, which become doubles.
@@ -166,28 +145,16 @@ class TransformQuantile(Estimator):
     """
 
     name: ClassVar[str] = "transform_quantile"
-    columns: tuple[str, ...]
     shape: Shape = "uniform"
     quantiles: int = 1_000
-    sample: int = 100_000
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
-        require_columns(self.columns, have)
-        require_sample(self.columns, self.sample)
         if not 2 <= self.quantiles <= 10_000:
             raise StepError("quantiles must be 2 to 10,000")
-        return {**have, **dict.fromkeys(self.columns, "double")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
-
-    def learns_from(self) -> tuple[str, ...]:
-        return self.columns
+        return super().columns_after(have, tables)
 
     def fit(self, df: DataFrame, context: Context) -> ApplyQuantiles:
         kinds = dict(df.dtypes)
-        values = sampled_numbers(df, self.columns, self.sample, 0)
-        found = {c: fit_quantiles(v, self.quantiles) for c, v in zip(self.columns, values.T, strict=True)}
+        found = {c: fit_quantiles(v, self.quantiles) for c, v in self.numbers(df).items()}
         kept = {c: None if q is None else tuple(q) for c, q in found.items()}
         return ApplyQuantiles(columns=kept, kinds={c: kinds[c] for c in self.columns}, shape=self.shape)

@@ -13,8 +13,8 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.batches import by_batches
 from headgate.transforms.cleaning.outliers import finite
-from headgate.transforms.kinds import TIMES, is_number
-from headgate.transforms.quantiles import spreads_of
+from headgate.transforms.kinds import is_number
+from headgate.transforms.periods import cut_times, need_time, period_of, place_in_time
 from headgate.transforms.rows import ROW_ID, SPLIT, TRAIN, drop_values, quoted, stable_hash, with_values
 from headgate.transforms.scaling.categories import MOST, code_of, need_categories, require_categories, text_of, texts_of
 from headgate.transforms.scaling.exact import Moments, moments
@@ -116,22 +116,6 @@ def fold_of(df: DataFrame, key: Sequence[str], folds: int, seed: int) -> Column:
     return F.pmod(stable_hash(df, seed, key or [ROW_ID]), F.lit(folds)).cast("int")
 
 
-def place_in_time(column: str, kinds: Mapping[str, str]) -> Column:
-    """Return a time as a number: microseconds of times, days of dates."""
-    value, kind = F.col(quoted(column)), kinds[column]
-    if kind in TIMES:
-        return F.unix_micros(value.cast("timestamp")).cast("double")
-    return (F.unix_date(value) if kind == "date" else value).cast("double")
-
-
-def period_of(at: Column, borders: Sequence[float]) -> Column:
-    """Return how many borders are at or before a time; null where it is null or NaN."""
-    passed = F.lit(0)
-    for border in borders:
-        passed = passed + F.when(at >= F.lit(border), 1).otherwise(0)
-    return F.when(at.isNotNull() & ~F.isnan(at), passed)
-
-
 def meaning(columns: Mapping[str, Mapping[str, Any]], overall: Means) -> Callable[[pa.Array], pa.Array]:
     """Return the function of a batch of (place, texts) that gives the mean of each text at that place."""
     tables = []
@@ -209,8 +193,8 @@ class EncodeTarget(Estimator):
         kinds = dict(df.dtypes)
         if not is_number(kinds[self.target]) and kinds[self.target] != "boolean":
             raise StepError(f"target: '{self.target}' is {kinds[self.target]}, not a number or a boolean")
-        if self.time and not is_number(kinds[self.time]) and kinds[self.time] not in ("date", *TIMES):
-            raise StepError(f"time: '{self.time}' is {kinds[self.time]}, not a time, a date or a number")
+        if self.time:
+            need_time(df, self.time)
 
     def learns_from(self) -> tuple[str, ...]:
         return (*self.columns, self.target)
@@ -220,7 +204,7 @@ class EncodeTarget(Estimator):
         columns = tuple(dict.fromkeys(self.columns))
         borders: tuple[float, ...] = ()
         if self.time:
-            borders = self.cut_times(df, place_in_time(self.time, kinds))
+            borders = cut_times(df, place_in_time(self.time, kinds), self.folds)
             fold = period_of(place_in_time(self.time, kinds), borders)
         else:
             fold = fold_of(df, self.key, self.folds, self.seed)
@@ -253,15 +237,6 @@ class EncodeTarget(Estimator):
 
     def gathered(self, groups: Mapping[int, Moments], borders: Sequence[float]) -> list[Moments]:
         return by_period(groups, len(borders)) if self.time else by_fold(groups, self.folds)
-
-    def cut_times(self, df: DataFrame, at: Column) -> tuple[float, ...]:
-        """Return where periods end: at quantiles of the training rows' times, and behind the last of them."""
-        known = F.when(~F.isnan(at) & (F.abs(at) < F.lit(math.inf)), at)
-        ((spread,),) = spreads_of(df, [(known, [i / self.folds for i in range(1, self.folds)])]).values()
-        if spread is None:
-            return ()
-        behind = math.nextafter(spread.high, math.inf)
-        return tuple(sorted({*(c for c in spread.quantiles if c <= spread.high), behind}))
 
 
 def together(groups: Iterable[Mapping[int, Moments]]) -> dict[int, Moments]:
