@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headgate.transforms.cleaning.repair import RepairCells
-from headgate.transforms.imputation import chain
+from headgate.transforms.imputation import chain, choice
 from headgate.transforms.imputation.auto import ImputeAuto
 from headgate.transforms.imputation.choice import choose, masked_cells, settled
 from headgate.transforms.imputation.missingness import NullMarkers
@@ -130,7 +130,8 @@ def test_fitted_steps_survive_json(spark):
     assert plain_rows(again.apply(df)) == plain_rows(frozen.apply(df))
 
 
-def test_a_model_is_chosen_only_where_it_beats_mean_and_mode(masked):
+def test_a_model_is_chosen_only_where_it_beats_mean_and_mode(masked, monkeypatch):
+    monkeypatch.setattr(choice, "CELLS", 200)
     rng = np.random.default_rng(1)
     noise = np.where(rng.random(600) < 0.2, NAN, rng.normal(size=600))
     chosen, scores = choose({**masked, "noise": noise}, [*masked, "noise"], masking="random", rounds=1)
@@ -169,8 +170,9 @@ def test_few_masked_cells_choose_the_simple_fill(cells):
     assert settled(texts, {"simple": texts, "trees": texts}, None)[0] == {"simple": 1.0}
 
 
-def test_columns_that_teach_little_do_no_harm():
+def test_columns_that_teach_little_do_no_harm(monkeypatch):
     """All null, constant, collinear, infinite, of one known cell; and tables of one row and of none."""
+    monkeypatch.setattr(choice, "CELLS", 20)
     rng = np.random.default_rng(0)
     x = rng.normal(size=120)
     hole = lambda v: np.where(np.arange(120) % 7 == 0, NAN, v)  # noqa: E731

@@ -174,8 +174,8 @@ def masked_cells(
     rng = np.random.default_rng([seed])
     masks = {}
     for c in targets:
-        part = max(share - gone[c].mean(), 0.0) if masking == "pattern" else share
-        chosen = (rng.permutation(rows) / rows - turn * part) % 1.0 < part
+        few = round(max(share - gone[c].mean(), 0.0) * rows) if masking == "pattern" else round(share * rows)
+        chosen = (rng.permutation(rows) - turn * few) % rows < few
         if masking == "pattern":
             chosen |= gone[c][donors]
         masks[c] = chosen & ~gone[c]
