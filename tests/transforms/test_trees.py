@@ -215,13 +215,20 @@ def test_groups_are_tried_where_there_are_any():
     assert "group" in choose(table, ["x"], groups=group.astype(str).astype(object), masking="random", rounds=1)[0]["x"]
 
 
-def test_masks_follow_what_is_missing_together():
-    gone = {"a": np.arange(1000) % 4 == 0, "b": np.arange(1000) % 4 == 0, "c": np.zeros(1000, dtype=bool)}
-    masks = masked_cells(gone, list(gone), "pattern", 0.1, seed=0)
+def test_masks_follow_what_is_missing():
+    some = np.where(np.arange(1000) % 4 == 0, NAN, np.arange(1000.0))
+    table = {"a": some, "b": some, "c": np.arange(1000.0)}
+    masks = masked_cells(table, list(table), "pattern", 0.1, seed=0)
     assert (masks["a"] == masks["b"]).all() and 0.15 < masks["a"].mean() < 0.25
-    assert 0.05 < masks["c"].mean() < 0.15 and not (masks["a"] & gone["a"]).any()
-    turns = [masked_cells(gone, ["c"], "random", 0.1, seed=0, turn=turn)["c"] for turn in range(10)]
+    assert 0.05 < masks["c"].mean() < 0.15 and not masks["a"][::4].any()
+    turns = [masked_cells(table, ["c"], "random", 0.1, seed=0, turn=turn)["c"] for turn in range(10)]
     assert (np.sum(turns, axis=0) == 1).all()  # ten turns of a tenth mask each cell once
+    high = masked_cells(table, ["c"], "threshold", 0.1, seed=0)["c"]
+    assert high.sum() == 100 and not high[:500].any()
+    groups = np.where(np.arange(1000) < 500, "x", None)
+    gaps = {"a": np.where((np.arange(1000) < 500) & (np.arange(1000) % 5 == 0), NAN, 1.0)}
+    mine = masked_cells(gaps, ["a"], "group", 0.1, seed=0, groups=groups)["a"]
+    assert 70 < mine[:500].sum() < 95 and not mine[500:].any()
 
 
 def test_each_column_is_filled_as_was_chosen(spark):

@@ -74,7 +74,9 @@ class ImputeAuto(ImputeByTrees):
     method: `auto` (default) tries all; `simple` (mean, mode), `median`, `group`, `gaussian` or `trees` is taken for
         each column that it can fill, the others get mean or mode, and the scores show how it does beside these.
     masking: `pattern` (default) masks in a row what another row lacks, so that columns that are missing together are
-        masked together; `random` masks each column by itself, which flatters what reads the others.
+        masked together; `group` masks most where the groups of `by` lack most; `threshold` masks numbers above the
+        median alone, as where large ones are kept back; `random` masks each column by itself, which flatters what reads
+        the others.
     share: part of the known cells of a column that is masked (.1).
     rounds: how often the trees of a column are learned anew from what was filled before (2).
     sample: training rows on which methods are compared and fitted (5,000).
@@ -104,8 +106,9 @@ class ImputeAuto(ImputeByTrees):
             raise StepError(f"share: {self.share} is not above 0 and at most .5")
         if set(self.by) & set(self.columns):
             raise StepError(f"'{min(set(self.by) & set(self.columns))}' cannot be filled and be in `by` as well")
-        if self.method == "group" and not self.by:
-            raise StepError("method group: name the columns of the groups in `by`")
+        for option in ("method", "masking"):
+            if getattr(self, option) == "group" and not self.by:
+                raise StepError(f"{option} group: name the columns of the groups in `by`")
         return super().columns_after(have, tables)
 
     def check(self, df: DataFrame, context: Context) -> None:

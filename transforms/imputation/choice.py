@@ -15,7 +15,7 @@ FOLDS = 5
 LEAD = {"number": 1.0, "category": 0.5}  # standard errors by which a method must beat the simple fill
 BULK = 0.99  # of the cells decides: a few far ones do not
 MODELS = ("gaussian", "trees")
-Masking = Literal["random", "pattern"]
+Masking = Literal["random", "pattern", "group", "threshold"]
 Method = Literal["auto", "simple", "median", "group", "gaussian", "trees"]
 Weights = dict[str, float]
 
@@ -53,7 +53,7 @@ def choose(
     turns = min(TURNS, max(1, math.ceil(CELLS / max(1.0, share * scarcest))))
     guesses: dict[str, dict[str, list[Any]]] = {c: defaultdict(list) for c in targets}
     for turn in range(turns):
-        masks = masked_cells(gone, targets, masking, share, seed, turn)
+        masks = masked_cells(table, targets, masking, share, seed, turn, groups)
         seen = dict(table)
         for c in targets:
             seen[c] = np.where(masks[c], None if table[c].dtype == object else np.nan, table[c])
@@ -163,25 +163,38 @@ def blended(found: Mapping[str, Any], weights: Weights) -> Any:
 
 
 def masked_cells(
-    gone: Mapping[str, Any], targets: Sequence[str], masking: Masking, share: float, seed: int, turn: int = 0
+    table: Table, targets: Sequence[str], masking: Masking, share: float, seed: int, turn: int = 0, groups: Any = None
 ) -> dict[str, Any]:
-    """Choose known cells to mask: a share of each column at random, or what another row of the sample lacks too.
+    """Choose known cells to mask: about a share of each column, as `masking` says (see `impute_auto`).
 
-    Those at random are others each turn, until all cells had theirs: so turns tell as much as they can.
+    Those that are drawn are others each turn, until all cells had theirs: so turns tell as much as they can.
     """
-    rows = len(next(iter(gone.values())))
+    gone = {c: unknown(table[c]) for c in targets}
+    rows = len(gone[targets[0]])
     donors = np.random.default_rng([seed, turn]).integers(rows, size=rows)
     rng = np.random.default_rng([seed])
     masks = {}
     for c in targets:
-        few = round(max(share - gone[c].mean(), 0.0) * rows) if masking == "pattern" else round(share * rows)
-        chosen = (rng.permutation(rows) - turn * few) % rows < few
-        if masking == "pattern":
-            chosen |= gone[c][donors]
+        chosen = gone[c][donors] if masking == "pattern" else np.zeros(rows, dtype=bool)
+        rest = max(share - gone[c].mean(), 0.0) if masking == "pattern" else share
+        for part, rate in parts_of(table[c], gone[c], masking, groups):
+            few = round(min(rest * rate, 0.9) * len(part))
+            chosen[part] |= (rng.permutation(len(part)) - turn * few) % len(part) < few
         masks[c] = chosen & ~gone[c]
         if (~gone[c]).sum() - masks[c].sum() < 2:
             masks[c][:] = False
     return masks
+
+
+def parts_of(values: Any, gone: Any, masking: Masking, groups: Any) -> list[tuple[Any, float]]:
+    """Return parts of the rows, and how many times as many cells of each are masked as of all."""
+    if masking == "group" and gone.any():
+        places = [np.flatnonzero(groups == g) for g in sorted({*groups}, key=str)]
+        return [(part, gone[part].mean() / gone.mean()) for part in places]
+    if masking == "threshold" and values.dtype != object:
+        high = values > np.median(values[~gone])
+        return [(np.flatnonzero(high), len(values) / max(high.sum(), 1))] if high.any() else []
+    return [(np.arange(len(values)), 1.0)]
 
 
 def middle(values: Any, how: str) -> Any:
