@@ -123,7 +123,7 @@ class LearnAsOf(Estimator):
         self.inner.check(df, context)
 
     def learns_from(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([self.time, *self.inner.learns_from()]))
+        return self.inner.learns_from()
 
     def fit(self, df: DataFrame, context: Context) -> ApplyAsOf:
         from headgate.transforms.steps import options_of
