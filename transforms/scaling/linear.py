@@ -77,12 +77,7 @@ class ScaleLinear(Step):
             number, kind = (value - F.lit(self.offset)) * spread + centre, self.kinds[column]
             origin = self.origin(column)
             if origin:
-                exact = as_kind(number, f"decimal(38,{scale_of(kind)})")
-                return (
-                    (exact + F.lit(str(origin)).cast("decimal(38,0)"))
-                    .cast(f"decimal(38,{scale_of(kind)})")
-                    .try_cast(kind)
-                )
+                return (as_kind(number, exact_kind(kind)) + F.lit(Decimal(origin))).try_cast(kind)
             return number.cast(kind) if kind in FLOATS else as_kind(number, kind)
 
         return self.changed(df, [c for c in self.columns if c in df.columns], restored)
@@ -117,12 +112,14 @@ class ScaleLinear(Step):
         return df.join(F.broadcast(lookup), on=matches, how="left")
 
 
+def exact_kind(kind: str) -> str:
+    """Return the decimal type that holds all numbers of a type of exact numbers."""
+    return "decimal(20,0)" if kind in WHOLE else kind
+
+
 def as_double(value: Column, kind: str, origin: int) -> Column:
     """Return a number as a double, after a whole number was taken off it exactly."""
-    if not origin:
-        return value.cast("double")
-    exact = value.cast("decimal(20,0)") if kind in WHOLE else value
-    return (exact - F.lit(Decimal(origin))).cast("double")
+    return (value.cast(exact_kind(kind)) - F.lit(Decimal(origin)) if origin else value).cast("double")
 
 
 @dataclass(frozen=True, kw_only=True)
