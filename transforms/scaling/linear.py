@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.cleaning.outliers import finite
 from headgate.transforms.imputation.models import as_kind
-from headgate.transforms.kinds import EXACT_DOUBLES, FLOATS, WHOLE, as_text, need_kinds, require_few, scale_of
+from headgate.transforms.kinds import EXACT_DOUBLES, FLOATS, WHOLE, as_text, need_kinds, require_few
 from headgate.transforms.quantiles import spreads_of
 from headgate.transforms.rows import local_frame, quoted
 from headgate.transforms.scaling.exact import Moments, merged, moments
