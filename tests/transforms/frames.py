@@ -39,8 +39,9 @@ def applied(step: Step, df: Any, **tables: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         context = BuildContext(df.sparkSession, folder, f"{folder}/index", f"{folder}/fitted", tables, rows=df)
         step.check(df, context)
-        after = (fitted(step, df, context) if isinstance(step, Estimator) else step).run(df, context)
-        if step.scope == "row" or isinstance(step, Estimator):
+        frozen = fitted(step, df, context) if isinstance(step, Estimator) else step
+        after = frozen.run(df, context)
+        if frozen.scope == "row":
             return after
         return df.sparkSession.createDataFrame(after.toArrow(), after.schema)
 
