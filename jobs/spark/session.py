@@ -96,7 +96,9 @@ def start(settings: Mapping[str, str], secret: Iterable[str] = (), reads: int | 
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     local = not submitted and re.match(r"local(\[|$)", settings.get("spark.master", "local")) is not None
     merged = BASE_CONF | (LOCAL_CONF if local else {}) | dict(settings)
-    names = "|".join(["(?i)secret|password|passwd|token|access[.]?key|credential", *map(re.escape, secret)])
+    # Events list Hadoop's settings by their own names.
+    own = (rf"^(spark\.hadoop\.)?{re.escape(name.removeprefix('spark.hadoop.'))}$" for name in secret)
+    names = "|".join(["(?i)secret|password|passwd|token|access[.]?key|credential", *own])
     merged |= {
         "spark.redaction.regex": names,
         "spark.hadoop.fs.permissions.umask-mode": f"{current_umask():03o}",

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,10 +9,13 @@ from pathlib import Path
 
 import pyspark
 import pytest
+import requests
 
 from headgate.jobs.spark.java import java_home
 from tests.chaos import content
 from tests.deploy.test_launch import archive, submitted  # noqa: F401
+from tests.jobs.test_pulled import api, free_port, postgres  # noqa: F401
+from tests.jobs.test_security import leaks, secrets_place  # noqa: F401
 from tests.lakes import ROOT
 
 pytestmark = pytest.mark.long
@@ -46,19 +48,17 @@ class Cluster:
     """A master and two workers of one core each, in a folder of their own."""
 
     def __init__(self, folder):
-        with socket.socket() as free:
-            free.bind((LOCAL, 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.master = f"spark://{LOCAL}:{port}"
         self.folder, self.daemons = folder, []
         folder.mkdir()
-        self.start("master.Master", "--host", LOCAL, "--port", str(port), "--webui-port", "0")
+        self.head = self.start("master.Master", "--host", LOCAL, "--port", str(port), "--webui-port", "0")
         self.workers = [self.start_worker(n) for n in range(2)]
 
-    def start(self, kind, *arguments):
+    def start(self, kind, *arguments, **more):
         command = [str(SPARK / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}", *arguments]
         log = open(self.folder / "log.txt", "a")  # noqa: SIM115
-        daemon = subprocess.Popen(command, env=environment(), stdout=log, stderr=log, start_new_session=True)
+        daemon = subprocess.Popen(command, env=environment() | more, stdout=log, stderr=log, start_new_session=True)
         self.daemons.append(daemon)
         return daemon
 
@@ -66,6 +66,13 @@ class Cluster:
         place = str(self.folder / f"worker-{number}")
         size = ("--cores", "1", "--memory", "1g", "--webui-port", "0", "--work-dir", place)
         return self.start("worker.Worker", "--host", LOCAL, *size, self.master)
+
+    def start_history(self, events):
+        """Start Spark's history server on a folder of event logs; returns the address of its API."""
+        port = free_port()
+        options = f"-Dspark.history.fs.logDirectory={events} -Dspark.history.ui.port={port}"
+        self.start("history.HistoryServer", SPARK_HISTORY_OPTS=options)
+        return f"http://{LOCAL}:{port}/api/v1/applications"
 
     def at_work(self, command):
         """Numbers of the processes of such a command that work below the folders of the workers."""
@@ -94,12 +101,12 @@ def calm(archive, tmp_path_factory, landing_of):  # noqa: F811
     return folder, content(folder)
 
 
-def submit(archive, folder, master, *options):  # noqa: F811
+def submit(archive, folder, master, *options, run=RUN):  # noqa: F811
     """Start spark-submit in a folder, as the README of deploy says."""
     (folder / "headgate.zip").write_bytes(archive.read_bytes())
     command = [str(SPARK / "bin" / "spark-submit"), "--master", master, *SMALL, *options]
     return subprocess.Popen(
-        [*command, str(ROOT / "deploy" / "launch.py"), *RUN],
+        [*command, str(ROOT / "deploy" / "launch.py"), *run],
         cwd=folder,
         env={"PYSPARK_PYTHON": sys.executable} | environment() | {"HEADGATE_LOG": "json"},
         stdout=subprocess.PIPE,  # spark-submit puts together what the program says on both streams
@@ -120,9 +127,10 @@ def until(process, table, phase):
     raise AssertionError("".join(told)[-3000:])
 
 
-def ended(process):
+def ended(process, code=0):
     told = process.stdout.read()
-    assert process.wait(timeout=600) == 0, told[-3000:]
+    assert process.wait(timeout=600) == code, told[-3000:]
+    return told
 
 
 def test_a_packed_environment_brings_python_to_the_executors(archive, calm, cluster, tmp_path):  # noqa: F811
@@ -154,7 +162,7 @@ def test_a_packed_environment_brings_python_to_the_executors(archive, calm, clus
     assert python, "executors ran another Python"
 
 
-@pytest.mark.parametrize("victim", ["executor", "worker", "driver"])
+@pytest.mark.parametrize("victim", ["executor", "worker", "master", "driver"])
 def test_a_run_survives_what_dies(archive, calm, cluster, tmp_path, victim):  # noqa: F811
     folder, published = calm
     (tmp_path / "landing").symlink_to(folder / "landing")
@@ -165,9 +173,49 @@ def test_a_run_survives_what_dies(archive, calm, cluster, tmp_path, victim):  # 
         os.kill(cluster.at_work("CoarseGrainedExecutorBackend")[0], signal.SIGKILL)
     elif victim == "worker":
         os.killpg(cluster.workers[0].pid, signal.SIGKILL)
+    elif victim == "master":
+        os.killpg(cluster.head.pid, signal.SIGKILL)
     else:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process = submit(archive, tmp_path, cluster.master)
     ended(process)
     assert content(tmp_path) == published
+
+
+def asked(history, number):
+    """Ask a history server until it lists so many applications."""
+    for _ in range(60):
+        try:
+            found = requests.get(history, timeout=10).json()
+        except requests.ConnectionError:
+            found = []
+        if len(found) == number:
+            return found
+        time.sleep(1)
+    raise AssertionError(f"the history server lists {found}")
+
+
+def test_no_log_of_a_cluster_tells_a_secret(archive, cluster, secrets_place):  # noqa: F811
+    """Logs of master, workers, driver and executors, event logs, and what Spark's history server shows of them.
+
+    The first run ends well, the second one fails.
+    """
+    for query, code in (("select 1 as id", 0), ("select nosuch", 4)):
+        pipeline = secrets_place / "p.yaml"
+        pipeline.write_text(pipeline.read_text().replace("select 1 as id", query))
+        told = ended(submit(archive, secrets_place, cluster.master, run=("run", "p.yaml")), code)
+        assert leaks(secrets_place, told) == []
+    logs = "".join(p.read_text() for p in cluster.folder.rglob("stderr"))
+    assert logs.count("CoarseGrainedExecutorBackend") > 1 and "Running task" in logs, "executors log what they do"
+    history = cluster.start_history(secrets_place / "events")
+    runs = asked(history, 2)
+    shown = [
+        requests.get(f"{history}/{run['id']}/{part}", timeout=60).text
+        for run in runs
+        for part in ("environment", "sql")
+    ]
+    assert "(redacted)" in shown[0] and "spark.executorEnv.NAMED" in shown[0], "the settings are shown"
+    assert "s3cret-of" not in "".join(shown)
+    (cluster.folder / "planted").write_text("s3cret-of-test")
+    assert leaks(secrets_place) == ["cluster/planted"]  # the search finds what is there

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from deltalake import DeltaTable, write_deltalake
 
 from headgate.jobs.config.pipeline import load_pipeline
@@ -361,6 +362,9 @@ def everything(folder: Path) -> list[tuple[str, str]]:
                     text += f"{statistics.min} {statistics.max}" if statistics and statistics.has_min_max else ""
         elif data[:2] == b"\x1f\x8b":
             text += gzip.decompress(data).decode("utf-8", "replace")
+        elif data[:4] == b"\x28\xb5\x2f\xfd":  # Spark's event logs
+            packed = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
+            text += packed.read().decode("utf-8", "replace")
         texts.append((str(file.relative_to(folder)), text))
     return texts
 
