@@ -13,6 +13,8 @@ BENCHMARKS = (
     "dedup",
     "dedup_sets",
     "fusion",
+    "fusion_nights",
+    "splink",
     "labels",
     "imputation",
     "imputation_size",

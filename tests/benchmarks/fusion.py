@@ -2,16 +2,13 @@
 
 Prints pair F1 of the links and of the entities, expected against true matches, the recall of blocking by its own
 estimate, and CPU seconds of links and of entities (of the JVM and its workers). `HEADGATE_FUSION=cora,febrl3` chooses
-sets; `persons_100000` makes so many records, `splink_10000` links them by Splink beside (in an environment of its own).
+sets; `persons_100000` makes so many records. The benchmark `splink` runs Splink beside.
 """
 
 import csv
 import io
-import json
 import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -24,8 +21,7 @@ from headgate.transforms.fusion.entities import AssignEntities
 from headgate.transforms.fusion.links import LinkRecords
 from headgate.transforms.rows import ROW_ID, SOURCE, row_id, with_bookkeeping
 from tests.benchmarks import persons
-from tests.benchmarks.dedup import PEERS, session, timed
-from tests.benchmarks.measure import measure as measure_tree
+from tests.benchmarks.dedup import session, timed
 from tests.conftest import SHARED_DATA
 
 Rows = list[dict[str, str | None]]
@@ -116,36 +112,6 @@ def made_persons(n: int) -> Any:
     return {"": rows}, set(pairs_within(members.values()))
 
 
-def peers_python() -> Path:
-    """Return the Python of an environment with Splink and crowd-kit, made when it is first needed."""
-    home = PEERS / "fusion" / ".venv"
-    python = home / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]
-        subprocess.run([*install, str(PEERS / "fusion" / "requirements.txt")], check=True)
-    return python
-
-
-def beside_splink(n: int) -> None:
-    """Link n made records by Splink on DuckDB, with the settings for persons of its script."""
-    rows, true = made_persons(n)
-    with tempfile.TemporaryDirectory() as folder:
-        with (Path(folder) / "persons.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["key", *persons.COLUMNS])
-            writer.writerows([f"/{i}", *r.values()] for i, r in enumerate(rows[""]))
-        script = str(PEERS / "fusion" / "with_splink.py")
-        cost = measure_tree([str(peers_python()), script, "persons.csv", "out.json"], Path(folder))
-        if cost.code:
-            print(f"splink on {n:,} records: {cost.stderr.strip().splitlines()[-1:]}", flush=True)
-            return
-        told = json.loads((Path(folder) / "out.json").read_text())
-    found = {(a, b) if int(a[1:]) < int(b[1:]) else (b, a) for a, b in told["pairs"]}
-    f1 = f1_of(found, true)[2]
-    print(f"splink on {n:,} records: F1 {f1:.4f}, {told['expected']:.0f} expected of {len(true)}, {cost}", flush=True)
-
-
 def frame_of(spark: Any, sources: Mapping[str, Rows]) -> Any:
     """Return all sources as a frame with bookkeeping, whose row ids are those of `ref`: source/number."""
     common = [c for c in next(iter(sources.values()))[0] if all(c in rows[0] for rows in sources.values())]
@@ -178,10 +144,7 @@ def run() -> None:
     )
     chosen = os.environ.get("HEADGATE_FUSION")
     for name in chosen.split(",") if chosen else SETS:
-        if name.removeprefix("splink_").isdigit():
-            beside_splink(int(name.removeprefix("splink_")))
-        else:
-            measure(spark, name)
+        measure(spark, name)
     spark.stop()
 
 

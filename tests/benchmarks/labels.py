@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from headgate.transforms.fusion.truth import Claims, Confusion, learn
-from tests.benchmarks.fusion import PEERS, peers_python
+from tests.benchmarks.dedup import PEERS
+from tests.benchmarks.splink import peers_python
 from tests.conftest import SHARED_DATA
 
 Answers = list[tuple[str, str, str]]  # task, worker, label
