@@ -10,6 +10,8 @@ import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -24,14 +26,16 @@ from headgate.jobs.pipeline.fitted import load_fitted
 from headgate.jobs.pipeline.increments import columns_of
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.prepare import pinned, renamed_as, together
-from headgate.jobs.pipeline.work import Pin, Run, Work, config_key, digest
-from headgate.transforms.rows import ROW_ID, SOURCE, content_hash, quoted, with_bookkeeping
+from headgate.jobs.pipeline.work import STAYS, Pin, Run, Work, config_key, digest
+from headgate.transforms.rows import ROW_ID, SOURCE, arrow_frame, content_hash, quoted, with_bookkeeping
 from headgate.transforms.step import Changes, Estimator, MakeAll, Step
 
 SMALL = 2 << 20  # bytes of the tables that one starts from, up to which finding what changed costs more than it saves
 LITTLE = 256 << 10  # the same where a step that learned makes again what changed alone: it costs most of all
+TIES_AT_ONCE = 1_000_000  # rows with ties that the driver may hold, some 60 bytes each
 LARGEST = 0.5  # share of an input that may have changed; beyond it all is built anew
 AFFECTED = "_hg_affected"
+GONE = "_hg_gone"
 TIE = "_hg_tie_"  # before the number of a step: the hash of what rows share that it ties
 
 
@@ -271,9 +275,14 @@ def union(frames: Sequence[DataFrame]) -> DataFrame:
 def closed(ids: DataFrame, ties: DataFrame, context: BuildContext) -> str:
     """Keep the ids with all that are tied to them, directly or through others; return the name of what was kept.
 
-    Cost: for each link in the longest chain of ties, two passes over ids and ties; no shuffle while few rows changed.
+    Cost: up to `TIES_AT_ONCE` ties, the driver has them; beyond that, for each link in the longest chain of ties, two
+    passes over ids and ties, and no shuffle while few rows changed.
     """
     columns = [c for c in ties.columns if c != ROW_ID]
+    if max(ties.count(), ids.count()) <= TIES_AT_ONCE:
+        found = closed_at_once(pc.unique(ids.toArrow()[ROW_ID]), ties.toArrow())  # bounded above
+        context.keep(arrow_frame(ids.sparkSession, pa.table({ROW_ID: found})), "tied")
+        return "tied"
     known = -1
     for i in itertools.count():
         mine = context.keep(ties.join(ids, on=ROW_ID, how="left_semi"), f"tying-{i}")
@@ -287,10 +296,18 @@ def closed(ids: DataFrame, ties: DataFrame, context: BuildContext) -> str:
 
 
 def changed_rows(run: Run, table: str, then: int, now: int) -> DataFrame:
-    """Return the rows of a table that differ between two versions, as they were and as they are."""
-    old, new = sides(run, table, then, now)
+    """Return the rows of a table that differ between two versions, as they were and as they are.
+
+    Cost: of one build, the ids of all rows of the files that it wrote anew, and hashes of those that it replaced.
+    """
+    old, new, stays = sides(run, table, then, now)
     if old is None:
         return new
+    if stays is not None:  # they are among the old ones
+        key = F.xxhash64(ROW_ID).alias(GONE)
+        signed = old.select(key, F.lit(-1).alias("n")).unionByName(stays.select(key, F.lit(1).alias("n")))
+        gone = signed.groupBy(GONE).agg(F.sum("n").alias("n")).where("n != 0").select(GONE)
+        old = old.join(gone, on=F.xxhash64(ROW_ID) == F.col(GONE), how="left_semi")
     hashed = [
         rows.select(ROW_ID, content_hash(rows, rows.columns).alias("hash"), F.lit(sign).alias("sign"))
         for rows, sign in ((old, -1), (new, 1))
@@ -299,13 +316,18 @@ def changed_rows(run: Run, table: str, then: int, now: int) -> DataFrame:
     return of(old.unionByName(new), differs.select(ROW_ID).distinct())
 
 
-def sides(run: Run, table: str, then: int, now: int) -> tuple[DataFrame | None, DataFrame]:
-    """Return the rows of the files that a table lost between two versions (None: it lost none), and of those gained."""
+def sides(run: Run, table: str, then: int, now: int) -> tuple[DataFrame | None, DataFrame, DataFrame | None]:
+    """Return the rows of the files that a table lost between two versions (None: it lost none), and of those gained.
+
+    Of one build, those gained are without the rows that it wrote anew as they were, which come third.
+    """
     lost, gained = moved_files(run.lake.path(table), then, now) or ({}, {})
     kind = run.read(table, now).schema.jsonValue()
-    read = [parquet(run.spark, kind, [f"{run.lake.path(table)}/{f}" for f in files]) for files in (lost, gained)]
-    old, new = (renamed_as(run, table, rows) for rows in read)
-    return (old if lost else None), new
+    stay = [f for f in gained if f"/{STAYS}" in f and now == then + 1]
+    parts = (list(lost), [f for f in gained if f not in stay], stay)
+    read = [parquet(run.spark, kind, [f"{run.lake.path(table)}/{f}" for f in files]) for files in parts]
+    old, new, stays = (renamed_as(run, table, rows) for rows in read)
+    return (old if lost else None), new, (stays if stay else None)
 
 
 def looking_up(run: Run, df: DataFrame, keys: Mapping[str, str], changed: DataFrame) -> DataFrame:
@@ -322,3 +344,15 @@ def of(rows: DataFrame, ids: DataFrame, others: bool = False) -> DataFrame:
     """Return the rows with some ids; `others`: all but these."""
     named = ids.select(F.col(ROW_ID).alias(AFFECTED))
     return rows.join(named, on=F.col(ROW_ID) == F.col(AFFECTED), how="left_anti" if others else "left_semi")
+
+
+def closed_at_once(ids: pa.Array, ties: pa.Table) -> pa.Array:
+    """Return ids with all that are tied to them, directly or through others."""
+    columns = [c for c in ties.column_names if c != ROW_ID]
+    while True:
+        mine = ties.filter(pc.is_in(ties[ROW_ID], ids))
+        found = [ties.filter(pc.is_in(ties[c], mine[c].drop_null()))[ROW_ID] for c in columns]
+        every = pc.unique(pa.chunked_array([ids, *(c for f in found for c in f.chunks)]))
+        if len(every) == len(ids):
+            return ids
+        ids = every

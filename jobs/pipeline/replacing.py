@@ -15,7 +15,7 @@ from headgate.jobs.lake.frames import frame_at
 from headgate.jobs.lake.transaction import paths
 from headgate.jobs.pipeline.affected import ids_at, of
 from headgate.jobs.pipeline.staging import KEPT, files_rows, staged_rows
-from headgate.jobs.pipeline.work import Run, Staged, Work
+from headgate.jobs.pipeline.work import STAYS, Run, Staged, Work
 from headgate.jobs.pipeline.writing import few_files, parquet_writer
 from headgate.transforms.rows import FILE, ROW_ID, content_of, quoted
 
@@ -92,7 +92,7 @@ def write_survivors(run: Run, work: Work, staged: Staged, replaced: Replaced) ->
     rows = few_files(rows, sum(f.size for f in replaced.files))
     if work.mode.sort_by:
         rows = rows.sortWithinPartitions(*(F.col(quoted(c)) for c in work.mode.sort_by))
-    folder = f"{staged.folder}/stays-{run.run_id}"
+    folder = f"{staged.folder}/{STAYS}{run.run_id}"
     parquet_writer(rows).parquet(f"{lake.path(table)}/{folder}")
     written = data_files(lake.path(table), folder)
     if sum(f.rows for f in written) != left:

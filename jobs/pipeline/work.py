@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headgate.jobs.pipeline.origins import Origins
 
 KEY_LENGTH = 32  # of the key of staged work, with which the names of its folders begin
+STAYS = "stays-"  # begins the name of the folder of rows that a build wrote anew, as they were
 SCRATCH = "-work"  # beside a build's staged rows: what its steps wrote for themselves
 
 

@@ -45,6 +45,26 @@ REST = """
     suite: null
     publish: {{mode: {mode}}}
 """
+SHOWN = """
+  history_{name}:
+    from: entities_part
+    grain: new
+    steps: [{{entity_history: {{key: [id]}}}}]
+    suite: null
+    publish: {{mode: {mode}}}
+  xref_{name}:
+    from: entities_part
+    grain: new
+    steps: [{{cross_reference: {{key: [id], history: history_part}}}}]
+    suite: null
+    publish: {{mode: {mode}}}
+  links_{name}:
+    from: pairs_part
+    grain: new
+    steps: [{{confirm_links: {{entities: entities_part}}}}]
+    suite: null
+    publish: {{mode: {mode}}}
+"""
 ONE = ("people",)
 TWO = ("left", "right")
 
@@ -86,12 +106,13 @@ class Town:
             self.write(place)
 
 
-def tables(sources, more="", rest=True):
+def tables(sources, more="", rest=True, shown=False):
     starts = "[" + ", ".join(sources) + "]"
     text = "".join(SOURCE.format(name=s, columns=COLUMNS) for s in sources)
     for name, mode in (("part", "auto"), ("whole", "replace")):
         options = {"name": name, "starts": starts, "mode": mode, "more": more}
         text += MADE.format(**options) + (REST.format(**options) if rest else "")
+        text += SHOWN.format(**options) if shown else ""
     return text
 
 
@@ -108,18 +129,18 @@ def small(monkeypatch):
     monkeypatch.setattr(renewal, "SHARE", 1)
 
 
-def by_nights(spark, folder, town, nights, rest):
+def by_nights(spark, folder, town, nights, rest, shown=False):
     again(spark, folder)
     states = {name: lake_of(folder).published(f"pairs_{name}").facts["state"] for name in ("part", "whole")}
-    made = ["pairs", *(["entities", "golden"] if rest else [])]
+    made = ["pairs", *(["entities", "golden"] if rest else []), *(["history", "xref", "links"] if shown else [])]
     before = groups(folder) if rest else {}
     for night in range(nights):
         town.night()
         again(spark, folder)
         for name, state in states.items():
             assert lake_of(folder).published(f"pairs_{name}").facts["state"] == state, "nothing was learned anew"
-        assert lake_of(folder).published("pairs_part").facts["moved"] is not None, night
         for table in made:
+            assert lake_of(folder).published(f"{table}_part").facts["moved"] is not None, (night, table)
             assert alike(folder, table, "part") == alike(folder, table, "whole"), (night, table)
         if rest:
             now = groups(folder)
@@ -149,7 +170,7 @@ def test_pairs_of_two_sources(spark, tmp_path, small, monkeypatch, more):
     if more:
         monkeypatch.setattr(records, "FEW", 0)
         monkeypatch.setattr(renewal, "FEW", 0)
-    write_pipeline(tmp_path, tables(TWO, more, rest=not more) + (DECIDED if "decided" in more else ""))
+    write_pipeline(tmp_path, tables(TWO, more, rest=not more, shown=not more) + (DECIDED if "decided" in more else ""))
     town = Town(tmp_path, TWO)
     night = town.night
 
@@ -162,7 +183,7 @@ def test_pairs_of_two_sources(spark, tmp_path, small, monkeypatch, more):
     if "decided" in more:
         town.night = decide
         decide()
-    by_nights(spark, tmp_path, town, 5, not more)
+    by_nights(spark, tmp_path, town, 5, not more, not more)
 
 
 @pytest.mark.slow

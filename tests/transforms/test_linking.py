@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.balancing.split import fitted
-from headgate.transforms.fusion import components, learning, meetings, model, partners, records, truth
+from headgate.transforms.fusion import components, learning, meetings, model, partners, records, tiles, truth
 from headgate.transforms.fusion.blocking import block
 from headgate.transforms.fusion.components import label_components
 from headgate.transforms.fusion.crossreference import ConfirmLinks, CrossReference
@@ -171,7 +171,9 @@ def test_few_records_are_linked_as_many_are(spark, monkeypatch):
     assert every() == at_once
     monkeypatch.setattr(meetings, "ENTRIES", 1)
     monkeypatch.setattr(records, "FEW", 1000)
-    assert every() == at_once, "when pairs under keys are too many"
+    monkeypatch.setattr(tiles, "SMALL", 20)
+    monkeypatch.setattr(tiles, "MANY", 2)
+    assert every() == at_once, "when pairs under keys are too many, and each record has pairs with few groups of others"
 
 
 @pytest.mark.slow

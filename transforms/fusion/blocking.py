@@ -15,17 +15,26 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from headgate.transforms.fusion.keys import KEYS, emitted
-from headgate.transforms.fusion.meetings import UNKNOWN, Limits, affordable, evidence, lower, paired
+from headgate.transforms.fusion.keys import Bools, Ints, keys_of, member
+from headgate.transforms.fusion.meetings import (
+    Limits,
+    affordable,
+    combined,
+    evidence,
+    lower,
+    paired,
+    places,
+    sizes_of,
+)
 from headgate.transforms.fusion.neighbourhood import met_in_spark, worth_of
 from headgate.transforms.fusion.values import JOINED, Comparison
-from headgate.transforms.rows import arrow_frame
 from headgate.transforms.step import Context
 
 REFINED = 12  # common keys of a record that are combined two by two
 # A key blocks at most half the square of the cap in pairs; small tables can afford more.
 CAPS = (6, 8, 10, 12, 15, 18, 21, 25, 30, 35, 42, 50, 100, 200)
 SKEWED = 3  # columns whose keys are too frequent that are named
+KEYS = "rid long, src int, family long, key long, fine boolean"
 SMALL_BUDGET = 500_000  # pairs that any table can afford
 
 
@@ -62,19 +71,43 @@ def words_of(value: Column) -> Column:
 
 
 def counted(keys: DataFrame, sources: int) -> DataFrame:
-    """Add to keys that several comparable records share how many pairs each makes, and of how many a row is part."""
+    """Count the records of each key that several comparable ones share.
+
+    pairs: that it makes. fine, others: its records for which it may block alone, or not. family: the columns of the
+    former; most: of their partners, of one record; partners: of all of them.
+    """
+    n, f = ([F.col(f"{c}{s}") for s in range(sources)] for c in "nf")
+    of = [(F.col("src") == s, s) for s in range(sources)]
+    rows = [F.count_if(is_of).alias(f"n{s}") for is_of, s in of]
+    fine = [F.count_if(is_of & F.col("fine")).alias(f"f{s}") for is_of, s in of]
+    family = F.bit_or(F.when(F.col("fine"), F.col("family")).otherwise(0)).alias("family")
+    total = sum(n, F.lit(0))
+    partners = [total - (1 if sources == 1 else mine) for mine in n]
+    most = [F.when(mine > 0, others).otherwise(0) for mine, others in zip(f, partners, strict=True)]
+    said = {
+        "pairs": sum((mine * others for mine, others in zip(n, partners, strict=True)), F.lit(0)) / 2,
+        "fine": sum(f, F.lit(0)),
+        "others": total - sum(f, F.lit(0)),
+        "partners": sum((mine * others for mine, others in zip(f, partners, strict=True)), F.lit(0)),
+        "most": F.greatest(F.lit(0), *most),
+    }
+    shown = keys.groupBy("key").agg(*rows, *fine, family).withColumns(said)
+    return shown.select("key", "family", *said).where("pairs >= 1")
+
+
+def met(keys: DataFrame, sources: int) -> DataFrame:
+    """Add to double keys that several comparable records share how many pairs each makes, and of how many a row is."""
     by_key = W.partitionBy("key").rowsBetween(W.unboundedPreceding, W.unboundedFollowing)
     rows = F.count(F.lit(1)).over(by_key)
     if sources == 1:
-        return keys.withColumn("partners", rows - 1).withColumn(
-            "pairs", F.col("partners") * (F.col("partners") + 1) / 2
-        )
+        made = keys.withColumn("partners", rows - 1)
+        return made.withColumn("pairs", F.col("partners") * (F.col("partners") + 1) / 2).where("pairs >= 1")
     each = [F.sum(F.when(F.col("src") == s, 1).otherwise(0)).over(by_key) for s in range(sources)]
     own = F.element_at(F.array(*(F.col(f"n{s}") for s in range(sources))), F.col("src") + 1)
     squares = sum((F.col(f"n{s}") * F.col(f"n{s}") for s in range(sources)), F.lit(0))
     made = keys.withColumns({"n": rows} | {f"n{s}": n for s, n in enumerate(each)})
     made = made.withColumns({"partners": F.col("n") - own, "pairs": (F.col("n") * F.col("n") - squares) / 2})
-    return made.drop("n", *(f"n{s}" for s in range(sources)))
+    return made.drop("n", *(f"n{s}" for s in range(sources))).where("pairs >= 1")
 
 
 def block(
@@ -103,23 +136,24 @@ def block(
     """
     sources, space, n = len(sizes), space_of(sizes), sum(sizes)
     budget = max(per_record * n, SMALL_BUDGET)
-    made = records.select("rid", "src", *(f"v{j}" for j in range(len(comparisons)))).mapInArrow(
-        emitted(comparisons, minhash), KEYS
-    )
-    there = "pairs >= 1" if limits is None else "pairs >= 1 OR NOT fine"
-    keys = context.keep(counted(made, sources).where(there), "keys")
-    cap = limits.single if limits is not None else cap or cap_of(keys.where("fine"), CAPS, budget)
+    rows = records.select("rid", "src", *(f"v{j}" for j in range(len(comparisons))))
+    kinds = tuple(comparisons)
+    counts = context.keep(counted(rows.mapInArrow(single_keys(kinds, minhash), KEYS), sources), "keys")
+    cap = limits.single if limits is not None else cap or cap_of(counts, CAPS, budget)
     limit = cap * cap // 2
-    single = in_blocks(keys.where(F.col("fine") & (F.col("pairs") <= limit)), sources, space, two=False)
-    common = keys.where(~F.col("fine") | (F.col("pairs") > limit))
-    in_order = common.withColumn("place", F.col("pairs").cast("long")) if limits is None else placed(common, limits)
-    double = context.keep(counted(combined(in_order), sources).where("pairs >= 1"), "double_keys")
+    table = counts.where((F.col("others") > 0) | (F.col("pairs") > limit)).select("key", F.col("pairs").cast("long"))
+    common = table.toArrow().sort_by("key")
+    shared, each = (common[c].to_numpy() for c in ("key", "pairs"))
+    over, order = shared[each > limit], (shared, each) if limits is None else limits.order
+    single = in_blocks(rows.mapInArrow(single_keys(kinds, minhash, but=over), KEYS), sources, space, two=False)
+    known = shared if limits is None else None
+    double = rows.mapInArrow(double_keys(kinds, minhash, over, order, known), KEYS)
+    double = context.keep(met(double.drop("fine"), sources), "double_keys")
     if limits is None:
-        order = common.groupBy("key").agg(F.first("pairs").cast("long").alias("n")).toArrow().sort_by("key")
-        double_cap = cap_of(double, lower(cap, CAPS), budget)
-        limits = Limits(single=cap, double=double_cap, order=(order["key"].to_numpy(), order["n"].to_numpy()))
+        limits = Limits(single=cap, double=cap_of(double, lower(cap, CAPS), budget), order=order)
     double_limit = limits.double**2 // 2
-    pairs = single.unionByName(in_blocks(double.where(F.col("pairs") <= double_limit), sources, space, two=True))
+    few = double.where(F.col("pairs") <= double_limit).withColumn("fine", F.lit(True))
+    pairs = single.unionByName(in_blocks(few, sources, space, two=True))
     if neighbours:
         worth = worth_of(n, neighbours, space)
         pairs = pairs.unionByName(met_in_spark(records, comparisons, neighbours, sources, worth, context))
@@ -132,21 +166,20 @@ def block(
     if trimmed:
         pairs = context.keep(best(pairs, max(1, budget // n)), "best_pairs")
         found = pairs.where("mask > 0").count()
-    over, lost = F.count_distinct("key").alias("keys"), F.sum(F.col("partners") / 2).alias("pairs")
-    refined = common.where("fine").agg(over).first()
-    dropped = double.where(F.col("pairs") > double_limit).agg(over, lost).first()
-    by_columns = common.where("fine").groupBy("family").agg(F.max("partners").alias("n"))
-    skew = by_columns.orderBy(F.desc("n"), "family").limit(SKEWED).collect()
-    assert refined is not None and dropped is not None  # aggregates of all rows
+    lost = F.count_distinct("key").alias("keys"), F.sum(F.col("partners") / 2).alias("pairs")
+    dropped = double.where(F.col("pairs") > double_limit).agg(*lost).first()
+    assert dropped is not None  # an aggregate of all rows
+    refined = counts.where((F.col("fine") > 0) & (F.col("pairs") > limit))
+    skew = refined.groupBy("family").agg(F.max("most").alias("n")).orderBy(F.desc("n"), "family").limit(SKEWED)
     said = Blocks(
         space=space,
         found=found,
         trimmed=trimmed,
         limits=limits,
-        refined=refined["keys"],
+        refined=refined.count(),
         dropped=dropped["keys"],
         lost=int(dropped["pairs"] or 0),
-        skew=tuple((row["family"], row["n"]) for row in skew),
+        skew=tuple((row["family"], row["n"]) for row in skew.collect()),
     )
     return pairs.drop("bits"), said
 
@@ -159,58 +192,81 @@ def cap_of(keys: DataFrame, caps: Sequence[int], budget: int) -> int:
     return affordable({c: found[f"c{c}"] or 0 for c in caps}, budget)
 
 
-def placed(common: DataFrame, limits: Limits) -> DataFrame:
-    """Add to common keys their places in the order that was learned."""
-    keys, places = limits.order
-    known = arrow_frame(common.sparkSession, pa.table({"key": pa.array(keys), "place": pa.array(places)}))
-    both = common.join(F.broadcast(known), on="key", how="left")
-    return both.withColumn("place", F.coalesce("place", F.lit(UNKNOWN)))
+def single_keys(
+    comparisons: tuple[Comparison, ...], minhash: int, but: Ints | None = None
+) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """Return the body of a map from records (rid, src, v0 …) to their keys but some, which are in order: see `KEYS`."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        for batch in batches:
+            found = keys_of(comparisons, batch.columns[2:], minhash)
+            some = slice(None) if but is None else ~member(found.key, but)
+            yield as_keys(batch, found.record[some], found.family[some], found.key[some], found.fine[some])
+
+    return run
 
 
-def combined(common: DataFrame) -> DataFrame:
-    """Return the double keys of records: of each, the `REFINED` first common keys two by two, of other columns."""
-    entry = F.struct("place", "key", "family")
-    rarest = F.slice(F.array_sort(F.collect_list(entry)), 1, REFINED)
-    rows = common.groupBy("rid", "src").agg(rarest.alias("common"))
+def double_keys(
+    comparisons: tuple[Comparison, ...], minhash: int, over: Ints, order: tuple[Ints, Ints], known: Ints | None
+) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """Return the body of a map from records (rid, src, v0 …) to their double keys: see `KEYS`.
 
-    def with_others(a: Column) -> Column:
-        others = F.filter("common", lambda b: (b["key"] > a["key"]) & (b["family"].bitwiseAND(a["family"]) == 0))
-        return F.transform(
-            others,
-            lambda b: F.struct(
-                a["family"].bitwiseOR(b["family"]).alias("family"), F.xxhash64(a["key"], b["key"]).alias("key")
-            ),
-        )
+    over: the keys that make too many pairs. order: common keys with their places. known: the keys that others hold too;
+    None: all are combined that may not block alone.
+    """
 
-    doubles = F.explode(F.flatten(F.transform("common", with_others)))
-    return rows.select("rid", "src", doubles.alias("k")).select("rid", "src", "k.*")
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        for batch in batches:
+            found = keys_of(comparisons, batch.columns[2:], minhash)
+            common = ~found.fine | member(found.key, over)
+            if known is not None:
+                common &= member(found.key, known)
+            record, family, key = (c[common] for c in (found.record, found.family, found.key))
+            record, family, key = combined(record, family, key, places(order, key), REFINED)
+            yield as_keys(batch, record, family, key, np.ones(len(key), np.bool_))
+
+    return run
+
+
+def as_keys(records: pa.RecordBatch, record: Ints, family: Ints, key: Ints, fine: Bools) -> pa.RecordBatch:
+    """Return keys as rows of `KEYS`. record: the places of the records that they are of."""
+    at = pa.array(record)
+    cells = [records.column(0).take(at), records.column(1).take(at), *(pa.array(c) for c in (family, key, fine))]
+    return pa.RecordBatch.from_arrays(cells, ["rid", "src", "family", "key", "fine"])
 
 
 def in_blocks(keys: DataFrame, sources: int, space: int, *, two: bool) -> DataFrame:
     """Return the pairs of records under each key, with the evidence that sharing the key is."""
-    entry = F.struct("src", "rid", "family")
-    blocks = keys.groupBy("key").agg(F.array_sort(F.collect_list(entry)).alias("rows"), F.max("pairs").alias("pairs"))
-    made = blocks.select("rows", "pairs").mapInArrow(
-        pairs_in(sources > 1, space), "one long, src_one int, other long, src_other int, family long, bits long"
+    entry = F.struct("src", "rid", "family", "fine")
+    blocks = keys.groupBy("key").agg(F.array_sort(F.collect_list(entry)).alias("rows"))
+    made = (
+        blocks.where("size(rows) > 1")
+        .select("rows")
+        .mapInArrow(
+            pairs_in(sources, space), "one long, src_one int, other long, src_other int, family long, bits long"
+        )
     )
     nothing = F.lit(0).cast("long")
     return made.withColumns({"two": F.col("bits"), "bits": nothing} if two else {"two": nothing})
 
 
-def pairs_in(linking: bool, space: int) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
-    """Return the body of a map from blocks (rows in order of source and id, pairs) to their pairs."""
+def pairs_in(sources: int, space: int) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """Return the body of a map from blocks (rows in order of source and id) to the pairs of those that block alone."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for batch in batches:
             lists = batch.column("rows")
-            rows = lists.flatten()
-            src, rid, family = (rows.field(i).to_numpy(zero_copy_only=False) for i in range(3))
-            ends = np.cumsum(lists.value_lengths().to_numpy().astype(np.int64))
-            one, other, block = paired(src, ends, linking)
-            columns = [rid[one], src[one], rid[other], src[other], family[one] | family[other]]
-            bits = evidence(batch.column("pairs").to_numpy(), space)[block]
+            block = np.repeat(np.arange(len(batch)), lists.value_lengths().to_numpy(zero_copy_only=False))
+            cells = (lists.flatten().field(i).to_numpy(zero_copy_only=False) for i in range(4))
+            src, rid, family, fine = cells
+            _, pairs = sizes_of(block, src.astype(np.int64), sources)
+            block, src, rid, family, pairs = (c[fine] for c in (block, src, rid, family, pairs))
+            ends = np.cumsum(np.bincount(block, minlength=len(batch)))
+            one, other, _ = paired(src, ends, sources > 1)
+            bits = evidence(pairs[one].astype(float), space)
+            columns = [rid[one], src[one], rid[other], src[other], family[one] | family[other], bits]
             names = ["one", "src_one", "other", "src_other", "family", "bits"]
-            yield pa.RecordBatch.from_arrays([pa.array(c) for c in (*columns, bits)], names)
+            yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], names)
 
     return run
 

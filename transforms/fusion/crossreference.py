@@ -22,7 +22,7 @@ from headgate.transforms.rows import (
     is_kept,
     quoted,
 )
-from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+from headgate.transforms.step import Columns, Context, MakeAll, Step, StepError, require_columns
 from headgate.words import did_you_mean
 
 CONFIRMED = ("source_a", "key_a", "source_b", "key_b", "score", "probability")
@@ -60,6 +60,17 @@ def with_made(shown: DataFrame, df: DataFrame, step: str) -> DataFrame:
     return shown.withColumns(book).unionByName(marked, allowMissingColumns=True)
 
 
+def of_changed(df: DataFrame, ids: DataFrame, context: Context) -> DataFrame:
+    """Return the rows with some ids, and say that what is made of them replaces what was made of these ids before."""
+    before = context.previous()
+    if before is None:
+        raise MakeAll("there is no previous version")
+    ids = context.keep(ids.select(F.col(ROW_ID).alias("_hg_id")).distinct(), "changed")
+    made = before.join(ids, on=F.col(PARENTS)[0] == F.col("_hg_id"), how="left_semi")
+    context.replace(made.select(ROW_ID))
+    return df.join(ids, on=F.col(ROW_ID) == F.col("_hg_id"), how="left_semi")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CrossReference(Step):
     """Show of each record only its source, its key and its entity: what other tables join by.
@@ -70,8 +81,8 @@ class CrossReference(Step):
     by: the column that names the entity.
     history: the table that `entity_history` keeps; it adds `valid_from`, since when the record is of this entity.
     The table's `grain` is new: columns `source`, `key`, `entity_id`; `_parents` is the record. Rows with one row id
-    give one row. Rows marked before stay marked. Cost: one pass, and a shuffle of what is shown; with `history` a join
-    by row id.
+    give one row. Rows marked before stay marked. Where records or their history changed, their rows alone are made
+    again. Cost: one pass, and a shuffle of what is shown; with `history` a join by row id.
     """
 
     name: ClassVar[str] = "cross_reference"
@@ -103,7 +114,16 @@ class CrossReference(Step):
             raise StepError(f"history: table '{self.history}': {e}; entity_history makes such a table") from e
         return {**shown, "valid_from": "timestamp"}
 
+    @property
+    def renews(self) -> bool:
+        return True
+
     def run(self, df: DataFrame, context: Context) -> DataFrame:
+        changes = context.changes()
+        if changes is not None:
+            told = changes.other(self.history) if self.history is not None else None
+            parents = told and told.select(F.explode(PARENTS).alias(ROW_ID))
+            df = of_changed(df, changes.ids if parents is None else changes.ids.union(parents), context)
         records = shown_records(df, self.key, self.source, self.named)
         shown = records.select(
             F.col("_hg_source").alias("source"),
@@ -129,7 +149,8 @@ class ConfirmLinks(Step):
     by: its column that does.
     The table's `grain` is new: columns `source_a`, `key_a`, `source_b`, `key_b`, `score`, `probability`; `_parents` is
     the pair. Pairs that are no rows are not shown, though they may be of one entity. Rows marked before stay marked.
-    Cost: two joins of the pairs with the entities, by row id.
+    Where pairs changed, or the entities of their records, their rows alone are made again.
+    Cost: two joins of the pairs, or of those, with the entities, by row id.
     """
 
     name: ClassVar[str] = "confirm_links"
@@ -152,7 +173,20 @@ class ConfirmLinks(Step):
             raise StepError(f"entities: table '{self.entities}': {e}") from e
         return {c: LINK[c] for c in CONFIRMED}
 
+    @property
+    def renews(self) -> bool:
+        return True
+
     def run(self, df: DataFrame, context: Context) -> DataFrame:
+        changes = context.changes()
+        if changes is not None:
+            ids, moved = changes.ids, changes.other(self.entities)
+            if moved is not None:
+                records = context.keep(moved.select(F.col(ROW_ID).alias("_hg_record")).distinct(), "records")
+                for end in ("id_a", "id_b"):
+                    mine = df.join(records, on=F.col(end) == F.col("_hg_record"), how="left_semi")
+                    ids = ids.union(mine.select(ROW_ID))
+            df = of_changed(df, ids, context)
         of = context.table(self.entities).groupBy(ROW_ID).agg(F.min(quoted(self.by)).alias("e"))
         ends = [of.select(F.col(ROW_ID).alias(f"id_{end}"), F.col("e").alias(f"_hg_{end}")) for end in ("a", "b")]
         rows = df.where(is_kept()).select("id_a", "id_b", *CONFIRMED, F.col(ROW_ID).alias("_hg_parent"))

@@ -86,7 +86,8 @@ class AssignEntities(Step):
         before = context.previous()
         if before is None or "entity_id" not in before.columns:
             return tied
-        held = before.where("entity_id IS NOT NULL").select(ROW_ID, F.concat(F.lit("e"), "entity_id").alias("tie"))
+        several = before.where("entity_id IS NOT NULL AND entity_size > 1")
+        held = several.select(ROW_ID, F.concat(F.lit("e"), "entity_id").alias("tie"))
         return tied.unionByName(held)
 
     def run(self, df: DataFrame, context: Context) -> DataFrame:
@@ -129,7 +130,9 @@ class AssignEntities(Step):
         if before is None or "entity_id" not in before.columns:
             rows = rows.withColumn("old", nothing)
         else:
-            known = before.groupBy(F.col(ROW_ID).alias("id")).agg(F.min("entity_id").alias("old"))
+            here = there.select(F.col("id").alias("_hg_id"))
+            mine = before.join(here, on=F.col(ROW_ID) == F.col("_hg_id"), how="left_semi")
+            known = mine.groupBy(F.col(ROW_ID).alias("id")).agg(F.min("entity_id").alias("old"))
             rows = rows.join(known, on="id", how="left")
         # An id stays with the group that has most of its records; a group keeps the one of which it has most.
         counted = ((-F.count(F.lit(1))).alias("less"), F.min("id").alias("first"))
@@ -139,8 +142,10 @@ class AssignEntities(Step):
         rows = rows.join(stays.select("grp", F.col("best.old").alias("kept")), on="grp", how="left")
         # A new one is minted from the smallest record whose id no entity of before has; if all are, from the time too.
         fresh = rows.where("kept IS NULL").select("grp", "id", F.md5(F.concat(F.lit("entity:"), "id")).alias("minted"))
-        if known is not None:
-            used = known.select(F.col("old").alias("minted")).distinct().withColumn("used", F.lit(True))
+        if known is not None and before is not None:
+            held = before.select(F.col("entity_id").alias("minted"))
+            used = held.join(fresh.select("minted"), on="minted", how="left_semi").distinct()
+            used = used.withColumn("used", F.lit(True))
             fresh = fresh.join(used, on="minted", how="left")
         else:
             fresh = fresh.withColumn("used", nothing)

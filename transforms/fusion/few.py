@@ -13,7 +13,7 @@ from headgate.transforms.fusion import model, scoring, supervised
 from headgate.transforms.fusion.blocking import CAPS, REFINED, SKEWED, SMALL_BUDGET, Blocks, space_of
 from headgate.transforms.fusion.clusters import one_to_one
 from headgate.transforms.fusion.groups import one_array
-from headgate.transforms.fusion.keys import keys_of
+from headgate.transforms.fusion.keys import keys_of, member
 from headgate.transforms.fusion.levels import Frequencies, patterns
 from headgate.transforms.fusion.meetings import Limits, best, meet
 from headgate.transforms.fusion.neighbourhood import met_at_once, worth_of
@@ -289,7 +289,8 @@ def shared_words(records: pa.Table, columns: int, one: Ints, other: Ints) -> Flo
 
 def with_others(pair: Ints, mask: Ints, drawn: Ints, asked: Ints) -> tuple[Ints, Ints]:
     """Return pairs in order, each one number, with those drawn at random and those that people named, and the masks."""
-    found = np.sort(np.concatenate([pair, np.setdiff1d(np.concatenate([drawn, asked]), pair)]))
+    others = np.unique(np.concatenate([drawn, asked]))
+    found = np.sort(np.concatenate([pair, others[~member(others, pair)]]))
     masks = np.zeros(len(found), np.int64)
     masks[np.searchsorted(found, pair)] = mask
     masks[np.searchsorted(found, asked)] |= ASKED

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.fusion.crossreference import made_of, shown_records, with_made
 from headgate.transforms.kinds import is_plain
 from headgate.transforms.rows import PARENTS, ROW_ID, SOURCE, content_key, is_kept, quoted
-from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+from headgate.transforms.step import Columns, Context, MakeAll, Step, StepError, require_columns
 
 TIMES = {"valid_from": "timestamp", "valid_to": "timestamp"}
 EVENTS = {
@@ -38,7 +38,8 @@ class EntityHistory(Step):
     published, not when it became true; they grow from build to build. What is there stays: a record that moves to
     another entity, or is gone, closes its row. Rows with one row id give one row, rows without an entity none. Rows
     that an erasure emptied are left out. Rows marked before stay marked. `_parents` is the record, there or gone.
-    Cost: a join by row id of the records and of all rows of before.
+    Where records changed, their rows alone are made again. Cost: a join by row id of the records, or of those that
+    changed, and of all rows of before that hold.
     """
 
     name: ClassVar[str] = "entity_history"
@@ -58,8 +59,18 @@ class EntityHistory(Step):
                 raise StepError(f"'{column}' is {kind}, not a plain value; put a cast before")
         return {"source": "string", "key": "string", "entity_id": "string", **TIMES}
 
+    @property
+    def renews(self) -> bool:
+        return True
+
     def run(self, df: DataFrame, context: Context) -> DataFrame:
         entity = F.col(quoted(self.by)).cast("string")
+        changes = context.changes()
+        if changes is not None:
+            ids = changes.ids.select(F.col(ROW_ID).alias("_hg_id"))
+            if context.previous() is None:
+                raise MakeAll("there is no previous version")
+            df = df.join(ids, on=F.col(ROW_ID) == F.col("_hg_id"), how="left_semi")
         records = shown_records(df, self.key, self.source, self.named).where(entity.isNotNull())
         record = F.struct(F.col("_hg_source").alias("source"), F.col("_hg_key").alias("key"), entity.alias("entity_id"))
         now = records.groupBy("_hg_parent").agg(F.min(record).alias("now"))
@@ -71,14 +82,18 @@ class EntityHistory(Step):
             rows = now.select(*(F.col(f"now.{c}") for c in shown), at.alias("valid_from"), nothing(), "_hg_parent")
             return made_of(rows, df, self.id, by=("entity_id", "valid_from"))
         before = before.where("entity_id IS NOT NULL AND valid_from IS NOT NULL AND size(_parents) = 1")
-        before = before.select(*shown, *TIMES, F.col(PARENTS)[0].alias("_hg_parent"))
+        before = before.select(*shown, *TIMES, F.col(PARENTS)[0].alias("_hg_parent"), ROW_ID)
         last = before.agg(F.max(F.unix_micros(F.greatest("valid_from", "valid_to"))).alias("last")).first()
         if last is not None and last["last"] is not None:
             moment = max(moment, last["last"] + 1)  # clocks of two machines may differ
         at = F.timestamp_micros(F.lit(moment))
-        closed = before.where("valid_to IS NOT NULL")
+        closed, held = (before.where(f"valid_to IS {what} NULL") for what in ("NOT", ""))
+        if changes is not None:
+            held = held.join(ids, on=F.col("_hg_parent") == F.col("_hg_id"), how="left_semi")
+            context.replace(held.select(ROW_ID))
+            closed = closed.limit(0)
         was = F.struct(*shown, "valid_from").alias("was")
-        both = before.where("valid_to IS NULL").select("_hg_parent", was).join(now, on="_hg_parent", how="full")
+        both = held.select("_hg_parent", was).join(now, on="_hg_parent", how="full")
         stays = F.coalesce(F.col("was.entity_id") == F.col("now.entity_id"), F.lit(False))
         both = context.keep(both.withColumn("stays", stays), "both")
         ended = both.where("was IS NOT NULL AND NOT stays").select(
@@ -88,7 +103,7 @@ class EntityHistory(Step):
         holds = both.where("now IS NOT NULL").select(
             *(F.col(f"now.{c}") for c in shown), began.alias("valid_from"), nothing(), "_hg_parent"
         )
-        rows = closed.unionByName(ended).unionByName(holds)
+        rows = closed.drop(ROW_ID).unionByName(ended).unionByName(holds)
         return made_of(rows, df, self.id, by=("entity_id", "valid_from"))
 
 

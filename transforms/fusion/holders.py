@@ -12,15 +12,17 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.fusion.blocking import REFINED
 from headgate.transforms.fusion.groups import one_array
-from headgate.transforms.fusion.keys import Bools, Ints, keys_of
-from headgate.transforms.fusion.meetings import Limits, combined
+from headgate.transforms.fusion.keys import Bools, Ints, keys_of, member
+from headgate.transforms.fusion.meetings import Limits, combined, places
 from headgate.transforms.fusion.records import normalised
 from headgate.transforms.fusion.values import Comparison
 from headgate.transforms.rows import arrow_frame
+from headgate.transforms.step import Context, MakeAll
 
 KEYED = "rid long, src int, name string, keys array<long>, families array<long>, fine array<boolean>"
-HIT = "rid long, src int, family long, key long, double boolean"
-COUNTED = "key long, src int, n long"
+HIT = "rid long, src int, family long, key long"
+SKETCH = 23  # bits of a hash by which most keys are told from those that are looked for
+HITS = 10_000_000  # keys of records that the driver may hold, some 75 bytes each
 Body = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
 
 
@@ -74,13 +76,6 @@ def pairs_of(n: Ints) -> Ints:
     return np.asarray((total * total - (n * n).sum(axis=1)) // 2)
 
 
-def member(values: Ints, of: Ints) -> Bools:
-    """Return which values are among others, which are in order."""
-    if not len(of):
-        return np.zeros(len(values), np.bool_)
-    return np.asarray(of[np.minimum(np.searchsorted(of, values), len(of) - 1)] == values)
-
-
 def keyed(comparisons: tuple[Comparison, ...], minhash: int) -> Body:
     """Return the body of a map from records (rid, src, id, key, cells) to their keys, a row a record: see `KEYED`."""
     forms = normalised(comparisons)
@@ -116,10 +111,20 @@ LISTS = ("rid", "src", "keys", "families", "fine")
 def doubles(of: Held, over: Ints, limits: Limits) -> Held:
     """Return the double keys of records. over: the keys that make too many pairs, in order."""
     common = of.where(~of.fine | member(of.key, over))
-    rid, family, key = combined(common.rid, common.family, common.key, limits.places(common.key), REFINED)
+    rid, family, key = combined(common.rid, common.family, common.key, places(limits.order, common.key), REFINED)
     rids, first = np.unique(common.rid, return_index=True)
     src = common.src[first][np.searchsorted(rids, rid)] if len(rid) else np.zeros(0, np.int64)
     return Held(rid=rid, src=src, family=family, key=key, fine=np.zeros(len(rid), np.bool_))
+
+
+class Hits(Protocol):
+    """The records that hold some keys, with these."""
+
+    def tally(self) -> Tally:
+        """Count the records of each key."""
+
+    def of(self, keys: Ints) -> pa.Table:
+        """Return those of some keys, in order: rows of `HIT`. Raises `MakeAll` where they are more than `HITS`."""
 
 
 class Holders(Protocol):
@@ -135,14 +140,28 @@ class Holders(Protocol):
     def named(self, column: str, values: pa.Array) -> pa.Table:
         """Return the rows of `KEYED` with some values in a column."""
 
-    def singles(self, keys: Ints, limit: int) -> Tally:
+    def count(self, keys: Ints, limit: int) -> Tally:
         """Count the records that hold some keys, and all keys that make more pairs than the limit."""
 
-    def doubles(self, keys: Ints, over: Ints, limits: Limits) -> Tally:
-        """Count the records that hold some double keys. keys, over: in order."""
+    def singles(self, keys: Ints) -> Hits:
+        """Return the records that hold some keys, in order, which may block alone."""
 
-    def hits(self, single: Ints, double: Ints, over: Ints, limits: Limits) -> pa.Table:
-        """Return the records that hold some keys, with these: rows of `HIT`. single, double, over: in order."""
+    def doubles(self, keys: Ints, over: Ints, limits: Limits) -> Hits:
+        """Return the records that hold some double keys. keys, over: in order."""
+
+
+@dataclass(frozen=True)
+class FewHits:
+    """See `Hits`."""
+
+    held: Held
+    sources: int
+
+    def tally(self) -> Tally:
+        return Tally.of(self.held, self.sources)
+
+    def of(self, keys: Ints) -> pa.Table:
+        return pa.Table.from_batches([as_hits(self.held.where(member(self.held.key, keys)))])
 
 
 class FewHolders:
@@ -159,26 +178,39 @@ class FewHolders:
     def named(self, column: str, values: pa.Array) -> pa.Table:
         return self.rows.filter(pc.is_in(self.rows[column], values))
 
-    def singles(self, keys: Ints, limit: int) -> Tally:
+    def count(self, keys: Ints, limit: int) -> Tally:
         tally = Tally.of(self.held, self.sources)
         some = member(tally.key, np.sort(keys)) | (pairs_of(tally.n) > limit)
         return Tally(key=tally.key[some], n=tally.n[some])
 
-    def doubled(self, over: Ints, limits: Limits) -> Held:
-        """Return all double keys, which are made once: of one build, what is common does not change."""
-        self.two = doubles(self.held, over, limits) if self.two is None else self.two
-        return self.two
+    def singles(self, keys: Ints) -> FewHits:
+        return FewHits(self.held.where(self.held.fine & member(self.held.key, keys)), self.sources)
 
-    def doubles(self, keys: Ints, over: Ints, limits: Limits) -> Tally:
-        two = self.doubled(over, limits)
-        return Tally.of(two.where(member(two.key, keys)), self.sources)
+    def doubles(self, keys: Ints, over: Ints, limits: Limits) -> FewHits:
+        if self.two is None:  # once: of one build, what is common does not change
+            self.two = doubles(self.held, over, limits)
+        return FewHits(self.two.where(member(self.two.key, keys)), self.sources)
 
-    def hits(self, single: Ints, double: Ints, over: Ints, limits: Limits) -> pa.Table:
-        found = [self.held.where(self.held.fine & member(self.held.key, single))]
-        if len(double):
-            two = self.doubled(over, limits)
-            found.append(two.where(member(two.key, double)))
-        return pa.concat_tables(pa.Table.from_batches([hit]) for hit in map(as_hits, found, (False, True)))
+
+@dataclass(frozen=True)
+class ManyHits:
+    """See `Hits`. rows: of `HIT`."""
+
+    rows: DataFrame
+    sources: int
+
+    def tally(self) -> Tally:
+        table = self.rows.groupBy("key", "src").agg(F.count(F.lit(1)).alias("n")).toArrow()  # a row a key and source
+        key, src, n = (table[c].to_numpy().astype(np.int64) for c in ("key", "src", "n"))
+        return Tally.summed(key, src, n, self.sources)
+
+    def of(self, keys: Ints) -> pa.Table:
+        some = arrow_frame(self.rows.sparkSession, pa.table({"key": keys}))
+        found = self.rows.join(F.broadcast(some), on="key", how="left_semi").select(*self.rows.columns)
+        table = found.limit(HITS + 1).toArrow()
+        if len(table) > HITS:
+            raise MakeAll(f"records share more than {HITS:,} keys with those that changed")
+        return table
 
 
 @dataclass(frozen=True)
@@ -187,6 +219,7 @@ class ManyHolders:
 
     rows: DataFrame
     sources: int
+    context: Context
 
     def sizes(self) -> list[tuple[int, int, int]]:
         counts = self.rows.groupBy("src").agg(F.count(F.lit(1)).alias("n"), F.count_distinct("rid").alias("ids"))
@@ -196,7 +229,7 @@ class ManyHolders:
         some = arrow_frame(self.rows.sparkSession, pa.table({column: values}))
         return self.rows.join(F.broadcast(some), on=column, how="left_semi").toArrow()  # of what changed
 
-    def singles(self, keys: Ints, limit: int) -> Tally:
+    def count(self, keys: Ints, limit: int) -> Tally:
         each = self.rows.select("src", F.explode("keys").alias("key")).groupBy("key")
         n = [F.count_if(F.col("src") == s).alias(f"n{s}") for s in range(self.sources)]
         counts = each.agg(*n)
@@ -209,34 +242,40 @@ class ManyHolders:
         columns = [table[f"n{s}"].to_numpy() for s in range(self.sources)]
         return Tally(key=table["key"].to_numpy(), n=np.column_stack(columns).astype(np.int64))
 
-    def doubles(self, keys: Ints, over: Ints, limits: Limits) -> Tally:
-        def count(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-            for batch in batches:
-                found = doubles(held(batch), over, limits)
-                found = found.where(member(found.key, keys))
-                n = np.unique(np.column_stack([found.key, found.src]), axis=0, return_counts=True)
-                cells = [pa.array(n[0][:, 0]), pa.array(n[0][:, 1], pa.int32()), pa.array(n[1])]
-                yield pa.RecordBatch.from_arrays(cells, ["key", "src", "n"])
+    def singles(self, keys: Ints) -> ManyHits:
+        def look(mine: Held) -> Held:
+            return mine.where(mine.fine)
 
-        table = self.rows.mapInArrow(count, COUNTED).toArrow()
-        key, src, n = (table[c].to_numpy().astype(np.int64) for c in ("key", "src", "n"))
-        return Tally.summed(key, src, n, self.sources)
+        return ManyHits(self.rows.mapInArrow(looked_for(keys, look), HIT), self.sources)
 
-    def hits(self, single: Ints, double: Ints, over: Ints, limits: Limits) -> pa.Table:
-        def look(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-            for batch in batches:
-                mine = held(batch)
-                found = [mine.where(mine.fine & member(mine.key, single))]
-                if len(double):
-                    two = doubles(mine, over, limits)
-                    found.append(two.where(member(two.key, double)))
-                yield from map(as_hits, found, (False, True))
+    def doubles(self, keys: Ints, over: Ints, limits: Limits) -> ManyHits:
+        def look(mine: Held) -> Held:
+            return doubles(mine, over, limits)
 
-        return self.rows.mapInArrow(look, HIT).toArrow()
+        found = self.rows.mapInArrow(looked_for(keys, look), HIT)
+        name = "_".join(["doubles", *map(str, keys[:1].tolist())])  # it is asked once of a key
+        return ManyHits(self.context.keep(found, name), self.sources)
 
 
-def as_hits(found: Held, double: bool) -> pa.RecordBatch:
+def looked_for(keys: Ints, look: Callable[[Held], Held]) -> Body:
+    """Return the body of a map from rows of `KEYED` to those of `HIT`: of the keys that are looked at, some."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        near = np.zeros(1 << SKETCH, np.bool_)
+        near[sketched(keys)] = True
+        for batch in batches:
+            found = look(held(batch))
+            found = found.where(near[sketched(found.key)])
+            yield as_hits(found.where(member(found.key, keys)))
+
+    return run
+
+
+def sketched(keys: Ints) -> Ints:
+    return (keys.view(np.uint64) >> np.uint64(64 - SKETCH)).astype(np.int64)
+
+
+def as_hits(found: Held) -> pa.RecordBatch:
     """Return keys of records as rows of `HIT`."""
     cells = [pa.array(c) for c in (found.rid, found.src.astype(np.int32), found.family, found.key)]
-    flag = pa.array(np.full(len(found.key), double))
-    return pa.RecordBatch.from_arrays([*cells, flag], ["rid", "src", "family", "key", "double"])
+    return pa.RecordBatch.from_arrays(cells, ["rid", "src", "family", "key"])

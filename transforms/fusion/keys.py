@@ -1,6 +1,6 @@
 """The keys of records under which they may meet: whole values, words, the beginnings of values."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,6 @@ PRIMES = tuple(  # of XXH64
     )
 )
 CELL = 0.02  # degrees, of a grid of places
-KEYS = "rid long, src int, family long, key long, fine boolean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +65,13 @@ def hashed_two(one: Ints, other: Ints) -> Ints:
 
 def rotated(values: npt.NDArray[np.uint64], bits: int) -> npt.NDArray[np.uint64]:
     return (values << np.uint64(bits)) | (values >> np.uint64(64 - bits))
+
+
+def member(values: Ints, of: Ints) -> Bools:
+    """Return which values are among others, which are in order."""
+    if not len(of):
+        return np.zeros(len(values), np.bool_)
+    return np.asarray(of[np.minimum(np.searchsorted(of, values), len(of) - 1)] == values)
 
 
 def cells_of(places: pa.Array, j: int) -> list[Ints]:
@@ -143,19 +149,3 @@ def keys_of(comparisons: Sequence[Comparison], values: Sequence[pa.Array], minha
         return Keys(record=nothing, family=nothing, key=nothing, fine=np.zeros(0, np.bool_))
     record, family, key, fine = (np.concatenate([p[i] for p in parts]) for i in range(4))
     return Keys(record=record, family=family, key=key, fine=fine.astype(np.bool_))
-
-
-def emitted(
-    comparisons: Sequence[Comparison], minhash: int
-) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
-    """Return the body of a map from records (rid, src, v0 …) to their keys, as in `KEYS`."""
-
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        for batch in batches:
-            found = keys_of(comparisons, batch.columns[2:], minhash)
-            place = pa.array(found.record)
-            columns = [batch.column(0).take(place), batch.column(1).take(place)]
-            columns += [pa.array(c) for c in (found.family, found.key, found.fine)]
-            yield pa.RecordBatch.from_arrays(columns, ["rid", "src", "family", "key", "fine"])
-
-    return run

@@ -138,8 +138,9 @@ class Knowledge:
         raw = self.raw(df, key, source)
         of_sources = counts_of_sources(raw, len(self.comparisons))
         sizes = self.sizes_now({row["source"]: row["ids"] for row in of_sources}, fresh=fresh)
-        few = are_few(of_sources, len(self.comparisons))
+        few, characters = are_few(of_sources, len(self.comparisons))
         ready = self.ready(raw, raw.toArrow() if few else None, sizes, sum(r["n"] - r["ids"] for r in of_sources))
+        ready = replace(ready, characters=characters)
         return ready if few else in_spark(ready, context)
 
     def ready(self, raw: DataFrame, table: pa.Table | None, sizes: tuple[int, ...], repeated: int = 0) -> Records:

@@ -59,7 +59,7 @@ class Many:
             neighbours=neighbours,
         )
         self.frequencies = frequencies_of(records) if frequencies is None else frequencies
-        levels = compared(records.many, pairs, records.comparisons, self.frequencies, records.sizes)
+        levels = compared(records, pairs, self.frequencies)
         self.pairs = context.keep(levels, "compared")
         self.rated = self.without = self.pairs
 
@@ -81,10 +81,10 @@ class Many:
         return as_levels(table["pattern"].combine_chunks(), self.size), np.array(table["same"].to_pylist(), bool)
 
     def judge(self, scorer: Scorer, *, alone: bool) -> Scored:
-        rated = scoring.judged(
-            scoring.scored(self.pairs, scorer, self.size, len(self.records.comparisons)), alone=alone
-        )
-        self.rated = self.context.keep(rated, f"rated_{self.turn}")
+        patterns = scoring.scored(self.pairs, scorer, self.size, len(self.records.comparisons))
+        patterns = self.context.keep(patterns, f"patterns_{self.turn}")
+        rated = scoring.judged(scoring.with_scores(self.pairs, patterns), alone=alone)
+        self.rated = self.context.keep(rated, f"rated_{self.turn}") if alone else rated
         self.turn += 1
         return scoring.summed(self.rated)
 

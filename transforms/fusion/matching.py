@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -32,11 +33,19 @@ from headgate.transforms.step import Columns, Context, LearnAnew, Step, user_col
 ANY = 1 << 40  # candidate pairs of a record, where keys alone decide
 
 
+@dataclass(frozen=True)
+class Found:
+    """What the build that learned found: the pairs of all records; None where it learned of some of them."""
+
+    pairs: Pairs | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class MatchRecords(Step):
     """Find the pairs that are the same thing as `link_records` learned to; see there.
 
-    learned_from: what was learned; None where there were no two records to compare.
+    learned_from: what was learned; None where there were no two records to compare. found: in the build that learned
+    alone, and never saved.
     """
 
     name: ClassVar[str] = "match_records"
@@ -50,6 +59,7 @@ class MatchRecords(Step):
     minhash: int = 0
     neighbours: int = 0
     learned_from: Knowledge | None = None
+    found: Annotated[Any, Field(exclude=True)] = None  # `Found`, no option
 
     @property
     def renews(self) -> bool:
@@ -65,11 +75,6 @@ class MatchRecords(Step):
     def learned(self) -> bool:
         return self.learned_from is not None
 
-    def having(self, pairs: Pairs | None) -> "MatchRecords":
-        """Return the step in the build that fits it: with the pairs that it learned from, if these are all of them."""
-        object.__setattr__(self, "_pairs", pairs)
-        return self
-
     def labels_now(self, context: Context) -> str:
         """Return a hash of the labels."""
         if self.labels is None:
@@ -79,10 +84,11 @@ class MatchRecords(Step):
         return f"{n} {content}"
 
     def run(self, df: DataFrame, context: Context) -> DataFrame:
-        known, pairs = self.learned_from, getattr(self, "_pairs", None)
+        known, found = self.learned_from, self.found
+        pairs = found.pairs if found is not None else None
         marked = df.where(~is_kept()).select(*BOOKKEEPING)
         if known is None:
-            if not hasattr(self, "_pairs"):
+            if found is None:
                 raise LearnAnew("there were no two records to learn from")
             return self.nothing(df).unionByName(marked, allowMissingColumns=True)
         changes = context.changes()
@@ -101,7 +107,7 @@ class MatchRecords(Step):
 
     def pairs(self, known: Knowledge, df: DataFrame, context: Context) -> Pairs:
         """Block and compare all records, by what was learned."""
-        records = known.records(df, self.key, self.source, context, fresh=hasattr(self, "_pairs"))
+        records = known.records(df, self.key, self.source, context, fresh=self.found is not None)
         limits, frequencies = known.loaded(context)
         per_record = self.pairs_per_record if known.trimmed else ANY
         options: dict[str, Any] = {"cap": None, "per_record": per_record, "seed": 0}

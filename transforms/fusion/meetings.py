@@ -57,12 +57,14 @@ class Limits:
     double: int
     order: tuple[Ints, Ints]
 
-    def places(self, key: Ints) -> Ints:
-        keys, places = self.order
-        if not len(keys):
-            return np.full(len(key), UNKNOWN)
-        at = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
-        return np.where(keys[at] == key, places[at], UNKNOWN)
+
+def places(order: tuple[Ints, Ints], key: Ints) -> Ints:
+    """Return the places of keys in an order; of others `UNKNOWN`."""
+    keys, found = order
+    if not len(keys):
+        return np.full(len(key), UNKNOWN)
+    at = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+    return np.where(keys[at] == key, found[at], UNKNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +137,7 @@ def meet(
     limit = cap * cap // 2
     alone = fine & (pairs <= limit)
     common = np.flatnonzero(~alone)
-    first = pairs[common] if limits is None else limits.places(key[common])
+    first = pairs[common] if limits is None else places(limits.order, key[common])
     two = combined(record[common], family[common], key[common], first, refined)
     double_partners, double_pairs = sizes_of(two[2], src[two[0]], sources)
     if limits is None:
@@ -180,15 +182,18 @@ def meet(
         refined=distinct(key[over]),
         dropped=distinct(two[2][again]),
         lost=int(double_partners[again].sum() / 2),
-        skew=most_frequent(family[over], partners[over], skewed),
+        skew=most_frequent(key[over], family[over], partners[over], skewed),
     )
 
 
-def most_frequent(family: Ints, partners: Ints, few: int) -> tuple[tuple[int, int], ...]:
+def most_frequent(key: Ints, family: Ints, partners: Ints, few: int) -> tuple[tuple[int, int], ...]:
     """Return the most partners that a key of each set of columns has: the `few` largest."""
-    columns, of = np.unique(family, return_inverse=True)
+    keys, of = np.unique(key, return_inverse=True)
+    families = np.zeros(len(keys), np.int64)
+    np.bitwise_or.at(families, of, family)
+    columns, of_key = np.unique(families, return_inverse=True)
     most = np.zeros(len(columns), np.int64)
-    np.maximum.at(most, of, partners)
+    np.maximum.at(most, of_key[of], partners)
     order = np.lexsort((columns, -most))[:few]
     return tuple(zip(columns[order].tolist(), most[order].tolist(), strict=True))
 

@@ -23,17 +23,12 @@ CELLS = 1_000_000  # of that sample at most
 MOST = 32  # columns that are compared
 FREQUENT = 300_000  # values and words whose frequencies are known
 DRAWN = 300_000  # pairs at random
-FEW = 30_000  # records, and
+FEW = 100_000  # records, and
 CHARACTERS = 50_000_000  # of theirs, that the driver may hold and link at once
 CELL = 8  # characters that a cell counts for beside its own
 PLACES = 1_000_000  # of a sample by hash
-NO_PAIRS = pa.table(
-    {
-        c: pa.array([], pa.int32() if c.startswith("src") else pa.int64())
-        for c in ("one", "src_one", "other", "src_other")
-    }
-    | {"family": pa.array([], pa.int64())}
-)
+ENDS = [("one", pa.int64()), ("src_one", pa.int32()), ("other", pa.int64()), ("src_other", pa.int32())]
+NO_PAIRS = pa.schema([*ENDS, ("family", pa.int64())]).empty_table()
 NOTHING = {"src": pa.array([], pa.int32()), "n": pa.array([], pa.int64())}
 TELLING = 5.0  # bits beyond those that single out one record, from which on having the same values is no chance
 CLEAN = 0.02  # of a source's records, the share that may repeat another one of it in all that is compared
@@ -45,7 +40,8 @@ class Records:
 
     Each has rid (a hash of the row id), src (the number of its source), id (the row id), key, and v0 … (normal forms).
     rows: of many, in Spark; table: of few, in order of rid. raw: what both are made of. sources: their names in order,
-    one of which is "" where rows have no source; sizes: records of each. sample: rid and source of some.
+    one of which is "" where rows have no source; sizes: records of each. characters: of all cells, with `CELL` for
+    each. sample: rid and source of some.
     """
 
     raw: DataFrame
@@ -58,6 +54,7 @@ class Records:
     left_out: Mapping[str, str]
     sample: pa.Table | None = None
     repeated: int = 0
+    characters: int = 0
 
     @property
     def linking(self) -> bool:
@@ -125,7 +122,7 @@ def made_ready(
     if space_of(sizes) < 1:
         context.warn(f"{sum(sizes)} records: there is no pair to compare")
         return None
-    few = are_few(of_sources, len(wanted))
+    few, characters = are_few(of_sources, len(wanted))
     place = F.pmod(F.xxhash64(F.lit(seed), "rid"), F.lit(PLACES)).cast("int")
     table = raw.withColumn("place", place).toArrow().sort_by("rid") if few else None  # bounded above
     sample = sample_of(raw, place, table, by_source, len(wanted))
@@ -143,6 +140,7 @@ def made_ready(
         left_out=left_out,
         sample=sample.select(["rid", "source"]),
         repeated=repeated,
+        characters=characters,
     )
     return in_spark(ready, context) if table is None else dataclasses.replace(ready, table=at_once(ready, table))
 
@@ -156,10 +154,11 @@ def counts_of_sources(raw: DataFrame, columns: int) -> list[Row]:
     return counts.collect()  # a row a source
 
 
-def are_few(of_sources: Sequence[Row], columns: int) -> bool:
-    """Return whether records are so few that the driver may hold and link them at once."""
+def are_few(of_sources: Sequence[Row], columns: int) -> tuple[bool, int]:
+    """Return whether records are so few that the driver may hold and link them at once, and their characters."""
     n, characters = (sum(row[c] for row in of_sources) for c in ("n", "characters"))
-    return bool(n <= FEW and characters + CELL * n * columns <= CHARACTERS)
+    characters += CELL * n * columns
+    return n <= FEW and characters <= CHARACTERS, characters
 
 
 def in_spark(records: Records, context: Context) -> Records:

@@ -22,16 +22,16 @@ from headgate.transforms.fusion.holders import (
     KEYED,
     FewHolders,
     Held,
+    Hits,
     Holders,
     ManyHolders,
     Tally,
     doubles,
     held,
     keyed,
-    member,
     pairs_of,
 )
-from headgate.transforms.fusion.keys import Ints
+from headgate.transforms.fusion.keys import Ints, member
 from headgate.transforms.fusion.learned import Knowledge
 from headgate.transforms.fusion.levels import Frequencies
 from headgate.transforms.fusion.meetings import Limits, TooMany, paired
@@ -43,6 +43,9 @@ from headgate.transforms.step import Changes, Context, LearnAnew, MakeAll
 MOST = 100_000  # records that changed, and
 FEW = 100_000  # records whose keys the driver may hold, some 5 KB each
 SHARE = 0.1  # of all, up to which their pairs alone are made again
+PAIRS = 5_000_000  # of these records and others that the driver may compare, some 100 bytes each, and
+RECORDS = 500_000  # of both together
+AT_ONCE = 1_000_000  # pairs under keys, of which those of other records are left out
 
 
 class Asks(Protocol):
@@ -67,7 +70,7 @@ class Touched:
     rid: Ints
     single: Ints
     double: Ints
-    over: Ints  # keys that make too many pairs
+    hits: Sequence[Hits]  # of double keys
 
 
 def renewed(step: Asks, known: Knowledge, df: DataFrame, changes: Changes, context: Context) -> DataFrame:
@@ -97,7 +100,7 @@ def renewed(step: Asks, known: Knowledge, df: DataFrame, changes: Changes, conte
     if sum(known.sizes) <= FEW:
         holders = FewHolders(keys(raw).toArrow(), len(known.sources))  # bounded above, and by how much they may grow
     else:
-        holders = ManyHolders(context.keep(keys(raw), "keys"), len(known.sources))
+        holders = ManyHolders(context.keep(keys(raw), "keys"), len(known.sources), context)
     sizes, n = counted_sources(known, holders)
     if changed > SHARE * n:
         raise MakeAll(f"{changed:,} of {n:,} records changed")
@@ -107,7 +110,7 @@ def renewed(step: Asks, known: Knowledge, df: DataFrame, changes: Changes, conte
     labels, decisions = (
         named(option, step, known, holders, touched.rid, context) for option in ("labels", "decisions")
     )
-    met = meetings(touched, holders, limits, len(known.sources) > 1)
+    met = meetings(touched, holders, len(known.sources) > 1)
     found = compared(known, raw, met, (labels, decisions), sizes, limits, frequencies)
     found.judge(known.first, alone=False)
     shown = found.shown(known.first, known.parts, known.cut, alone=False)
@@ -158,7 +161,7 @@ def reached(old: Held, new: Held, gone: Ints, asked: pa.Table | None, holders: H
     """
     sources, limit, double_limit = holders.sources, limits.single**2 // 2, limits.double**2 // 2
     mine = np.unique(np.r_[old.key, new.key])
-    now = holders.singles(mine, limit)
+    now = holders.count(mine, limit)
     at = now.at(mine)
     before = at - Tally.of(new, sources).at(mine) + Tally.of(old, sources).at(mine)
     is_over, was_over = pairs_of(at) > limit, pairs_of(before) > limit
@@ -168,22 +171,24 @@ def reached(old: Held, new: Held, gone: Ints, asked: pa.Table | None, holders: H
     turned = mine[is_over != was_over]
     others = [asked] if asked is not None else []
     if len(turned):
-        found = holders.hits(turned, turned[:0], over, limits)["rid"]
+        found = holders.singles(turned).of(turned)["rid"]
         others.append(holders.named("rid", pc.unique(found)))
     same = alike(others, gone)
     double_now, double_before = doubles(new.plus(same), over, limits), doubles(old.plus(same), over_before, limits)
     two = np.unique(np.r_[double_now.key, double_before.key])
-    counted = holders.doubles(two, over, limits)
+    hits = [holders.doubles(two, over, limits)]
+    counted = hits[0].tally()
     was = counted.at(two) - Tally.of(double_now, sources).at(two) + Tally.of(double_before, sources).at(two)
     turned = two[(pairs_of(counted.at(two)) > double_limit) != (pairs_of(was) > double_limit)]
     if len(turned):
-        found = holders.hits(turned[:0], turned, over, limits)["rid"]
+        found = hits[0].of(turned)["rid"]
         more = alike([holders.named("rid", pc.unique(found))], np.union1d(gone, same.rid))
         same, double_more = same.plus(more), doubles(more, over, limits)
         double_now = double_now.plus(double_more)
         rest = np.setdiff1d(double_more.key, two)
         if len(rest):
-            later = holders.doubles(rest, over, limits)
+            hits.append(holders.doubles(rest, over, limits))
+            later = hits[1].tally()
             counted = Tally(key=np.r_[counted.key, later.key], n=np.r_[counted.n, later.n])
             order = np.argsort(counted.key)
             counted = Tally(key=counted.key[order], n=counted.n[order])
@@ -194,7 +199,7 @@ def reached(old: Held, new: Held, gone: Ints, asked: pa.Table | None, holders: H
         rid=np.union1d(gone, same.rid),
         single=single,
         double=double[pairs_of(counted.at(double)) <= double_limit],
-        over=over,
+        hits=hits,
     )
 
 
@@ -211,19 +216,28 @@ def alike(records: Sequence[pa.Table], but: Ints) -> Held:
 NOTHING = Held(**{c: np.zeros(0, np.int64) for c in ("rid", "src", "family", "key")}, fine=np.zeros(0, np.bool_))
 
 
-def meetings(touched: Touched, holders: Holders, limits: Limits, linking: bool) -> tuple[Ints, Ints, Ints]:
+def meetings(touched: Touched, holders: Holders, linking: bool) -> tuple[Ints, Ints, Ints]:
     """Return the pairs of touched records and others that meet under a key that blocks: one, other, family."""
-    hits = holders.hits(touched.single, touched.double, touched.over, limits)
+    single = holders.singles(touched.single).of(touched.single)
+    hits = pa.concat_tables([single, *(h.of(touched.double) for h in touched.hits)])
     key, src, rid, family = (hits[c].to_numpy().astype(np.int64) for c in ("key", "src", "rid", "family"))
-    double = hits["double"].to_numpy().astype(np.int64)
+    double = (np.arange(len(key)) >= len(single)).astype(np.int64)
     order = np.lexsort((rid, src, key, double))
     key, src, rid, family, double = (c[order] for c in (key, src, rid, family, double))
     ends = np.flatnonzero(np.r_[(key[1:] != key[:-1]) | (double[1:] != double[:-1]), True][: len(key)]) + 1
-    one, other, _ = paired(src, ends, linking)
     is_touched = member(rid, touched.rid)
-    some = is_touched[one] | is_touched[other]
-    one, other = one[some], other[some]
-    return rid[one], rid[other], family[one] | family[other]
+    made = np.cumsum(np.diff(np.r_[0, ends]) ** 2 // 2)  # pairs at most, up to each block
+    found, first, n = [(rid[:0], rid[:0], family[:0])], 0, 0
+    for some in np.split(ends, np.flatnonzero(np.diff(made // AT_ONCE)) + 1) if len(ends) else []:
+        one, other, _ = paired(src[first : some[-1]], some - first, linking)
+        kept = np.flatnonzero(is_touched[first + one] | is_touched[first + other])
+        one, other = first + one[kept], first + other[kept]
+        found.append((rid[one], rid[other], family[one] | family[other]))
+        first, n = int(some[-1]), n + len(kept)
+        if n > PAIRS:
+            raise MakeAll(f"changed records meet others more than {PAIRS:,} times")
+    one, other, both = (np.concatenate(c) for c in zip(*found, strict=True))
+    return one, other, both
 
 
 def named(option: str, step: Asks, known: Knowledge, holders: Holders, touched: Ints, context: Context) -> Known | None:
@@ -264,8 +278,11 @@ def compared(
 ) -> Few:
     """Return pairs of some records, compared. met: those of keys; asked: labels and decisions; by ids."""
     ends = np.array([pair for known_pairs in asked for pair in known_pairs or ()], np.int64).ravel()
-    wanted = arrow_frame(raw.sparkSession, pa.table({"rid": np.unique(np.r_[met[0], met[1], ends])}))
-    some = raw.join(F.broadcast(wanted), on="rid", how="left_semi").toArrow()  # the records that are compared
+    wanted = np.unique(np.r_[met[0], met[1], ends])
+    if len(wanted) > RECORDS:
+        raise MakeAll(f"changed records are compared with others, more than {RECORDS:,} in all")
+    here = arrow_frame(raw.sparkSession, pa.table({"rid": wanted}))
+    some = raw.join(F.broadcast(here), on="rid", how="left_semi").toArrow()  # the records that are compared
     records = known.ready(raw, some, sizes)
     assert records.table is not None
     rid = records.table["rid"].to_numpy()

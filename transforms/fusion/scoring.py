@@ -158,26 +158,39 @@ def learnt_share(found: int) -> int:
 
 
 def scored(pairs: DataFrame, scorer: Scorer, size: int, compared: int) -> DataFrame:
-    """Add the score to candidate pairs, its odds, and `ways_of`. compared: levels that are of a column."""
-    columns = "one long, src_one int, other long, src_other int, mask long, pattern binary"
+    """Return the distinct patterns of pairs: pattern, score, odds, several (whether `ways_of` counts).
+
+    compared: levels that are of a column.
+    """
     body = score_body(scorer, size, compared)
-    some = pairs.where("mask > 0").select(*columns_of(columns))
-    return some.mapInArrow(body, f"{columns}, score double, odds double, ways long")
+    return (
+        pairs.select("pattern")
+        .distinct()
+        .mapInArrow(body, "pattern binary, score double, odds double, several boolean")
+    )
+
+
+def with_scores(pairs: DataFrame, patterns: DataFrame) -> DataFrame:
+    """Add to candidate pairs what is said of their patterns, and `ways_of`."""
+    met = F.least(F.bit_count(F.col("mask").bitwiseAND(F.lit(ASKED - 1))), F.lit(3))
+    ways = F.when(F.col("several"), met).otherwise(0).cast("long")
+    return pairs.where("mask > 0").join(patterns, on="pattern", how="inner").withColumn("ways", ways).drop("several")
+
+
+def several_of(levels: Levels) -> npt.NDArray[np.bool_]:
+    """Return of which pairs both records have values in more than one column."""
+    return np.asarray((levels > 0).sum(axis=1) > 1)
 
 
 def ways_of(mask: npt.NDArray[np.int64], levels: Levels) -> npt.NDArray[np.int64]:
     """Return through how many columns pairs met, 3 standing for more; 0 where both have values in one column alone."""
     met = np.minimum(np.bitwise_count(mask & (ASKED - 1)), 3)
-    return np.where((levels > 0).sum(axis=1) > 1, met, 0).astype(np.int64)
+    return np.where(several_of(levels), met, 0).astype(np.int64)
 
 
 def odds_of(score: Floats) -> Floats:
     found: Floats = np.exp2(np.clip(score, -model.LARGEST, model.LARGEST))
     return found
-
-
-def columns_of(ddl: str) -> list[str]:
-    return [part.split()[0] for part in ddl.split(",")]
 
 
 def score_body(
@@ -189,8 +202,7 @@ def score_body(
             found = scorer.score(levels)
             rated = batch.append_column("score", pa.array(found, pa.float64()))
             rated = rated.append_column("odds", pa.array(odds_of(found)))
-            ways = ways_of(batch.column("mask").to_numpy(), levels[:, :compared])
-            yield rated.append_column("ways", pa.array(ways))
+            yield rated.append_column("several", pa.array(several_of(levels[:, :compared])))
 
     return run
 
