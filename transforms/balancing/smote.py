@@ -80,10 +80,10 @@ class MakeMinority(Step):
     tasks, which find the exact neighbours of some of them each: for n such rows about n log n where columns are few or
     go together, else n^2. More of them are searched in buckets of some 10,000 rows each, those nearest to one of the
     centres that k-means finds in a sample, of 200,000 rows at most. A row is in the buckets of its nearest centres, so
-    many that the share `recall` of the neighbours is found, 16 at most: one shuffle, in which a row comes some 2 times
-    with 4 columns, and 4 times with 10, that do not go together. The recall, measured on 250 rows, is a figure of the
-    run, and below `recall` a warning. `borderline` and `adasyn` search all training rows for each base row too, in
-    buckets of their own where the base rows are more than 100,000.
+    many that the share `recall` of the neighbours is found, 16 at most: one shuffle, in which one of 300,000 rows comes
+    once with 4 columns, 3 times with 10 and 7 times with 20 that do not go together. The recall, measured on 250 rows,
+    is a figure of the run, and below `recall` a warning. `borderline` and `adasyn` search all training rows for each
+    base row too, in buckets of their own where the base rows are more than 100,000.
     Source: Chawla et al. 2002 (SMOTE, SMOTE-NC), Han et al. 2005 (Borderline-SMOTE1), He et al. 2008 (ADASYN).
     """
 
