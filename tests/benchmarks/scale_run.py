@@ -147,6 +147,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.peaks: dict[str, float] = {}
+        self.own = 0.0  # what looking costs
         self.stopped = threading.Event()
         self.cpu = spent()
         self.driver = self.driver_cpu()
@@ -157,8 +158,9 @@ class Watch:
         self.thread.start()
 
     def look(self) -> None:
-        while not self.stopped.wait(0.3):
+        while not self.stopped.wait(0.5):
             self.note()
+        self.own = time.thread_time()
 
     def note(self) -> None:
         for process in self.processes():
@@ -205,7 +207,8 @@ class Watch:
         self.thread.join()
         memory = {f"{role}, MB": round(peak) for role, peak in self.peaks.items()}
         driver = sum(peak for role, peak in self.peaks.items() if role.startswith("driver"))
-        cpu = {"cpu": round(spent() - self.cpu, 2), "driver_cpu": round(self.driver_cpu() - self.driver, 2)}
+        costs = {"cpu": spent() - self.cpu, "driver_cpu": self.driver_cpu() - self.driver}
+        cpu = {name: round(seconds - self.own, 2) for name, seconds in costs.items()}
         return {**cpu, **memory, "driver_mb": round(driver)}
 
 
