@@ -93,7 +93,7 @@ class ImputeAuto(ImputeByTrees):
     """
 
     name: ClassVar[str] = "impute_auto"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     by: tuple[str, ...] = ()
     method: Method = "auto"
     masking: Masking = "pattern"
