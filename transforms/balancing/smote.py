@@ -88,7 +88,7 @@ class MakeMinority(Step):
     """
 
     name: ClassVar[str] = "make_minority"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     scope: ClassVar[Literal["row", "table"]] = "table"
     by_split: ClassVar[bool] = True
     label: str
