@@ -32,13 +32,13 @@ REASONS = {
 }
 
 
-CELL = re.compile("‹[^›]*›")  # a value of data as messages quote it
+CELL = re.compile("‹[^›]*(?:›|$)")  # a value of data as messages quote it, or what a cut left of it
 NAMED = 5  # values that a message names of many
 
 
 def cell(value: object) -> str:
-    """Return a value of data as messages quote it: ‹Ada›. What is sent beyond the machine of a run leaves it out."""
-    return f"‹{str(value).replace('›', '>')}›"
+    """Return a value of data as messages quote it, in one line: ‹Ada›. What leaves the machine is without it."""
+    return f"‹{' '.join(str(value).replace('›', '>').splitlines())}›"
 
 
 def few_of(values: Sequence[str]) -> str:

@@ -1,6 +1,8 @@
 """What texts may show: no secret anywhere, and beyond this machine no value of data."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from headgate.words import CELL
 
@@ -26,6 +28,15 @@ def without_secrets(text: str) -> str:
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
     text = USER_INFO.sub(lambda m: f"{m['oracle'] or m['before']}{m['user'] or ''}***@", text)
     return PARAMETER.sub(r"\g<name>***", text)
+
+
+def masked(value: Any) -> Any:
+    """Return a value for JSON without the secrets in its texts: of JSON's own text, escapes would hide some."""
+    if isinstance(value, Mapping):
+        return {str(name): masked(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(inner) for inner in value]
+    return value if isinstance(value, int | float | None) else without_secrets(str(value))
 
 
 def outward(text: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from headgate.jobs.disclosure import without_secrets
+from headgate.jobs.disclosure import masked, without_secrets
 from headgate.jobs.errors import first_line
 
 LOG = "HEADGATE_LOG"
@@ -120,7 +120,7 @@ class Progress:
         """Tell one event: as a JSON line, or as a plain one."""
         if self.as_json:
             at = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            self.write(json.dumps({"at": at, "event": event, **facts}, default=str))
+            self.write(json.dumps(masked({"at": at, "event": event, **facts})))
         else:
             detail = facts.get("message") or ", ".join(f"{k} {v}" for k, v in facts.items())
             self.write(f"{event}: {detail}")

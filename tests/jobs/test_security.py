@@ -1,5 +1,6 @@
 """Hostile names, paths that would leave their roots, secrets, and the modes of files."""
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -7,13 +8,14 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from headgate.jobs.disclosure import without_secrets
-from headgate.jobs.errors import HeadgateError, UsageError
+from headgate.jobs.disclosure import outward, without_secrets
+from headgate.jobs.errors import HeadgateError, UsageError, first_line
 from headgate.jobs.explore import queries
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.notify.wording import said
 from headgate.jobs.pipeline.commit import need_unique
 from headgate.jobs.progress import Progress
+from headgate.words import cell
 from tests.jobs.test_cli import headgate, here  # noqa: F401  (a fixture)
 from tests.jobs.test_keeping import everything
 from tests.jobs.test_pulled import Api, api, postgres  # noqa: F401  (fixtures)
@@ -181,6 +183,24 @@ def test_the_sensitive_parts_of_urls_are_masked(text, shown, capsys):
     assert not [s for s in ("p@ss", "dapi12", "a;b", "x;y}", "=z", "tiger", "tok3n", "abc") if s in found], found
     Progress(watched=False).tell("retry", message=text)
     assert capsys.readouterr().err == f"retry: {found}\n"
+
+
+@pytest.mark.parametrize("secret", ['pa"ss', "back\\slash", "schlüssel"])
+def test_secrets_are_masked_in_json_however_it_writes_them(secret, monkeypatch, capsys):
+    monkeypatch.setattr("headgate.jobs.disclosure.SECRETS_READ", {secret})
+    monkeypatch.setenv("HEADGATE_LOG", "json")
+    facts = {"message": f"login as\n{secret}", "tried": [secret, {"by": secret}], "n": 1, "at_all": None}
+    Progress(watched=False).tell("retry", **facts)
+    told = json.loads(capsys.readouterr().err)
+    assert told.pop("at") and told == {
+        "event": "retry", "message": "login as\n***", "tried": ["***", {"by": "***"}], "n": 1, "at_all": None
+    }  # fmt: skip
+
+
+def test_a_value_of_several_lines_is_left_out_whole_even_where_a_message_was_cut():
+    message = f"no row is of {cell(chr(10).join(['Ada›', 'Lovelace']))}, put another"
+    assert outward(message) == outward(first_line(ValueError(message))) == "no row is of ‹…›, put another"
+    assert outward(message[:20]) == "no row is of ‹…›"
 
 
 def test_what_leaves_the_machine_quotes_no_value_of_data(spark):
