@@ -67,7 +67,8 @@ def distances(
     place = bin_of(value, F.col("_hg_e") if "_hg_e" in sides[0].columns else None)
     counts: list[dict[str, dict[str, int]]] = [{}, {}]
     for known, side in zip(counts, sides, strict=True):
-        for name, where, n in side.groupBy("_hg_s", place.alias("bin")).count().collect():
+        binned = side.groupBy("_hg_s", place.alias("bin")).count().limit(MOST_STRATA * (HASHED + 1) + 1)
+        for name, where, n in binned.collect():
             known.setdefault(name, {})[where] = n
     strata = sorted(counts[0].keys() | counts[1].keys())
     if len(strata) > MOST_STRATA:

@@ -13,6 +13,7 @@ from headgate.expectations.gate import MASK, Gate
 from headgate.expectations.suites import SuiteError
 from headgate.expectations.verdict import Verdict
 from headgate.jobs.errors import GateBlocked, HeadgateError, UsageError
+from headgate.jobs.lake.commits import Published
 from headgate.jobs.lake.confirmations import confirm
 from headgate.jobs.pipeline.outcome import QUARANTINE
 from headgate.jobs.pipeline.planning import TablePlan
@@ -165,6 +166,7 @@ def judge_again(run: Run, plan: TablePlan) -> Verdict:
     """Judge the published rows of a table whose suite, or a table that it reads, changed; nothing is built.
 
     Raises `GateBlocked` if the suite refuses them: no row can be set aside any more, so a rule that asks for it blocks.
+    A rule that compares with the version before has none where that was removed, as with the first one.
     """
     assert plan.current is not None
     table, version = plan.table, plan.current.version
@@ -177,7 +179,8 @@ def judge_again(run: Run, plan: TablePlan) -> Verdict:
     }
     with run.progress.phase(table, "gate"):
         rows = run.read(table, version)
-        gate, _ = make_gate(run, table, parents_of(run, table, plan.parents, version), parameters)
+        parents = parents_of(run, table, plan.parents, version_before(run, plan.current))
+        gate, _ = make_gate(run, table, parents, parameters)
         assert gate is not None  # without a suite there is nothing to judge
         try:
             masked = rows.withColumns(gate.masks(rows))
@@ -189,6 +192,15 @@ def judge_again(run: Run, plan: TablePlan) -> Verdict:
             raise GateBlocked(blocked_message(run, table, verdict, version))
         confirm(run.lake, table, plan.build, run.run_id, plan.judge_key)
     return verdict
+
+
+def version_before(run: Run, current: Published) -> int:
+    """Return the version that the build of a published one found; -1 where there was none, or its files are gone."""
+    base, suite = int(current.facts.get("base", -1)), run.pipeline.suites[current.table]
+    if base < 0 or suite is None or not suite.reads_previous:
+        return -1
+    held = run.lake.file_sizes(current.table, run.lake.rearranged(current.table, base))
+    return base if run.lake.has_files(current.table, held) else -1
 
 
 def staying(run: Run, work: Work, staged: Staged) -> DataFrame | None:

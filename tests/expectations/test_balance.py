@@ -2,6 +2,7 @@
 
 import pytest
 
+from headgate.expectations import drift
 from headgate.expectations.drift import PREVIOUS
 from headgate.expectations.gate import Gate
 from headgate.expectations.suites import SuiteError, load_rule
@@ -60,6 +61,17 @@ def test_a_version_is_compared_with_the_one_before_stratum_by_stratum(spark):
         assert result.success == expected
         assert result.result["observed_value"] == pytest.approx(0.0 if expected else 0.75)
         assert result.result["details"]["far"] == ([] if expected else ['{"lang":"zh"}'])
+
+
+def test_more_strata_than_may_be_are_refused_and_not_collected(spark, monkeypatch):
+    monkeypatch.setattr(drift, "MOST_STRATA", 3)
+    monkeypatch.setattr(drift, "HASHED", 4)
+    df = spark.range(500).selectExpr("string(id) as s", "string(id % 7) as v")
+    collect, found = type(df).collect, []
+    monkeypatch.setattr(type(df), "collect", lambda rows: found.append(collect(rows)) or found[-1])
+    with pytest.raises(ValueError, match="more than 3 strata of s"):
+        drift.distances(df, df, "v", "psi", ["s"])
+    assert max(map(len, found)) == 3 * 5 + 1
 
 
 @pytest.mark.parametrize(

@@ -124,3 +124,11 @@ def test_a_version_that_is_far_from_the_one_before_is_blocked_and_told(spark, tm
     found = lakes.answer(tmp_path, value)
     assert [(v is None, held) for v, held in found] == [(True, True), (False, True), (False, False)]
     assert found[1][0] <= 0.1 and 0.6 < found[2][0] < 0.8
+    # A stricter suite judges what is published, which is compared with the version before it, and not with itself.
+    lakes.land(
+        tmp_path, "a.csv", "\n".join(["id,s,x", *(f"{i},{'ab'[i % 2]},{i + 4 * (i % 2)}" for i in range(80))]) + "\n"
+    )
+    lakes.write_pipeline(tmp_path, table, rule.replace("0.5", "0.01"))
+    with pytest.raises(GateBlocked, match=r"expect_distribution_to_stay_near \(x, s\)"):
+        lakes.run_pipeline(spark, tmp_path, file)
+    assert lakes.answer(tmp_path, value)[-1] == (found[1][0], False)
