@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from headgate.jobs.errors import HeadgateError, LostRace
+from headgate.jobs.errors import HeadgateError, LostRace, UsageError
 from headgate.jobs.lake.arranging import Order, need_sortable, write_again
 from headgate.jobs.lake.commits import facts_of
 from headgate.jobs.lake.conflicts import VersionTaken
@@ -64,8 +64,8 @@ def optimize(
     for name in lake.chosen(tables):
         try:
             done.append(optimized(lake, name, order, size, dry_run, tell))
-        except HeadgateError as e:
-            if name in tables or isinstance(e, LostRace):
+        except UsageError as e:
+            if name in tables:
                 raise
             tell(f"table '{name}' is left as it is: {e}")  # of all tables some may be others'
     return done

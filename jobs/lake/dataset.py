@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
-from headgate.jobs.errors import HeadgateError
+from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.storage import file_system, parquet_format
 
 # Features of reader version 3 that leave the data files as they are.
@@ -23,7 +23,7 @@ READABLE = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
 def dataset(delta: DeltaTable) -> ds.FileSystemDataset:
     """Return the rows of a table's open version: the files that its log names, with the table's schema.
 
-    Partition values come from the log and prune files; a column that a file lacks is null. Raises `HeadgateError` for
+    Partition values come from the log and prune files; a column that a file lacks is null. Raises `UsageError` for
     a table whose files alone do not tell its rows (deletion vectors, column mapping).
     """
     need_readable(delta)
@@ -54,9 +54,9 @@ def held_by(values: dict[str, Any], schema: pa.Schema) -> pc.Expression | None:
 
 
 def need_readable(delta: DeltaTable) -> None:
-    """Raise `HeadgateError` for a table that uses what its data files do not show."""
+    """Raise `UsageError` for a table that uses what its data files do not show."""
     used = set(delta.protocol().reader_features or ()) - READABLE
     if delta.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
         used.add("columnMapping")
     if used:
-        raise HeadgateError(f"the table {delta.table_uri} can only be read by Spark: it uses {', '.join(sorted(used))}")
+        raise UsageError(f"the table {delta.table_uri} can only be read by Spark: it uses {', '.join(sorted(used))}")

@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from headgate.jobs.cli import main as cli
-from headgate.jobs.errors import LostRace, UsageError
+from headgate.jobs.errors import HeadgateError, LostRace, UsageError
 from headgate.jobs.keep import optimize as optimizing
 from headgate.jobs.keep.optimize import optimize
 from headgate.jobs.keep.retention import vacuum
@@ -240,6 +240,12 @@ def test_tables_of_others_keep_none_of_the_own_ones_out(lake):
     assert len(told) == 1 and told[0].startswith("table 'parts' is left as it is: ") and "partitions (k)" in told[0]
     with pytest.raises(UsageError, match=r"partitions \(k\), which headgate does not support"):
         optimize(lake, ["parts"])
+
+
+def test_a_fault_is_not_passed_over_with_tables_of_others(lake, monkeypatch):
+    monkeypatch.setattr(optimizing, "write_again", lambda *given: None)
+    with pytest.raises(HeadgateError, match="rows were read, but 0 were written"):
+        optimize(lake)
 
 
 def test_the_room_of_tables_is_what_lies_in_their_folders(lake, tmp_path):
