@@ -23,7 +23,7 @@ def test_every_row_stays_once_and_says_whether_it_matched(spark):
 def test_a_repeated_key_is_refused_by_name(spark):
     left = frame(spark, "k string", ("a",))
     right = spark.createDataFrame([("a", 1), ("a", 2)], "key string, value int")
-    with pytest.raises(StepError, match="2 rows with key=a"):
+    with pytest.raises(StepError, match="2 rows with key=‹a›"):
         applied(STEP, left, right=right)
 
 
@@ -67,7 +67,7 @@ def test_keys_of_different_widths_are_compared(spark, mine, theirs):
 def test_a_repeated_key_named_count_is_told(spark):
     right = spark.createDataFrame([(1, 2), (1, 3), (None, 3), (None, 4)], "count int, value int")
     step = JoinTable(table="right", on={"count": "count"}, columns={"w": "value"}, matched="found")
-    with pytest.raises(StepError, match="2 rows with count=1"):
+    with pytest.raises(StepError, match="2 rows with count=‹1›"):
         applied(step, frame(spark, "count int", (1,)), right=right)
 
 

@@ -202,7 +202,7 @@ def test_inputs_that_cannot_be_linked(spark):
     said = []
     rows = frame(spark, f"{PERSON}, {SOURCE} string", *((*p, "a") for p in persons(5, 0)))
     assert run(LinkRecords(), rows, said) == []
-    assert said == ["only source 'a' has records: there is nothing to link them with"]
+    assert said == ["only source ‹a› has records: there is nothing to link them with"]
     # A record that came twice, and a text of a megabyte.
     long = "word " * 200_000
     twice = [(f"k{i // 2}", f"{long}{i}" if i == 1 else f"t{i} and more words to it", "x") for i in range(8)]

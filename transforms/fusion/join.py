@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.kinds import TIMES
 from headgate.transforms.rows import JOINED, JOINED_TYPE, ROW_ID, quoted
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
-from headgate.words import did_you_mean
+from headgate.words import cell, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class JoinTable(Step):
         # As text, for a time that Python reads would be one of the machine's zone.
         example = repeated.orderBy(*names).select(*(F.col(n).cast("string") for n in names), "_hg_rows").first()
         if example is not None:
-            key = ", ".join(f"{c}={v}" for c, v in zip(self.on.values(), example, strict=False))
+            key = ", ".join(f"{c}={cell(v)}" for c, v in zip(self.on.values(), example, strict=False))
             raise StepError(
                 f"table '{self.table}' has {example['_hg_rows']} rows with {key}: the key of a join must be unique "
                 "there. Put drop_duplicates before, or join on more columns"

@@ -18,6 +18,7 @@ from headgate.transforms.fusion.supervised import Supervised
 from headgate.transforms.fusion.values import Comparison
 from headgate.transforms.rows import arrow_frame
 from headgate.transforms.step import Context, LearnAnew
+from headgate.words import cell
 
 LEAD, PRIOR, DEPENDENCE = "(lead)", "(prior)", "(dependence)"
 GROWN = 1.5  # how many times as many records, or as few, are linked by what was learned of some
@@ -125,7 +126,7 @@ class Knowledge:
         """
         new = next((s for s in sizes if s not in self.sources), None)
         if new is not None:
-            raise LearnAnew(f"the source '{new}' is new")
+            raise LearnAnew(f"the source {cell(new)} is new")
         now, before = sum(sizes.values()), sum(self.sizes)
         if not fresh and (now > GROWN * before or before > GROWN * now):
             raise LearnAnew(f"there are {now:,} records, and it was learned from {before:,}")

@@ -18,7 +18,7 @@ from headgate.transforms.fusion.values import Kind
 from headgate.transforms.kinds import is_plain
 from headgate.transforms.rows import SOURCE, SPLIT, is_own
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
-from headgate.words import did_you_mean
+from headgate.words import cell, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +199,8 @@ class LinkRecords(Estimator):
             return False
         again = repeats_itself(records, pairs.frequencies)
         if again is not None:
-            context.warn(f"links may be many to many: {again[1]:.0%} of the records of '{again[0]}' repeat another one")
+            repeated = f"{again[1]:.0%} of the records of {cell(again[0])} repeat another one"
+            context.warn(f"links may be many to many: {repeated}")
             return False
         context.warn("a record has one partner at most in each other source: none repeats its own beyond chance")
         return True

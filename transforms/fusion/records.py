@@ -17,6 +17,7 @@ from headgate.transforms.fusion.values import ELEMENT, JOINED, LONGEST, WORDED, 
 from headgate.transforms.kinds import as_text, is_plain
 from headgate.transforms.rows import FILE, FILE_DATE, ROW_ID, SOURCE, is_kept, quoted
 from headgate.transforms.step import Context, StepError, user_columns
+from headgate.words import cell
 
 SAMPLE = 8_000  # records of each source, chosen by hash, whose values choose the comparisons
 CELLS = 1_000_000  # of that sample at most
@@ -69,7 +70,9 @@ class Records:
 def raw_rows(df: DataFrame, columns: Sequence[str], key: Sequence[str], source: str | None) -> DataFrame:
     """Return the unmarked rows with the cells to compare as text: rid, id, source, key, c0 …"""
     kinds = dict(df.dtypes)
-    texts = [F.substring(cell(F.col(quoted(c)), kinds[c]), 1, LONGEST).alias(f"c{j}") for j, c in enumerate(columns)]
+    texts = [
+        F.substring(cell_text(F.col(quoted(c)), kinds[c]), 1, LONGEST).alias(f"c{j}") for j, c in enumerate(columns)
+    ]
     keys = [as_text(F.col(quoted(c)), kinds[c]) for c in key]
     named = F.lit("") if source is None else F.coalesce(F.col(quoted(source)).cast("string"), F.lit(""))
     whole = keys[0] if len(keys) == 1 else F.to_json(F.array(*keys)) if keys else F.col(ROW_ID)
@@ -83,7 +86,7 @@ def element_of(kind: str) -> str | None:
     return inner if inner and is_plain(inner) else None
 
 
-def cell(value: Column, kind: str) -> Column:
+def cell_text(value: Column, kind: str) -> Column:
     """Return a plain value, or an array of such, as text."""
     inner = element_of(kind)
     return (
@@ -116,7 +119,7 @@ def made_ready(
     by_source = {row["source"]: row["ids"] for row in sorted(of_sources, key=lambda r: str(r["source"]))}
     repeated = sum(row["n"] - row["ids"] for row in of_sources)
     if source is not None and len(by_source) == 1:
-        context.warn(f"only source '{next(iter(by_source))}' has records: there is nothing to link them with")
+        context.warn(f"only source {cell(next(iter(by_source)))} has records: there is nothing to link them with")
         return None
     sources, sizes = tuple(by_source), tuple(by_source.values())
     if space_of(sizes) < 1:
