@@ -6,7 +6,7 @@ import json
 import re
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from headgate.transforms.step import Estimator, Step
 from headgate.transforms.steps import STEPS
@@ -99,7 +99,7 @@ def kind_of(kind: Any) -> str:
     origin, inside = get_origin(kind), get_args(kind)
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in inside)
-    if origin is types.UnionType:
+    if origin in (types.UnionType, Union):  # with a Literal it is the latter
         return " or ".join(dict.fromkeys(kind_of(k) for k in inside if k is not types.NoneType))
     if origin is tuple:
         return f"list: {kind_of(inside[0])}" if inside[-1] is ... else f"[{', '.join(kind_of(k) for k in inside)}]"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.kinds import TIMES, as_text, missing, need_kinds
+from headgate.transforms.kinds import TIMES, as_text, missing, need_kinds, require_few
 from headgate.transforms.rows import is_kept, quoted
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
@@ -21,8 +21,8 @@ class MeasureMissing(Step):
     """Measure what is missing and with what, and leave the rows as they are.
 
     columns: those that are looked at, of any type; null and NaN are missing.
-    by: a column whose groups are told apart. over: a date or time, whose periods are; every: the length of a period,
-        `day`, `month` (default) or `year`.
+    by: a column whose groups are told apart.
+    over: a date or time, whose periods are; every: the length of a period, `day`, `month` (default) or `year`.
     most: how many patterns, pairs of columns, groups and periods are told (10): those with most rows, the last periods.
     The figures stand in the run's summary, as `--json` too, and in the system table `metrics`: the share of rows in
     which each column is missing; the share of each pattern of missing columns; of each pair that is missing together,
@@ -42,6 +42,7 @@ class MeasureMissing(Step):
         require_columns([*self.columns, *filter(None, (self.by, self.over))], have)
         if not self.columns:
             raise StepError("columns: name one or more")
+        require_few(self.columns)
         if self.most < 1:
             raise StepError(f"most: {self.most} is not at least 1")
         return have
