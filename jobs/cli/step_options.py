@@ -73,11 +73,10 @@ def option_of(name: str, by_choice: Mapping[str, Field], choices: int) -> click.
         default = next(iter(defaults.values()))
     else:
         default = ", ".join(f"{value} of --{choice}" for choice, value in defaults.items())
-    told = re.sub(r" \(default\)| \([\d.,]+\)$", "", first.about)  # the docstring's way to tell the default
     kind, several = kind_of(first.kind)
     metavar = "WHAT,…" if several else name.upper() if kind is str else None
     return click.Option(
-        [f"--{name.replace('_', '-')}"], type=kind, metavar=metavar, help=f"{only}{told} (default: {default})."
+        [f"--{name.replace('_', '-')}"], type=kind, metavar=metavar, help=f"{only}{first.about} (default: {default})."
     )
 
 

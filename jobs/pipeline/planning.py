@@ -204,7 +204,7 @@ def plan_ingest(
         why = None
     elif known and all(f.path in known for f in fresh):
         same = all(known[f.path]["size"] == f.size for f in fresh)  # perhaps it was put back as it was
-        why = f"{counted(len(fresh), 'known file')} {'may have changed, by the time' if same else 'changed'}"
+        why = f"{counted(len(fresh), 'known file')} {'with another time, of the same size' if same else 'changed'}"
     else:
         why = counted(len(fresh), "new file")
     return TablePlan(**facts, why=why, fresh=tuple(fresh), known=known, notes=notes)

@@ -54,6 +54,6 @@ def test_what_needs_a_classic_session_says_so(remote, tmp_path, monkeypatch):
         HiveCatalogue(remote, "d", str(tmp_path)).known()
 
 
-def test_a_server_that_is_not_there_and_a_setting_that_is_its_own():
+def test_a_setting_that_is_the_servers_own_is_refused():
     with pytest.raises(UsageError, match=r"spark\.executor\.memory is set where the server of spark\.remote starts"):
         start({"spark.remote": "sc://127.0.0.1:1", "spark.executor.memory": "2g"})

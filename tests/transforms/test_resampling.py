@@ -17,16 +17,8 @@ REPLACED = {"by": ["y", "s"], "rows": 30, "max_copies": 9, "replacement": True, 
 SHARES = {"a": 0.5, "b": 0.25, "c": 0.25}
 USES = [  # step, options, training rows of the classes a, b and c after it, where they are known
     ("sample_strata", {"by": ["y"], "rows": 70, "max_copies": 5}, (70, 70, 70)),
-    (
-        "sample_strata",
-        {"by": ["y", "s"], "rows": 30, "max_copies": 9, "replacement": True, "weight": "z"},
-        (60, 60, 60),
-    ),
-    (
-        "mix_sources",
-        {"by": ["y"], "shares": SHARES, "budget": 120, "epochs": 2},
-        (60, 30, 30),
-    ),
+    ("sample_strata", REPLACED, (60, 60, 60)),
+    ("mix_sources", {"by": ["y"], "shares": SHARES, "budget": 120, "epochs": 2}, (60, 30, 30)),
     ("make_minority", SYNTHETIC, (90, 90, 90)),
     ("make_minority", SYNTHETIC | {"method": "borderline"}, (90, 90, 90)),
     ("make_minority", SYNTHETIC | {"method": "adasyn", "targets": {"c": 50}}, (90, 39, 50)),

@@ -40,9 +40,10 @@ def cut_short(table: str) -> dict[str, fs.FileInfo]:
 def has_footer(files: fs.FileSystem, path: str) -> bool:
     with files.open_input_file(path) as file:
         try:
-            return pq.ParquetFile(file) is not None
+            pq.ParquetFile(file)
         except pa.ArrowInvalid:
             return False
+    return True
 
 
 def remove_cut_short(table: str) -> None:
