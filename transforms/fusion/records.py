@@ -70,9 +70,7 @@ class Records:
 def raw_rows(df: DataFrame, columns: Sequence[str], key: Sequence[str], source: str | None) -> DataFrame:
     """Return the unmarked rows with the cells to compare as text: rid, id, source, key, c0 …"""
     kinds = dict(df.dtypes)
-    texts = [
-        F.substring(cell_text(F.col(quoted(c)), kinds[c]), 1, LONGEST).alias(f"c{j}") for j, c in enumerate(columns)
-    ]
+    texts = [F.substring(text_of(F.col(quoted(c)), kinds[c]), 1, LONGEST).alias(f"c{j}") for j, c in enumerate(columns)]
     keys = [as_text(F.col(quoted(c)), kinds[c]) for c in key]
     named = F.lit("") if source is None else F.coalesce(F.col(quoted(source)).cast("string"), F.lit(""))
     whole = keys[0] if len(keys) == 1 else F.to_json(F.array(*keys)) if keys else F.col(ROW_ID)
@@ -86,7 +84,7 @@ def element_of(kind: str) -> str | None:
     return inner if inner and is_plain(inner) else None
 
 
-def cell_text(value: Column, kind: str) -> Column:
+def text_of(value: Column, kind: str) -> Column:
     """Return a plain value, or an array of such, as text."""
     inner = element_of(kind)
     return (
