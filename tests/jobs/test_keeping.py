@@ -480,6 +480,16 @@ def test_cells_of_a_build_that_took_up_a_dead_runs_staging_are_erased_too(spark,
     assert answer(people, "select count(*), count(mayor) from placed where city = 'Atlantis'") == [(6, 0)]
 
 
+def test_the_log_of_a_table_below_checkpoints_stays(tmp_path):
+    table = tmp_path / "checkpoints" / "_sidecars" / "t"
+    write_deltalake(table, pa.table({"i": [1]}))
+    write_deltalake(table, pa.table({"i": [2]}), mode="append")
+    DeltaTable(table).create_checkpoint()
+    rewrite.rewrite_log(str(table), {})
+    assert sorted(p.name for p in (table / "_delta_log").iterdir()) == [f"{0:020}.json", f"{1:020}.json"]
+    assert DeltaTable(table).version() == 1
+
+
 def test_what_kills_left_is_erased_too(spark, people):
     """Files that no version names: whole ones lose the row, others go; so do checkpoints of other writers."""
     lake = lake_of(people)

@@ -193,7 +193,8 @@ def rewrite_log(table: str, replaced: Mapping[str, Mapping[str, Any]]) -> None:
     for info in files.get_file_info(fs.FileSelector(f"{base}/{LOG}", recursive=True)):
         # They repeat what the commits say, with the smallest and largest values of each file: checkpoints and their
         # sidecars, checksums, commits that other writers put together.
-        if info.type == fs.FileType.File and re.search(r"checkpoint|/_sidecars/|\.crc$|\.compacted\.", info.path):
+        name = info.path.removeprefix(f"{base}/{LOG}/")  # folders above may be called anything
+        if info.type == fs.FileType.File and re.search(r"checkpoint|^_sidecars/|\.crc$|\.compacted\.", name):
             files.delete_file(info.path)
 
     def both_removed(action: dict[str, Any]) -> list[dict[str, Any]]:
