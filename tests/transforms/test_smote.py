@@ -246,6 +246,12 @@ def test_more_rows_than_one_search_holds_are_searched_in_buckets(spark, tmp_path
         MakeMinority(label="y", columns=("x",), within=("s",), rows=2500).run(lonely, context)
 
 
+def test_rows_of_one_id_are_drawn_in_one_order(spark):
+    rows = [(f"i{i // 5}", float(i * 7 % 50)) for i in range(50)]
+    found = [buckets.drawn(spark.createDataFrame(r, "id string, n0 double"), 1.0, "x", 0) for r in (rows, rows[::-1])]
+    assert found[0].to_pylist() == found[1].to_pylist() and found[0].num_rows == 50
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["borderline", "adasyn"])
 def test_rows_near_other_classes_are_found_in_buckets_too(spark, tmp_path, monkeypatch, method):

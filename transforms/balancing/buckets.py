@@ -103,7 +103,8 @@ def buckets_of(base: DataFrame, groups: DataFrame, search: Search, context: Cont
 def drawn(base: DataFrame, rate: float, salt: str, seed: int) -> pa.Table:
     """Return about a share of the rows to the driver, by a hash of their ids, in the order of these."""
     uniform = F.shiftrightunsigned(F.xxhash64(F.lit(seed).cast("long"), F.lit(salt), F.col("id")), 11) * 2.0**-53
-    return base.where(uniform < F.lit(rate)).toArrow().sort_by("id")
+    some = base.where(uniform < F.lit(rate)).toArrow()
+    return some.sort_by([(c, "ascending") for c in some.column_names])  # several may have one id
 
 
 def spill_for(base: DataFrame, queries: pa.Table, search: Search, cells: Mapping[Group, Cells]) -> int:
