@@ -81,6 +81,8 @@ def matching(rows: ds.Dataset, key: Mapping[str, str]) -> set[str]:
     found: set[str] = set()
     for batch in rows.to_batches(columns=[ROW_ID, *nan], filter=condition):
         found |= set(batch.filter(functools.reduce(pc.and_, (pc.is_nan(batch[c]) for c in nan)))[ROW_ID].to_pylist())
+        if len(found) >= MOST:
+            break
     return found
 
 

@@ -273,6 +273,9 @@ def test_rows_are_found_by_nan_and_those_of_other_writers_have_no_story(tmp_path
     lake = Lake(str(tmp_path))
     write_deltalake(lake.path("t"), pa.table({"_row_id": ["a", "b"], "f": [float("nan"), 1.0]}))
     assert trace.ids_of(lake, "t", {"f": "nan"}) == ["a"]
+    many = pa.table({"_row_id": [f"r{i:06}" for i in range(300_000)], "f": [float("nan")] * 300_000})
+    write_deltalake(lake.path("many"), many)
+    assert len(trace.matching(lake.dataset("many"), {"f": "nan"})) < 300_000  # it stops when it has enough
     write_deltalake(lake.path("others"), pa.table({"f": [1.0]}))
     with pytest.raises(UsageError, match="table 'others' has no _row_id"):
         trace.ids_of(lake, "others", {"f": "1"})
