@@ -228,7 +228,7 @@ def database_of(url: str) -> Name:
     kind = scheme.replace("postgresql", "postgres")
     if host is None:  # a file, or one in memory
         return kind, without_secrets(re.split("[?;]", rest)[0].rpartition("@")[2])
-    return f"{kind}://{host[1]}", named[1].strip("/") if named else ""
+    return f"{kind}://{without_secrets(host[1])}", named[1].strip("/") if named else ""
 
 
 def dataset_of(place: str) -> Name:

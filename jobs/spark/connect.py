@@ -7,7 +7,7 @@ from typing import Any
 from headgate.jobs.errors import HeadgateError, UsageError, first_line
 
 REMOTE = "spark.remote"  # the setting that names a server: sc://host:15002
-OF_A_SESSION = ("spark.sql.", "spark.databricks.")  # the others are the server's own
+SETTABLE = ("spark.sql.", "spark.databricks.")  # by a session; the others are the server's own
 
 
 def connected(settings: Mapping[str, str], base: Mapping[str, str]) -> Any:
@@ -17,7 +17,7 @@ def connected(settings: Mapping[str, str], base: Mapping[str, str]) -> Any:
     """
     url = settings[REMOTE]
     own = {name: value for name, value in settings.items() if name != REMOTE}
-    fixed = next((name for name in own if not name.startswith(OF_A_SESSION)), None)
+    fixed = next((name for name in own if not name.startswith(SETTABLE)), None)
     if fixed is not None:
         raise UsageError(f"{fixed} is set where the server of {REMOTE} starts, not by a session of it")
     try:

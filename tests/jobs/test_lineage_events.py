@@ -221,6 +221,7 @@ def test_sources_are_named_without_secrets():
         ("jdbc:sqlserver://u:s3cret@h;databaseName=shop;password={s3;cret}", ("sqlserver://h", "shop.public.orders")),
         ("jdbc:oracle:thin:scott/s3cret@//h:1521/shop", ("oracle://h:1521", "shop.public.orders")),
         ("jdbc:oracle:thin:scott/s3cret@h:1521:shop", ("oracle", "h:1521:shop.public.orders")),
+        ("jdbc:mysql://(host=h,password=s3cret)/shop", ("mysql://(host=h,password=***)", "shop.public.orders")),
         ("jdbc:h2:mem:shop;PASSWORD=s3cret", ("h2", "mem:shop.public.orders")),
     ):
         assert emitting.source(JdbcSource(format="jdbc", url=url, table="public.orders")) == name
