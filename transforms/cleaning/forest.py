@@ -137,5 +137,6 @@ def score_forest(values: Any, forest: Forest, *, block: int = 16_384) -> Any:
                 node += 1
                 node += right
             total += length.take(node - inner)
-        out[start : start + block] = 2.0 ** (-total / (len(forest.feature) * forest.norm))
+        longest = len(forest.feature) * forest.norm
+        out[start : start + block] = 2.0 ** -(total / longest if longest else 1.0)  # of one row: .5, as in scikit-learn
     return out
