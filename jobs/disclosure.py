@@ -14,10 +14,20 @@ USER_INFO = re.compile(
     r"|(?P<oracle>jdbc:oracle:\w+:)[^@\s]+@",
     re.IGNORECASE,
 )
-# A parameter whose name says that it is secret, as drivers, stores and APIs call it.
+NAMES = (
+    r"(?:passw(?:or)?d|passphrase|pwd|token|secret|credentials?|signature"
+    r"|(?:api|access|account|private|shared|secret)[-_]?key|\bsig)"
+)
+# A parameter whose name says that it is secret, as drivers, stores and APIs call it; the same as a member of JSON.
 PARAMETER = re.compile(
-    r"(?P<name>(?:passw(?:or)?d|passphrase|pwd|token|secret|credentials?|signature"
-    r"|(?:api|access|account|private|shared|secret)[-_]?key|\bsig)=)(?:\{[^}]*\}|[^&;,\s'\")]+)",
+    rf"(?P<name>{NAMES} ?= ?)(?:\{{[^}}]*\}}|[^&;,\s'\")]+)"
+    rf"|(?P<member>[{{,]\s?['\"][\w.-]*{NAMES}['\"] ?: ?['\"])[^'\"]*",
+    re.IGNORECASE,
+)
+# A header of HTTP that proves who asks.
+HEADER = re.compile(
+    r"(?P<name>\b(?:(?:proxy-)?authorization|(?:set-)?cookie|x-[\w-]*(?:key|token))['\"]?: ?['\"]?)[^'\",\r\n]+"
+    r"|(?P<scheme>\bbearer )[\w.~+/=-]{8,}",
     re.IGNORECASE,
 )
 
@@ -27,7 +37,8 @@ def without_secrets(text: str) -> str:
     for secret in sorted(filter(None, SECRETS_READ), key=len, reverse=True):  # one may hold another
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
     text = USER_INFO.sub(lambda m: f"{m['oracle'] or m['before']}{m['user'] or ''}***@", text)
-    return PARAMETER.sub(r"\g<name>***", text)
+    text = HEADER.sub(lambda m: f"{m['name'] or m['scheme']}***", text)
+    return PARAMETER.sub(lambda m: f"{m['name'] or m['member']}***", text)
 
 
 def masked(value: Any) -> Any:

@@ -174,6 +174,12 @@ def test_a_secret_written_in_the_configuration_is_refused_and_not_repeated(tmp_p
         ("s3://b/k?X-Amz-Credential=A&X-Amz-Signature=B&X-Amz-Date=C", "s3://b/k?X-Amz-Credential=***&X-Amz-Signature=***&X-Amz-Date=C"),
         ("abfss://container@account.dfs.core.windows.net/lake", "abfss://container@account.dfs.core.windows.net/lake"),
         ("see s3://b/a, mail ada@example.org", "see s3://b/a, mail ada@example.org"),
+        ("401 for {'Authorization': 'Bearer abc.def', 'x-api-key': 'abc'}", "401 for {'Authorization': '***', 'x-api-key': '***'}"),
+        ("authorization: basic dapi12dapi12\nAccept: text/csv", "authorization: ***\nAccept: text/csv"),
+        ('login {"password": "p@ss", "page": "2"} as dsn password = tok3n', 'login {"password": "***", "page": "2"} as dsn password = ***'),
+        ("password: write {env: NAME}", "password: write {env: NAME}"),
+        ("tables.t.source.token: 'x' is not known", "tables.t.source.token: 'x' is not known"),
+        ("column 'token': 'x' is no number", "column 'token': 'x' is no number"),
     ],
 )  # fmt: skip
 def test_the_sensitive_parts_of_urls_are_masked(text, shown, capsys):

@@ -107,8 +107,8 @@ def test_what_is_missing_is_measured_and_no_row_changes(spark, tmp_path):
         ("missing alone or together", 0.2222, {"columns": "x, y", "rows": 20}),
         ("missing together, times chance", 3.0, {"columns": "x, y", "rows": 20}),
     ]
-    assert ("missing by g", 0.3333, {"column": "x", "g": "a", "rows": 15}) in told
-    assert [f[2]["d"] for f in told if f[0] == "missing by d"] == ["2024-03-01"] * 2 + ["2024-02-01"] * 2
+    assert ("missing by g", 0.3333, {"column": "x", "value": "a", "rows": 15}) in told
+    assert [f[2]["value"] for f in told if f[0] == "missing by d"] == ["2024-03-01"] * 2 + ["2024-02-01"] * 2
     nothing = BuildContext(spark, str(tmp_path / "none"))
     step.run(df.where("false"), nothing)
     assert nothing.figures == []

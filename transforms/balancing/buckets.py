@@ -191,6 +191,8 @@ def searching(queries: pa.Table, search: Search, buckets: Buckets | None) -> Bat
 
 
 def homes_of(buckets: Buckets, table: pa.Table, space: Any) -> list[int]:
+    if not table.num_rows:
+        return []
     at, bucket, home = buckets.placed(groups_in(table), space, hashes_of(table))
     found = np.zeros(table.num_rows, dtype=np.int64)
     found[at[home]] = bucket[home]

@@ -97,7 +97,7 @@ class MeasureMissing(Step):
     def tell_parts(self, parts: Sequence[Any], name: str, lacking: Sequence[str], context: Context) -> None:
         for part, n, *each in parts:
             for c, m in zip(lacking, each, strict=True):
-                where = {name: "null" if part is None else part, "rows": m}
+                where = {"value": "null" if part is None else part, "rows": m}
                 context.measure(f"missing by {name}", m / n, {"column": c, **where})
 
 
