@@ -207,7 +207,8 @@ def filled(lake: Lake, request: Request, types: Mapping[str, str]) -> list[dict[
         if done + left and weights is None:
             method = "none" if not done else "simple"
         elif weights is not None and done + left:
-            method = " + ".join(f"{m} {w:.2f}" if w != 1 else m for m, w in weights.items() if w) or "simple"
+            parts = (f"{m} {w:.2f}" if w < 0.995 else m for m, w in weights.items() if w >= 0.005)
+            method = " + ".join(parts) or "simple"
             best = scores.get("blend") if len(weights) > 1 or set(weights.values()) != {1.0} else None
             error = (best or scores.get(next(iter(weights)), {})).get("error")
         kind = types.get(column, "")

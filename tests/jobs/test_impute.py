@@ -56,7 +56,7 @@ def test_gaps_of_all_kinds_are_filled_and_told(impute):
     assert row[5:] == ("DATE", "BIGINT")
     lines = {line.split()[0]: line for line in out.splitlines() if line.split()}
     assert "36 (15.0%)" in lines["y"] and "double" in lines["y"] and "22 (9.2%)" in lines["colour"]
-    assert "trees" in lines["colour"] and "mean" not in lines["y"] and "'-999' (12 rows, sentinel)" in out
+    assert "trees" in lines["colour"] and "mean" not in lines["y"] and "‹-999› (12 rows, sentinel)" in out
     # Again: nothing to build, the same report.
     code, again, error = impute("a.csv", "--into", "t", *QUICK, "--json")
     assert code == 0, error

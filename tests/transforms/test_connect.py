@@ -40,6 +40,7 @@ MORE = {
     "drop_near_images": {"columns": ["image"], "keep": "id"},
     "drop_repeated_lines": {"columns": ["text"], "texts": 5, "min_length": 3},
     "flag_missing": {"columns": ["x", "g"]},
+    "measure_missing": {"columns": ["x", "g"], "by": "h"},
     "reject_missing": {"columns": ["x", "g"], "share": 0.5},
     "impute_constant": {"values": {"x": 0}},
     "impute_previous": {"columns": ["x"], "by": ["h"], "order": "at"},

@@ -134,7 +134,10 @@ def test_a_model_is_chosen_only_where_it_beats_mean_and_mode(masked, monkeypatch
     monkeypatch.setattr(choice, "CELLS", 200)
     rng = np.random.default_rng(1)
     noise = np.where(rng.random(600) < 0.2, NAN, rng.normal(size=600))
-    chosen, scores = choose({**masked, "noise": noise}, [*masked, "noise"], masking="random", rounds=1)
+    halves = np.where(np.arange(600) % 3 == 0, NAN, np.arange(600) % 3)  # 1 and 2: the median is one of them
+    table = {**masked, "noise": noise, "halves": halves}
+    chosen, scores = choose(table, list(table), masking="random", rounds=1)
+    assert chosen["halves"].keys().isdisjoint({"median"}) and sum(chosen["halves"].values()) <= 1
     assert (
         not {"gaussian", "trees"} & set(chosen["noise"]) and chosen["c"] == {"trees": 1} and chosen["b"]["trees"] > 0.5
     )

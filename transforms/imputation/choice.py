@@ -40,8 +40,9 @@ def choose(
     are blended: the mean plus their weighted departures from it, with the weights, at least 0 and together at most 1,
     that fit the masked cells best (stacking, Breiman 1996); a blend is judged on cells that its weights did not see.
     The smallest loss wins, of the methods that beat the simple fill by `LEAD` standard errors of the paired losses;
-    those of numbers above the simple fill's 99 % quantile count as that. A score's error is relative to the simple
-    fill's: root mean squares of numbers, wrong cells of categories. Deterministic for the same rows and seed.
+    those of numbers above the simple fill's 99 % quantile count as that, yet none is taken that errs more than the
+    simple fill when they do not. A score's error is relative to the simple fill's: root mean squares of numbers, wrong
+    cells of categories. Deterministic for the same rows and seed.
     """
     gone = {c: unknown(v) for c, v in table.items()}
     chosen: dict[str, Weights] = {}
@@ -105,10 +106,9 @@ def settled(truth: Any, found: Mapping[str, Any], forced: str | None) -> tuple[W
         guesses["blend"] = guess
     scores, losses = scores_of(truth, guesses)
     able = {"simple", "median", "group", "blend" if number else "trees"}
-    ahead = [
-        "simple",
-        *(s["method"] for s in scores if s["method"] in able and s["lead"] >= LEAD["number" if number else "category"]),
-    ]
+    needed = LEAD["number" if number else "category"]
+    beats = [s["method"] for s in scores if s["method"] in able and s["lead"] >= needed and s["error"] <= 1]
+    ahead = ["simple", *beats]
     best = min(ahead, key=lambda m: losses[m].mean()) if len(truth) else "simple"
     every = np.ones(len(truth), dtype=bool)
     return blend(truth, found, models, every) if best == "blend" else {best: 1.0}, scores
