@@ -176,7 +176,7 @@ def plan_ingest(
     table, current = facts["table"], facts["current"]
     source = pipeline.tables[table].source
     if current is not None:
-        check_schema(pipeline, lake, table)
+        check_schema(pipeline, lake, table, present_build(lake, current).get("key"))
     known = lake.files_of(table)
     if not isinstance(source, FileSource):
         assert source is not None
@@ -210,12 +210,21 @@ def plan_ingest(
     return TablePlan(**facts, why=why, fresh=tuple(fresh), known=known, notes=notes)
 
 
-def check_schema(pipeline: Pipeline, lake: Lake, table: str) -> None:
-    """Raise `UsageError` where a source that adds rows gives a column another type than its table has."""
+def check_schema(pipeline: Pipeline, lake: Lake, table: str, key: list[str] | None) -> None:
+    """Raise `UsageError` where a source that adds rows has another key, or another type of a column, than its table.
+
+    key: by which the table's rows are known; None where earlier versions did not record it.
+    """
     source = pipeline.tables[table].source
     adds = (
         source.format != "delta" if isinstance(source, FileSource) else getattr(source, "watermark", None) is not None
     )
+    if adds and source and key is not None and key != list(source.key):
+        was, now = (", ".join(k) if k else "their content (no key)" for k in (key, source.key))
+        raise UsageError(
+            f"table '{table}': its rows are known by {was} since the first of them came, and its source's key now says "
+            f"{now}: keep the key, or give the table another name"
+        )
     ddl = getattr(source, "columns", None)
     there = columns_in(lake, table) or {}
     for column, kind in source_columns(ddl, table).items() if adds and ddl else ():

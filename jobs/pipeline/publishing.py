@@ -94,6 +94,7 @@ def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
 def facts_of(run: Run, work: Work, staged: Staged, counts: Counts) -> dict[str, Any]:
     """Return what the commit says of its build."""
     growing = run.pipeline.tables[work.table].publish.mode == "increment"
+    source = run.pipeline.tables[work.table].source
     return {
         "run_id": run.run_id,
         "pipeline": run.pipeline.name,
@@ -103,6 +104,7 @@ def facts_of(run: Run, work: Work, staged: Staged, counts: Counts) -> dict[str, 
         "base": work.base,
         "config": config_key(run.pipeline, work.table),
         "grain": run.pipeline.tables[work.table].grain,
+        "key": list(source.key) if source else None,
         "increment": work.part is not None,
         "moved": dict(work.moved) if work.moved is not None else None,
         "unforeseen": staged.unforeseen,

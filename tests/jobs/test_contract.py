@@ -165,6 +165,10 @@ def test_a_changed_suite_judges_again_and_equal_rows_are_not_published_again(spa
     # Another type of a column is told before anything is read.
     with pytest.raises(UsageError, match="column 'n' is int since its first file, and its source's schema says string"):
         run_pipeline(None, tmp_path, pipeline(tmp_path, TWO.replace("n INT", "n STRING")))
+    # So is another key, by which new rows would be known otherwise than those that are there.
+    for wrong, now in (("key: [id, kind]", "id, kind"), ("key: []", "their content")):
+        with pytest.raises(UsageError, match=f"table 'raw': its rows are known by id since .* key now says {now}"):
+            run_pipeline(None, tmp_path, pipeline(tmp_path, TWO.replace("key: [id]", wrong)))
     # Options at their defaults, and a description, are nothing new.
     pipeline(
         tmp_path, TWO.replace("reason: negative}", "reason: negative, show: []}").replace("from: raw", "from: [raw]")

@@ -91,6 +91,7 @@ def test_records_repeat_another_one_where_that_is_no_chance():
         (sources["b"][:4], PERSON, "b"),
         ([[row[0], *[None] * 3] for row in sources["b"][:4] * 2], PERSON, None),
         (sources["b"][:4], PERSON[:1], "b"),
+        ([[None] * 4] * 40, PERSON[:1], "a"),  # some names of a are there twice; records without a value repeat nothing
     ):
         rows = {"a": sources["a"], "b": sources["b"] + copies}
         rows = {s: [row[: len(columns)] for row in every] for s, every in rows.items()}

@@ -386,12 +386,13 @@ def again(
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for batch in batches:
-            bits = np.zeros(len(batch))
+            bits, filled = np.zeros(len(batch)), np.zeros(len(batch), dtype=bool)
             for frequent, cells in zip(frequencies, batch.columns[1:-1], strict=True):
                 there = np.flatnonzero(pc.is_valid(cells).to_numpy(zero_copy_only=False))
+                filled[there] = True
                 bits[there] += frequent.bits([v.split(JOINED)[0] for v in cells.take(pa.array(there)).to_pylist()])
             src = batch.column(0).to_numpy()
-            telling = (bits >= np.log2(np.array(sizes))[src] + TELLING) | (len(frequencies) == 1)
+            telling = (bits >= np.log2(np.array(sizes))[src] + TELLING) | (filled & (len(frequencies) == 1))
             kept = pa.array(np.flatnonzero(telling))
             n = pc.subtract(batch.columns[-1], 1).cast(pa.int64())
             yield pa.RecordBatch.from_arrays([batch.column(0).take(kept), n.take(kept)], ["src", "n"])
