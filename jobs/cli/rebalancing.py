@@ -16,6 +16,7 @@ from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import TABLE_NAME
 from headgate.transforms.rows import SPLIT, TRAIN, is_own
+from headgate.words import did_you_mean
 
 UNITS = ("rows", "characters", "bytes", "tokens")
 SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
@@ -176,6 +177,9 @@ def target_options(request: Request) -> dict[str, Any]:
     if "=" not in target:
         if total:
             raise UsageError("--total: cannot be combined with a number of rows of each stratum")
+        if target[:1].isalpha():
+            hint = did_you_mean(target, ["equal", "natural"])
+            raise UsageError(f"--target: '{target}' is none of equal, natural, a number, or a=100,b=50{hint}")
         return {**options, "rows": number_of("--target", target)}
     pairs = pairs_of("--target", target, str)
     shares = any("." in value or value.endswith("%") for value in pairs.values())

@@ -67,7 +67,7 @@ def test_options_become_steps(tmp_path, monkeypatch):
         ({}, "give --target"),
         ({"by": ["lable"], "target": "equal"}, "--by: there is no column 'lable' — did you mean 'label'"),
         ({"by": ["split"], "target": "equal"}, "--by: 'split' is the split"),
-        ({"target": "x"}, "--target: 'x' is not a whole number"),
+        ({"target": "x"}, "--target: 'x' is none of equal, natural, a number"),
         ({"target": "a=5,a=6"}, "every name once"),
         ({"mixture": "a=.5,b=.4"}, "--mixture: shares: they add up to 0.9, not to 1"),
         ({"target": "equal", "budget": "1"}, "--target: rows of each stratum"),
@@ -171,6 +171,8 @@ def test_bad_strata_are_strata_or_are_told_with_what_is_allowed(rebalance):
     assert found == [("0.0", 1), ("1.5", 1), ("7.0", 1), ("nan", 1), (None, 1)]
     code, out, error = rebalance("a.csv", *schema, "--target", "3", "--max-copies", "2", "--into", "more")
     assert code == 0 and "fewer rows than asked for, as copies do not reach: ‹null›, ‹1.5›, ‹7.0›" in out
+    code, _, error = rebalance("a.csv", *schema, "--target", "equals", "--into", "bad")
+    assert code == 2 and "did you mean 'equal'?" in error
     code, _, error = rebalance("a.csv", *schema, "--target", "1.5=.5,7=.4", "--others", "drop", "--into", "bad")
     assert code == 2 and "--target: targets: they add up to 0.9, not to 1" in error
     code, _, error = rebalance("a.csv", *schema, "--mixture", "1.5=50%,8=50%", "--budget", "2", "--into", "bad")

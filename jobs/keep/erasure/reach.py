@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from headgate.jobs.errors import UsageError, first_line
+from headgate.jobs.errors import InputMissing, UsageError, first_line
 from headgate.jobs.keep.erasure.files import id_columns, ids_in, leaves, read_file, text_columns, whole_files
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history
@@ -59,7 +59,8 @@ def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = 
     """Find what belongs to the rows of a table that satisfy a condition or carry one of the keys, in any version.
 
     where: a condition in SQL. keys: a CSV or Parquet file whose columns are columns of the table. Raises `UsageError`
-    for a condition that cannot be read. Cost: one pass over the ids of all files of all tables.
+    for a condition that cannot be read, `InputMissing` for a file that is not there. Cost: one pass over the ids of
+    all files of all tables.
     """
     found = Reach(table, matching(lake, table, where, keys))
     tables = [t for t in lake.tables() if ROW_ID in lake.dataset(t).schema.names]
@@ -189,13 +190,17 @@ def matching(lake: Lake, table: str, where: str | None, keys: Path | None) -> se
             raise UsageError("--where: give one condition, not statements")
         return {r[0] for r in connection.execute(query).fetchall()}
     except duckdb.Error as e:
-        raise UsageError(f"--where: {first_line(e)}") from e
+        option = "--where" if keys is None else "--keys"
+        shown = ", ".join(c for c in schema.names if c != ROW_ID)
+        raise UsageError(f"{option}: {first_line(e)} (columns of table '{table}': {shown})") from e
 
 
 def read_keys(file: Path, schema: pa.Schema, table: str) -> pa.Table:
     """A file of keys, in the types of the table's columns."""
     from pyarrow import csv
 
+    if not file.exists():
+        raise InputMissing(f"--keys: there is no file {file}")
     try:
         if file.suffix == ".parquet":
             keys = pq.read_table(file)
