@@ -32,7 +32,7 @@ def test_a_pipeline_publishes_what_it_publishes_on_a_classic_session(spark, conn
             assert read.count() == answer(places[1], "select count(*) from people")[0][0] > 0
         assert content(places[1]) == content(places[0])
     traced = "select count(*) from lineage where columns <> '{}'"
-    assert answer(places[0], traced) == [(6,)] and answer(places[1], traced) == [(0,)]
+    assert answer(places[0], traced)[0][0] > 0 and answer(places[1], traced) == [(0,)]
 
 
 def test_tasks_at_once_are_those_of_the_cluster(spark, connect):
