@@ -43,6 +43,10 @@ class StoreServer:
         """Take these access keys alone; any, where none is given. Others are told that their token has expired."""
         self.call("keys", known=list(known))
 
+    def most_at_once(self) -> int:
+        """Return how many requests were in the server at once, at most, since this was last asked."""
+        return int(self.call("most_at_once"))
+
     def requests(self, reset: bool = True) -> dict[str, int]:
         """Return how many requests came, by method and kind of place, since the last reset."""
         found: dict[str, int] = self.call("requests", reset=reset)
@@ -86,14 +90,26 @@ class Faulty:
         self.known: list[str] = []
         self.careless = False  # whether it does what is asked for whatever is there
         self.counts: Counter[str] = Counter()
+        self.inside = self.most_inside = 0
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        path = environ["PATH_INFO"]
         if path.startswith("/_test/"):
             body = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
             answer = json.dumps(self.control(path.rpartition("/")[2], body)).encode()
             start("200 OK", [("Content-Length", str(len(answer)))])
             return [answer]
+        with self.lock:
+            self.inside += 1
+            self.most_inside = max(self.most_inside, self.inside)
+        try:
+            return self.request(environ, start)
+        finally:
+            with self.lock:
+                self.inside -= 1
+
+    def request(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         with self.lock:
             self.counts[f"{method} {kind(path, environ['QUERY_STRING'])}"] += 1
             fault = self.fault(f"{method} {path}?{environ['QUERY_STRING']}")
@@ -138,6 +154,9 @@ class Faulty:
                 self.careless = given["on"]
             elif what == "keys":
                 self.known = given["known"]
+            elif what == "most_at_once":
+                most, self.most_inside = self.most_inside, self.inside
+                return most
             elif what == "requests":
                 counts = dict(self.counts)
                 if given["reset"]:

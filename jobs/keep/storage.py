@@ -13,7 +13,7 @@ from headgate.jobs.errors import HeadgateError
 from headgate.jobs.keep.optimize import SMALL, plan_of
 from headgate.jobs.keep.retention import GRACE_HOURS, vacuum
 from headgate.jobs.lake.commits import count_rows
-from headgate.jobs.lake.datafiles import FILE_BYTES, READERS
+from headgate.jobs.lake.datafiles import FILE_BYTES, readers
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import stored_files
 from headgate.jobs.lake.storage import file_system
@@ -70,7 +70,7 @@ def columns_of(table: str, paths: Sequence[str]) -> list[dict[str, Any]]:
     files, base = file_system(table)
     stored: Counter[str] = Counter()
     raw: Counter[str] = Counter()
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(readers(files)) as pool:
         for found in pool.map(lambda path: footer(files, f"{base}/{path}"), paths):
             for group in map(found.row_group, range(found.num_row_groups)):
                 for part in map(group.column, range(group.num_columns)):

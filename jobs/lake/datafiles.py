@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from headgate.jobs.lake.storage import file_system
+from headgate.jobs.lake.stores import CONNECTIONS
 
-READERS = 8  # small files, or footers, at once
+READERS = 8  # small files, or footers, at once on this machine
 FILE_BYTES = 64 << 20  # of a file of a table that needs several
 
 
@@ -50,8 +51,13 @@ def described(table: str, found: Collection[fs.FileInfo]) -> list[DataFile]:
 
     if len(chosen) < 2:
         return [read(f) for f in chosen]
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(readers(files)) as pool:
         return list(pool.map(read, chosen))
+
+
+def readers(files: fs.FileSystem) -> int:
+    """Return how many small files, or footers, are read at once: many where each request takes its time."""
+    return READERS if isinstance(files, fs.LocalFileSystem) else CONNECTIONS
 
 
 def is_data(info: fs.FileInfo) -> bool:

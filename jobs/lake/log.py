@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from headgate.jobs.lake.commits import facts_of
-from headgate.jobs.lake.datafiles import READERS
+from headgate.jobs.lake.datafiles import readers
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.storage import file_system, open_table
 from headgate.jobs.lake.system import REARRANGING
@@ -33,7 +33,7 @@ def commits(table: str, after: int = -1) -> Iterator[tuple[int, list[dict[str, A
         with files.open_input_stream(f"{base}/{LOG}/{version:020}.json") as stream:
             return bytes(stream.readall())
 
-    with ThreadPoolExecutor(READERS) as pool:  # a store takes its time for each
+    with ThreadPoolExecutor(readers(files)) as pool:
         for some in batched([v for v in versions if v > after], AHEAD):
             for version, content in zip(some, pool.map(read, some), strict=True):
                 yield version, [json.loads(line) for line in content.decode().splitlines() if line.strip()]

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from obstore.store import ObjectStore, from_url
 from pyarrow import fs
 
@@ -25,6 +26,7 @@ SCHEMES = ("s3", "s3a", "gs", "abfss", "hdfs", "file")
 VARIABLE = "STORE_OF_HEADGATE"  # of a worker: the store as JSON
 CREDENTIALS_FILE = "~/.aws/credentials"
 TRIES = 7  # of a request that the store could not answer
+CONNECTIONS = 64  # to a store at once
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,7 @@ def arrow_files(place: str) -> tuple[fs.FileSystem, str]:
 
 @functools.lru_cache(maxsize=8)
 def s3_files(endpoint: str | None, region: str | None, in_host: bool, keys: Keys | None) -> fs.FileSystem:
+    pa.set_io_thread_count(max(pa.io_thread_count(), CONNECTIONS))  # Arrow opens no more connections, or 25
     return fs.S3FileSystem(
         access_key=keys.access if keys else None,
         secret_key=keys.secret if keys else None,

@@ -82,7 +82,11 @@ TABLES: dict[str, dict[str, Any]] = {
                 }
             },
         ),
-        "sampled": built("orders", {"sample_strata": {"by": ["region", "label"], "share": 0.3, "temperature": 2.0}}),
+        "sampled": built(
+            "orders",
+            {"split_by_hash": {"key": ["line"], "shares": {"train": 0.9, "test": 0.1}}},
+            {"sample_strata": {"by": ["region", "label"], "share": 0.3, "temperature": 2.0}},
+        ),
     },
     "texts": {
         "texts": source("texts", "id"),

@@ -18,14 +18,16 @@ from headgate.jobs.config.models import Environment
 from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
 from headgate.jobs.explore import queries
 from headgate.jobs.keep.backup import backup, recover
+from headgate.jobs.keep.erasure.files import remove_cut_short
 from headgate.jobs.keep.optimize import optimize
 from headgate.jobs.keep.retention import vacuum
 from headgate.jobs.lake import stores
 from headgate.jobs.lake.arranging import Order
 from headgate.jobs.lake.conflicts import VersionTaken
-from headgate.jobs.lake.datafiles import data_files
+from headgate.jobs.lake.datafiles import data_files, readers
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.lease import Lease
+from headgate.jobs.lake.log import stored_files
 from headgate.jobs.lake.probe import why_not_usable
 from headgate.jobs.lake.storage import file_system, located, open_table, put, put_new, remove, storage_options
 from headgate.jobs.lake.stores import Keys, Store, spark_settings, use
@@ -201,10 +203,30 @@ def test_each_environment_has_its_own_store(tmp_path, monkeypatch):
 
 def written(root, name, number):
     """Write a data file of one row below a table, which no commit names yet."""
+    put(f"{root}/t", f"{name}/part-0.parquet", one_row(number))
+    return data_files(f"{root}/t", name)
+
+
+def one_row(number):
     out = pa.BufferOutputStream()
     pq.write_table(pa.table({"i": pa.array([number], pa.int64())}), out)
-    put(f"{root}/t", f"{name}/part-0.parquet", out.getvalue().to_pybytes())
-    return data_files(f"{root}/t", name)
+    return out.getvalue().to_pybytes()
+
+
+def test_many_footers_are_read_at_once_from_a_store_and_few_from_a_disk(server, root, tmp_path):
+    for number in range(48):
+        put(f"{root}/t", f"x/part-{number:02}.parquet", one_row(number))
+    server.most_at_once()
+    server.fail("slow", match=r"HEAD .*/part-", times=48, seconds=1.0)
+    assert len(data_files(f"{root}/t", "x")) == 48
+    assert server.most_at_once() > 32 > readers(file_system(str(tmp_path))[0])
+
+
+def test_an_object_that_is_cut_short_has_no_writer_at_work_on_it(root):
+    commit(f"{root}/t", -1, Change("WRITE", written(root, "first", 1), (), ("first", 1), {}, SCHEMA))
+    put(f"{root}/t", "other/part-0.parquet", one_row(2)[:-9])
+    remove_cut_short(f"{root}/t")
+    assert [*stored_files(f"{root}/t")] == ["first/part-0.parquet"]
 
 
 def publish(root, name, number):

@@ -14,6 +14,7 @@ from headgate.jobs.keep.optimize import OWN_FOLDER
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import below, history, stored_files
 from headgate.jobs.lake.storage import file_system
+from headgate.jobs.lake.stores import scheme_of
 from headgate.jobs.lake.system import now
 from headgate.transforms.rows import JOINED, PARENTS, ROW_ID, is_own
 
@@ -47,10 +48,14 @@ def has_footer(files: fs.FileSystem, path: str) -> bool:
 
 
 def remove_cut_short(table: str) -> None:
-    """Remove the data files of a table that are cut short; raise `HeadgateError` where one may be at work on them."""
+    """Remove the data files of a table that are cut short; raise `HeadgateError` where one may be at work on them.
+
+    In S3 and Google's store nobody is: an object is there when its writer has ended.
+    """
     files, _ = file_system(table)
+    ended = scheme_of(table) in ("s3", "gs")
     for path, info in cut_short(table).items():
-        ours = path.startswith(OWN_FOLDER) or path.endswith(".part")
+        ours = ended or path.startswith(OWN_FOLDER) or path.endswith(".part")
         if not ours and info.mtime is not None and now() - info.mtime.astimezone(timezone.utc) < SETTLED:
             raise HeadgateError(
                 f"{table}: {path} is not whole, and was written to in the last hour; when its writer has ended, run "
