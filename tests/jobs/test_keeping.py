@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -595,6 +596,29 @@ def test_erasing_one_record_leaves_those_that_only_look_like_it(spark, tmp_path)
     erase(spark, tmp_path, "raw", "len(tags) = 1 and (tags[1] = 'a, b' or tags[1] is null)")
     left = [r[0] for r in answer(tmp_path, "select tags from raw")]
     assert sorted(map(str, left)) == sorted(map(str, [["a", "b"], ["c"], ["null"], None]))
+
+
+def test_rows_that_share_an_id_count_each(tmp_path):
+    """As those whose key is NaN; a row that several versions hold counts once, in whatever files it lies."""
+    lake = lake_of(tmp_path)
+    twice = pa.table({"_row_id": ["nan", "nan", "one"], "x": [math.nan, math.nan, 1.0]})
+    write_deltalake(lake.path("t"), twice)
+    write_deltalake(lake.path("t"), twice.slice(0, 1), mode="append")
+    write_deltalake(lake.path("t"), twice.slice(1), mode="overwrite")
+    found = reach(lake, "t", "isnan(x)")
+    assert found.row_ids == {"nan"} and found.by_table()[0] == {"table": "t", "rows": 3, "cells": ""}
+
+
+@pytest.mark.slow
+def test_a_certificate_counts_rows_not_ids(spark, tmp_path):
+    source = "{format: csv, path: 'raw/*.csv', schema: 'x DOUBLE, name STRING', key: [x]}"
+    write_pipeline(tmp_path, f"  raw: {{source: {source}, suite: null}}\n")
+    land(tmp_path, "raw/a.csv", "x,name\nNaN,a\nNaN,b\nNaN,c\n1,d\n")
+    again(spark, tmp_path)
+    assert answer(tmp_path, "select count(*), count(distinct _row_id) from raw") == [(4, 2)]
+    certificate = erase(spark, tmp_path, "raw", "isnan(x)")
+    assert json.loads(certificate["tables"])["raw"]["rows"] == 3
+    assert answer(tmp_path, "select name from raw") == [("d",)]
 
 
 def test_people_are_erased_by_a_file_of_keys(spark, people, tmp_path):

@@ -60,7 +60,7 @@ def erase(
     plan = {
         "joined": {t: sorted(ids) for t, ids in found.joined.items()},
         "cells": {t: sorted(columns) for t, columns in found.cells.items()},
-        "rows": {t: len(ids) for t, ids in found.rows.items()},
+        "rows": {t: found.rows_of(t, ids) for t, ids in found.rows.items()},
         "texts": Fingerprints.of(found.texts).written(),
         "elsewhere": found.elsewhere,
         "learned": learned_from(lake, {found.table, *found.rows, *found.joined}),

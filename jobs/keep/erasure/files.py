@@ -1,6 +1,7 @@
 """Reading the data files that an erasure looks through."""
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta, timezone
 
@@ -89,6 +90,35 @@ def ids_in(ids: pa.Table, erased: set[str], parents: bool = True) -> set[str]:
         made = ids.filter(pc.is_valid(ids[PARENTS]))
         hit |= {r[ROW_ID] for r in made.select([ROW_ID, PARENTS]).to_pylist() if erased & set(r[PARENTS] or ())}
     return hit
+
+
+def row_counts(table: str, ids: set[str]) -> Counter[str]:
+    """Return how many rows of a table have each of these ids, in the version that has most of it.
+
+    Several may have one, as those whose key is NaN. A file that no version names counts alone.
+    """
+    wanted = pa.array(sorted(ids), pa.string())
+    hits: dict[str, Counter[str]] = {}
+    files, base = file_system(table)
+    for path in whole_files(table):
+        rows = ids_of(files, f"{base}/{path}")
+        if ROW_ID in rows.column_names:
+            hits[path] = Counter(rows[ROW_ID].filter(pc.is_in(rows[ROW_ID], wanted)).to_pylist())
+    most = most_of(hits.values())
+    for named in history(table).files.values():
+        together: Counter[str] = Counter()
+        for path in hits.keys() & named:
+            together.update(hits[path])
+        most |= together
+    return most
+
+
+def most_of(counts: Iterable[Counter[str]]) -> Counter[str]:
+    """Return the largest count of each."""
+    most: Counter[str] = Counter()
+    for each in counts:
+        most |= each
+    return most
 
 
 def text_columns(lake: Lake, table: str) -> Iterable[tuple[tuple[fs.FileSystem, str], list[str]]]:

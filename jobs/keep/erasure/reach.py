@@ -1,6 +1,7 @@
 """The reach of an erasure: rows, cells, ledger entries, files."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,16 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from headgate.jobs.errors import InputMissing, UsageError, first_line
-from headgate.jobs.keep.erasure.files import id_columns, ids_in, leaves, read_file, text_columns, whole_files
+from headgate.jobs.keep.erasure.files import (
+    id_columns,
+    ids_in,
+    leaves,
+    most_of,
+    read_file,
+    row_counts,
+    text_columns,
+    whole_files,
+)
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history
 from headgate.jobs.lake.storage import file_system, open_table, parquet_format, quoted
@@ -30,6 +40,7 @@ class Reach:
     joined: dict[str, set[str]] = field(default_factory=dict)  # table -> ids of rows that took cells by a join
     summed: dict[str, set[str]] = field(default_factory=dict)  # table -> ids of rows of another grain, made from these
     cells: dict[str, set[str]] = field(default_factory=dict)  # table -> columns whose cells become null in both
+    counts: dict[str, Counter[str]] = field(default_factory=dict)  # table -> how many rows have each of these ids
     entries: dict[str, int] = field(default_factory=dict)  # build -> ledger entries that go
     duplicates: int = 0  # rows that were rejected as repeating an erased one
     landing: set[str] = field(default_factory=set)
@@ -40,13 +51,17 @@ class Reach:
         """Return the rows of a table whose values must be nowhere afterwards."""
         return self.rows.get(table, set()) | self.summed.get(table, set())
 
+    def rows_of(self, table: str, ids: Iterable[str]) -> int:
+        """Return how many rows of a table have these ids: several may have one, as those without a value as key."""
+        return sum(self.counts[table][i] for i in ids)
+
     def by_table(self) -> list[dict[str, Any]]:
         tables = sorted({*self.rows, *self.joined})
         rows = [
             {
                 "table": t,
-                "rows": len(self.rows.get(t, ())),
-                "cells": f"{', '.join(sorted(self.cells.get(t, ())))} of {len(self.joined[t])} rows"
+                "rows": self.rows_of(t, self.rows.get(t, ())),
+                "cells": f"{', '.join(sorted(self.cells.get(t, ())))} of {self.rows_of(t, self.joined[t]):,} rows"
                 if self.joined.get(t)
                 else "",
             }
@@ -84,17 +99,20 @@ def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = 
     for name, ids in found.summed.items():
         found.joined[name] = found.joined.get(name, set()) | ids
         found.cells[name] = {c for c in columns_of(lake, name) if not is_own(c)}
+    for name in {*found.rows, *found.joined}:
+        found.counts[name] = row_counts(lake.path(name), found.rows.get(name, set()) | found.joined.get(name, set()))
     if lake.open("ledger") is not None:
         wanted = pa.array(sorted(found.row_ids), pa.string())
         entries = lake.dataset("ledger")
         builds = entries.to_table(columns=["build"], filter=pc.field("row_id").isin(wanted))["build"]
         found.entries = {r["values"]: r["counts"] for r in pc.value_counts(builds).to_pylist()}
-        duplicates: set[str] = set()
+        repeated: dict[str, Counter[str]] = {}
         others = ~pc.field("row_id").isin(wanted)
-        for batch in entries.to_batches(columns=["row_id", "evidence"], filter=others):  # never the whole ledger
+        for batch in entries.to_batches(columns=["build", "row_id", "evidence"], filter=others):  # not all at once
             kept = pc.map_lookup(batch["evidence"], pa.scalar("kept_row_id"), "first")
-            duplicates |= set(batch["row_id"].filter(pc.is_in(kept, wanted)).to_pylist())
-        found.duplicates = len(duplicates)
+            for entry in batch.select(["build", "row_id"]).filter(pc.is_in(kept, wanted)).to_pylist():
+                repeated.setdefault(entry["build"], Counter())[entry["row_id"]] += 1
+        found.duplicates = most_of(repeated.values()).total()
     found.landing = landing_files(lake, found)
     collect_texts(lake, found)
     return found
