@@ -46,9 +46,7 @@ class RuleResult:
     def quoted(self, observed: Any) -> str:
         """Return what a rule observed for a message: marked where it may be values of data."""
         plain = isinstance(observed, int | float | None) and not VALUES.search(self.rule.type)
-        return (
-            as_written(observed) if plain or self.rule.type.startswith("expect_table_") else cell(as_written(observed))
-        )
+        return as_written(observed) if plain else cell(as_written(observed))
 
 
 @dataclass(frozen=True)

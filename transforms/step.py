@@ -15,7 +15,7 @@ from typing import ClassVar, Literal, Protocol, Self
 from pyspark.sql import Column, DataFrame
 
 from headgate.transforms.rows import FILE, FILE_DATE, SOURCE, is_own
-from headgate.words import did_you_mean
+from headgate.words import cell, did_you_mean
 
 Action = Literal["reject", "clip", "null", "flag"]
 
@@ -28,10 +28,14 @@ class StepError(ValueError):
 
 
 class NoSuchColumn(StepError):
-    """A step names a column that is not there: `column`, of which it says so at `place` of its options."""
+    """A step names a column that is not there: `column`, of which it says so at `place` of its options.
 
-    def __init__(self, column: str, there: Sequence[str], place: str = "") -> None:
-        known = f"{did_you_mean(column, there)} (columns: {', '.join(there)})"
+    of_data: the names of the columns that are there came with the rows, so that they may be values of data.
+    """
+
+    def __init__(self, column: str, there: Sequence[str], place: str = "", of_data: bool = False) -> None:
+        hint = did_you_mean(column, there, cell) if of_data else did_you_mean(column, there)
+        known = f"{hint} (columns: {', '.join(map(cell, there) if of_data else there)})"
         super().__init__(f"{place}there is no column '{column}' here{known}")
         self.column, self.there, self.place = column, there, place
 

@@ -29,7 +29,7 @@ from headgate.jobs.sources.documents import Malformed, loaded
 from headgate.jobs.sources.files import list_files
 from headgate.jobs.sources.inspection import inspect_file
 from headgate.transforms.rows import is_own, quoted
-from headgate.words import did_you_mean, rejected_line
+from headgate.words import cell, did_you_mean, rejected_line
 
 FORMATS = {
     ".csv": "csv",
@@ -317,7 +317,7 @@ def header_of(files: Sequence[Path], delimiter: str | None, before: Sequence[str
             if not name:
                 raise InputMissing(f"{file}: column {i + 1} of its header has no name")
             if name.lower() in (n.lower() for n in names[:i]):
-                raise InputMissing(f"{file}: its header names the column '{name}' twice")
+                raise InputMissing(f"{file}: its header names the column {cell(name)} twice")
         if names:
             return names, chosen
     raise InputMissing(f"{files[0]}: the file is empty, so it does not tell its columns")

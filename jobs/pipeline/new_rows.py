@@ -18,6 +18,7 @@ from headgate.transforms.rows import is_own
 from headgate.transforms.scaling.undo import UndoStep
 from headgate.transforms.step import Step, StepError
 from headgate.transforms.steps import FITTED, options_of
+from headgate.words import cell
 
 # Steps that change no cell that was there before.
 KEEPING = {"split_by_hash", "resample_strata", "assign_weights", "drop_duplicates", "drop_near_duplicates"}
@@ -153,7 +154,7 @@ def check_columns(
     found: the types are None where text is read as what is wanted. without: wanted columns that the new rows do not
     have. all_of: whether the others must all be there.
     """
-    problems = [f"unexpected '{c}'" for c in found if c not in wanted]
+    problems = [f"unexpected {cell(c)}" for c in found if c not in wanted]
     problems += [f"'{c}' is there, though --without names it" for c in found if c in without]
     if all_of:
         problems = [f"missing '{c}'" for c in wanted if c not in found and c not in without] + problems

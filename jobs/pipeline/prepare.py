@@ -36,7 +36,17 @@ from headgate.transforms.rows import (
     with_bookkeeping,
     with_columns,
 )
-from headgate.transforms.step import Changes, Estimator, LearnAnew, MakeAll, Step, StepError, user_columns
+from headgate.transforms.step import (
+    Changes,
+    Estimator,
+    LearnAnew,
+    MakeAll,
+    NoSuchColumn,
+    Step,
+    StepError,
+    user_columns,
+)
+from headgate.words import cell
 
 
 def prepare(
@@ -221,7 +231,12 @@ def with_steps(
         except (LearnAnew, MakeAll):
             raise
         except (StepError, AnalysisException) as e:
-            raise UsageError(f"tables.{table}.steps[{i}].{step.name}: {first_line(e)}") from e
+            why = first_line(e)
+            if isinstance(e, NoSuchColumn):
+                why = str(NoSuchColumn(e.column, e.there, e.place, of_data=True))  # else `check` had told
+            elif isinstance(e, AnalysisException):
+                why = cell(why)
+            raise UsageError(f"tables.{table}.steps[{i}].{step.name}: {why}") from e
         frozen.append(step)
         learning = followed(learning, step, mine) if any(isinstance(s, Estimator) for s in steps[i + 1 :]) else None
     return df, frozen, seen
@@ -234,7 +249,7 @@ def zoned(table: str, df: DataFrame) -> DataFrame:
     """
     unwritable = next((c for c in df.columns if set(c) & set(UNWRITABLE)), None)
     if unwritable is not None:
-        raise UsageError(f"table '{table}': the column {unwritable!r} {NOT_WRITABLE}")
+        raise UsageError(f"table '{table}': the column {cell(unwritable)} {NOT_WRITABLE}")
     kinds = {f.name: without_ntz(f.dataType) for f in df.schema.fields}
     changed = [f.name for f in df.schema.fields if kinds[f.name] != f.dataType]
     return with_columns(df, {c: F.col(quoted(c)).cast(kinds[c]) for c in changed})

@@ -13,6 +13,7 @@ from pyspark.sql import types as T
 from headgate.jobs.errors import first_line
 from headgate.jobs.sources.dialect import BLOCK
 from headgate.transforms.parsing import ddl_of
+from headgate.words import cell
 
 
 class Unreadable(Exception):
@@ -68,13 +69,13 @@ def parquet_facts(files: fs.FileSystem, path: str) -> dict[str, Any]:
                 else None
             )
     except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as e:
-        return problem(f"it is no readable Parquet file ({first_line(e)})")
+        return problem(f"it is no readable Parquet file ({cell(first_line(e))})")
     names = schema.names
     repeated = next((n for n in names if names.count(n) > 1), None)
     if repeated is not None:
-        return problem(f"it has the column '{repeated}' twice")
+        return problem(f"it has the column {cell(repeated)} twice")
     if cut is not None:
-        return problem(f"its column '{cut}' holds times finer than the microseconds of a timestamp")
+        return problem(f"its column {cell(cut)} holds times finer than the microseconds of a timestamp")
     columns = {field.name: spark_type(field.type) for field in schema}
     return {"columns": columns, "records": count, "parts": [[i, 1] for i in range(groups)]}
 
@@ -148,7 +149,7 @@ def avro_facts(raw: Hashed) -> dict[str, Any]:
         schema = fastavro.schema.expand_schema(blocks.writer_schema)
         count = sum(block.num_records for block in blocks)
     except Exception as e:  # damaged bytes make it trip in many ways
-        return problem(f"it is no readable Avro file ({first_line(e)})")
+        return problem(f"it is no readable Avro file ({cell(first_line(e))})")
     finally:
         stream.detach()
     if not isinstance(schema, dict) or schema.get("type") != "record":

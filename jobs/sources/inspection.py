@@ -31,6 +31,7 @@ from headgate.jobs.sources.dialect import (
 )
 from headgate.jobs.sources.documents import Malformed, loaded, unexpected
 from headgate.jobs.sources.formats import Hashed, Unreadable, avro_facts, parquet_facts, problem
+from headgate.words import cell
 
 TEXT = ("csv", "jsonl")
 
@@ -119,7 +120,7 @@ class CsvLook:
         repeated = next((n for n in names if names.count(n) > 1), None)
         outline: dict[str, Any] = {"columns": dict.fromkeys(names, ""), "records": max(self.records, 0)}
         if repeated is not None:
-            outline["problem"] = f"its header names the column '{repeated}' twice"
+            outline["problem"] = f"its header names the column {cell(repeated)} twice"
         # Where quotes are stray, only a reader that comes from the start knows what a line end is.
         return outline | {"parts": self.parts if self.regular else [[0, 1]]}
 
@@ -166,7 +167,7 @@ class JsonLook:
     def facts(self) -> dict[str, Any]:
         outline = {"columns": self.members, "records": self.records, "parts": self.parts}
         if self.nested is not None:
-            outline |= problem(f"its records have a member '{self.nested}' that the schema lacks")
+            outline |= problem(f"its records have a member {cell(self.nested)} that the schema lacks")
         if self.more > MOST_MEMBERS:
             outline |= problem(f"its records have more than {MOST_MEMBERS:,} members that the schema lacks")
         if self.array:

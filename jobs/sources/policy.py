@@ -1,7 +1,8 @@
 """The policy for a file whose columns or types are not those expected."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from pyspark.sql import types as T
 
@@ -11,6 +12,7 @@ from headgate.jobs.sources.inspection import TEXT
 from headgate.jobs.sources.landing import LandedFile
 from headgate.transforms.parsing import ddl_of, without_ntz
 from headgate.transforms.rows import OWN, is_own, struct_of
+from headgate.words import cell
 
 WHOLE = {"tinyint": 3, "smallint": 5, "int": 10, "bigint": 20}  # digits
 
@@ -23,10 +25,12 @@ def apply_file_policy(source: FileSource, file: LandedFile, reference: Mapping[s
     problem, option = file.problem, "on_bad_file"
     empty = source.format in TEXT and not file.columns and not file.records
     if problem is None and file.columns is not None and not empty:
-        expected = columns_of_ddl(source.columns) if source.columns else reference
-        problem = wrong_name(file.columns, expected or {}) or wrong_type(file.columns, expected or {})
+        declared = columns_of_ddl(source.columns) if source.columns else {}
+        expected = declared if source.columns else reference
+        shown = partial(quoted, declared)
+        problem = wrong_name(file.columns, expected or {}, shown) or wrong_type(file.columns, expected or {}, shown)
         if problem is None and expected is not None:
-            problem, option = other_columns(source, file.columns, list(expected)), "on_other_columns"
+            problem, option = other_columns(source, file.columns, list(expected), shown), "on_other_columns"
     policy = getattr(source, option)
     if problem is None or policy == "evolve":
         return file
@@ -35,32 +39,45 @@ def apply_file_policy(source: FileSource, file: LandedFile, reference: Mapping[s
     return replace(file, problem=problem)
 
 
+def quoted(declared: Collection[str], name: str) -> str:
+    """Return a column's name for a message: one that a source declares as a name, another as a value of data.
+
+    What only files tell may be one: the first line of a csv without a header, a member of JSON, a pivoted column.
+    """
+    return f"'{name}'" if name in declared else cell(name)
+
+
 def columns_of_ddl(ddl: str) -> dict[str, str]:
     return {f.name: ddl_of(without_ntz(f.dataType)) for f in struct_of(ddl)}
 
 
-def wrong_name(found: Mapping[str, str], expected: Mapping[str, str]) -> str | None:
+def wrong_name(found: Mapping[str, str], expected: Mapping[str, str], shown: Callable[[str], str]) -> str | None:
     """Which column of a file has a name that is headgate's own, or that another has in other letters."""
     own = next(filter(is_own, found), None)
     if own is not None:
-        return f"its column '{own}' has a name that is headgate's own; names that start with '{OWN}' are, too"
+        return f"its column {shown(own)} has a name that is headgate's own; names that start with '{OWN}' are, too"
     known = {n.lower(): n for n in expected}
     for name in found:
         other = known.setdefault(name.lower(), name)
         if other != name:
-            return f"its column '{name}' differs from '{other}' only in the case of its letters"
+            return f"its column {shown(name)} differs from {shown(other)} only in the case of its letters"
     return None
 
 
-def wrong_type(found: Mapping[str, str], expected: Mapping[str, str]) -> str | None:
+def wrong_type(found: Mapping[str, str], expected: Mapping[str, str], shown: Callable[[str], str]) -> str | None:
     """Which column of a typed file is of a type that cannot be read as the expected one without loss."""
     for name, kind in found.items():
         if kind.startswith("<"):
-            return f"its column '{name}' is {kind[1:-1]}, which no table can hold"
+            return f"its column {shown(name)} is {named_type(kind[1:-1])}, which no table can hold"
         wanted = expected.get(name, "")
         if kind and wanted not in ("", "void", kind) and not fits(type_of(kind), type_of(wanted)):
-            return f"its column '{name}' is {kind}, where {wanted} is expected"
+            return f"its column {shown(name)} is {named_type(kind)}, where {named_type(wanted)} is expected"
     return None
+
+
+def named_type(kind: str) -> str:
+    """Return a type for a message: one that names members as a value of data, as names that only files tell are."""
+    return cell(kind) if set(kind) & set(":`{") else kind
 
 
 def type_of(text: str) -> T.DataType:
@@ -92,17 +109,20 @@ def fits(found: T.DataType, wanted: T.DataType) -> bool:
     )
 
 
-def other_columns(source: FileSource, found: Mapping[str, str], expected: Sequence[str]) -> str | None:
+def other_columns(
+    source: FileSource, found: Mapping[str, str], expected: Sequence[str], shown: Callable[[str], str]
+) -> str | None:
     """Return how the columns of a file differ from those expected; a member that a JSON record lacks is null."""
     names = list(found)
     lacking = [n for n in expected if n not in found] if source.format != "jsonl" else []
     more = [n for n in names if n not in expected]
     if lacking or more:
-        differences = [f"missing '{n}'" for n in lacking[:3]] + [f"unexpected '{n}'" for n in more[:3]]
+        differences = [f"missing {shown(n)}" for n in lacking[:3]] + [f"unexpected {shown(n)}" for n in more[:3]]
         return f"its columns do not match the schema ({len(expected)} columns): {', '.join(differences)}"
     if source.format == "csv" and names != list(expected):
         wrong = next(pair for pair in zip(expected, names, strict=True) if pair[0] != pair[1])
         return (
-            f"its columns are in another order than those of the schema: '{wrong[1]}' stands where '{wrong[0]}' should"
+            "its columns are in another order than those of the schema: "
+            f"{shown(wrong[1])} stands where {shown(wrong[0])} should"
         )
     return None

@@ -292,7 +292,9 @@ def held(values: pa.Array, field: T.StructField, path: str) -> pa.Array:
         return values.cast(wanted)
     except pa.ArrowException as e:
         kind = field.dataType.simpleString()
-        raise SourceFailed(f"{path}: its column '{field.name}' holds what {kind} cannot: {cell(first_line(e))}") from e
+        raise SourceFailed(
+            f"{path}: its column {cell(field.name)} holds what {kind} cannot: {cell(first_line(e))}"
+        ) from e
 
 
 def read_avro(files: fs.FileSystem, path: str, schema: T.StructType, request: dict[str, Any]) -> Iterator[Part]:

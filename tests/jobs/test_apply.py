@@ -114,8 +114,8 @@ def test_new_rows_get_what_the_rows_of_the_test_split_got_and_come_back(spark, t
     land(tmp_path, "new/a.csv", text(rows[:3]))
     told = {
         ("t", "other.csv", "v", ()): "other.csv: the columns are not those that the steps know: missing 'colour'; "
-        "unexpected 'extra'",
-        ("t", "other.csv", "v", ("colour",)): "unexpected 'extra'",
+        "unexpected ‹extra›",
+        ("t", "other.csv", "v", ("colour",)): "unexpected ‹extra›",
         ("t", "new.csv", "v", ("colour",)): "'colour' is there, though --without names it",
         ("t", "new.csv", "v", ("color",)): "--without: there is no column 'color' — did you mean 'colour'",
         ("t", "u", "v", ()): "'size' is int, not string",
@@ -130,7 +130,7 @@ def test_new_rows_get_what_the_rows_of_the_test_split_got_and_come_back(spark, t
         with pytest.raises((UsageError, InputMissing)) as raised:
             pipeline_of(request, lake)
         assert expected in str(raised.value) and "\n" not in str(raised.value), raised.value
-    with pytest.raises(UsageError, match="unexpected 'extra'"):
+    with pytest.raises(UsageError, match="unexpected ‹extra›"):
         pipeline_of(Application(table="t", given="other.csv", into="v", inverse=True), lake)
     remove(fitted_of(lake, "t", lake.published("t", 0).facts["state"]))
     with pytest.raises(InputMissing, match="what the steps of 't@0' learned is not there any more"):

@@ -257,7 +257,7 @@ CASES = {
         then=both(published(BEFORE), told_by_ledger("file_set_aside", file="t/b.csv.gz")),
     ),
     "set aside, then mended": Case(mended, then=published(BEFORE, (2, "y"))),
-    "wrong header": Case(lands("a.csv", "x,y\n1,2\n"), "missing 'id', missing 'v', unexpected 'x', unexpected 'y'"),
+    "wrong header": Case(lands("a.csv", "x,y\n1,2\n"), "missing 'id', missing 'v', unexpected ‹x›, unexpected ‹y›"),
     "columns in another order": Case(lands("a.csv", "v,id\nx,1\n"), "'v' stands where 'id' should"),
     "columns in another order, on_other_columns: evolve": Case(
         lands("a.csv", "v,id\nx,1\n", EVOLVE), then=published(BEFORE)
@@ -271,13 +271,13 @@ CASES = {
         then=both(published(BEFORE), told_by_ledger("file_set_aside", file="t/b.csv")),
     ),
     "extra column in the middle of the year": Case(
-        in_two_nights(TWO, lands("b.csv", "id,v,w\n2,y,z\n")), "unexpected 'w'"
+        in_two_nights(TWO, lands("b.csv", "id,v,w\n2,y,z\n")), "unexpected ‹w›"
     ),
     "extra column, on_other_columns: evolve": Case(
         in_two_nights(lands("a.csv", GOOD, EVOLVE), lands("b.csv", "id,v,w\n2,y,z\n")),
         then=published((1, "x", None), (2, "y", "z"), columns="id, v, w"),
     ),
-    "extra member of JSON": Case(lands("a.jsonl", '{"id": 1, "v": "x", "w": {"a": 1}}\n', JSON), "unexpected 'w'"),
+    "extra member of JSON": Case(lands("a.jsonl", '{"id": 1, "v": "x", "w": {"a": 1}}\n', JSON), "unexpected ‹w›"),
     "extra member of JSON, on_other_columns: evolve": Case(
         lands("a.jsonl", '{"id": 1}\n{"id": 2, "w": {"a": 1}}\n', of("jsonl", key="[id]", on_other_columns="evolve")),
         then=published((1, None, None), (2, None, '{"a": 1}'), columns="id, v, w"),
@@ -328,7 +328,7 @@ CASES = {
     "other content, on_changed_file: replace": Case(
         lambda p: (of("csv", key="[id]", on_changed_file="replace")(p), changed(p)), then=published((1, "xx"), (2, "y"))
     ),
-    "column named twice": Case(lands("a.csv", "id,v,v\n1,x,y\n"), "names the column 'v' twice"),
+    "column named twice": Case(lands("a.csv", "id,v,v\n1,x,y\n"), "names the column ‹v› twice"),
     "column named twice in the schema": Case(
         lands("a.csv", GOOD, of("csv", "id INT, v STRING, V STRING")), "duplicate column 'v'"
     ),

@@ -92,14 +92,14 @@ CASES = {
         {"t_d": ["wrong_type id bigint"] * 2 + ["wrong_type v int"] * 2},
     ),
     "08-parquet-types/conf-arr": Case(refused=4, told="'a' is array<int>, where array<string> is expected"),
-    "08-parquet-types/conf-case": Case(refused=4, told="'ID' differs from 'id' only in the case"),
+    "08-parquet-types/conf-case": Case(refused=4, told="‹ID› differs from 'id' only in the case"),
     "08-parquet-types/conf-dec": Case(refused=4, told=r"'d' is decimal\(38,8\), where decimal\(10,2\)"),
     "08-parquet-types/conf-int96": Case(
         {"t_int96": [(1, dt.datetime(1582, 10, 4, tzinfo=UTC)), (2, dt.datetime(2024, 2, 29, 1, 2, 3, tzinfo=UTC))]}
     ),
     "08-parquet-types/conf-mongo": Case({"t_mongo": [("a1", 1), ("a2", 2)]}),
-    "08-parquet-types/conf-nanos": Case(refused=4, told="'t' holds times finer than"),
-    "08-parquet-types/conf-nanos_utc": Case(refused=4, told="'t' holds times finer than"),
+    "08-parquet-types/conf-nanos": Case(refused=4, told="‹t› holds times finer than"),
+    "08-parquet-types/conf-nanos_utc": Case(refused=4, told="‹t› holds times finer than"),
     "08-parquet-types/conf-nulls": Case({"t_nulls": [(1, None), (2, None)]}),
     "08-parquet-types/conf-old": Case({"t_old": [(1, dt.date(1, 1, 1)), (2, dt.date(1500, 2, 28))]}),
     "08-parquet-types/conf-pandas": Case({"t_pandas": [(1, "a", 5), (2, "b", 7)]}),

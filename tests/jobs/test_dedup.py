@@ -286,7 +286,7 @@ def test_files_of_several_kinds_are_understood(tmp_path):
         ("c.parquet", {"schema": "id INT"}, "--schema: parquet files have types of their own"),
         ("c.parquet", {"delimiter": ";"}, "--delimiter: of csv files, not of parquet"),
         ("tie.csv", {}, "',' and ';' stand equally often in its header; say which by --delimiter"),
-        ("twice.csv", {}, "its header names the column 'ID' twice"),
+        ("twice.csv", {}, "its header names the column ‹ID› twice"),
         ("index.csv", {}, "column 1 of its header has no name"),
         ("utf16.csv", {}, "not a text file in UTF-8"),
         ("cut.csv.gz", {}, "cannot be read"),

@@ -10,11 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from headgate.jobs.config.models import FileSource
+from headgate.jobs.disclosure import outward
 from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.pipeline.planning import plan_table
 from headgate.jobs.sources import dialect, formats, inspection
 from headgate.jobs.sources.documents import DEEPEST, Malformed, as_written, loaded, written
+from headgate.jobs.sources.landing import LandedFile
+from headgate.jobs.sources.policy import apply_file_policy
 from headgate.jobs.sources.readers import read_part
+from headgate.transforms.rows import struct_of
+from headgate.transforms.step import NoSuchColumn
 from tests.lakes import again, lake_of, ledger, rows, write_pipeline
 
 PLAIN = "id INT, v STRING"
@@ -227,6 +233,43 @@ def test_what_a_text_file_can_be_instead(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"id": 1}) + "\n" + json.dumps(members) + "\n")
     found = inspection.inspect_file(str(tmp_path), "a.jsonl", "jsonl", schema='{"type":"struct","fields":[]}')
     assert "more than 1,000 members" in found["problem"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "file", "content", "told"),
+    [
+        ("id INT, v STRING", "a.csv", b"Ada,1\nBob,2\n", "missing 'id', missing 'v', unexpected ‹Ada›, unexpected ‹1›"),
+        ("id INT", "a.csv", b"Ada,id,Ada\n", "the column ‹Ada› twice"),
+        ("id INT, v STRING", "a.csv", b"ID,v\n", "‹ID› differs from 'id' only"),
+        ("v STRING, id INT", "a.csv", b"id,v\n", "'id' stands where 'v' should"),
+        ("id INT", "a.jsonl", b'{"id": 1, "Ada": 2}\n', "unexpected ‹Ada›"),
+        ("s STRUCT<id: INT>", "a.jsonl", b'{"s": {"Ada": 2}}\n', "a member ‹s.Ada›"),
+        (None, "a.parquet", {"id": [1], "Ada": [2]}, "missing ‹Bob›, unexpected ‹Ada›"),
+        (None, "a.parquet", {"id": [1], "Bob": ["x"]}, "its column ‹Bob› is string, where bigint"),
+        (None, "a.parquet", {"id": [1], "Bob": [{"Ada": 2}]}, "its column ‹Bob› is ‹struct<Ada:bigint>›, where bigint"),
+        (None, "a.parquet", b"PAR1 Ada", "no readable Parquet file (‹"),
+    ],
+)
+def test_names_that_only_files_tell_are_marked_as_values(spark, tmp_path, columns, file, content, told):
+    """The first line of a csv without a header, members of JSON, pivoted columns may be values: alerts strip them."""
+    if isinstance(content, dict):
+        pq.write_table(pa.table(content), tmp_path / file)
+    else:
+        (tmp_path / file).write_bytes(content)
+    kind = file.partition(".")[2]
+    source = FileSource.model_validate({"format": kind, "path": file, "schema": columns})
+    schema = struct_of(columns).json() if columns else None
+    found = inspection.inspect_file(str(tmp_path), file, kind, schema=schema)
+    landed = LandedFile(file, None, 1, dt.datetime.now(dt.UTC), columns=found["columns"], problem=found["problem"])
+    with pytest.raises(InputMissing) as refused:
+        apply_file_policy(source, landed, {"id": "bigint", "Bob": "bigint"})
+    assert told in str(refused.value) and "Ada" not in outward(str(refused.value))
+
+
+def test_columns_that_came_with_rows_are_marked_where_a_step_names_another():
+    assert str(NoSuchColumn("id", ["Ada", "idd"], of_data=True)) == (
+        "there is no column 'id' here — did you mean ‹idd›? (columns: ‹Ada›, ‹idd›)"
+    )
 
 
 def test_numbers_and_repeated_members_of_an_answer_stay_as_they_are_written():

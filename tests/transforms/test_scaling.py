@@ -246,14 +246,14 @@ def test_one_hot_columns_are_those_of_scikit_learn(spark):
     assert found[4][4:] == (0, 0, 0, 1)
     back = by_id(frozen.undo(out), "c", "x")
     assert back[0] == ("red", 1.5) and back[3] == (None, 1.5) and back[4] == ("blue", None)
-    with pytest.raises(StepError, match="'x' cannot be brought back without the column 'x_10_0'"):
+    with pytest.raises(StepError, match="'x' cannot be brought back without the column ‹x_10_0›"):
         frozen.undo(out.drop("x_10_0"))
     one = fitted(EncodeOneHot(columns=("c",), most=2, unseen="reject", drop_first=True), df, None)
     assert one.made("c") == ["c_rare"] and one.rare["c"]["values"] == ["blue", "green", "grey"]
     gone = plain_rows(rejected(one.apply(df), "id"), "id", "reason", "evidence")
     assert gone == [(9, "unseen_category", {"column": "c", "value": "pink"})]
     taken = df.withColumn("C_Red", df["id"])
-    with pytest.raises(StepError, match="'c' would make a column 'c_red', which is there already"):
+    with pytest.raises(StepError, match="'c' would make a column ‹c_red›, which is there already"):
         frozen.apply(taken)
 
 

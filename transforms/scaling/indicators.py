@@ -18,6 +18,7 @@ from headgate.transforms.scaling.categories import (
     text_of,
 )
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
+from headgate.words import cell
 
 Unseen = Literal["zeros", "rare", "reject"]
 MOST_COLUMNS = 2_000  # that one step makes
@@ -72,7 +73,9 @@ class AddIndicators(Step):
                 continue
             taken = next((c for c in self.made(name) if c.lower() in kept), None)
             if taken is not None:
-                raise StepError(f"'{name}' would make a column '{taken}', which is there already; rename one of them")
+                raise StepError(
+                    f"'{name}' would make a column {cell(taken)}, which is there already; rename one of them"
+                )
             text = text_of(name, kinds[name])
             values = [e["value"] for e in self.columns[name]]
             listed = text.isin(*(v for v in values if v is not None))
@@ -101,7 +104,7 @@ class AddIndicators(Step):
             if lacking == made:
                 continue
             if lacking:
-                raise StepError(f"'{column}' cannot be brought back without the column '{lacking[0]}'")
+                raise StepError(f"'{column}' cannot be brought back without the column {cell(lacking[0])}")
             kind = self.kinds[column]
             told = [e for e in entries if e["into"]]
             hits = [F.when(F.col(quoted(e["into"])) == 1, F.lit(e["value"]).cast(kind)) for e in told]
