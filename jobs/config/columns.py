@@ -1,5 +1,6 @@
 """The columns of each table and their types, followed through its steps before Spark starts."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,6 +16,7 @@ from headgate.transforms.cleaning.expressions import checked as checked_expressi
 from headgate.transforms.kinds import simple
 from headgate.transforms.rows import FILE, FILE_DATE, SOURCE, is_own
 from headgate.transforms.step import Columns, NoSuchColumn, Step, StepError, follow
+from headgate.transforms.steps import STEPS
 from headgate.words import did_you_mean
 
 UNWRITABLE = " ,;{}()\n\t="  # in names of columns that are published
@@ -91,10 +93,12 @@ def follow_table(
             raise UsageError(f"{document.at(*here, 'from')}: {e}") from e
     others = {name: columns for name, columns in known.items() if columns is not None}
     for i, (step, entry) in enumerate(zip(steps, table.steps, strict=True)):
+        where = document.at(*here, "steps", i, next(iter(entry)))
         if have is None or not set(step.tables()) <= set(others):
             have = None
-            break
-        have = followed(step, have, others, splits[i], document.at(*here, "steps", i, next(iter(entry))), complaints)
+            check_options(step, others, where, complaints)
+        else:
+            have = followed(step, have, others, splits[i], where, complaints)
     if have is not None and table.source is None:
         have = {c: kind for c, kind in have.items() if c not in ARRIVES}
     if have is not None:
@@ -124,7 +128,40 @@ def followed(
         except StepError as e:
             if not missing:  # else it may come of what was taken for given
                 complaints.add(UsageError(f"{where}: {e}"))
+            check_options(step, others, where, complaints)
             return None
+
+
+def check_options(step: Step, others: Mapping[str, Columns], where: str, complaints: Complaints) -> None:
+    """Note what is wrong with the options of a step of headgate's own whatever columns there are, all of it.
+
+    Each column that it names is taken for one that is there, of any type; an option of which something is wrong for one
+    that was left out, and what is wrong then is noted where it is of another option that is written.
+    """
+    if type(step) not in STEPS.values():
+        return
+    defaults = {f.name: f.default for f in dataclasses.fields(step) if f.default is not dataclasses.MISSING}
+    named: dict[str, None] = {}
+    changed = False
+    while True:
+        written = {name for name, default in defaults.items() if getattr(step, name) != default}
+        try:
+            follow(step, named, {table: others.get(table, named) for table in step.tables()})
+            return
+        except StepError as e:
+            lacking = e if isinstance(e, NoSuchColumn) else e.__cause__
+            if isinstance(lacking, NoSuchColumn):
+                if lacking.column in named:
+                    return  # of another table, whose columns are known
+                named[lacking.column] = None
+                continue
+            wrong = {name for name in written if re.search(rf"\b{name}\b", str(e))}
+            if wrong or not changed:
+                complaints.add(UsageError(f"{where}: {e}"))
+            if not wrong:
+                return
+            changed = True
+            step = dataclasses.replace(step, **{name: defaults[name] for name in wrong})
 
 
 def stored_name(column: str) -> str:

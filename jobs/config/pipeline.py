@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 
 from headgate.expectations.suites import Suite, SuiteError, check_values, load_suite
-from headgate.jobs.config.columns import follow_table, name_of
+from headgate.jobs.config.columns import check_options, follow_table, name_of
 from headgate.jobs.config.document import Complaints, Yaml, checked, read_yaml
 from headgate.jobs.config.models import PipelineFile, Publish, PythonSource, Table
 from headgate.jobs.config.own_steps import code_of_step, steps_of
@@ -138,7 +138,8 @@ def check_models(
     folder = document.file.parent
     known_steps = steps_of({folder / p: document.at("steps_from", i) for i, p in enumerate(read.steps_from)})
     readable = list(dict.fromkeys([*read.tables, *there]))
-    unclear = set(repaired)  # tables of which the columns are unknown, because something is wrong
+    unclear: set[str] = set()  # tables of which the columns are unknown, because something is wrong
+    placed: dict[str, dict[int, Step]] = {}
     written: dict[str, tuple[Step, ...]] = {}
     for name, table in read.tables.items():
         before = len(complaints.problems)
@@ -148,8 +149,9 @@ def check_models(
         if table.source is not None:
             with complaints.collecting():
                 check_source(document, ("tables", name, "source"), table.source)
-        written[name] = build_steps(document, name, table, known_steps, complaints, name in repaired)
-        if len(complaints.problems) > before:
+        placed[name] = build_steps(document, name, table, known_steps, complaints, name in repaired)
+        written[name] = tuple(placed[name].values())
+        if len(complaints.problems) > before or name in repaired:
             unclear.add(name)
     whole, raw_of = expanded(document, read.tables)
     suites_in = (folder / read.suites).resolve()
@@ -175,6 +177,9 @@ def check_models(
             hint = did_you_mean(joined, [*whole, *there])
             complaints.add(UsageError(f"{document.at('tables', name)}: there is no table '{joined}'{hint}"))
             unclear.add(name)
+    for name in unclear:
+        for i, step in placed[name].items():
+            check_options(step, {}, document.at("tables", name, "steps", i, step.name), complaints)
     try:
         order = pipeline.order
     except graphlib.CycleError as e:
@@ -295,21 +300,21 @@ def check_table(document: Yaml, name: str, table: Table, names: Sequence[str]) -
 
 def build_steps(
     document: Yaml, name: str, table: Table, known: Mapping[str, type[Step]], complaints: Complaints, repaired: bool
-) -> tuple[Step, ...]:
-    """Return the table's steps, each at its place, without those that are wrong, which are noted in `complaints`.
+) -> dict[int, Step]:
+    """Return the table's steps by their places, without those that are wrong, which are noted in `complaints`.
 
     repaired: the table's other options are not all known.
     """
-    steps: list[Step] = []
+    steps: dict[int, Step] = {}
     before = len(complaints.problems)
     for i, entry in enumerate(table.steps):
         with complaints.collecting():
-            steps.append(build_step(document, ("tables", name, "steps", i), table, entry, known))
+            steps[i] = build_step(document, ("tables", name, "steps", i), table, entry, known)
     if not repaired and len(complaints.problems) == before:
         with complaints.collecting():
-            check_grain(document, name, table, steps)
-            check_refit(document, name, table, steps)
-    return tuple(steps)
+            check_grain(document, name, table, list(steps.values()))
+            check_refit(document, name, table, list(steps.values()))
+    return steps
 
 
 def build_step(

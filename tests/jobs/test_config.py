@@ -5,6 +5,7 @@ import jsonschema
 import pytest
 import yaml
 
+from headgate.jobs.config.columns import check_options
 from headgate.jobs.config.document import Complaints, read_yaml
 from headgate.jobs.config.environment import load_environment, parse_date
 from headgate.jobs.config.models import Environment
@@ -12,6 +13,7 @@ from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.config.schema import json_schema
 from headgate.jobs.config.source_checks import ddl_columns
 from headgate.jobs.errors import UsageError
+from headgate.transforms.steps import STEPS, options_of
 from tests.conftest import ROOT
 
 SUITE = """
@@ -436,6 +438,7 @@ tables:
         (11, "thousands and decimal"), (14, "unknown encoding"), (14, "quote and delimiter"),
         (15, "unknown option 'suit'"), (16, "there is no such suite"), (18, "there is no step 'csat'"),
         (19, "unknown option 'colums'"), (19, "this option is required"), (21, "there is no table 'raw_d'"),
+        (26, "uses 'uper'"),
     ]  # fmt: skip
     found = [(line.split(":")[1], line) for line in lines if "pipeline.yaml:" in line]
     assert len(found) == len(expected), str(e.value)
@@ -469,6 +472,60 @@ def test_all_columns_that_are_not_there_are_reported(write):
     ]
     lines = [f"tables.a.steps[{n}].{step}there is no column '{c}' here" for n, step, c in steps]
     assert told == [*lines, "tables.a.publish.key: there is no column 'w'"]
+
+
+WRONG_VALUES = """
+pipeline: wrong
+tables:
+  raw: {source: {format: csv, path: 'a.csv', schema: 'id INT, x DOUBLE, g STRING'}, suite: null}
+  blind: {source: {format: parquet, path: 'a.parquet'}, suite: null}
+  a:
+    from: raw
+    steps:
+      - transform_log: {columns: [x], base: 1}
+      - cast: {columns: {x: foo}}
+      - encode_target: {columns: [g], target: gone, folds: 1, smooth: -3}
+      - impute_mean: {columns: [g]}
+    suite: null
+  b: {from: a, steps: [transform_log: {columns: [y], base: 2}, scale_robust: {columns: [y], quantiles: [1, 0]}], suite: null}
+  c: {from: blind, steps: [transform_log: {columns: [x], base: -1}, find_leaks: {columns: [x], into: lost}], suite: null}
+  d:
+    from: raw
+    bogus: 1
+    steps:
+      - transform_log: {columns: x}
+      - transform_log: {columns: [x], base: 0}
+    suite: null
+"""  # noqa: E501
+
+
+def test_wrong_values_of_options_are_all_told_whatever_columns_there_are(write):
+    """Behind a step that is wrong, of a table of which another option is, and of one whose columns files tell alone."""
+    with pytest.raises(UsageError) as error:
+        load_pipeline(write(WRONG_VALUES))
+    told = [line.partition(": tables.")[2] for line in str(error.value).splitlines()]
+    assert told == [
+        "a.steps[0].transform_log: base: 1.0 is not a number above 0 other than 1",
+        "a.steps[1].cast: there is no type 'foo'",
+        "a.steps[2].encode_target: folds must be 2 to 1,000",
+        "a.steps[2].encode_target: smooth: -3.0 is not a number of at least 0",
+        "b.steps[1].scale_robust: quantiles: [1.0, 0.0] are not a share and a greater one, within 0 and 1",
+        "c.steps[0].transform_log: base: -1.0 is not a number above 0 other than 1",
+        "d.bogus: " + told[6].partition(": ")[2],
+        'd.steps[0].transform_log.columns: expected a list, not "x"',
+        "d.steps[1].transform_log: base: 0.0 is not a number above 0 other than 1",
+    ]
+
+
+def test_no_step_complains_of_columns_that_are_not_known():
+    """Where a table's columns are told by files alone, a pipeline that is right must load."""
+    pytest.importorskip("grpc")
+    from tests.transforms.test_connect import EXAMPLES
+
+    with Complaints() as complaints:
+        for name, options in EXAMPLES.items():
+            if name != "count_tokens":  # its example is a file
+                check_options(options_of(STEPS[name]).validate_python(options), {}, name, complaints)
 
 
 @pytest.mark.parametrize("tables", ["[]", "x", "{}", "{a: 1}", "{1: {suite: null}}", "{a: {steps: [1]}}"])

@@ -15,7 +15,7 @@ from headgate.transforms.deduplication.pairs import Ints, Limits, Similar
 from headgate.transforms.deduplication.similar import WINDOW
 from headgate.transforms.deduplication.tokens import Unit
 from headgate.transforms.rows import ROW_ID, SPLIT, is_kept, is_training, training_rows
-from headgate.transforms.step import Columns, Context, Step, StepError, with_new
+from headgate.transforms.step import Columns, Context, NoSuchColumn, Step, StepError, with_new
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,8 @@ class FindLeaks(Step):
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         self.finder.columns_after(have, tables)
         if SPLIT not in have:
-            raise StepError(f"there is no column '{SPLIT}': put split_by_hash or another step that splits before")
+            why = f"there is no column '{SPLIT}': put split_by_hash or another step that splits before"
+            raise StepError(why) from NoSuchColumn(SPLIT, [*have])
         return with_new(have, {self.into: "string", f"{self.into}_similarity": "double"})
 
     def for_new_rows(self) -> Step:
