@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.waiting import soon
+
 BUCKETS = ("lake", "landing")
 
 
@@ -53,13 +55,13 @@ class StoreServer:
         return found
 
     def wait(self) -> None:
-        for _ in range(200):
-            try:
+        def answers() -> bool:
+            with contextlib.suppress(OSError):
                 self.call("keys", known=[])
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise TimeoutError(f"{self.url} does not answer")
+                return True
+            return False
+
+        soon(answers, f"{self.url} answers")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """A real cluster on one machine: Spark's standalone master and two workers, and what dies in the midst of a run."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from tests.deploy.test_launch import archive, submitted  # noqa: F401
 from tests.jobs.test_pulled import api, free_port, postgres  # noqa: F401
 from tests.jobs.test_security import leaks, secrets_place  # noqa: F401
 from tests.lakes import ROOT
+from tests.waiting import soon
 
 pytestmark = pytest.mark.long
 
@@ -48,12 +51,24 @@ class Cluster:
     """A master and two workers of one core each, in a folder of their own."""
 
     def __init__(self, folder):
-        port = free_port()
-        self.master = f"spark://{LOCAL}:{port}"
+        self.port = port = free_port()
+        self.address = f"spark://{LOCAL}:{port}"
         self.folder, self.daemons = folder, []
         folder.mkdir()
         self.head = self.start("master.Master", "--host", LOCAL, "--port", str(port), "--webui-port", "0")
         self.workers = [self.start_worker(n) for n in range(2)]
+
+    @property
+    def master(self):
+        """The master's address, once it answers there: a driver gives up after a minute, whatever else is at work."""
+        soon(self.answers, "the master answers")
+        return self.address
+
+    def answers(self):
+        assert self.head.poll() is None, (self.folder / "log.txt").read_text()[-3000:]
+        with contextlib.suppress(OSError), socket.create_connection((LOCAL, self.port), timeout=10):
+            return True
+        return False
 
     def start(self, kind, *arguments, **more):
         command = [str(SPARK / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}", *arguments]
@@ -65,7 +80,7 @@ class Cluster:
     def start_worker(self, number):
         place = str(self.folder / f"worker-{number}")
         size = ("--cores", "1", "--memory", "1g", "--webui-port", "0", "--work-dir", place)
-        return self.start("worker.Worker", "--host", LOCAL, *size, self.master)
+        return self.start("worker.Worker", "--host", LOCAL, *size, self.address)
 
     def start_history(self, events):
         """Start Spark's history server on a folder of event logs; returns the address of its API."""
@@ -76,8 +91,12 @@ class Cluster:
 
     def at_work(self, command):
         """Numbers of the processes of such a command that work below the folders of the workers."""
-        found = [n for n, line in processes().items() if command in line]
-        return [n for n in found if os.readlink(f"/proc/{n}/cwd").startswith(str(self.folder))]
+        found = []
+        for number in (n for n, line in processes().items() if command in line):
+            with contextlib.suppress(FileNotFoundError):  # it has ended
+                if os.readlink(f"/proc/{number}/cwd").startswith(str(self.folder)):
+                    found.append(number)
+        return found
 
     def stop(self):
         for daemon in self.daemons:
@@ -185,15 +204,13 @@ def test_a_run_survives_what_dies(archive, calm, cluster, tmp_path, victim):  # 
 
 def asked(history, number):
     """Ask a history server until it lists so many applications."""
-    for _ in range(60):
-        try:
+
+    def listed():
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             found = requests.get(history, timeout=10).json()
-        except requests.ConnectionError:
-            found = []
-        if len(found) == number:
-            return found
-        time.sleep(1)
-    raise AssertionError(f"the history server lists {found}")
+            return found if len(found) == number else None
+
+    return soon(listed, f"the history server lists {number} applications")
 
 
 def test_no_log_of_a_cluster_tells_a_secret(archive, cluster, secrets_place):  # noqa: F811

@@ -1,10 +1,10 @@
 """The policies of deploy/policies are enough, and not more: by a store that enforces them."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
-import time
 
 import boto3
 import pytest
@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from tests.conftest import ROOT
 from tests.lakes import write_pipeline
+from tests.waiting import soon
 
 POLICIES = ("s3-land", "s3-run", "s3-read")
 
@@ -27,13 +28,13 @@ def users():
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stderr=subprocess.DEVNULL)
     try:
-        for _ in range(200):
-            with_url = {"endpoint_url": url, "region_name": "us-east-1"}
-            try:
-                requests.get(f"{url}/moto-api", timeout=5)
-                break
-            except requests.ConnectionError:
-                time.sleep(0.1)
+        with_url = {"endpoint_url": url, "region_name": "us-east-1"}
+
+        def answers():
+            with contextlib.suppress(requests.ConnectionError):
+                return requests.get(f"{url}/moto-api", timeout=60).ok
+
+        soon(answers, f"{url} answers")
         root = {"aws_access_key_id": "root", "aws_secret_access_key": "root"}
         for bucket in ("lake", "landing"):
             boto3.client("s3", **with_url, **root).create_bucket(Bucket=bucket)
