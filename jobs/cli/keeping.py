@@ -212,6 +212,7 @@ def erase(
     found = reach(lake, table, where, keys)
     show(found.by_table(), json_, ["table", "rows", "cells"])
     if not found.row_ids:
+        click.echo(f"nothing to erase: no version of table '{table}' has such a row", err=json_)
         return
     for line in remarks(found, yes):
         click.echo(line, err=json_)

@@ -41,6 +41,20 @@ class Command(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*super().get_params(ctx)[:-1], debug_option, *super().get_params(ctx)[-1:]]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse empty words, as shells make of variables that are not set, before they become the working folder."""
+        given, *_ = self.make_parser(ctx).parse_args(args=list(args))
+        for param in self.params:
+            if "" in words(given.get(str(param.name))):
+                named = param.opts[0] if isinstance(param, click.Option) else param.metavar or str(param.name).upper()
+                raise UsageError(f"{named}: the value is empty")
+        return super().parse_args(ctx, args)
+
+
+def words(value: Any) -> list[Any]:
+    """Return what is given for a parameter as a flat list: it may come several times, and be of several words."""
+    return [w for v in value for w in words(v)] if isinstance(value, list | tuple) else [value]
+
 
 class Commands(click.Group):
     """A group whose misspelt commands and options come with a hint, in one line and with exit code 2.

@@ -189,13 +189,14 @@ def summary(outcome: Any) -> None:
     for name in ("table", "version", "rows", "in", "made", "rejected", "expectations", "seconds"):
         table.add_column(name, justify="left" if name == "table" else "right")
     reasons: list[str] = []
+    warnings: list[str] = []
     figures: list[str] = []
     for r in outcome.asdict()["tables"]:
         rejected = r.get("rejected", {})
         rows = f"{r['rows']:,}" if r["rows"] is not None else ""
         table.add_row(r["table"], str(r["version"]), rows, *cells_of(r))
         reasons += [f"  {r['table']}: {rejected_line(why, n)}" for why, n in rejected.items()]
-        reasons += [f"  {r['table']}: warning: {w}" for w in r.get("warnings", ())]
+        warnings += [f"  {r['table']}: {w}" for w in r.get("warnings", ())]
         figures += [f"  {r['table']}: {figure_line(f)}" for f in r.get("figures", ())]
     out = console(120)
     out.print(table)
@@ -205,6 +206,8 @@ def summary(outcome: Any) -> None:
         out.print(f"  … and {len(figures) - FIGURES:,} more; --json and the table metrics have all")
     if reasons:
         out.print("rejected rows, each with its evidence in the ledger:", *reasons, sep="\n")
+    if warnings:
+        out.print("warnings:", *warnings, sep="\n")
     for m in outcome.missing:
         out.print(f"missing files: {m['table']} has {m['found']} of {m['expected']} of {m['day']}, due by {m['by']}")
     if outcome.built:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from headgate.jobs.errors import Interrupted, Terminated, received
+from headgate.jobs.errors import Interrupted, Terminated, UsageError, received
 
 if TYPE_CHECKING:
     from headgate.jobs.config.models import Environment
@@ -44,11 +44,16 @@ def lake_of(environment: "Environment", needed: bool = True) -> "Lake":
 
 
 def elsewhere(environment: "Environment", place: str) -> str:
-    """Return a place outside the lake, such as that of backups; in a bucket it is opened by the environment's store."""
+    """Return a place outside the lake, such as that of backups; in a bucket it is opened by the environment's store.
+
+    Raises `UsageError` for a file.
+    """
     from headgate.jobs.config.models import StoreOptions
     from headgate.jobs.lake.storage import located
     from headgate.jobs.lake.stores import use
 
+    if os.path.isfile(place):
+        raise UsageError(f"{place} is a file, not a folder")
     if environment.store != StoreOptions():
         use(environment.store.store(), located(place))
     return located(place)

@@ -31,7 +31,7 @@ def steps(name: str | None, json_: bool) -> None:
         show(rows, json_, ["step", "does"])
         return
     if name not in STEPS:
-        raise UsageError(f"there is no step '{name}'{did_you_mean(name, STEPS)}")
+        raise UsageError(f"there is no step '{name}'{did_you_mean(name, STEPS)} (headgate steps lists them)")
     step = STEPS[name]
     if json_:
         click.echo(json_text(options_of(step).json_schema()))
@@ -80,7 +80,9 @@ def expectations(name: str | None, json_: bool) -> None:
     if name in REFUSED:
         raise UsageError(f"'{name}' is not allowed: {REFUSED[name]}")
     if name not in known:
-        raise UsageError(f"there is no expectation '{name}'{did_you_mean(name, known)}")
+        raise UsageError(
+            f"there is no expectation '{name}'{did_you_mean(name, known)} (headgate expectations lists them)"
+        )
     expectation = known[name]
     if json_:
         click.echo(json_text(expectation))

@@ -1,5 +1,6 @@
 """Commands to begin with: a project of one's own, a real data set."""
 
+import shlex
 from datetime import date
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def init(folder: Path) -> None:
 
     for name in write_project(folder):
         click.echo(f"wrote {folder / name}")
-    click.echo(f"next: cd {folder} && headgate run conf/orders.yaml")
+    click.echo(f"next: cd {shlex.quote(str(folder))} && headgate run conf/orders.yaml")
 
 
 @click.command(cls=Command)

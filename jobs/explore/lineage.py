@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.lake import Lake
+from headgate.transforms.rows import is_own
 from headgate.words import did_you_mean
 
 # -- what builds recorded
@@ -22,7 +23,8 @@ def lineage(lake: Lake, place: str) -> dict[str, Any]:
     delta = lake.need_table(table)
     columns = [f.name for f in delta.schema().fields]
     if column and column not in columns:
-        raise UsageError(f"table '{table}' has no column '{column}'{did_you_mean(column, columns)}")
+        known = f"{did_you_mean(column, columns)} (columns: {', '.join(c for c in columns if not is_own(c))})"
+        raise UsageError(f"table '{table}' has no column '{column}'{known}")
     recorded: dict[str, list[dict[str, Any]]] = {}
     for name in lake.tables():
         build = (lake.last_build(name) or {}).get("build")

@@ -1,5 +1,6 @@
 """Looking at a lake without a JVM: tables, versions, releases, SQL over any of them."""
 
+import re
 from typing import Any
 
 import duckdb
@@ -12,6 +13,9 @@ from headgate.jobs.lake.duck import connect
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history, stored_files
 from headgate.jobs.lake.system import SYSTEM_TABLES
+from headgate.words import did_you_mean
+
+ANSWERING = ("SELECT", "EXPLAIN", "PRAGMA", "CALL", "MULTI")  # statements; a pivot is of several
 
 
 def tables(lake: Lake, release: str | None) -> list[dict[str, Any]]:
@@ -109,16 +113,25 @@ def sql(lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Ta
         if delta is not None:
             connection.register(name, dataset(delta))
     try:
+        kinds = [statement.type.name for statement in connection.extract_statements(query)]
+        if len(kinds) != 1:
+            raise UsageError(f"sql: give one query, not {len(kinds)}")
+        if kinds[0] not in ANSWERING:
+            raise UsageError(f"sql: {kinds[0]} is not a query; a lake is read here, not changed")
         relation = connection.sql(query)
-        if relation is None:
+        if relation is None:  # of a PRAGMA that only sets something
             return pa.table({})
         answer = relation.limit(limit) if limit is not None else relation
         return answer.to_arrow_table()
     except duckdb.Error as e:
         lines = str(e).splitlines()
         message = " ".join(line.strip() for line in lines if line and not line.startswith("LINE ") and line.strip(" ^"))
-        missing = isinstance(e, duckdb.CatalogException) and message.startswith("Catalog Error: Table with name")
-        raise (InputMissing if missing else UsageError)(f"sql: {message}") from e
+        missing = re.match(r"Catalog Error: Table with name (\S+) does not exist", message)
+        if missing is None:
+            raise UsageError(f"sql: {message}") from e
+        known = lake.tables()
+        hint = f"{did_you_mean(missing[1], [*known, *SYSTEM_TABLES])} (tables: {', '.join([*known, *SYSTEM_TABLES])})"
+        raise InputMissing(f"sql: there is no table '{missing[1]}'{hint}") from e
 
 
 def sql_by_spark(spark: Any, lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Table:

@@ -40,9 +40,9 @@ def ids_of(lake: Lake, table: str, key: Mapping[str, str]) -> list[str]:
     rows = lake.dataset(table)
     for column in key:
         if column not in rows.schema.names:
-            raise UsageError(
-                f"--key: table '{table}' has no column '{column}'{did_you_mean(column, rows.schema.names)}"
-            )
+            known = [c for c in rows.schema.names if not is_own(c)]
+            hint = f"{did_you_mean(column, known)} (columns: {', '.join(known)})"
+            raise UsageError(f"--key: table '{table}' has no column '{column}'{hint}")
     if ROW_ID not in rows.schema.names:
         raise UsageError(f"table '{table}' has no {ROW_ID}: another writer made it, and its rows have no story here")
     no_value: UsageError | None = None  # a malformed record may have what no value of the column can be

@@ -91,7 +91,9 @@ class Folder:
                 why = f"no version {version} (versions: 0 to {newest})" if version > newest else "a damaged log"
                 raise InputMissing(f"table '{table}' has {why}") from e
             why = first_line(e)
-            raise storage_failure(e, self.root) or HeadgateError(f"table '{table}' cannot be opened: {why}") from e
+            raise storage_failure(e, self.root) or InputMissing(
+                f"table '{table}' of the lake {self.root} cannot be opened: {why}"
+            ) from e
 
     def dataset(self, table: str, version: int | None = None) -> ds.FileSystemDataset:
         """Return the rows of a table at a version (default: newest); raise `InputMissing` where there is none."""

@@ -56,7 +56,8 @@ class Choice:
 def chosen_tables(pipeline: Pipeline, tables: Sequence[str]) -> list[str]:
     for table in tables:
         if table not in pipeline.tables:
-            raise UsageError(f"--table: there is no table '{table}'{did_you_mean(table, pipeline.tables)}")
+            known = f"{did_you_mean(table, pipeline.tables)} (tables: {', '.join(pipeline.tables)})"
+            raise UsageError(f"--table: there is no table '{table}'{known}")
     return pipeline.upstream(tables or list(pipeline.tables))
 
 
@@ -226,7 +227,8 @@ class Attempt:
         """Say which tables a run published before it failed."""
         moved = [f"{r.table} version {r.version}" for r in self.records if r.status == BUILT]
         if moved and not self.choice.tables:
-            stays = f"the newest release stays {self.latest['release']}" if self.latest else "there is no release yet"
+            none = f"the pipeline '{self.pipeline.name}' has no release yet"
+            stays = f"the newest release stays {self.latest['release']}" if self.latest else none
             self.progress.tell("warning", message=f"published, but in no release: {', '.join(moved)}; {stays}")
 
     def end(self, error: BaseException | None, outcome: Outcome | None) -> None:

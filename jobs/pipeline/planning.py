@@ -1,5 +1,6 @@
 """The plan of a run, what is to be built and why: pins, build keys, new files. Needs no Spark."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
@@ -190,7 +191,8 @@ def plan_ingest(
     gone = not is_remote(environment.landing) and not Path(environment.landing).is_dir()
     if not listed and current is None:
         until = f" up to {as_of}" if as_of else ""
-        near = ": there is no such folder" if gone else f" ({'; '.join(notes[:3])})" if notes else ""
+        no_folder = "that is not a folder" if os.path.lexists(environment.landing) else "there is no such folder"
+        near = f": {no_folder}" if gone else f" ({'; '.join(notes[:3])})" if notes else ""
         near = near or nearest(environment.landing, source.path)
         raise InputMissing(f"table '{table}': no file matches '{source.path}' in {environment.landing}{until}{near}")
     if source.format == "delta" and not listed and known:

@@ -95,6 +95,8 @@ def run(
         before_sleep=tell,
         reraise=True,
     )
+    if release in [r["release"] for r in lake.releases]:
+        raise UsageError(f"--release: there is a release '{release}' already; a release never changes")
     choice = Choice(tables, as_of, release, force, wait)
     for number, attempt in enumerate(tries):
         with attempt:

@@ -6,9 +6,9 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from datetime import timedelta
 
+import click
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
@@ -26,6 +26,7 @@ from headgate.jobs.pipeline import planning
 from headgate.jobs.pipeline.attempt import is_dead
 from headgate.jobs.spark import doctor
 from tests.conftest import ROOT
+from tests.waiting import soon
 
 PIPELINE = str(ROOT / "conf" / "flights.yaml")
 
@@ -77,7 +78,9 @@ def here(tmp_path, monkeypatch, capsys):
         (["fuse", "a=nowhere.csv", "--into", "t"], 4, "neither a file or folder nor a table"),
         (["fuse", "--into", "t"], 2, "Missing argument"),
         (["dedup", PIPELINE, "--into", "t", "--text", "a", "--measure", "x"], 2, "'--measure'"),
-        (["steps", "drop_duplicate"], 2, "did you mean 'drop_duplicates'?"),
+        (["steps", "drop_duplicate"], 2, "did you mean 'drop_duplicates'? (headgate steps lists them)"),
+        (["expectations", "nosuch"], 2, "there is no expectation 'nosuch' (headgate expectations lists them)"),
+        (["run", PIPELINE, "--table", "nosuch"], 2, "there is no table 'nosuch' (tables: raw_flights, "),
         (["restore", "flights"], 2, "give TABLE with --version, or --release"),
         (["restore", "flights", "--version", "-1"], 2, "'--version'"),
         (["restore", "flights", "--version", "one"], 2, "'--version'"),
@@ -105,6 +108,77 @@ def test_mistakes_get_one_clear_line_and_their_exit_code(tmp_path, here, argumen
     assert (ended, out) == (code, ""), error
     assert told in error and len(error.splitlines()) == 1 and error.startswith("headgate: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_word_is_refused_for_every_option_and_argument(tmp_path, here):
+    """A shell makes one of a variable that is not set; some would be taken for the working folder."""
+    commands = dict(cli.headgate.commands)
+    commands |= {f"release {name}": command for name, command in commands.pop("release").commands.items()}
+    for name, command in commands.items():
+        options = [p for p in command.params if isinstance(p, click.Option) and not p.is_flag]
+        first = [p for p in command.params if isinstance(p, click.Argument)][:1]
+        empty = {p.opts[0]: [p.opts[0], *[""] * p.nargs] for p in options} | {
+            p.metavar or p.name.upper(): [""] for p in first
+        }
+        for named, given in empty.items():
+            assert here(*name.split(), *given) == (2, "", f"headgate: {named}: the value is empty\n")
+    assert here("tables", "--release=") == (2, "", "headgate: --release: the value is empty\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_query_is_one_that_answers_with_rows(tmp_path, here):
+    lake = Lake(str(tmp_path / "lake"))
+    write_deltalake(lake.path("orders"), pa.table({"id": [1]}))
+    for query, code, told in (
+        ("select 1; select 2", 2, "sql: give one query"),
+        ("/* nothing */", 2, "sql: give one query"),
+        ("create table x as select 1 as a", 2, "sql: CREATE is not a query"),
+        ("select * from order_", 4, "there is no table 'order_' — did you mean 'orders'? (tables: orders, "),
+    ):
+        ended, out, error = here("sql", query)
+        assert (ended, out) == (code, "") and told in error and len(error.splitlines()) == 1, (query, out, error)
+    for query in (
+        "select id from orders;",
+        "describe orders",
+        "summarize orders",
+        "explain select 1",
+        "show tables",
+        "pivot orders on id",
+    ):
+        assert here("sql", query)[0] == 0, query
+
+
+def test_what_is_given_as_a_folder_and_is_a_file_is_told_so(tmp_path, here):
+    write_deltalake(Lake(str(tmp_path / "lake")).path("t"), pa.table({"_row_id": ["a"]}))
+    (tmp_path / "file").touch()
+    for arguments in (["backup", "--to", "file"], ["recover", "--from", "file"], ["vacuum", "--archive", "file"]):
+        assert here(*arguments) == (2, "", "headgate: file is a file, not a folder\n")
+    code, _, error = here("run", PIPELINE, "--landing", "file")
+    assert code == 4 and error.endswith(" in file: that is not a folder\n")
+
+
+def test_a_damaged_log_is_an_input_that_cannot_be_read(tmp_path, here):
+    write_deltalake(Lake(str(tmp_path / "lake")).path("t"), pa.table({"_row_id": ["a"]}))
+    (tmp_path / "lake/t/_delta_log/00000000000000000000.json").write_text("{nonsense")
+    code, out, error = here("versions", "t")
+    assert (code, out) == (4, "") and f"table 't' of the lake {tmp_path}/lake cannot be opened" in error
+
+
+def test_an_erasure_of_nothing_says_so(tmp_path, here):
+    write_deltalake(Lake(str(tmp_path / "lake")).path("t"), pa.table({"_row_id": ["a"], "id": [1]}))
+    code, out, _ = here("erase", "--table", "t", "--where", "id = 2", "--reason", "x", "--yes")
+    assert code == 0 and out.endswith("nothing to erase: no version of table 't' has such a row\n")
+
+
+def test_a_release_that_is_there_is_refused_before_anything_is_built(tmp_path, here):
+    Lake(str(tmp_path / "lake")).publish_release("p", "r", {}, None, None, "may")
+    code, _, error = here("run", PIPELINE, "--lake", "lake", "--landing", "nowhere", "--release", "may")
+    assert (code, error) == (2, "headgate: --release: there is a release 'may' already; a release never changes\n")
+
+
+def test_a_project_in_a_folder_with_spaces_is_told_how_to_run(here):
+    code, out, _ = here("init", "my 项目")
+    assert code == 0 and out.endswith("next: cd 'my 项目' && headgate run conf/orders.yaml\n")
 
 
 def test_help_lists_every_command_once_under_a_heading(here):
@@ -399,10 +473,7 @@ def ended_by(number, folder, *command, group=False):
         text=True,
         start_new_session=group,
     )
-    for _ in range(600):
-        if (folder / "started").exists() or process.poll() is not None:
-            break
-        time.sleep(0.1)
+    soon(lambda: (folder / "started").exists() or process.poll() is not None, "the run is at work")
     if group:
         os.killpg(process.pid, number)
     else:

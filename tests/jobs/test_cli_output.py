@@ -1,5 +1,6 @@
 """What the commands print: tables, one value a line, CSV, JSON; what `check`, `init` and `expectations` say."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ from headgate.expectations.catalogue import known_types
 from headgate.jobs.cli import output, places, starter
 from headgate.jobs.config.environment import load_environment
 from headgate.jobs.lake.lake import Lake
+from headgate.jobs.pipeline.outcome import Outcome, TableOutcome
 from headgate.jobs.progress import Progress
 from tests.conftest import ROOT
 from tests.jobs.test_cli import headgate, here  # noqa: F401  (a fixture)
@@ -199,6 +201,21 @@ def test_great_expectations_is_not_imported_for_what_is_up_to_date():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_summary_tells_warnings_apart_from_rejected_rows(capsys):
+    one = TableOutcome("t", "built", version=0, rows=2, warnings=["mind the gap"])
+    output.summary(Outcome("r", None, [one], 1.0, 1))
+    told = capsys.readouterr().out.splitlines()
+    assert told[2:] == ["warnings:", "  t: mind the gap", "1 table built in 1.0 s; release none"]
+    two = dataclasses.replace(one, rejected={"t/0-drop_duplicates: exact_duplicate (x)": 1})
+    output.summary(Outcome("r", None, [two], 1.0, 1))
+    assert capsys.readouterr().out.splitlines()[2:6] == [
+        "rejected rows, each with its evidence in the ledger:",
+        "  t: 1 by t/0-drop_duplicates: repeats another row in x",
+        "warnings:",
+        "  t: mind the gap",
+    ]
 
 
 def test_the_environment_is_found_from_any_folder(tmp_path, monkeypatch):
