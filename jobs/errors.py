@@ -11,7 +11,9 @@ Interrupted           130  the user ended the program (Ctrl-C)
 """
 
 import contextlib
+import os
 import re
+import tempfile
 from collections.abc import Iterator
 
 
@@ -78,6 +80,7 @@ def ending(error: BaseException) -> BaseException:
 STORAGE: tuple[str, ...] = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 STORAGE += ("Permission denied", "Not a directory", "AccessDenied", "Mkdirs failed", "Input/output error")
 READABLE = ("Permission denied", "Not a directory", "AccessDenied", "Input/output error")  # also while reading
+LEAST_BYTES = 1 << 20  # of a file system that is not full
 GONE = "FAILED_READ_FILE.FILE_NOT_EXIST"  # in Spark's words
 PATH = re.compile(r"(?<=')[^'\n]*/[^'\n]*(?=')|(?:[a-z][a-z0-9]*:/{1,3}|/)[^\s'\"(),;\]]+")
 
@@ -131,11 +134,12 @@ def store_failure(texts: list[str], *places: str | None) -> InputMissing | None:
     return InputMissing(f"{place}: {why} ({HOW_TO_SET})")
 
 
-def storage_failure(error: BaseException, lake: str, landing: str | None = None) -> HeadgateError | None:
+def storage_failure(error: BaseException, lake: str, landing: str | None = None, *others: str) -> HeadgateError | None:
     """Return the error as a storage that cannot be used, in one line that names the place; None if it is another.
 
-    The place is the one that the error names: the landing folder (`InputMissing`), the lake, or the path as it stands.
-    A file of the lake that is gone is a lost race.
+    The place is the one that the error names: the landing folder (`InputMissing`), the lake, or the path as it stands;
+    where it names none, the one of these and of `others` that is full or read-only. A file of the lake that is gone is
+    a lost race.
     """
     texts = [text for e in causes(error) for text in texts_of(e)]
     failed = store_failure(texts, lake, landing)
@@ -158,9 +162,25 @@ def storage_failure(error: BaseException, lake: str, landing: str | None = None)
             return HeadgateError(f"the lake {lake} cannot be written: {why}. Published tables stay as they were")
         if path is not None and named is telling:
             return HeadgateError(f"{bare(root or path)} cannot be read or written: {why}")
+    unusable = next((r for r in (lake, landing, *others, tempfile.gettempdir()) if r and is_unusable(r, why)), None)
+    if unusable is not None and unusable == lake:
+        return HeadgateError(f"the lake {lake} cannot be written: {why}. Published tables stay as they were")
+    if unusable is not None:
+        return HeadgateError(f"{unusable} cannot be written: {why}")
     return HeadgateError(
         f"a storage that the error does not name cannot be read or written: {why} (--debug shows the error)"
     )
+
+
+def is_unusable(root: str, why: str) -> bool:
+    """Return whether the file system of a folder, or of where it is to be, has no room left, or takes no writes."""
+    if "://" in root:
+        return False
+    there = os.path.abspath(root)
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    found = os.statvfs(there)
+    return bool(found.f_flag & os.ST_RDONLY) if "Read-only" in why else found.f_bavail * found.f_frsize < LEAST_BYTES
 
 
 def names(text: str, root: str) -> bool:

@@ -18,6 +18,7 @@ from headgate.jobs.cli import (
     machine,
     maintaining,
     missing,
+    places,
     rebalance,
     reference,
     registering,
@@ -25,7 +26,6 @@ from headgate.jobs.cli import (
     starting,
 )
 from headgate.jobs.cli.options import DEBUG, HELP, Commands
-from headgate.jobs.cli.places import end_on_signals
 from headgate.jobs.disclosure import without_secrets
 from headgate.jobs.errors import HeadgateError, Interrupted, UsageError, ending, storage_failure
 from headgate.jobs.progress import LOG
@@ -82,7 +82,7 @@ headgate.add_under("The machine", machine.jars, machine.prepare)
 
 def main() -> None:
     """Run the command line, as the console script does."""
-    end_on_signals()
+    places.end_on_signals()
     code = exit_code()
     try:
         sys.stdout.flush()
@@ -115,7 +115,7 @@ def exit_code() -> int:
     except BrokenPipeError:
         return 0
     except Exception as e:
-        failure = storage_failure(e, "")
+        failure = storage_failure(e, places.lakes[0], None, *places.written)
         if failure is not None:
             return failed(e, str(failure), failure.exit_code)
         line = next(iter(str(e).splitlines()), "")

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from headgate.jobs.lake.lake import Lake
 
 
+lakes: list[str] = [""]  # that commands of this process worked on, the last first
+written: list[str] = []  # other places that they write to
+
+
 @dataclass(frozen=True)
 class Place:
     """The values of --env, --lake and --landing."""
@@ -39,6 +43,7 @@ def lake_of(environment: "Environment", needed: bool = True) -> "Lake":
     from headgate.jobs.lake.lake import Lake
 
     lake = Lake(environment.lake)
+    lakes.insert(0, lake.root)
     lake.need_folder(needed)
     return lake
 
@@ -56,6 +61,7 @@ def elsewhere(environment: "Environment", place: str) -> str:
         raise UsageError(f"{place} is a file, not a folder")
     if environment.store != StoreOptions():
         use(environment.store.store(), located(place))
+    written.append(located(place))
     return located(place)
 
 

@@ -1,5 +1,6 @@
 """The small project that `headgate init` writes."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -109,5 +110,8 @@ def write_project(folder: Path) -> list[str]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as e:
+        for name in PROJECT:  # none of them was there before
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
         raise HeadgateError(f"{e.filename or folder} cannot be written: {e.strerror}") from e
     return list(PROJECT)

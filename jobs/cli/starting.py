@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from headgate.jobs.cli import places
 from headgate.jobs.cli.options import Command
 from headgate.jobs.errors import UsageError
 
@@ -48,6 +49,7 @@ def sample(name: str, into: Path, first: str, last: str) -> None:
     from headgate.jobs.cli.samples import write_flights
 
     start, end = days_of(first, last)
+    places.written.append(str(into))
     written = write_flights(into, start, end)
     click.echo(f"{written} new files in {into}")
 

@@ -302,8 +302,8 @@ class CatalogOptions(Model):
 class Environment(Model):
     """An environment: the places, their store, and the Spark settings of a run."""
 
-    lake: str = "lake"
-    landing: str = "landing"
+    lake: str = pydantic.Field(default="lake", min_length=1)  # an empty one would be the working folder
+    landing: str = pydantic.Field(default="landing", min_length=1)
     retention_days: int = pydantic.Field(
         default=365, ge=0, description="Days for which `headgate vacuum` keeps versions that are in no release"
     )

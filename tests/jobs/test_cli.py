@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import click
 import pyarrow as pa
@@ -176,6 +177,20 @@ def test_a_release_that_is_there_is_refused_before_anything_is_built(tmp_path, h
     assert (code, error) == (2, "headgate: --release: there is a release 'may' already; a release never changes\n")
 
 
+def test_a_project_that_cannot_be_written_leaves_nothing_behind(tmp_path, here, monkeypatch):
+    write = Path.write_text
+
+    def fail(self, *arguments, **options):
+        if self.name == "orders.yaml" and self.parent.name == "suites":
+            raise OSError(28, "No space left on device", str(self))
+        return write(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    code, out, error = here("init", "mine")
+    assert (code, out) == (1, "") and "orders.yaml cannot be written: No space left on device" in error
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
 def test_a_project_in_a_folder_with_spaces_is_told_how_to_run(here):
     code, out, _ = here("init", "my 项目")
     assert code == 0 and out.endswith("next: cd 'my 项目' && headgate run conf/orders.yaml\n")
@@ -340,6 +355,25 @@ def test_a_storage_that_fails_is_named(error, kind, told):
         found = storage_failure(caused, LAKE, LANDING)
         assert type(found) is (kind or type(None))
         assert found is None or (told in str(found) and "\n" not in str(found)), str(found)
+
+
+@pytest.mark.parametrize(
+    ("why", "flag", "free"), [("No space left", 0, 0), ("Read-only file system", os.ST_RDONLY, 99)]
+)
+def test_a_storage_that_the_error_does_not_name_is_the_one_that_is_full(tmp_path, monkeypatch, why, flag, free):
+    class Found:
+        f_flag, f_frsize = 0, 1 << 20
+
+        def __init__(self, place):
+            broken = place == str(tmp_path / "broken")
+            self.f_flag, self.f_bavail = (flag, free) if broken else (0, 99)
+
+    (tmp_path / "broken").mkdir()
+    monkeypatch.setattr(os, "statvfs", Found)
+    error, broken, fine = OSError(f"{why} on device" if not flag else why), str(tmp_path / "broken/x"), str(tmp_path)
+    assert f"the lake {broken} cannot be written: {why}" in str(storage_failure(error, broken, fine))
+    assert str(storage_failure(error, fine, None, broken)).startswith(f"{broken} cannot be written: {why}")
+    assert "does not name" in str(storage_failure(error, fine, "s3://bucket/x"))
 
 
 def chained(error):

@@ -263,6 +263,15 @@ def test_all_problems_of_an_environment_are_reported(tmp_path, monkeypatch):
     assert [line.split(":")[1] for line in lines] == ["1", "2", "4", "5"] and "did you mean 'lake'" in lines[0]
 
 
+def test_an_empty_place_is_not_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HEADGATE_LAKE", raising=False)
+    (tmp_path / "conf" / "env").mkdir(parents=True)
+    (tmp_path / "conf" / "env" / "local.yaml").write_text("lake: ${NO_SUCH_LAKE:-}\n")
+    with pytest.raises(UsageError, match=r'local\.yaml:1: lake: it should have at least 1 character, not ""'):
+        load_environment(None)
+
+
 def test_what_is_not_a_file_is_no_pipeline(tmp_path):
     for path in (tmp_path, tmp_path / "no" / "p.yaml"):
         with pytest.raises(UsageError, match=r"cannot be read: Is a directory|there is no such file"):

@@ -234,3 +234,16 @@ def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, arguments, told):
     with pytest.raises((UsageError, InputMissing)) as error:
         fusing.pipeline_of(fusion, Lake("lake"))
     assert told in str(error.value) and "\n" not in str(error.value), str(error.value)
+
+
+def test_what_came_in_stays_where_nothing_can_be_compared_and_a_later_run_goes_on(fuse):
+    """No release of this pipeline is not no release at all: another pipeline has one."""
+    Lake("lake").publish_release("other", "r", {}, None, None, None)
+    write("one.csv", [["1", "", "", "", ""], ["2", "", "", "", ""]])
+    code, out, error = fuse("one=one.csv", "--key", "id", "--into", "persons")
+    assert (code, out) == (2, ""), error
+    assert (
+        "published, but in no release: persons_one version 0; the pipeline 'fuse_persons' has no release yet" in error
+    )
+    assert "no column can be compared" in error.splitlines()[-1]
+    assert answer("select count(*) from persons_one") == [(2,)] and Lake("lake").tables() == ["persons_one"]
