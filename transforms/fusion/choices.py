@@ -30,6 +30,17 @@ How = Literal[
     "weighted_median",
 ]
 MADE = ("mean", "median", "weighted_mean", "weighted_median")  # values that no record need have
+EVIDENCE = pa.struct(
+    {
+        "source": pa.string(),
+        "rule": pa.string(),
+        "confidence": pa.float64(),
+        "runner_up": pa.string(),
+        "conflict": pa.bool_(),
+        "tie": pa.bool_(),
+        "majority": pa.string(),
+    }
+)
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -67,7 +78,7 @@ def golden(rows: pa.Table, plan: Plan) -> pa.RecordBatch:
         pa.array(flat, pa.list_(pa.string())),
     ]
     keys: list[str] = []
-    evidence: list[list[Any]] = []
+    evidence: list[pa.StructArray] = []
     cell = 0
     for i, (unit, rule) in enumerate(zip(plan.units, plan.rules, strict=True)):
         chosen = Choice(rows, codes, entities, i, rule, plan)
@@ -77,22 +88,11 @@ def golden(rows: pa.Table, plan: Plan) -> pa.RecordBatch:
             keys.append(column)
             evidence.append(chosen.evidence())
             cell += 1
-    kind = pa.struct(
-        [
-            ("source", pa.string()),
-            ("rule", pa.string()),
-            ("confidence", pa.float64()),
-            ("runner_up", pa.string()),
-            ("conflict", pa.bool_()),
-            ("tie", pa.bool_()),
-            ("majority", pa.string()),
-        ]
-    )
-    order = [evidence[c][e] for e in range(entities) for c in range(len(keys))]
+    # One column's evidence after the other, taken entity by entity.
+    order = np.arange(entities * len(keys)).reshape(len(keys), entities).T.ravel()
+    told = pa.concat_arrays(evidence).take(pa.array(order)) if evidence else pa.array([], EVIDENCE)
     offsets = np.arange(entities + 1, dtype=np.int32) * len(keys)
-    columns.append(
-        pa.MapArray.from_arrays(pa.array(offsets), pa.array(keys * entities, pa.string()), pa.array(order, kind))
-    )
+    columns.append(pa.MapArray.from_arrays(pa.array(offsets), pa.array(keys * entities, pa.string()), told))
     names = ["e", "records", "parents", *(f"o{i + 3}" for i in range(cell)), "evidence"]
     return pa.RecordBatch.from_arrays(columns, names)
 
@@ -108,7 +108,7 @@ class Choice:
         distinct = pc.unique(self.texts)
         distinct = distinct.take(pc.sort_indices(distinct))
         self.value: Ints = pc.index_in(self.texts, distinct).to_numpy().astype(np.int64)
-        self.distinct: list[str] = distinct.to_pylist()
+        self.distinct = distinct
         self.source = one_array(table["source"]).take(pa.array(self.at)).to_pylist()
         key, self.candidate = np.unique(self.entity * max(len(distinct), 1) + self.value, return_inverse=True)
         self.of, self.value_of = key // max(len(distinct), 1), key % max(len(distinct), 1)
@@ -166,54 +166,48 @@ class Choice:
         none = np.bincount(entity, minlength=self.entities) == 0
         return pa.array(found, pa.float64(), mask=none)
 
-    def evidence(self) -> list[Any]:
+    def evidence(self) -> pa.StructArray:
         """Return what stands behind each entity's value."""
+        made, none = self.rule in MADE, self.chosen < 0
+        claim = np.where(none, 0, self.chosen)
+        if not len(self.at):
+            nothing, no = pa.nulls(self.entities, pa.string()), pa.array(np.zeros(self.entities, bool))
+            parts = [nothing, self.rules(), nothing.cast(pa.float64()), nothing, no, no, nothing]
+            return pa.StructArray.from_arrays(parts, fields=list(EVIDENCE))
+        mine = self.candidate[claim]
         total = np.bincount(self.of, self.support, self.entities)
+        share = np.divide(self.support[mine], total, out=np.zeros(self.entities), where=total > 0)
+        if made:
+            share = self.votes[mine] / np.maximum(self.claims, 1)
+        rounded, of = np.unique(share, return_inverse=True)
+        confidence = np.array([round(x, 6) for x in rounded.tolist()])[of]
         order = np.lexsort((self.value_of, -self.votes, -np.round(self.support, 9), self.of))
         by_votes = np.lexsort((self.value_of, -self.votes, self.of))
         ends = np.searchsorted(self.of[order], np.arange(self.entities + 1))
-        most = self.by_entity(np.round(self.merits, 9), self.filled)
-        out: list[Any] = []
-        made = self.rule in MADE
-        for e in range(self.entities):
-            claim = self.chosen[e]
-            if claim < 0:
-                out.append(
-                    {
-                        "source": None,
-                        "rule": self.rule,
-                        "confidence": None,
-                        "runner_up": None,
-                        "conflict": False,
-                        "tie": False,
-                        "majority": None,
-                    }
-                )
-                continue
-            mine = self.candidate[claim]
-            others = [c for c in order[ends[e] : ends[e + 1]].tolist() if c != mine]
-            majority = self.distinct[self.value_of[by_votes[ends[e]]]]
-            share = float(self.support[mine] / total[e]) if total[e] > 0 else 0.0
-            out.append(
-                {
-                    "source": None if made else self.source[claim],
-                    "rule": self.rule,
-                    "confidence": round(float(self.votes[mine] / self.claims[e]) if made else share, 6),
-                    "runner_up": self.distinct[self.value_of[others[0]]] if others and not made else None,
-                    "conflict": ends[e + 1] - ends[e] > 1,
-                    "tie": bool(len(most[e]) > 1) and not made,
-                    "majority": majority,
-                }
-            )
-        return out
+        begins, several = np.minimum(ends[:-1], len(order) - 1), np.diff(ends) > 1
+        next_one = order[np.minimum(begins + 1, len(order) - 1)]
+        other = np.where(order[begins] != mine, order[begins], next_one)
+        parts = [
+            pa.array(self.source, pa.string()).take(pa.array(claim, mask=none | made)),
+            self.rules(),
+            pa.array(confidence, mask=none),
+            self.distinct.take(pa.array(self.value_of[other], mask=none | made | ~several)),
+            pa.array(several & ~none),
+            pa.array((self.best_values() > 1) & ~none & (not made)),
+            self.distinct.take(pa.array(self.value_of[by_votes[begins]], mask=none)),
+        ]
+        return pa.StructArray.from_arrays(parts, fields=list(EVIDENCE))
 
-    def by_entity(self, merit: Floats, filled: Ints) -> list[set[int]]:
-        """Return the values that are best alike by the rule, of each entity."""
-        best: list[tuple[float, float, set[int]]] = [(-1.0, -np.inf, set()) for _ in range(self.entities)]
-        cells = (x.tolist() for x in (self.entity, filled, merit, self.value))
-        for e, f, m, v in zip(*cells, strict=True):
-            if (f, m) > best[e][:2]:
-                best[e] = (f, m, {v})
-            elif (f, m) == best[e][:2]:
-                best[e][2].add(v)
-        return [values for _, _, values in best]
+    def rules(self) -> pa.Array:
+        return pa.array([self.rule]).take(pa.array(np.zeros(self.entities, np.int64)))
+
+    def best_values(self) -> Ints:
+        """Count the values that are best alike by the rule, of each entity."""
+        merit = np.round(self.merits, 9)
+        order = np.lexsort((-merit, -self.filled, self.entity))
+        first = order[np.r_[True, self.entity[order][1:] != self.entity[order][:-1]]]
+        at = np.searchsorted(self.entity[first], self.entity)
+        best = (self.filled == self.filled[first][at]) & (merit == merit[first][at])
+        size = len(self.distinct)
+        found = np.unique(self.entity[best] * size + self.value[best])
+        return np.bincount(found // size, minlength=self.entities)
