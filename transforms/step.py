@@ -116,6 +116,11 @@ class Context(Protocol):
         """Return whether later builds will ask for what is recorded."""
         ...
 
+    @property
+    def rows_in(self) -> int | None:
+        """Return how many rows the build starts from; None where that is not known."""
+        ...
+
     def table(self, name: str) -> DataFrame:
         """Return another table that the step reads (`Step.tables`), at its pinned version."""
         ...

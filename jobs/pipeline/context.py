@@ -26,7 +26,8 @@ class BuildContext:
     name that a step records, whose rows name the build that published them. fitted: of what steps learned. frames: the
     tables that steps read. unique: the keys of these that their suites prove to be unique. before: gives the table's
     own previous version. published: gives the time at which the newest input was published. lasting: whether the table
-    grows by increments. builds: those of which its present rows come; none where all is built anew.
+    grows by increments. rows_in: how many rows the build starts from. builds: those of which its present rows come;
+    none where all is built anew.
     """
 
     spark: SparkSession
@@ -38,6 +39,7 @@ class BuildContext:
     before: Callable[[], DataFrame | None] = lambda: None
     published: Callable[[], datetime] = lambda: datetime.fromtimestamp(0, tz=timezone.utc)
     lasting: bool = False
+    rows_in: int | None = None
     partial: bool = False  # whether only rows that a change reaches are made
     changed: Changes | None = None  # of the rows before the step, where it renews
     replaced: list[str] = field(default_factory=list)  # the folder of the ids that `replace` was given

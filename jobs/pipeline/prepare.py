@@ -94,6 +94,7 @@ def prepare(
         before=lambda: run.read(work.table, work.base) if work.base >= 0 else None,
         published=lambda: newest(run, work.inputs),
         lasting=table.publish.mode == "increment",
+        rows_in=rows_in,
         partial=only is not None or changes is not None,
         builds=work.builds,
     )

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from tests.benchmarks.scale_files import THOUSAND, VERB
-from tests.benchmarks.scale_run import PARTITIONS, UNTIL, VERBS
+from tests.benchmarks.scale_run import UNTIL, VERBS
 from tests.conftest import ROOT
 
 FOLDER = Path(os.environ.get("HEADGATE_SCALE", f"{tempfile.gettempdir()}/headgate-scale"))
@@ -176,13 +176,13 @@ def measured(found: Sequence[Verb]) -> list[str]:
 
 def coefficients(found: Sequence[Verb]) -> list[str]:
     head = ["verb", "bytes of a row", "fixed CPU s", "CPU s a million rows", "CPU s a GB", "of it the driver"]
-    head += ["shuffle GB a GB", "task MB a million rows in it", "MB to the driver a million rows", "driver MB at 40"]
+    head += ["shuffle GB a GB", "peak task MB at 40", "MB to the driver a million rows", "driver MB at 40"]
 
     def row(v: Verb) -> list[str]:
         cpu, gb = v.lines["cpu"], 1e3 / v.mb_of_a_row  # rows
         largest = v.of(max(FITTED)) or {}
         values = [v.mb_of_a_row * 1e6, cpu.fixed, cpu.each * 1e6, cpu.each * gb, v.lines["driver_cpu"].each * gb]
-        values += [v.lines["shuffle_mb"].each * gb / 1e3, v.lines["task_mb"].each * 1e6 * PARTITIONS]
+        values += [v.lines["shuffle_mb"].each * gb / 1e3, largest.get("task_mb", 0)]
         values += [v.lines["result_mb"].each * 1e6, largest.get("driver_mb", 0)]
         return [v.name, *map(short, values)]
 
@@ -206,7 +206,7 @@ def skew(found: Sequence[Verb]) -> list[str]:
         "CPU s": lambda f: short(f["cpu"]),
         "seconds": lambda f: short(f["seconds"]),
         "longest task, s": lambda f: short(f["task_seconds"]),
-        "largest share of a shuffle in one task": lambda f: f"{f['task_share']:.0%}",
+        "largest share of a shuffle in one task": lambda f: f"{f['task_share']:.0%}" if f["task_share"] else "",
         "peak task MB": lambda f: short(f["task_mb"]),
         "spilled MB": lambda f: short(f["spill_mb"]),
     }

@@ -2,6 +2,7 @@
 
 import random
 
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
@@ -10,8 +11,10 @@ from headgate.jobs.keep.optimize import optimize
 from headgate.jobs.lake.arranging import Order
 from headgate.jobs.lake.frames import frame
 from headgate.jobs.pipeline import affected
+from headgate.jobs.pipeline.context import BuildContext
 from headgate.jobs.pipeline.run import dry_run
 from headgate.transforms.rows import content_of
+from headgate.transforms.step import MakeAll
 from tests.lakes import Faults, Killed, again, answer, content, die, environment_of, lake_of, land, rows, write_pipeline
 
 STEPS = """
@@ -131,6 +134,34 @@ CHAIN = """
     steps: [drop_duplicates: {columns: [v]}]
     suite: null
 """
+
+
+def tied(number: int) -> pa.Table:
+    """Rows 0, 1, 2, …, each tied to the next one by one of two values in turn, and as many that are tied to nobody."""
+    ids, alone = list(range(number)), [None] * number
+    names = pa.array([f"r{i}" for i in range(2 * number)])
+    one, other = ([*((i + odd) // 2 for i in ids), *alone] for odd in (0, 1))
+    return pa.table({"_row_id": names, "one": pa.array(one, pa.int64()), "other": pa.array(other, pa.int64())})
+
+
+@pytest.mark.parametrize("links", [0, 1, 3, 100])
+def test_a_chain_of_ties_is_followed_to_its_end(monkeypatch, links):
+    monkeypatch.setattr(affected, "LINKS", links)
+    found = affected.closed_at_once(pa.array(["r3", "new"]), tied(30))
+    assert sorted(found.to_pylist()) == sorted(["new", *(f"r{i}" for i in range(30))])
+    assert affected.closed_at_once(pa.array(["r40", "r50"]), tied(30)).to_pylist() == ["r40", "r50"]
+
+
+def test_a_long_chain_of_very_many_ties_has_all_made_anew(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(affected, "TIES_AT_ONCE", 0)
+    monkeypatch.setattr(affected, "LINKS", 3)
+    context = BuildContext(spark, str(tmp_path))
+    ids = spark.createDataFrame(pa.table({"_row_id": ["r0"]}))
+    name = affected.closed(ids, spark.createDataFrame(tied(3)), context)
+    kept = spark.read.parquet(f"{tmp_path}/{context.state}/{name}")
+    assert sorted(r["_row_id"] for r in kept.collect()) == ["r0", "r1", "r2"]
+    with pytest.raises(MakeAll, match="through more than 3 others"):
+        affected.closed(ids, spark.createDataFrame(tied(9)), context)
 
 
 def what(folder) -> str:

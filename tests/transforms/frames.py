@@ -46,6 +46,20 @@ def applied(step: Step, df: Any, **tables: Any) -> Any:
         return df.sparkSession.createDataFrame(after.toArrow(), after.schema)
 
 
+def largest_share(df: Any, where: str) -> float:
+    """Of some rows the largest share that one of four tasks has, after the last shuffle."""
+    setting, spark = "spark.sql.shuffle.partitions", df.sparkSession
+    partitions = spark.conf.get(setting)
+    spark.conf.set(setting, "4")
+    try:
+        whole = F.to_json(F.struct("*")).alias("row")  # what nobody asks for would not be made, nor shuffled
+        tasks = df.where(where).select(whole, F.spark_partition_id().alias("task")).groupBy("task")
+        found = [r["n"] for r in tasks.agg(F.count("*").alias("n"), F.max("row")).collect()]
+    finally:
+        spark.conf.set(setting, partitions)
+    return max(found) / sum(found)
+
+
 def columns_of(*names: str) -> dict[str, str | None]:
     """Columns whose types are not known."""
     return dict.fromkeys(names)

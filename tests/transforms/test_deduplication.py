@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pyspark.sql import functions as F
 
 from headgate.jobs.pipeline import increments
 from headgate.jobs.pipeline.context import BuildContext
@@ -15,7 +16,7 @@ from headgate.transforms.deduplication.lines import DropRepeatedLines
 from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.step import StepError
 from tests.conftest import assert_rows, plain_rows
-from tests.transforms.frames import Knowing, applied, columns_of, frame, kept, rejected
+from tests.transforms.frames import Knowing, applied, columns_of, frame, kept, largest_share, rejected
 from tests.transforms.test_images_lines_urls import picture, stored
 
 NAN = float("nan")
@@ -84,6 +85,53 @@ def test_partitioning_does_not_matter(spark):
         for n in (1, 3, 16)
     }
     assert len(answers) == 1
+
+
+CROWDED = (
+    DropDuplicates(columns=("k",), keep="v desc, _file", ignore=("case",)),
+    DropDuplicates(columns=("d",), keep="v", nulls="equal"),
+    DropDuplicates(columns=("s", "l"), keep="_file desc, v desc", nulls="equal"),
+)
+
+
+@pytest.fixture(scope="module")
+def crowded(spark):
+    """Rows of few keys, with nulls, NaN, two zeros and nested values in them; with ties, repeated ids, marked rows."""
+    keys = ["a", "A", "b", None, "", "a", "a", "b", "c"]
+    doubles = [NAN, 0.0, -0.0, None, 1.5, NAN, 0.0]
+    cells = []
+    for i in range(90):
+        k, d = keys[i % 9], doubles[i % 7]
+        cells.append((k, d, (d, keys[i % 2]), [None, keys[i % 2]], [3, None, 1, 3][i % 4], f"f{i % 2}", i))
+    schema = "k string, d double, s struct<a: double, b: string>, l array<string>, v int, _file string, i int"
+    df = frame(spark, schema, *cells).withColumn("_row_id", F.md5(F.expr("string(if(i % 10 = 0, 5, i))")))
+    return applied(DropDuplicates(columns=("i",)), applied(RejectRows(where="i % 11 = 0", reason="impossible"), df))
+
+
+@pytest.mark.parametrize("step", CROWDED)
+@pytest.mark.parametrize("later", [False, True])
+def test_rows_of_crowded_keys_are_spread_and_marked_as_others(spark, tmp_path, monkeypatch, crowded, step, later):
+    df, known = crowded, None
+    if later:
+        first = step.marked(crowded.where("i % 5 = 0"), None)
+        df, known = crowded.where("i % 5 > 0"), first.where(rows.is_kept() & step.compared(first))
+        known = known.select("_row_id", "_file", step.key(first).alias("_hg_key"))
+    monkeypatch.setattr(exact, "CROWD", 4)
+    monkeypatch.setattr(exact, "DRAWN", 1)
+    crowds = step.crowds(df, BuildContext(spark, str(tmp_path), rows_in=exact.MANY))
+    assert crowds.count() >= 2
+    assert step.crowds(df, BuildContext(spark, str(tmp_path), rows_in=90)) is None
+    told = [plain_rows(step.marked(df.repartition(3), known, crowds=c), *df.columns) for c in (None, crowds)]
+    assert repr(told[0]) == repr(told[1]) and len(told[0]) == df.count()
+
+
+def test_a_key_of_very_many_rows_is_not_left_to_one_task(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(exact, "MANY", 3_000)
+    monkeypatch.setattr(exact, "CROWD", 500)
+    df = rows.with_bookkeeping(spark.range(3_000).selectExpr("string(id) AS _row_id", "if(id % 3 = 0, -1, id) AS k"))
+    out = DropDuplicates(columns=("k",)).run(df, BuildContext(spark, str(tmp_path), rows_in=3_000))
+    assert largest_share(out, "k = -1") < 0.6
+    assert kept(out).count() == 2_001
 
 
 @pytest.mark.parametrize("keep", ["v descending", "v desc nulls", "", "v,,k"])

@@ -6,11 +6,11 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.imputation.series import ImputeInterpolated, ImputeNext, ImputePrevious
 from headgate.transforms.imputation.simple import ImputeMean, ImputeMode
-from headgate.transforms.rows import Rejection, reject
+from headgate.transforms.rows import Rejection, reject, with_bookkeeping
 from headgate.transforms.step import StepError
 from headgate.transforms.steps import FITTED, options_of
 from tests.conftest import assert_rows, plain_rows
-from tests.transforms.frames import applied, columns_of, frame
+from tests.transforms.frames import applied, columns_of, frame, largest_share
 
 NAN = float("nan")
 WEATHER = [
@@ -36,6 +36,12 @@ def test_cells_are_filled_from_their_group_in_order(spark, step, a, b):
     noted = {(r[0], r[1]) for r in plain_rows(out, "k", "t", "_changed") if r[2]}
     before = {(k, t) for k, t, x in WEATHER if x is not None and x == x}
     assert noted == {key for key, x in found.items() if x is not None and key not in before}
+
+
+def test_rows_without_a_place_are_not_left_to_one_task(spark):
+    df = with_bookkeeping(spark.range(2_000).selectExpr("string(id) AS _row_id", "id AS t", "null AS x", "'' AS k"))
+    df = df.withColumns({"x": F.col("x").cast("int"), "k": F.when(F.col("t") > 999, "a")})
+    assert largest_share(ImputePrevious(columns=("x",), by=("k",), order="t").apply(df), "k IS NULL") < 0.6
 
 
 def test_the_longest_gap_is_in_days_and_seconds(spark):

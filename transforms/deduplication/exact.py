@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,6 +17,9 @@ from headgate.transforms.rows import FILE, ROW_ID, Rejection, canonical, is_kept
 from headgate.transforms.step import Columns, Context, Step, require_columns
 
 KEYS = "keys"
+MANY = 2_000_000  # rows of a build from which on it looks for crowded keys
+STAYS = "_hg_stays"
+CROWD, DRAWN = 50_000, 64  # a key is crowded from about so many records on; one in so many is looked at
 SHOWN = r"(?U)[^\s\p{Cf}\p{Cc}]"  # a character that is seen
 
 
@@ -33,8 +36,9 @@ class DropDuplicates(Step):
     keep: which copy stays, as an ORDER BY list: `arr_time desc, _file`. Nulls come last. Ties fall to the smaller
         `_row_id`, file and hash of the content, so that no order of the input matters. In a table that grows by
         increments, rows of earlier builds stay; new rows find them by an MD5 (128 bits) of the compared values.
-    Evidence: the kept row's id and file. Cost: one shuffle of the rows by key; `unicode` and `accents` add an Arrow
-    round trip of the columns, an increment a scan of the keys of the rows before.
+    Evidence: the kept row's id and file. Cost: one shuffle of the rows by key, and from 2,000,000 rows on a look at the
+    keys of one in 64; the rows of a key that some 50,000 records share are spread, and read once more. `unicode` and
+    `accents` add an Arrow round trip of the columns, an increment a scan of the keys of the rows before.
     """
 
     name: ClassVar[str] = "drop_duplicates"
@@ -54,9 +58,9 @@ class DropDuplicates(Step):
         return have
 
     def run(self, df: DataFrame, context: Context) -> DataFrame:
-        marked = self.marked(df, context.recorded(KEYS))
+        marked = self.marked(df, context.recorded(KEYS), crowds=self.crowds(df, context))
         if context.lasting:
-            known = [ROW_ID, *([FILE] if FILE in df.columns else [])]
+            known = [ROW_ID, *files_of(df)]
             keys = marked.where(is_kept() & self.compared(df)).select(*known, self.key(df).alias("_hg_key"))
             context.keep(keys, KEYS)
             context.record(KEYS, KEYS, keys.columns)
@@ -95,7 +99,11 @@ class DropDuplicates(Step):
 
     def compared(self, df: DataFrame) -> Column:
         """Rows that an earlier step marked stay out of the competition."""
-        compared = is_kept()
+        return is_kept() & self.comparable(df)
+
+    def comparable(self, df: DataFrame) -> Column:
+        """Return whether a row has what is compared."""
+        compared = F.lit(True)
         if self.nulls == "distinct":
             kinds = dict(df.dtypes)
             for column, value in zip(self.columns, self.values(df), strict=True):
@@ -104,16 +112,53 @@ class DropDuplicates(Step):
                     compared = compared & (value.rlike(SHOWN) if kinds[column] == "string" else F.length(value) > 0)
         return compared
 
+    def crowds(self, df: DataFrame, context: Context) -> DataFrame | None:
+        """Return the keys that very many records share, each with the row that stays; None where there are none.
+
+        A sample tells which they are: it decides where rows are compared, and nothing of what comes out.
+        """
+        if (context.rows_in or 0) < MANY:
+            return None
+        names = [f"_hg_crowd{i}" for i in range(len(self.columns))]
+        # Marked rows too: so nothing is done for it that marked them.
+        drawn = df.where(F.pmod(F.xxhash64(ROW_ID), F.lit(DRAWN)) == 0).where(self.comparable(df))
+        sizes = drawn.groupBy(*map(Column.alias, self.values(df), names)).agg(F.count("*").alias("_hg_n"))
+        crowded = sizes.where(F.col("_hg_n") >= CROWD // DRAWN).select(names)
+        if not crowded.count():
+            return None
+        crowded = context.keep(crowded, "crowded")
+        first = W.partitionBy(*names).orderBy(*ordering(order_of(self.keep)), ROW_ID, *files_of(df))
+        rows = df.where(self.compared(df)).join(F.broadcast(crowded), on=self.matches(df, names), how="inner")
+        # Spark leaves one row of each key in each task before it shuffles, and reads no other columns.
+        firsts = rows.withColumn("_hg_rank", F.row_number().over(first)).where("_hg_rank = 1")
+        stays = (F.col(c).alias(STAYS + c) for c in (ROW_ID, *files_of(df)))
+        return context.keep(firsts.select(*names, *stays), "crowds")
+
+    def matches(self, df: DataFrame, names: Iterable[str]) -> Column:
+        """Return whether a row has the values that stand in other columns."""
+        pairs = zip(self.values(df), names, strict=True)
+        return functools.reduce(operator.and_, (value.eqNullSafe(F.col(name)) for value, name in pairs))
+
     def marked(
-        self, df: DataFrame, known: DataFrame | None, step: str = "", reason: str = "exact_duplicate"
+        self,
+        df: DataFrame,
+        known: DataFrame | None,
+        step: str = "",
+        reason: str = "exact_duplicate",
+        crowds: DataFrame | None = None,
     ) -> DataFrame:
         data = [c for c, kind in df.dtypes if not is_own(c) and "map<" not in kind and "variant" not in kind]
-        files = [FILE] if FILE in df.columns else []
+        files = files_of(df)
         content = F.xxhash64(*(F.col(quoted(c)) for c in data))
         ties = [F.col(ROW_ID), *map(F.col, files), content]
         compared = self.compared(df)
         # A row that is not compared competes with itself alone.
         alone = F.when(~compared, F.concat_ws("/", F.col(ROW_ID), content.cast("string")))
+        if crowds is not None:
+            # One of a crowded key competes with those of its own id: which id of the key stays is known.
+            keys = [c for c in crowds.columns if not c.startswith(STAYS)]
+            df = df.join(F.broadcast(crowds), on=compared & self.matches(df, keys), how="left")
+            alone = alone.when(F.col(STAYS + ROW_ID).isNotNull(), F.concat(F.lit("="), ROW_ID))
         copies = W.partitionBy(*self.values(df), alone)
         ranked = copies.orderBy(*ordering(order_of(self.keep)), *ties).rowsBetween(W.unboundedPreceding, W.currentRow)
         kept = {
@@ -124,15 +169,25 @@ class DropDuplicates(Step):
         repeats = (F.col("_hg_rank") > 1) & compared
         evidence = {n: F.col(f"_hg_{n}") for n in kept}
         extra = ["_hg_rank", *(f"_hg_{n}" for n in kept)]
+        if crowds is not None:
+            crowded = F.col(STAYS + ROW_ID).isNotNull()
+            repeats = repeats | (crowded & (F.col(ROW_ID) != F.col(STAYS + ROW_ID)))
+            stays = zip(kept, (ROW_ID, *files), strict=True)
+            evidence = {n: F.when(crowded, F.col(STAYS + c)).otherwise(evidence[n]) for n, c in stays}
+            extra += crowds.columns
         if known is not None:
             before = known.select("_hg_key", *(F.col(c).alias(f"_hg_before{c}") for c in (ROW_ID, *files)))
             df = df.withColumn("_hg_key", F.when(compared, self.key(df))).join(before, on="_hg_key", how="left")
             there = F.col(f"_hg_before{ROW_ID}").isNotNull()
             repeats = repeats | there
             columns = zip(kept, (ROW_ID, *files), strict=True)
-            evidence = {n: F.when(there, F.col(f"_hg_before{c}")).otherwise(F.col(f"_hg_{n}")) for n, c in columns}
+            evidence = {n: F.when(there, F.col(f"_hg_before{c}")).otherwise(evidence[n]) for n, c in columns}
             extra += ["_hg_key", *(f"_hg_before{c}" for c in (ROW_ID, *files))]
         if named := ", ".join(c for c in self.columns if not is_own(c)):
             evidence = {"columns": F.lit(named), **evidence}
         again = Rejection(repeats, reason, evidence)
         return reject(df, step or self.id, again).drop(*extra)
+
+
+def files_of(df: DataFrame) -> list[str]:
+    return [FILE] if FILE in df.columns else []

@@ -55,12 +55,14 @@ class ImputeOrdered(Step):
         group = [quoted(c) for c in self.by]
         if SPLIT in names and not self.across_splits and SPLIT not in self.by:
             group.append(SPLIT)
-        # A group's order ends in the row id, so that rows of one place are in an order of their own.
-        upward = W.partitionBy(*group).orderBy("_hg_at", ROW_ID)
-        downward = W.partitionBy(*group).orderBy(F.col("_hg_at").desc(), F.col(ROW_ID).desc())
         placed = F.col("_hg_at").isNotNull()
         for column in self.by:
             placed = placed & F.col(quoted(column)).isNotNull()
+        # Rows without a place have no neighbours, and need not be in one task. A group's order ends in the row id, so
+        # that rows of one place are in an order of their own.
+        series = W.partitionBy(*group, F.when(~placed, F.col(ROW_ID)))
+        upward = series.orderBy("_hg_at", ROW_ID)
+        downward = series.orderBy(F.col("_hg_at").desc(), F.col(ROW_ID).desc())
         neighbours = {}
         for i, column in enumerate(self.columns):
             cell = F.struct(F.col("_hg_at").alias("at"), F.col(quoted(column)).alias("value"))
