@@ -5,7 +5,7 @@ every entry is built on its own and anything that is not exactly understood is r
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -197,10 +197,7 @@ def load_rule(index: int, entry: Any, at: Callable[..., str], thorough: bool) ->
         where=at(*here),
     )
     if kind in known and (thorough or not arguments_fit(kwargs, known[kind]["arguments"])):
-        try:
-            build(rule)
-        except SuiteError as e:
-            wrong.append(str(e))
+        wrong += refused_arguments([rule])
     if wrong:
         raise SuiteError("\n".join(wrong))
     return rule
@@ -215,14 +212,20 @@ def arguments_fit(kwargs: Mapping[str, Any], arguments: Mapping[str, Mapping[str
 
 def check_values(suite: Suite) -> None:
     """Raise `SuiteError` with all that Great Expectations refuses of the rules' arguments, a line each."""
+    wrong = refused_arguments(suite.rules)
+    if wrong:
+        raise SuiteError("\n".join(wrong))
+
+
+def refused_arguments(rules: Iterable[Rule]) -> list[str]:
+    """Return what Great Expectations refuses of the rules' arguments, one for each rule."""
     wrong = []
-    for rule in suite.rules:
+    for rule in rules:
         try:
             build(rule)
         except SuiteError as e:
             wrong.append(str(e))
-    if wrong:
-        raise SuiteError("\n".join(wrong))
+    return wrong
 
 
 def unknown(what: str, given: Any, allowed: tuple[str, ...]) -> str:

@@ -5,6 +5,7 @@ A lake lives in a folder of its own: `p.yaml` and its suites, `landing/`, `lake/
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,27 @@ def run_pipeline(
 def again(spark: Any, folder: Path, **options: Any) -> Outcome:
     """Run the pipeline that a folder holds."""
     return run_pipeline(spark, folder, folder / "p.yaml", **options)
+
+
+def at_once(spark: Any, runs: int, run: Callable[[Any], object]) -> list[BaseException | None]:
+    """What each of so many runs raised, all begun at the same moment, each with a session of its own."""
+    ended: list[BaseException | None] = [None] * runs
+    barrier = threading.Barrier(runs)
+
+    def one(i: int) -> None:
+        session = spark.newSession()
+        barrier.wait()
+        try:
+            run(session)
+        except BaseException as e:
+            ended[i] = e
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(runs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return ended
 
 
 def records(outcome: Outcome) -> dict[str, dict[str, Any]]:

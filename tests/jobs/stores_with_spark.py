@@ -35,7 +35,7 @@ from headgate.jobs.progress import Progress
 from headgate.jobs.spark.given import beside
 from headgate.jobs.spark.session import start
 from tests.conftest import TEST_SETTINGS
-from tests.lakes import FLIGHTS, Faults, Killed, die, write_pipeline
+from tests.lakes import FLIGHTS, Faults, Killed, at_once, die, write_pipeline
 from tests.store_server import StoreServer, store_server
 
 PLACES = ("s3://lake", "s3://landing")
@@ -256,22 +256,7 @@ def test_credentials_that_expire(place: Place, store: StoreServer, credentials: 
 
 @pytest.mark.parametrize("runs", [2, 8])
 def test_of_runs_at_once_one_publishes_each_version(place: Place, runs: int) -> None:
-    ended: list[BaseException | None] = [None] * runs
-    barrier = threading.Barrier(runs)
-
-    def one(i: int) -> None:
-        session = place.spark.newSession()
-        barrier.wait()
-        try:
-            place.run(session=session)
-        except BaseException as e:
-            ended[i] = e
-
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(runs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    ended = at_once(place.spark, runs, lambda session: place.run(session=session))
     for e in ended:
         assert e is None or (isinstance(e, LostRace) and "\n" not in str(e)), e
     place.run()

@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from headgate.jobs.errors import LostRace
 from headgate.jobs.keep import retention as keeping
 from headgate.jobs.keep.restore import restore
 from tests import chaos
-from tests.lakes import Faults, again, answer, lake_of
+from tests.lakes import Faults, again, answer, at_once, lake_of
 
 pytestmark = pytest.mark.slow  # runs that die or meet within one process are in test_pipeline and test_affected
 
@@ -47,30 +46,9 @@ def place(nights, tmp_path) -> Path:
     return tmp_path / "race"
 
 
-def at_once(spark, folder: Path, runs: int) -> list[BaseException | None]:
-    """So many runs of one pipeline at the same moment, each with a session of its own; what each raised."""
-    ended: list[BaseException | None] = [None] * runs
-    barrier = threading.Barrier(runs)
-
-    def one(i: int) -> None:
-        session = spark.newSession()
-        barrier.wait()
-        try:
-            again(session, folder)
-        except BaseException as e:
-            ended[i] = e
-
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(runs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return ended
-
-
 @pytest.mark.parametrize("runs", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_of_runs_at_once_the_losers_say_so(spark, nights, place, runs):
-    ended = at_once(spark, place, runs)
+    ended = at_once(spark, runs, lambda session: again(session, place))
     lost = [e for e in ended if e is not None]
     for e in lost:
         assert isinstance(e, LostRace) and e.exit_code == 5 and "\n" not in str(e), e

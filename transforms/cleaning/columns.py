@@ -1,6 +1,6 @@
 """Columns: types, names, selection and derived values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -113,6 +113,13 @@ def type_of(text: str) -> T.DataType:
         raise StepError(f"'{text}' is not a type of Spark SQL, such as int, double, date or decimal(10,2)") from e
 
 
+def require_distinct(names: Sequence[str]) -> None:
+    """Raise `StepError` for a name that two columns would have."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise StepError(f"two columns would be named '{twice}'")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rename(Step):
     """Rename columns.
@@ -126,9 +133,7 @@ class Rename(Step):
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
         after = [self.columns.get(c, c) for c in have]
-        twice = next((c for c in after if after.count(c) > 1), None)
-        if twice is not None:
-            raise StepError(f"two columns would be named '{twice}'")
+        require_distinct(after)
         return dict(zip(after, have.values(), strict=True))
 
     def apply(self, df: DataFrame) -> DataFrame:
@@ -145,9 +150,7 @@ class SelectColumns(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
-        twice = next((c for c in self.columns if self.columns.count(c) > 1), None)
-        if twice is not None:
-            raise StepError(f"two columns would be named '{twice}'")
+        require_distinct(self.columns)
         return {column: have[column] for column in self.columns}
 
     def apply(self, df: DataFrame) -> DataFrame:
