@@ -294,8 +294,8 @@ def expected(error: Mapping[str, Any]) -> str:
     if kind == "literal_error":
         return f"expected one of {ctx['expected']}"
     if kind in ("too_short", "too_long"):
-        bound = f"at least {ctx['min_length']}" if kind == "too_short" else f"at most {ctx['max_length']}"
-        return f"expected {bound} entries"
+        bound, number = ("least", ctx["min_length"]) if kind == "too_short" else ("most", ctx["max_length"])
+        return f"expected at {bound} {number} {'entry' if number == 1 else 'entries'}"
     message = (
         message.removeprefix("Value error, ").replace("Input should", "it should").replace("String should", "it should")
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headgate.jobs.config.document import Complaints, Yaml
-from headgate.jobs.config.models import FileSource, JdbcSource, PythonSource, Source, Table
+from headgate.jobs.config.models import DATE_PLACE, FileSource, JdbcSource, PythonSource, Source, Table
 from headgate.jobs.errors import UsageError
 from headgate.transforms.kinds import require_type
 from headgate.transforms.parsing import check_pattern
@@ -54,6 +54,8 @@ def check_source(document: Yaml, place: tuple[Any, ...], source: Source) -> None
                 wrong("table", "give exactly one of table and query")
             if re.search(r"(?i)password=|//[^/@]*:[^/@]*@", source.url):
                 wrong("url", "a URL may not hold a password; give its place by the option password")
+            if not source.url.startswith("jdbc:"):
+                wrong("url", "a JDBC URL begins with jdbc:, as jdbc:postgresql://host:5432/shop")
         for option, column in named:
             if present is not None and column not in present:
                 wrong(option, f"there is no column '{column}'{did_you_mean(column, present)}")
@@ -76,6 +78,9 @@ def check_files(source: FileSource, wrong: Problem) -> None:
         wrong("schema", f"schema is required for {source.format}")
     if ".." in Path(source.path).parts or source.path.startswith("/"):
         wrong("path", "a path may not leave the landing folder: no '..' in it, no '/' before it")
+    for place in re.findall(r"\{[A-Za-z_]*\}", source.path):
+        if place != DATE_PLACE:
+            wrong("path", f"unknown place {place}; the day in a path is {DATE_PLACE}, and * stands for any text")
     if source.expected is not None and source.format == "delta":
         wrong("expected", "files are expected, and a Delta table is none; a suite can judge how fresh it is")
     try:
@@ -122,7 +127,7 @@ def code_of(document: Yaml, name: str, table: Table) -> str | None:
         text = file.read_text(encoding="utf-8")
         functions = [node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
     except (OSError, UnicodeDecodeError, SyntaxError) as e:
-        raise UsageError(f"{where}: {file} cannot be read: {e}") from e
+        raise UsageError(f"{where}: {file} cannot be read: {getattr(e, 'strerror', None) or e}") from e
     if function not in functions:
         raise UsageError(f"{where}: {file} has no function '{function}'{did_you_mean(function, functions)}")
     return text

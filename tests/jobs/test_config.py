@@ -86,6 +86,17 @@ def test_a_good_pipeline_loads_in_building_order(write):
         ),
         ("      schema: a STRING, b STRING\n", "", "schema is required for csv"),
         ("path: a/a_{date}.csv", "path: ../a.csv", "may not leave the landing folder"),
+        ("path: a/a_{date}.csv", "path: a/{dat}.csv", "unknown place {dat}; the day in a path is {date}"),
+        (
+            "format: csv\n      path: a/a_{date}.csv\n      schema: a STRING, b STRING",
+            "format: jdbc\n      table: t\n      url: h/d",
+            "a JDBC URL begins with jdbc:",
+        ),
+        (
+            "format: csv\n      path: a/a_{date}.csv",
+            "format: python\n      function: nosuch.py:f",
+            "nosuch.py cannot be read: No such file or directory",
+        ),
         ("path: a/a_{date}.csv", "path: ${NO_SUCH_VARIABLE}/a.csv", "NO_SUCH_VARIABLE is not set"),
         ("  a:\n    from", "  A-1:\n    from", "is not a valid table name"),
         ("from: raw_a", "from: a", "circular dependency"),
