@@ -17,9 +17,9 @@ from headgate.transforms.rows import FILE, ROW_ID, Rejection, canonical, is_kept
 from headgate.transforms.step import Columns, Context, Step, require_columns
 
 KEYS = "keys"
-MANY = 2_000_000  # rows of a build from which on it looks for crowded keys
+MANY = 10_000_000  # rows of a build from which on crowded keys are looked for: with one, it costs half as much again
 STAYS = "_hg_stays"
-CROWD, DRAWN = 50_000, 64  # a key is crowded from about so many records on; one in so many is looked at
+CROWD, DRAWN = 500_000, 64  # a key is crowded from about so many records on; one in so many is looked at
 SHOWN = r"(?U)[^\s\p{Cf}\p{Cc}]"  # a character that is seen
 
 
@@ -36,8 +36,8 @@ class DropDuplicates(Step):
     keep: which copy stays, as an ORDER BY list: `arr_time desc, _file`. Nulls come last. Ties fall to the smaller
         `_row_id`, file and hash of the content, so that no order of the input matters. In a table that grows by
         increments, rows of earlier builds stay; new rows find them by an MD5 (128 bits) of the compared values.
-    Evidence: the kept row's id and file. Cost: one shuffle of the rows by key, and from 2,000,000 rows on a look at the
-    keys of one in 64; the rows of a key that some 50,000 records share are spread, and read once more. `unicode` and
+    Evidence: the kept row's id and file. Cost: one shuffle of the rows by key, and from 10,000,000 rows on a look at
+    the keys of one in 64; rows of a key that some 500,000 records share are spread, and read once more. `unicode` and
     `accents` add an Arrow round trip of the columns, an increment a scan of the keys of the rows before.
     """
 
