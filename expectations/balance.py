@@ -62,9 +62,13 @@ class ExpectMixtureToBeNear(BatchExpectation):
         realized = {s: found.get(s, 0) / total if total else 0.0 for s in sorted({*found, *shares})}
         off = {s: abs(r - shares.get(s, 0)) / shares[s] if shares.get(s) else float(r > 0) for s, r in realized.items()}
         worst = max(off.values(), default=0.0)
+        details: dict[str, Any] = {"shares": realized, "amounts": found}
+        if off:
+            source = min(off, key=lambda s: (-off[s], s))
+            details["farthest"] = f"{source}: {realized[source]:.4g} for {shares.get(source, 0):.4g}"
         return {
             "success": bool(total) and worst <= self._get_success_kwarg("tolerance"),
-            "result": {"observed_value": worst, "details": {"shares": realized, "amounts": found}},
+            "result": {"observed_value": worst, "details": details},
         }
 
 

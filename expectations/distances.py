@@ -1,8 +1,15 @@
-"""Distances of two distributions, each given as counts by bins."""
+"""Distances of two distributions, each given as counts by bins, and the bins that values fall into."""
 
 import math
 from collections.abc import Mapping
 
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double")
+TIMES = ("date", "timestamp", "timestamp_ntz")
+DECILES = tuple(i / 10 for i in range(1, 10))  # the extremes would make bins that are empty on one side
+MISSING = "missing"
 LEAST = 1e-4  # share of an empty bin
 
 
@@ -11,7 +18,33 @@ def shares_of(before: Mapping[str, int], now: Mapping[str, int]) -> list[tuple[f
     one, other = sum(before.values()), sum(now.values())
     if not one or not other:
         return None
-    return [(before.get(b, 0) / one, now.get(b, 0) / other) for b in sorted(before.keys() | now.keys())]
+    return [(before.get(b, 0) / one, now.get(b, 0) / other) for b in in_order(before, now)]
+
+
+def in_order(before: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
+    return sorted(before.keys() | now.keys(), key=lambda name: (len(name), name))  # 10 comes after 9
+
+
+def measure_of(value: Column, kind: str) -> Column | None:
+    """Return a number, or a time as seconds, as a double: null for null and NaN; None for values of another type."""
+    if kind in TIMES:
+        return value.cast("timestamp").cast("double")
+    if kind not in NUMBERS and not kind.startswith("decimal"):
+        return None
+    number = value.cast("double")
+    return F.when(~F.isnan(number), number)
+
+
+def bin_of(value: Column, edges: Column | None, hashed: int) -> Column:
+    """Return the bin of a value: how many of its edges are below it; without edges, one of `hashed` by a hash.
+
+    value: as of `measure_of`, or a text. Nulls are a bin of their own. So all indices of a column are of equal bins.
+    """
+    if edges is None:
+        place = F.pmod(F.xxhash64(value), F.lit(hashed)).cast("int")
+    else:
+        place = F.size(F.filter(edges, lambda e: value > e))
+    return F.when(value.isNull(), MISSING).otherwise(place.cast("string"))
 
 
 def stability(before: Mapping[str, int], now: Mapping[str, int]) -> float:
@@ -37,12 +70,13 @@ def jensen_shannon(before: Mapping[str, int], now: Mapping[str, int]) -> float:
 
 
 def kolmogorov_smirnov(before: Mapping[str, int], now: Mapping[str, int]) -> float:
-    """Return the largest distance of two cumulative distributions, counted by bins whose names are in order.
+    """Return the largest distance of two cumulative distributions, counted by bins whose names are numbers in order.
 
     0 where one of them is empty; at most the statistic of the values themselves (Smirnov 1939).
     """
-    upto, worst = 0.0, 0.0
-    for p, q in shares_of(before, now) or ():
-        upto += p - q
-        worst = max(worst, abs(upto))
+    one, other, worst = 0, 0, 0.0
+    if before and now:
+        for name in in_order(before, now):
+            one, other = one + before.get(name, 0), other + now.get(name, 0)
+            worst = max(worst, abs(one / sum(before.values()) - other / sum(now.values())))
     return worst

@@ -1,21 +1,29 @@
 """headgate's own expectation of distributions: how far they are from those before, of another table or split."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from great_expectations.compatibility import pydantic
 from great_expectations.expectations.expectation import BatchExpectation
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from headgate.expectations.balance import SPLIT
-from headgate.expectations.distances import jensen_shannon, kolmogorov_smirnov, stability
+from headgate.expectations.distances import (
+    DECILES,
+    MISSING,
+    bin_of,
+    jensen_shannon,
+    kolmogorov_smirnov,
+    measure_of,
+    stability,
+)
 from headgate.expectations.judged import TABLE_DOMAIN, TableMetric
 
-QUANTILES = {"psi": 10, "js": 10, "ks": 100}
-HASHED = 256  # bins of values that are no numbers
-MISSING = "missing"
+# Of the statistic that looks at every value, the extremes are edges too.
+QUANTILES = {"psi": DECILES, "js": DECILES, "ks": tuple(i / 100 for i in range(101))}
+HASHED = 256  # bins of values that are neither numbers nor times
 MOST_STRATA = 1_000
 PREVIOUS = "(previous)"  # the table's own version before, among the tables that a suite reads
 
@@ -48,23 +56,18 @@ def distances(
     kind = sides[0].schema["_hg_v"].dataType
     if kind != sides[1].schema["_hg_v"].dataType:
         raise ValueError(f"'{column}' is {kind.simpleString()} on one side and not on the other")
-    numeric = isinstance(kind, T.NumericType)
-    if method == "ks" and not numeric:
-        raise ValueError(f"'{column}' is {kind.simpleString()}, and ks compares numbers")
-    value = F.col("_hg_v")
-    if numeric:
-        value = value.cast("double")
-        value = F.when(~F.isnan(value), value)
-        parts = QUANTILES[method]
-        # The extremes are edges of the statistic that looks at every value; of shares they would make empty bins.
-        inner = range(1, parts) if method != "ks" else range(parts + 1)
-        cuts = F.array(*(F.lit(i / parts) for i in inner))
+    value = measure_of(F.col("_hg_v"), kind.simpleString())
+    if method == "ks" and value is None:
+        raise ValueError(f"'{column}' is {kind.simpleString()}, and ks compares numbers and times")
+    if value is not None:
+        cuts = F.array(*(F.lit(share) for share in QUANTILES[method]))
         edges = F.array_sort(F.array_distinct(F.coalesce(F.percentile(value, cuts), F.array().cast("array<double>"))))
         found = sides[0].groupBy("_hg_s").agg(edges.alias("_hg_e")).limit(MOST_STRATA + 1).collect()
         if found:
             lookup = F.broadcast(before.sparkSession.createDataFrame(found, "_hg_s string, _hg_e array<double>"))
             sides = [side.join(lookup, on="_hg_s", how="left") for side in sides]
-    place = bin_of(value, F.col("_hg_e") if "_hg_e" in sides[0].columns else None)
+    edges_of_row = F.col("_hg_e") if "_hg_e" in sides[0].columns else None
+    place = bin_of(F.col("_hg_v").cast("string") if value is None else value, edges_of_row, HASHED)
     counts: list[dict[str, dict[str, int]]] = [{}, {}]
     for known, side in zip(counts, sides, strict=True):
         binned = side.groupBy("_hg_s", place.alias("bin")).count().limit(MOST_STRATA * (HASHED + 1) + 1)
@@ -85,24 +88,22 @@ def distance(before: Mapping[str, int], now: Mapping[str, int], method: str) -> 
     return measures[method](one, other)
 
 
-def bin_of(value: Column, edges: Column | None) -> Column:
-    if edges is None:
-        place = F.pmod(F.xxhash64(value.cast("string")), F.lit(HASHED))
-    else:
-        place = F.size(F.filter(edges, lambda e: value > e))
-    return F.when(value.isNull(), MISSING).otherwise(F.lpad(place.cast("string"), 4, "0"))
+def words_of(stratum: str) -> str:
+    """Return a stratum that is named as JSON as messages name it: `carrier=9E, origin=EWR`."""
+    cells = json.loads(stratum) if stratum else {}
+    return ", ".join(f"{name}={value}" for name, value in cells.items()) or "null"
 
 
 class ExpectDistributionToStayNear(BatchExpectation):
     """The distribution of a column is near that of the version before, of another table, or alike in two splits.
 
-    column: numbers are compared by the quantiles of the other side, other values by a hash into 256 bins; parent_table:
-    the table to compare with; previous: true for the table's own version before, which the first one passes; splits:
-    in place of both, two names in the column `split`; split: another such column; by: columns inside whose strata, at
-    most 1,000, it is compared, and of which the farthest counts; method: psi (population stability index), js
-    (Jensen-Shannon distance), ks (Kolmogorov-Smirnov statistic of numbers, on 100 quantiles); max_value: what it may be
-    at most (0.25). Nulls and NaN are a bin of their own, but not in ks. A side, or a stratum of it, without any row
-    fails.
+    column: numbers and times are compared by the quantiles of the other side, other values by a hash into 256 bins;
+    parent_table: the table to compare with; previous: true for the table's own version before, which the first one
+    passes; splits: in place of both, two names in the column `split`; split: another such column; by: columns inside
+    whose strata, at most 1,000, it is compared, and of which the farthest counts; method: psi (population stability
+    index), js (Jensen-Shannon distance), ks (Kolmogorov-Smirnov statistic of numbers and times, on 100 quantiles);
+    max_value: what it may be at most (0.25). Nulls and NaN are a bin of their own, but not in ks. A side, or a stratum
+    of it, without any row fails.
     """
 
     column: str
@@ -136,4 +137,9 @@ class ExpectDistributionToStayNear(BatchExpectation):
         result: dict[str, Any] = {"observed_value": max(known, default=None)}
         if self._get_success_kwarg("by"):
             result["details"] = {"strata": found, "far": sorted(far)}
+            worst = min(found, key=lambda s: (found[s] is not None, -(found[s] or 0), s), default=None)
+            if worst is not None:
+                result["details"]["farthest"] = words_of(worst) + (
+                    ", of one side alone" if found[worst] is None else ""
+                )
         return {"success": not far, "result": result}

@@ -9,6 +9,7 @@ from typing import Any
 from headgate.expectations.suites import DIMENSIONS, Rule
 from headgate.words import cell
 
+DISTANCES = ("expect_distribution_to_stay_near", "expect_mixture_to_be_near")
 VALUES = re.compile("_(min|max|median|quantile)")  # rules whose number is a value of some row
 
 
@@ -29,6 +30,19 @@ class RuleResult:
             return None
         return float(value)
 
+    @property
+    def farthest(self) -> str | None:
+        """Return which stratum or source is farthest from what is expected, where the rule compares several."""
+        return (self.result.get("details") or {}).get("farthest")
+
+    def figure(self) -> dict[str, Any] | None:
+        """Return the distance that a rule measured as the summary of a run shows figures; None of other rules."""
+        if self.rule.type not in DISTANCES or self.observed is None:
+            return None
+        most = {k: self.rule.kwargs[k] for k in ("max_value", "tolerance") if k in self.rule.kwargs}
+        facts = ({"farthest": self.farthest} if self.farthest else {}) | most
+        return {"step": "gate", "name": self.rule.name, "value": self.observed, "facts": facts}
+
     def sentence(self) -> str:
         """Return one line about the outcome: what the rule allows, how many rows fail, examples."""
         if self.raised:
@@ -38,6 +52,7 @@ class RuleResult:
             counts = f"{failing:,} of {rows:,} rows fail, {100 * failing / rows:.3g} %"
         else:
             counts = f"observed {self.quoted(self.result.get('observed_value'))}"
+            counts += f" (farthest: {cell(self.farthest)})" if self.farthest else ""
         named = ("column", "column_A", "column_B", "column_list", "columns", "condition_parser")
         allowed = ", ".join(f"{k}: {as_written(v)}" for k, v in self.rule.kwargs.items() if k not in named)
         sentence = f"{self.rule.name}: {counts}" + (f"; allowed is {allowed}" if allowed else "")
@@ -83,6 +98,11 @@ class Verdict:
     @property
     def warnings(self) -> list[str]:
         return [r.sentence() for r in self.results if not r.success and not r.raised and r.rule.severity == "warning"]
+
+    @property
+    def figures(self) -> list[dict[str, Any]]:
+        """Return the distances that were measured, also by rules that hold."""
+        return [figure for figure in (r.figure() for r in self.results) if figure is not None]
 
     @property
     def passed(self) -> int:

@@ -201,7 +201,7 @@ def summary(outcome: Any) -> None:
     out = console(120)
     out.print(table)
     if figures:
-        out.print("figures of steps:", *figures[:FIGURES], sep="\n")
+        out.print("figures of steps and gates:", *figures[:FIGURES], sep="\n")
     if len(figures) > FIGURES:
         out.print(f"  … and {len(figures) - FIGURES:,} more; --json and the table metrics have all")
     if reasons:
@@ -221,7 +221,7 @@ def figure_line(figure: Mapping[str, Any]) -> str:
     """Return what a step measured, as "2-mix_sources: share of a source: 0.4998 (source en, asked 0.5)"."""
     shown = {name: fact if isinstance(fact, str) else f"{fact:,.10g}" for name, fact in figure["facts"].items()}
     facts = ", ".join(f"{name} {fact}" for name, fact in shown.items())
-    return f"{figure['step']}: {figure['name']}: {figure['value']:,.4g} ({facts})"
+    return f"{figure['step']}: {figure['name']}: {figure['value']:,.4g}" + (f" ({facts})" if facts else "")
 
 
 def cells_of(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The pipeline that `headgate rebalance` builds, made of its options, and what it did to each stratum."""
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -112,6 +113,12 @@ def check(request: Request) -> None:
         raise UsageError(f"--into: '{request.into}' is not a valid table name: use lower-case letters, digits and '_'")
     if not request.by:
         raise UsageError("--by: name at least one column")
+    twice = next((c for i, c in enumerate(request.by) if c in request.by[:i]), None)
+    if twice is not None:
+        raise UsageError(f"--by: '{twice}' is named twice")
+    for option, value in (("--temperature", request.temperature), ("--epochs", request.epochs)):
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{option}: must be a number above 0, not {value:g}")
     if request.target is not None and (request.mixture or request.budget):
         raise UsageError("--target: rows of each stratum; leave it out with --mixture and --budget")
     if request.target is None and not (request.mixture or request.budget or request.temperature):
@@ -150,14 +157,14 @@ def steps_of(request: Request, columns: Sequence[str]) -> list[dict[str, Any]]:
     if request.temperature is not None:
         options["temperature"] = request.temperature
     if request.mixes:
-        shares = pairs_of("--mixture", request.mixture, float) if request.mixture else {}
+        shares = pairs_of("--mixture", request.mixture, float) if request.mixture is not None else {}
         if len(request.by) == 1 and shares:
             options["shares"] = shares
         elif shares:
             options["targets"] = [{"values": split_values(n, request.by), "share": x} for n, x in shares.items()]
         if request.budget:
-            options["budget"] = number_of("--budget", request.budget)
-        options |= {"unit": request.unit, "epochs": request.epochs or 1.0}
+            options["budget"] = some_of("--budget", request.budget)
+        options |= {"unit": request.unit, "epochs": 1.0 if request.epochs is None else request.epochs}
         options |= {"column": request.counted} if request.counted else {}
         steps.append({"mix_sources": options})
     else:
@@ -169,7 +176,7 @@ def steps_of(request: Request, columns: Sequence[str]) -> list[dict[str, Any]]:
 def target_options(request: Request) -> dict[str, Any]:
     """Return the options of `sample_strata` for --target, --total and --max-copies."""
     target, options = str(request.target), {"max_copies": request.max_copies or 1}
-    total = {"total": number_of("--total", request.total)} if request.total else {}
+    total = {"total": some_of("--total", request.total)} if request.total else {}
     if target == "equal":
         return {**options, "equal": True, **total}
     if target == "natural":
@@ -180,7 +187,7 @@ def target_options(request: Request) -> dict[str, Any]:
         if target[:1].isalpha():
             hint = did_you_mean(target, ["equal", "natural"])
             raise UsageError(f"--target: '{target}' is none of equal, natural, a number, or a=100,b=50{hint}")
-        return {**options, "rows": number_of("--target", target)}
+        return {**options, "rows": some_of("--target", target)}
     pairs = pairs_of("--target", target, str)
     shares = any("." in value or value.endswith("%") for value in pairs.values())
     entries: list[dict[str, Any]] = []
@@ -205,9 +212,12 @@ def pairs_of(option: str, text: str, kind: type) -> dict[str, Any]:
 
 def share_of(option: str, text: str) -> float:
     try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError as e:
-        raise UsageError(f"{option}: '{text}' is not a share such as 0.3 or 30%") from e
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share < math.inf:
+        raise UsageError(f"{option}: '{text}' is not a share such as 0.3 or 30%")
+    return share
 
 
 def number_of(option: str, text: str | None) -> int:
@@ -217,6 +227,14 @@ def number_of(option: str, text: str | None) -> int:
     if found is None or number != int(number):
         raise UsageError(f"{option}: '{text}' is not a whole number such as 500, 20K or 1.5M")
     return int(found[1]) if not found[2] else int(number)
+
+
+def some_of(option: str, text: str | None) -> int:
+    """Return a whole number above 0."""
+    number = number_of(option, text)
+    if not number:
+        raise UsageError(f"{option}: 0 rows would be left; give a number above 0")
+    return number
 
 
 def split_values(name: str, by: Sequence[str]) -> list[str | None]:

@@ -9,7 +9,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from headgate.expectations.distances import jensen_shannon, stability
+from headgate.expectations.distances import DECILES, MISSING, jensen_shannon, stability
 from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.duck import connect
@@ -17,12 +17,11 @@ from headgate.jobs.lake.lake import Lake
 from headgate.transforms.rows import is_own
 from headgate.words import did_you_mean
 
-BINS = 10
 MOST_VALUES = 1_000  # of a column that is no number: the others are one bin
 MOST_STRATA = 1_000
 SAMPLE = 20_000  # rows of each side that a classifier is asked to tell apart
 FOLDS = 5
-MISSING, OTHER = "missing", "other values"
+OTHER = "other values"
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,9 @@ def columns_of(sides: Sides, wanted: Sequence[str], option: str) -> list[str]:
 def drift(sides: Sides, columns: Sequence[str], by: Sequence[str]) -> list[dict[str, Any]]:
     """Return for each column, and for each stratum of `by`, its distances between the two sides, the farthest first.
 
-    psi: by the deciles of the first side, or by values; js: the Jensen-Shannon distance of the same bins; ks: of
-    numbers, the largest distance of the cumulative distributions, exact. Null and NaN are a bin, but not in `ks`.
+    psi: of numbers and times by the deciles of the first side, as `expect_distribution_to_stay_near` has it; of others
+    by values. js: the Jensen-Shannon distance of the same bins. ks: of numbers and times, the largest distance of the
+    cumulative distributions, exact. Null and NaN are a bin, but not in `ks`.
     """
     rows = []
     keys = ", ".join(f"{name_of(c)}" for c in by)
@@ -108,8 +108,10 @@ def drift(sides: Sides, columns: Sequence[str], by: Sequence[str]) -> list[dict[
 
 def compared(sides: Sides, column: str, where: str, stratum: Sequence[Any]) -> dict[str, Any]:
     kind, name = sides.kinds[column], name_of(column)
-    numeric = is_number(kind)
-    value = f"{name}::DOUBLE" if numeric else f"{name}::VARCHAR"
+    numeric = is_number(kind) or is_time(kind)
+    value = f"{name}::VARCHAR"
+    if numeric:
+        value = f"epoch({name})" if is_time(kind) else f"{name}::DOUBLE"
     value = f"CASE WHEN isnan({value}) THEN NULL ELSE {value} END" if numeric else value
     run = sides.connection.execute
     for side in ("one", "other"):
@@ -141,11 +143,18 @@ def compared(sides: Sides, column: str, where: str, stratum: Sequence[Any]) -> d
 
 
 def deciles(sides: Sides) -> list[float]:
-    """Return the nine inner deciles of the first side's values, without equal ones."""
-    query = "SELECT v, sum(n) OVER (ORDER BY v) / sum(n) OVER () AS upto FROM one_values WHERE v IS NOT NULL"
-    tenths = " UNION ALL ".join(f"SELECT {i} / {BINS}.0 AS tenth" for i in range(1, BINS))
-    first = f"SELECT min(v) FROM ({query}) CROSS JOIN ({tenths}) WHERE upto >= tenth GROUP BY tenth"
-    return sorted({float(v) for (v,) in sides.connection.execute(first).fetchall()})
+    """Return the inner deciles of the first side's values, interpolated as Spark's are, without equal ones."""
+    counts = "SELECT v, sum(n) OVER (ORDER BY v) AS upto FROM one_values WHERE v IS NOT NULL ORDER BY v"
+    found: pa.Table = sides.connection.execute(counts).to_arrow_table()
+    values, upto = found["v"].to_numpy(), found["upto"].cast(pa.int64()).to_numpy()
+    if not len(values):
+        return []
+    edges = set()
+    for share in DECILES:
+        place = (float(upto[-1]) - 1) * share
+        low, high = (values[np.searchsorted(upto, number, side="right")] for number in (int(place), math.ceil(place)))
+        edges.add(float(low if low == high else (math.ceil(place) - place) * low + (place - int(place)) * high))
+    return sorted(edges)
 
 
 def kolmogorov_smirnov(sides: Sides) -> float | None:
@@ -165,6 +174,10 @@ def is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
+def is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
+
+
 def told_apart(sides: Sides, columns: Sequence[str], seed: int = 0) -> float:
     """Return the area under the ROC curve with which a classifier tells rows of one side from the other's.
 
@@ -175,6 +188,7 @@ def told_apart(sides: Sides, columns: Sequence[str], seed: int = 0) -> float:
         from sklearn.ensemble import HistGradientBoostingClassifier
         from sklearn.metrics import roc_auc_score
         from sklearn.model_selection import StratifiedKFold, cross_val_predict
+        from threadpoolctl import threadpool_limits
     except ImportError as e:
         raise UsageError("the library scikit-learn is missing: pip install 'headgate[models]'") from e
     names = ", ".join(name_of(c) for c in columns)
@@ -191,13 +205,17 @@ def told_apart(sides: Sides, columns: Sequence[str], seed: int = 0) -> float:
     matrix = np.column_stack([numbers_of(both[c], sides.kinds[c]) for c in columns])
     model = HistGradientBoostingClassifier(max_iter=50, random_state=seed)
     cut = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    scores = cross_val_predict(model, matrix, labels, cv=cut, method="predict_proba")[:, 1]
+    with threadpool_limits(1):  # threads that wait for each other on a busy machine took ten times as long
+        scores = cross_val_predict(model, matrix, labels, cv=cut, method="predict_proba")[:, 1]
     return float(roc_auc_score(labels, scores))
 
 
 def numbers_of(values: pa.ChunkedArray, kind: pa.DataType) -> Any:
     if is_number(kind):
         return values.cast(pa.float64()).to_numpy()
+    if is_time(kind):
+        micros = values.cast(pa.timestamp("us", getattr(kind, "tz", None))).cast(pa.int64())
+        return micros.cast(pa.float64(), safe=False).to_numpy()
     texts = ["" if v is None else str(v) for v in values.to_pylist()]
     known, code, often = np.unique(np.array(texts, dtype=object).astype(str), return_inverse=True, return_counts=True)
     rank = np.empty(len(known))

@@ -1,24 +1,23 @@
 """How far the training rows have moved from those that a table's steps learned from.
 
 The distribution of each column that a step learns from is kept as counts: of numbers by the deciles at the time of the
-fit, of other values by a hash. Two of them are compared by the population stability index.
+fit, also of times, of other values by a hash. Two of them are compared by the population stability index.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.expectations.distances import stability
-from headgate.transforms.kinds import as_text, is_number, missing
+from headgate.expectations.distances import DECILES, bin_of, measure_of, stability
+from headgate.transforms.kinds import as_text, missing
 from headgate.transforms.quantiles import spreads_of
 from headgate.transforms.rows import quoted
 
 DRIFTED = 0.1  # the index from which on a distribution counts as another
-HASHED = 32  # bins of values that are no numbers
-MISSING = "missing"
+HASHED = 32  # bins of values that are neither numbers nor times
 
 
 class Drifted(Exception):
@@ -72,30 +71,21 @@ def profile(rows: DataFrame, columns: Sequence[str], like: Profile | None = None
     if not columns:
         return Profile()
     kinds = dict(rows.dtypes)
-    numbers = [c for c in columns if is_number(kinds[c])]
+    values = {c: measure_of(F.col(quoted(c)), kinds[c]) for c in columns}
+    numbers = [c for c in columns if values[c] is not None]
     if like is not None:
         edges = {c: d.edges or () for c, d in like.known.items() if c in numbers}
     else:
-        tenths = [i / 10 for i in range(1, 10)]
-        found = spreads_of(rows, [(number(c, kinds[c]), tenths) for c in numbers])[()] if numbers else []
+        wanted = [(value, DECILES) for value in values.values() if value is not None]
+        found = spreads_of(rows, wanted)[()] if numbers else []
         edges = {c: tuple(sorted(set(s.quantiles))) if s else () for c, s in zip(numbers, found, strict=True)}
-    bins = [F.struct(F.lit(c).alias("name"), bin_of(c, kinds[c], edges.get(c)).alias("bin")) for c in columns]
+    bins = []
+    for c, value in values.items():
+        known = None if value is None else F.array(*map(F.lit, edges.get(c, ()))).cast("array<double>")
+        text = F.when(~missing(c, kinds[c]), as_text(F.col(quoted(c)), kinds[c])) if value is None else value
+        bins.append(F.struct(F.lit(c).alias("name"), bin_of(text, known, HASHED).alias("bin")))
     counted = rows.select(F.explode(F.array(*bins)).alias("b")).groupBy("b.name", "b.bin").count().collect()
     counts: dict[str, dict[str, int]] = {c: {} for c in columns}
     for name, where, n in sorted(counted):
         counts[name][where] = n
     return Profile({c: Distribution(edges.get(c), counts[c]) for c in columns})
-
-
-def number(column: str, kind: str) -> Column:
-    return F.when(~missing(column, kind), F.col(quoted(column)).cast("double"))
-
-
-def bin_of(column: str, kind: str, edges: tuple[float, ...] | None) -> Column:
-    if edges is None:
-        place = F.pmod(F.xxhash64(as_text(F.col(quoted(column)), kind)), F.lit(HASHED))
-    else:
-        place = F.lit(0)
-        for edge in edges:
-            place = place + F.when(number(column, kind) > F.lit(edge), 1).otherwise(0)
-    return F.when(missing(column, kind), MISSING).otherwise(place.cast("string"))

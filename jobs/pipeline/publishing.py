@@ -41,7 +41,7 @@ class Built:
     counts: Counts
     verdict: Verdict | None
     warnings: list[str]  # of its steps and its gate
-    figures: list[dict[str, Any]]  # of its steps
+    figures: list[dict[str, Any]]  # of its steps and its gate
     same: bool = False
 
 
@@ -88,7 +88,8 @@ def publish(run: Run, work: Work, staged: Staged, judged: Judged) -> Built:
     if work.arrival and work.arrival.scratch:
         remove(work.arrival.scratch)
     remove_abandoned(lake, table)
-    return Built(published, counts, verdict, warnings, staged.figures, same)
+    figures = [*staged.figures, *(verdict.figures if verdict else ())]
+    return Built(published, counts, verdict, warnings, figures, same)
 
 
 def facts_of(run: Run, work: Work, staged: Staged, counts: Counts) -> dict[str, Any]:

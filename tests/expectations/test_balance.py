@@ -43,6 +43,9 @@ def test_verdicts_are_what_the_rows_say(spark):
     assert [r.raised for r in results] == [None] * len(OWN_USES)
     found = [(r.rule.type, dict(r.rule.kwargs), r.success) for r in results]
     assert found == OWN_USES
+    mixed = [r.result["details"]["farthest"] for r in results[:4]]
+    assert mixed == ["code: 0.1 for 0.1", *2 * ["code: 0.25 for 0.1"], "code: 0.1 for 0"]
+    assert [f["value"] for f in verdict.figures[:4]] == [r.observed for r in results[:4]]
     leak = next(r for r in results if r.rule.kwargs.get("columns") == ["person"])
     assert leak.result["observed_value"] == 1 and leak.unexpected_count == 2 and leak.rule.severity == "critical"
     assert any("expect_groups_to_stay_in_one_split (person)" in reason for reason in verdict.blocking)
@@ -61,6 +64,12 @@ def test_a_version_is_compared_with_the_one_before_stratum_by_stratum(spark):
         assert result.success == expected
         assert result.result["observed_value"] == pytest.approx(0.0 if expected else 0.75)
         assert result.result["details"]["far"] == ([] if expected else ['{"lang":"zh"}'])
+        worst, value = ("lang=en", 0.0) if expected else ("lang=zh", 0.75)
+        assert f"observed {value} (farthest: ‹{worst}›); allowed" in result.sentence()
+        facts = {"farthest": worst}
+        assert result.figure() == {"step": "gate", "name": result.rule.name, "value": value, "facts": facts}
+    gate = Gate(spark, suite, parents={PREVIOUS: before.where("lang = 'en'")})
+    assert "(farthest: ‹lang=zh, of one side alone›)" in gate.judge(staged(gate, moved), 80).results[-1].sentence()
 
 
 def test_more_strata_than_may_be_are_refused_and_not_collected(spark, monkeypatch):

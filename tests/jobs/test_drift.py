@@ -9,8 +9,12 @@ import pytest
 from deltalake import write_deltalake
 
 from headgate.expectations.distances import jensen_shannon, kolmogorov_smirnov, stability
+from headgate.expectations.drift import distances
 from headgate.jobs.cli import main as cli
+from headgate.jobs.cli.output import figure_line
 from headgate.jobs.errors import GateBlocked
+from headgate.jobs.explore import drift as drifts
+from headgate.jobs.lake.lake import Lake
 from tests import lakes
 
 
@@ -68,6 +72,30 @@ def test_versions_are_compared_by_column(drift):
     assert abs(rows["y"]["ks"] - stats.ks_2samp(one, other).statistic) < 1e-12
 
 
+def test_the_command_and_the_expectation_measure_the_same(spark, tmp_path):
+    random = np.random.default_rng(5)
+    for version, n in ((0, 971), (1, 640)):
+        days = np.datetime64("2013-01-01") + random.integers(0, 90 + 20 * version, n)
+        x = random.normal(size=n) + version
+        x[::9] = np.nan
+        tied = pa.array(np.floor(random.normal(size=n) * 2), mask=random.random(n) < 0.1)
+        names = [f"{version}-{i}" for i in range(n)]
+        made = {"_row_id": names, "x": x, "tied": tied, "day": days, "at": days.astype("datetime64[us]")}
+        made |= {"s": np.where(random.random(n) < 0.3, "a", "b")}
+        write_deltalake(str(tmp_path / "lake/t"), pa.table(made), mode="overwrite")
+    sides = drifts.sides_of(Lake(str(tmp_path / "lake")), "t", (0, 1), None)
+    frames = [spark.read.format("delta").option("versionAsOf", v).load(str(tmp_path / "lake/t")) for v in (0, 1)]
+    for method in ("psi", "js"):
+        for by in ([], ["s"]):
+            found = drifts.drift(sides, ["x", "tied", "day", "at"], by)
+            for column in ("x", "tied", "day", "at"):
+                mine = sorted(r[method] for r in found if r["column"] == column)
+                theirs = sorted(distances(*frames, column, method, by).values())
+                assert mine == pytest.approx(theirs, abs=1e-12) and min(mine) > 0.01, (method, column)
+    ks = distances(*frames, "at", "ks", None)[""]
+    assert ks == pytest.approx(next(r["ks"] for r in found if r["column"] == "at"), abs=0.2) and ks > 0.1
+
+
 def test_splits_and_strata_are_compared(drift):
     code, out, error = drift("t", "--splits", "train:test", "--by", "s", "--columns", "x,y", "--at-most", "2", "--json")
     assert code == 0, error
@@ -117,10 +145,15 @@ def test_a_version_that_is_far_from_the_one_before_is_blocked_and_told(spark, tm
         rows = [f"{i},{'ab'[i % 2]},{i + shift * (i % 2)}" for i in range(80)]
         lakes.land(tmp_path, "a.csv", "\n".join(["id,s,x", *rows]) + "\n")
         if blocked:
-            with pytest.raises(GateBlocked, match=r"expect_distribution_to_stay_near \(x, s\)"):
+            worst = r"expect_distribution_to_stay_near \(x, s\): observed 0\.\d+ \(farthest: ‹s=b›\); allowed is "
+            with pytest.raises(GateBlocked, match=worst):
                 lakes.run_pipeline(spark, tmp_path, file)
         else:
-            lakes.run_pipeline(spark, tmp_path, file)
+            outcome = lakes.run_pipeline(spark, tmp_path, file)
+            shown = [figure_line(f) for t in outcome.tables for f in t.figures]
+            assert len(shown) == (shift > 0) and all(
+                "gate: expect_distribution_to_stay_near (x, s): " in f for f in shown
+            )
     found = lakes.answer(tmp_path, value)
     assert [(v is None, held) for v, held in found] == [(True, True), (False, True), (False, False)]
     assert found[1][0] <= 0.1 and 0.6 < found[2][0] < 0.8

@@ -67,6 +67,15 @@ def test_options_become_steps(tmp_path, monkeypatch):
         ({}, "give --target"),
         ({"by": ["lable"], "target": "equal"}, "--by: there is no column 'lable' — did you mean 'label'"),
         ({"by": ["split"], "target": "equal"}, "--by: 'split' is the split"),
+        ({"by": ["label", "n", "label"], "target": "equal"}, "--by: 'label' is named twice"),
+        ({"target": "a=-.5,b=1.5"}, "--target: '-.5' is not a share such as 0.3 or 30%"),
+        ({"mixture": "a=nan,b=.5", "budget": "9"}, "--mixture: 'nan' is not a share"),
+        ({"mixture": "", "budget": "9"}, "--mixture: write NAME=NUMBER"),
+        ({"temperature": 0.0, "budget": "9"}, "--temperature: must be a number above 0, not 0"),
+        ({"mixture": "a=1", "budget": "9", "epochs": 0.0}, "--epochs: must be a number above 0, not 0"),
+        ({"mixture": "a=1", "budget": "0"}, "--budget: 0 rows would be left"),
+        ({"target": "0"}, "--target: 0 rows would be left"),
+        ({"target": "equal", "total": "0K"}, "--total: 0 rows would be left"),
         ({"target": "x"}, "--target: 'x' is none of equal, natural, a number"),
         ({"target": "a=5,a=6"}, "every name once"),
         ({"mixture": "a=.5,b=.4"}, "--mixture: shares: they add up to 0.9, not to 1"),
@@ -171,6 +180,16 @@ def test_bad_strata_are_strata_or_are_told_with_what_is_allowed(rebalance):
     assert found == [("0.0", 1), ("1.5", 1), ("7.0", 1), ("nan", 1), (None, 1)]
     code, out, error = rebalance("a.csv", *schema, "--target", "3", "--max-copies", "2", "--into", "more")
     assert code == 0 and "fewer rows than asked for, as copies do not reach: ‹null›, ‹1.5›, ‹7.0›" in out
+    Path("b.csv").write_text("id,x\n1,a\n2,A\n3,A\n4,a \n5,\n6,null\n")  # names that differ by case, or a blank
+    code, out, error = rebalance("b.csv", "--by", "x", "--target", "1", "--key", "id", "--into", "alike", "--json")
+    assert code == 0, error
+    strata = [(s["stratum"], s["rows_before"], s["rows_after"]) for s in json.loads(out)["strata"]]
+    assert strata == [("A", 2, 1), ("a", 1, 1), ("a ", 1, 1), ("null", 1, 1), ("null", 1, 1)]
+    code, _, error = rebalance("b.csv", "--by", "x", "--target", "a=1,B=1", "--key", "id", "--into", "bad")
+    assert code == 2 and "--target: targets: no training row is of 'B'" in error, error
+    Path("c.csv").write_text("id,x\n1,a\n2,a\n")
+    code, out, error = rebalance("c.csv", "--by", "x", "--target", "equal", "--key", "id", "--into", "one_class")
+    assert code == 0 and answer("SELECT x, count(*) FROM one_class GROUP BY ALL") == [("a", 2)], error
     code, _, error = rebalance("a.csv", *schema, "--target", "equals", "--into", "bad")
     assert code == 2 and "did you mean 'equal'?" in error
     code, _, error = rebalance("a.csv", *schema, "--target", "1.5=.5,7=.4", "--others", "drop", "--into", "bad")

@@ -7,7 +7,18 @@ import pytest
 
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.balancing import advice
-from headgate.transforms.balancing.advice import Table, advise, balanced, best_cut, half_width, run_of, table_from
+from headgate.transforms.balancing.advice import (
+    Table,
+    advise,
+    balanced,
+    best_cut,
+    cuts_of,
+    half_width,
+    held_from,
+    learned,
+    run_of,
+    table_from,
+)
 from headgate.transforms.balancing.auto import BalanceClasses
 from headgate.transforms.step import StepError
 from tests.transforms.frames import applied, columns_of, frame, kept
@@ -64,8 +75,35 @@ def test_measures_are_the_same_in_every_run():
     assert names == ["a", "b"] and table.labels.tolist() == [1, 0] and np.isnan(table.numbers[1, 0])
 
 
+def test_the_best_cut_is_found_on_the_validation_rows_where_these_have_the_class():
+    table, random = noisy(), np.random.default_rng(9)
+    held = held_from(table.categories.astype(str).T.tolist(), ["often", "rare"], random.normal(size=(2, 80)) + 0.5,
+                     [[*"0129"] * 20], ["rare", "often", "new", "often"] * 20)  # fmt: skip
+    assert held.labels.tolist() == [1, 0, -1, 0] * 20 and held.categories[:4, 0].tolist() == [0, 1, 2, -1]
+    (cut,) = cuts_of(table, ["often", "rare"], held, "weights", seeds=2)
+    chance = learned(table, np.arange(240), held.matrix, "weights", 0)[:, 1]
+    truth = held.labels == 1
+    by_hand = {c: 2 * (truth & (chance >= c)).sum() / (20 + (chance >= c).sum()) for c in chance}
+    assert cut.f1[0] == max(by_hand.values()) == by_hand[cut.cuts[0]] and cut.held and cut.name == "rare"
+    assert (cut.rows, cut.members) == (80, 20) and len(cut.cuts) == 2 and min(cut.cuts) <= cut.value <= max(cut.cuts)
+    assert cut.half[0] == 2 * (truth & (chance >= 0.5)).sum() / (20 + (chance >= 0.5).sum())
+    alone = Table(held.numbers[1:2], held.categories[1:2], held.labels[1:2])
+    (cross,) = cuts_of(table, ["often", "rare"], alone, "weights", seeds=2, folds=2)
+    assert not cross.held and (cross.rows, cross.members) == (240, 40)
+    assert cross.f1 == [run_of(table, "weights", seed, 2)[1] for seed in (0, 1)]
+    three = Table(table.numbers, table.categories, np.arange(240) % 3)
+    cuts = cuts_of(three, ["a", "b", "c"], held, "nothing", seeds=2, folds=2)
+    assert [(c.name, c.held) for c in cuts] == [("a", True), ("b", True), ("c", False)]
+
+
 @pytest.mark.parametrize(
-    ("options", "complaint"), [({"seeds": 1}, "seeds"), ({"sample": 3}, "sample"), ({"into": "a"}, "already")]
+    ("options", "complaint"),
+    [
+        ({"validation": "train"}, "another split"),
+        ({"seeds": 1}, "seeds"),
+        ({"sample": 3}, "sample"),
+        ({"into": "a"}, "already"),
+    ],
 )
 def test_options_that_cannot_be_are_refused(options, complaint):
     with pytest.raises(StepError, match=complaint):
@@ -86,7 +124,19 @@ def test_classes_are_balanced_as_advised_or_as_asked(spark, tmp_path):
         found = {r["class_weight"] for r in out.collect() if r["y"] and r["split"] == "train"}
         assert found == ({0.6, 3.0} if method == "weights" else {1.0})
         assert {r["class_weight"] for r in out.collect() if r["split"] == "test"} == {None}
-    context = BuildContext(spark, str(tmp_path), rows=df)
-    step = BalanceClasses(label="y", columns=("x", "c"), method="advise", seeds=2, folds=2)
-    assert kept(step.run(df, context)).count() == 122
-    assert context.warnings[0].startswith("balancing classes: ") and len(context.warnings) == 6
+    step = BalanceClasses(label="y", columns=("x", "c"), method="auto", seeds=2, folds=2)
+    places, trained = [], set()
+    for shift in (None, 0.0, 1e9):  # whatever the validation rows are, training rows are what they are
+        other = [("rare" if i % 3 else "often", i * 0.01 + (shift or 0), "w", "valid") for i in range(30)]
+        valid = frame(spark, "y string, x double, c string, split string", *other)
+        more = df if shift is None else df.unionByName(valid)
+        context = BuildContext(spark, str(tmp_path), rows=more)
+        out = step.run(more, context).where("split = 'train'").drop("_hg_rejected")
+        trained.add(tuple(sorted(map(str, out.collect()))))
+        assert context.warnings[0].startswith("balancing classes: ") and len(context.warnings) == 7
+        (figure,) = context.figures
+        assert figure["name"] == "best cut of the probability" and 0 < figure["value"] < 1
+        places.append([figure["facts"][f] for f in ("found_on", "class", "rows", "of_class")])
+        assert f"best cut of class ‹rare› on {places[-1][0]}: {figure['value']:.2f}" in context.warnings[-1]
+    assert places[0] == ["cross-validated training rows, as split valid lacks rows", "rare", 120, 20]
+    assert places[1] == places[2] == ["split valid", "rare", 30, 20] and len(trained) == 1

@@ -3,13 +3,15 @@
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from headgate.jobs.pipeline.context import BuildContext
-from headgate.transforms.balancing import buckets, smote
+from headgate.transforms.balancing import borders, buckets, smote
 from headgate.transforms.balancing.borders import ThinMajority
 from headgate.transforms.balancing.cells import cells_of
 from headgate.transforms.balancing.neighbours import (
+    Metric,
     Points,
     closest,
     codes_of,
@@ -139,6 +141,33 @@ def test_equal_rows_fall_apart_by_their_hash(columns):
     equal = cells_of(np.zeros((100, columns)), 1000, 100, 12, 0)
     assert equal.end == 10 and len(equal.centres) == 1
     assert np.bincount(equal.placed(np.zeros((1000, columns)), hashes, 3)[1]).min() > 60
+
+
+def test_rows_of_texts_alone_fall_among_their_neighbours():
+    random = np.random.default_rng(7)
+    codes = np.array([random.integers(0, size, 3000) for size in (3, 8, 30, 5)]).T
+    table = pa.table({f"t{i}": [f"{c}" for c in column] for i, column in enumerate(codes.T)})
+    metric = Metric(np.ones(0), 2.0, 4)
+    points, space = metric.coordinates(table), metric.cells(table)[3]
+    assert np.array_equal(points[90:99], metric.coordinates(table.slice(90, 9)))  # whatever comes with a row
+    other = metric.coordinates(pa.table({f"t{i}": ["x", *map(str, range(200))] for i in range(4)}))
+    assert np.isclose(np.mean(((other[0] - other[1:]) ** 2).sum(axis=1)), 4 * 2.0**2, rtol=0.1)
+    hashes = random.integers(0, 2**63, 3000).astype(np.uint64)
+    shares = []
+    for places in (points, np.zeros((3000, 0))):
+        at, cell, home = cells_of(places[::3], 3000, 250, 12, 0).placed(places, hashes, 3)
+        of_row = np.zeros(3000, dtype=int)
+        of_row[at[home]] = cell[home]
+        there = np.zeros((3000, cell.max() + 1), dtype=bool)
+        there[at, cell] = True
+        found = []
+        for i in range(100):
+            distance = np.linalg.norm(space - space[i], axis=1)
+            distance[i] = np.inf
+            inside = np.sort(distance[there[:, of_row[i]]])[:5]
+            found.append(np.mean(inside <= np.sort(distance)[4] + 1e-9))
+        shares.append(np.mean(found))
+    assert shares[0] > 0.95 and shares[1] < 0.7
 
 
 def test_rows_are_made_in_proportion_to_weights():
@@ -300,6 +329,33 @@ def test_rows_near_other_classes_are_the_parents(spark, monkeypatch):
         applied(MakeMinority(label="y", columns=("x",)), df.where("i = 0 or i > 9"))
     with pytest.raises(StepError, match=r"no training row is of class ‹z› \(there are: ‹a›, ‹b›\)"):
         applied(MakeMinority(label="y", columns=("x",), targets={"z": 9}), df)
+
+
+@pytest.mark.slow
+def test_rows_are_left_out_in_buckets_as_by_one_search(spark, tmp_path, monkeypatch):
+    random = np.random.default_rng(8)
+    rows = []
+    for i in range(2400):
+        y, x = ("rare" if i % 4 == 0 else "often"), random.normal(size=2)
+        rows.append((f"{i:04}", y, float(x[0] + (i % 4 == 0)), float(np.round(x[1], 1)), "train"))
+    df = with_bookkeeping(
+        spark.createDataFrame([*rows, rows[5]], "_row_id string, y string, x double, z double, split string")
+    )
+    for method in ("tomek", "enn"):
+        step, found = ThinMajority(label="y", columns=("x", "z"), method=method, recall=0.999).at("t/1-m"), []
+        for most, bucket, parts in ((10_000, 10_000, 3), (100, 150, 3), (100, 150, 1)):
+            monkeypatch.setattr(borders, "MOST_BASE", most)
+            monkeypatch.setattr(buckets, "BUCKET", bucket)
+            context = BuildContext(spark, str(tmp_path / f"{method}{most}"), rows=df)
+            out = rejected(step.run(df.repartition(parts), context), "_row_id")
+            found.append({r["_row_id"]: r["evidence"]["nearest_row_id"] for r in out.collect()})
+        exact, bucketed, again = found
+        assert bucketed == again and len(exact) > 100
+        assert len({*exact.items()} ^ {*bucketed.items()}) <= 0.03 * len(exact)
+        (figure,) = context.figures
+        assert figure["name"] == "recall of nearest rows" and figure["value"] > 0.98
+    with pytest.raises(StepError, match=r"more than 100 rows of ‹rare›: nearmiss .* by sample_strata"):
+        ThinMajority(label="y", columns=("x",), method="nearmiss").run(df, context)
 
 
 @pytest.mark.slow

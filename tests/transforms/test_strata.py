@@ -1,5 +1,6 @@
 """Draws from strata: what may be asked of them, and that they give just that, the same in any partitioning."""
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -167,13 +168,18 @@ def test_small_strata_are_kept_dropped_merged_or_refused(spark):
 
 
 @pytest.mark.slow
-def test_rows_are_drawn_by_their_weights(spark):
+def test_rows_are_drawn_by_their_weights(spark, tmp_path):
     rows = [("a", i, float(1 + 9 * (i % 2)), "train") for i in range(4000)]
     rows += [("b", i, w, "train") for i, w in enumerate([None, 0.0, -1.0, float("nan"), float("inf"), 2.0])]
     df = frame(spark, "s string, i int, w double, split string", *rows)
     step = SampleStrata(by=("s",), rows=400, weight="w", max_copies=2)
     out = applied(step, df)
     assert counts(out) == {"a": 400, "b": 2}
+    for replacement in (False, True):
+        context = BuildContext(spark, str(tmp_path), rows=df)
+        whole = dataclasses.replace(step, min_rows=6, small="refuse", replacement=replacement)
+        assert whole.fit(df, context).learned()
+        assert context.warnings[0] == "5 training rows have no 'w' above 0, and are never taken"
     heavy = kept(out).where("s = 'a' and w = 10").count()
     assert 340 <= heavy <= 385  # of 400 nearly 10 of 11
     more = applied(SampleStrata(by=("s",), rows=800, weight="w"), df.repartition(7))

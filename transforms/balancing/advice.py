@@ -18,6 +18,7 @@ from headgate.transforms.balancing.neighbours import (
     synthesized,
     unlike_of,
 )
+from headgate.words import cell
 
 METHODS = ("nothing", "weights", "oversample", "undersample", "smote")
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # 95 %, by seeds
@@ -45,6 +46,37 @@ class Score:
     f1: Sequence[float]
     brier: Sequence[float]
     cut: float
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The best cut of a class's probability: rows at or above it are of the class.
+
+    cuts, f1: with each seed; half: the F1 of a cut of one half. held: whether it was found on a validation split; else
+    by cross-validation. rows, members: how many it was found on, and how many of them are of the class.
+    """
+
+    name: str
+    cuts: Sequence[float]
+    f1: Sequence[float]
+    half: Sequence[float]
+    held: bool
+    rows: int
+    members: int
+
+    @property
+    def value(self) -> float:
+        return float(np.median(self.cuts))
+
+    def facts(self) -> dict[str, float | str]:
+        """Return what the cut is to be seen beside."""
+        means = {"f1": float(np.mean(self.f1)), "f1_at_half": float(np.mean(self.half))}
+        ends = {"lowest": min(self.cuts), "highest": max(self.cuts)}
+        return {"class": self.name, **means, **ends, "rows": self.rows, "of_class": self.members}
+
+    def line(self, where: str) -> str:
+        f1, half = np.mean(self.f1), np.mean(self.half)
+        return f"best cut of class {cell(self.name)} on {where}: {self.value:.2f} (F1 {f1:.3f}; at .5 {half:.3f})"
 
 
 @dataclass(frozen=True)
@@ -100,6 +132,39 @@ def advise(table: Table, methods: Sequence[str] = METHODS, seeds: int = 5, folds
     return Advice(taken, why, scores)
 
 
+def cuts_of(
+    table: Table, names: Sequence[str], held: Table | None, method: str, seeds: int = 5, folds: int = 3
+) -> list[Cut]:
+    """Return the best cut of each measured class for models that learn from rows balanced by a method.
+
+    held: rows of a validation split, on which it is found, labels of other classes than those of the table being -1;
+    where there is no row of the class among them, or none of others, it is found by cross-validation.
+    """
+    found: dict[int, Cut] = {}
+    for rows in (held, table):
+        if rows is None:
+            continue
+        truths = {c: rows.labels == c for c in measured(table) if c not in found}
+        truths = {c: truth for c, truth in truths.items() if truth.any() and not truth.all()}
+        if truths:
+            every = np.arange(len(table.labels))
+            chances = [
+                chances_of(table, method, seed, folds)
+                if rows is table
+                else learned(table, every, rows.matrix, method, seed)
+                for seed in range(seeds)
+            ]
+            for c, truth in truths.items():
+                found[c] = cut_of(names[c], truth, [chance[:, c] for chance in chances], rows is held)
+    return [cut for _, cut in sorted(found.items())]
+
+
+def cut_of(name: str, truth: np.ndarray[Any, Any], chances: Sequence[np.ndarray[Any, Any]], held: bool) -> Cut:
+    best = [best_cut(truth, chance) for chance in chances]
+    half = [float(2 * (truth & (p >= 0.5)).sum() / (truth.sum() + (p >= 0.5).sum())) for p in chances]
+    return Cut(name, [cut for _, cut in best], [f1 for f1, _ in best], half, held, len(truth), int(truth.sum()))
+
+
 def score_of(runs: Sequence[tuple[float, float, float, float]]) -> Score:
     precision, f1, brier, cuts = zip(*runs, strict=True)
     return Score(precision, f1, brier, float(np.median(cuts)))
@@ -107,26 +172,48 @@ def score_of(runs: Sequence[tuple[float, float, float, float]]) -> Score:
 
 def run_of(table: Table, method: str, seed: int, folds: int) -> tuple[float, float, float, float]:
     """Return average precision, best F1, Brier score and best cut of one method with one seed."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import average_precision_score
-    from sklearn.model_selection import StratifiedKFold
 
-    classes = int(table.labels.max()) + 1
-    chances = np.zeros((len(table.labels), classes))
-    for fit, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(table.matrix, table.labels):
-        x, y, weight = balanced(table, fit, method, seed)
-        model = HistGradientBoostingClassifier(max_iter=50, random_state=seed, early_stopping=False)
-        chances[np.ix_(held, np.unique(y))] = model.fit(x, y, sample_weight=weight).predict_proba(table.matrix[held])
-    sizes = np.bincount(table.labels)
-    measured = [int(np.argmin(sizes))] if classes == 2 else range(classes)
+    chances = chances_of(table, method, seed, folds)
     results = []
-    for c in measured:
+    for c in measured(table):
         truth = table.labels == c
         f1, cut = best_cut(truth, chances[:, c])
         brier = float(np.mean((chances[:, c] - truth) ** 2))
         results.append((float(average_precision_score(truth, chances[:, c])), f1, brier, cut))
     means = np.mean(results, axis=0)
     return float(means[0]), float(means[1]), float(means[2]), float(means[3])
+
+
+def measured(table: Table) -> Sequence[int]:
+    """Return the classes that are measured: of two the smaller one, else all."""
+    sizes = np.bincount(table.labels)
+    return [int(np.argmin(sizes))] if len(sizes) == 2 else range(len(sizes))
+
+
+def chances_of(table: Table, method: str, seed: int, folds: int) -> np.ndarray[Any, Any]:
+    """Return the probabilities of the classes for each row by models that learned from the other folds."""
+    from sklearn.model_selection import StratifiedKFold
+
+    chances = np.zeros((len(table.labels), int(table.labels.max()) + 1))
+    for fit, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(table.matrix, table.labels):
+        chances[held] = learned(table, fit, table.matrix[held], method, seed)
+    return chances
+
+
+def learned(
+    table: Table, fit: np.ndarray[Any, Any], asked: np.ndarray[Any, Any], method: str, seed: int
+) -> np.ndarray[Any, Any]:
+    """Return the probabilities of the classes for other rows by a model of some rows, balanced by a method."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
+
+    x, y, weight = balanced(table, fit, method, seed)
+    model = HistGradientBoostingClassifier(max_iter=50, random_state=seed, early_stopping=False)
+    chances = np.zeros((len(asked), int(table.labels.max()) + 1))
+    with threadpool_limits(1):  # threads that wait for each other on a busy machine took ten times as long
+        chances[:, np.unique(y)] = model.fit(x, y, sample_weight=weight).predict_proba(asked)
+    return chances
 
 
 def best_cut(truth: np.ndarray[Any, Any], chance: np.ndarray[Any, Any]) -> tuple[float, float]:
@@ -188,7 +275,22 @@ def table_from(
 ) -> tuple[Table, list[str]]:
     """Return columns as a table to learn from, and the classes that its labels stand for."""
     codes, names = codes_of(labels)
-    matrix = np.array(numbers, dtype=float).reshape(len(numbers), len(labels)).T
-    matrix = np.where(np.isfinite(matrix), matrix, np.nan)
-    categories = np.array([codes_of(t)[0] for t in texts], dtype=np.int64).reshape(len(texts), len(labels)).T
-    return Table(matrix, categories, codes), names
+    return Table(matrix_from(numbers, len(labels)), categories_from(texts, texts, len(labels)), codes), names
+
+
+def held_from(
+    known: Sequence[Any], names: Sequence[str], numbers: Sequence[Any], texts: Sequence[Any], labels: Sequence[str]
+) -> Table:
+    """Return columns of other rows, coded as those of a table with such texts and classes; -1 for what it has not."""
+    codes, _ = codes_of(labels, names)
+    return Table(matrix_from(numbers, len(labels)), categories_from(texts, known, len(labels)), codes)
+
+
+def matrix_from(numbers: Sequence[Any], rows: int) -> np.ndarray[Any, Any]:
+    matrix = np.array(numbers, dtype=float).reshape(len(numbers), rows).T
+    return np.where(np.isfinite(matrix), matrix, np.nan)
+
+
+def categories_from(texts: Sequence[Any], known: Sequence[Any], rows: int) -> np.ndarray[Any, Any]:
+    codes = [codes_of(t, sorted(set(k)))[0] for t, k in zip(texts, known, strict=True)]
+    return np.array(codes, dtype=np.int64).reshape(len(texts), rows).T

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.balancing.advice import METHODS, STUDENT, Advice, advise, table_from
+from headgate.transforms.balancing.advice import METHODS, STUDENT, advise, cuts_of, held_from, table_from
 from headgate.transforms.balancing.smote import MakeMinority, is_category
 from headgate.transforms.balancing.strata import SampleStrata
 from headgate.transforms.balancing.targets import Target
@@ -15,7 +15,7 @@ from headgate.transforms.balancing.weights import ClassWeights
 from headgate.transforms.cleaning.columns import Derive
 from headgate.transforms.cleaning.scores import need_scikit
 from headgate.transforms.kinds import as_text, is_number, need_kinds
-from headgate.transforms.rows import ROW_ID, is_training, quoted, stable_hash, training_rows
+from headgate.transforms.rows import ROW_ID, SPLIT, TRAIN, is_kept, is_training, quoted, stable_hash, training_rows
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, with_new
 from headgate.words import few_of
 
@@ -36,14 +36,19 @@ class BalanceClasses(Step):
     sample: training rows that are compared on (5,000), those of the smallest hashes of their row id.
     seeds: how often everything is repeated with another seed (5), which the intervals are of.
     folds: of the cross-validation (3).
+    validation: the split (`valid`) on whose rows, up to `sample`, the best cut of the probability is found.
     within: segments of synthetic rows, as in `make_minority`.
     seed: of the rows that are drawn or made.
-    What was found is in the run's summary, with each method's average precision, best F1 and Brier score, and the best
-    cut of the probability (threshold moving), which with `nothing` often does what balancing is asked to do. With a
-    class of fewer than twice `folds` rows in the sample nothing can be compared, and nothing is done.
-    Needs the extra `models`. Cost: with `auto` and `advise`, a sample to the driver and 5 methods * seeds * folds small
+    What `auto` and `advise` find is in the run's summary, with each method's average precision, best F1 and Brier
+    score. For the method that is taken, or advised, the best cut of the probability of a class (threshold moving) is a
+    figure of the run too: of the smaller of two classes, or of each of more, by the F1 of models that learned from the
+    sample, on the rows of the validation split; where that has no row of the class, or none of others, by
+    cross-validation, and the figure says which. With `nothing` it often does what balancing is asked to do. No row of
+    another split has a say in what happens to training rows. With a class of fewer than twice `folds` rows in the
+    sample nothing can be compared, and nothing is done.
+    Needs the extra `models`. Cost: with `auto` and `advise`, samples to the driver and 5 methods * seeds * folds small
     boosted trees (some minutes); then that of the step that is taken. Source: van den Goorbergh et al. 2022 (harm of
-    resampling), Saito and Rehmsmeier 2015 (precision and recall).
+    resampling), Saito and Rehmsmeier 2015 (precision and recall), Lipton et al. 2014 (cuts by F1).
     """
 
     name: ClassVar[str] = "balance_classes"
@@ -56,6 +61,7 @@ class BalanceClasses(Step):
     sample: int = 5_000
     seeds: int = 5
     folds: int = 3
+    validation: str = "valid"
     within: tuple[str, ...] = ()
     seed: int = 0
 
@@ -68,6 +74,8 @@ class BalanceClasses(Step):
         require_columns([self.label], have)
         if self.seeds not in STUDENT or not 2 <= self.folds <= 10 or not 100 <= self.sample <= 1_000_000:
             raise StepError("seeds and folds must be 2 to 10, and sample 100 to 1,000,000")
+        if self.validation == TRAIN:
+            raise StepError(f"validation: '{TRAIN}' is what models learn from; name another split")
         need_scikit()
         return with_new(have, {self.into: "double"})
 
@@ -83,10 +91,8 @@ class BalanceClasses(Step):
         rows = training_rows(df).where(F.col(quoted(self.label)).isNotNull())
         method: str = self.method
         if method in ("auto", "advise"):
-            advice = self.advice(rows)
-            for line in advice.lines():
-                context.warn(line)
-            method = "nothing" if method == "advise" else advice.method
+            advised = self.advised(df, context)
+            method = "nothing" if method == "advise" else advised
         if method == "weights":
             weights = ClassWeights(label=self.label, into=self.into).fit(rows, context)
             return weights.at(self.id).run(df, context)
@@ -108,8 +114,32 @@ class BalanceClasses(Step):
         targets = tuple(Target(values=(name,), rows=wanted) for name in sizes)
         return SampleStrata(by=(self.label,), targets=targets, others="keep", max_copies=copies, seed=self.seed)
 
-    def advice(self, rows: DataFrame) -> Advice:
-        """Return what is found on a sample of the training rows."""
+    def advised(self, df: DataFrame, context: Context) -> str:
+        """Return the method that is best on a sample of the training rows; say and record what was found."""
+        numbers, texts, labels = self.drawn(training_rows(df))
+        table, names = table_from(numbers, texts, labels)
+        rare = [n for i, n in enumerate(names) if (table.labels == i).sum() < 2 * self.folds]
+        if rare or len(names) < 2:
+            few = f"fewer than {2 * self.folds} rows of class {few_of(rare)} are in the sample"
+            context.warn(f"balancing classes: nothing: {few if rare else 'there is one class'}")
+            return "nothing"
+        advice = advise(table, METHODS[1:], self.seeds, self.folds)
+        for line in advice.lines():
+            context.warn(line)
+        held, cross = None, "cross-validated training rows"
+        if SPLIT in df.columns:
+            other = self.drawn(df.where(is_kept() & (F.col(SPLIT) == self.validation)))
+            held = held_from(texts, names, *other) if other[2] else None
+            cross += f", as split {self.validation} lacks rows"
+        for cut in cuts_of(table, names, held, advice.method, self.seeds, self.folds):
+            where = f"split {self.validation}" if cut.held else cross
+            context.warn(cut.line(where))
+            facts = {"method": advice.method, "found_on": where, **cut.facts()}
+            context.measure("best cut of the probability", cut.value, facts)
+        return advice.method
+
+    def drawn(self, rows: DataFrame) -> tuple[list[Any], list[Any], list[str]]:
+        """Return the numbers, texts and labels of those rows with a class whose row ids have the smallest hashes."""
         kinds = dict(rows.dtypes)
         numbers = [c for c in self.columns if is_number(kinds[c])]
         texts = [c for c in self.columns if is_category(kinds[c])]
@@ -119,13 +149,7 @@ class BalanceClasses(Step):
         ]
         label = as_text(F.col(quoted(self.label)), kinds[self.label]).alias("label")
         order = (stable_hash(rows, self.seed, [ROW_ID]).alias("hash"), F.col(ROW_ID).alias("id"))
-        drawn = rows.select(*order, label, *cells)
-        found = drawn.orderBy(*drawn.columns).limit(self.sample).toArrow()
+        some = rows.where(F.col(quoted(self.label)).isNotNull()).select(*order, label, *cells)
+        found = some.orderBy(*some.columns).limit(self.sample).toArrow()
         given = [found[f"n{i}"].to_numpy() for i in range(len(numbers))]
-        read = [found[f"t{i}"].to_pylist() for i in range(len(texts))]
-        table, names = table_from(given, read, found["label"].to_pylist())
-        rare = [n for i, n in enumerate(names) if (table.labels == i).sum() < 2 * self.folds]
-        if rare or len(names) < 2:
-            few = f"fewer than {2 * self.folds} rows of class {few_of(rare)} are in the sample"
-            return Advice("nothing", few if rare else "there is one class", {})
-        return advise(table, METHODS[1:], self.seeds, self.folds)
+        return given, [found[f"t{i}"].to_pylist() for i in range(len(texts))], found["label"].to_pylist()

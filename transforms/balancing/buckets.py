@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.balancing.cells import Cells, cells_of
-from headgate.transforms.balancing.neighbours import Metric, codes_of, matrix_of, nearest_with_ties
+from headgate.transforms.balancing.neighbours import Metric, codes_of, nearest_with_ties
 from headgate.transforms.rows import local_frame
 from headgate.transforms.step import Context
 
@@ -27,7 +27,7 @@ SAMPLE = 200_000  # rows that centres are learned from, at most,
 KNOWN = 50  # of each bucket as a rule
 ASKED = 500  # rows whose exact neighbours are searched: half of them for the overlap, half for the recall
 MOST_SPILL = 16  # cells in which a row is a candidate
-NEAR = "base long, distance double, found boolean, numbers array<double>"
+NEAR = "base long, distance double, found boolean, place array<double>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +81,12 @@ def buckets_of(base: DataFrame, groups: DataFrame, search: Search, context: Cont
     if not sizes:
         return Buckets(others=others)
     names = local_frame(base.sparkSession, sorted(sizes), "label string, segment string")
-    large, numbers = base.join(F.broadcast(names), on=["label", "segment"], how="left_semi"), len(search.metric.scale)
+    large, metric = base.join(F.broadcast(names), on=["label", "segment"], how="left_semi"), search.metric
     total = sum(sizes.values())
-    keys = large.select("id", "label", "segment", *(f"n{i}" for i in range(numbers)))
+    compared = [*(f"n{i}" for i in range(len(metric.scale))), *(f"t{i}" for i in range(metric.texts))]
+    keys = large.select("id", "label", "segment", *compared)
     known = drawn(keys, min(SAMPLE, math.ceil(total * KNOWN / BUCKET)) / total, "cells", search.seed)
-    points, of_group = matrix_of(known, numbers) / search.metric.scale, rows_by(groups_in(known))
+    points, of_group = metric.coordinates(known), rows_by(groups_in(known))
     cells: dict[Group, Cells] = {}
     first = 0
     for group in sorted(sizes):
@@ -109,10 +110,9 @@ def drawn(base: DataFrame, rate: float, salt: str, seed: int) -> pa.Table:
 
 def spill_for(base: DataFrame, queries: pa.Table, search: Search, cells: Mapping[Group, Cells]) -> int:
     """Return in how many cells rows must be candidates for some to find the share of neighbours that is asked for."""
-    scale = search.metric.scale
     near = nearest_of(base, queries, search, None)
-    points, of_base = matrix_of(queries, len(scale)) / scale, near["base"].to_numpy()
-    others = np.array(near["numbers"].to_pylist(), dtype=float).reshape(near.num_rows, len(scale))
+    points, of_base = search.metric.coordinates(queries), near["base"].to_numpy()
+    others = np.array(near["place"].to_pylist(), dtype=float).reshape(near.num_rows, points.shape[1])
     ranks = np.full(near.num_rows, MOST_SPILL)
     for group, rows in rows_by(groups_in(queries)).items():
         mine = np.flatnonzero(np.isin(of_base, rows))
@@ -140,24 +140,24 @@ def tell_recall(base: DataFrame, queries: pa.Table, search: Search, buckets: Buc
 
 
 def nearest_of(base: DataFrame, queries: pa.Table, search: Search, buckets: Buckets | None) -> pa.Table:
-    """Return the exact nearest rows of the group of each of some rows: base, numbers (as coordinates), found.
+    """Return the exact nearest rows of the group of each of some rows: base, place (its coordinates), found.
 
     found: whether a row is in the bucket in which the neighbours of the other are searched; of equally near ones those
     that are come first.
     """
-    near = F.struct("distance", (~F.col("found")).alias("missed"), "numbers", "found")
+    near = F.struct("distance", (~F.col("found")).alias("missed"), "place", "found")
     some = base.mapInArrow(searching(queries, search, buckets), NEAR)
     merged = some.groupBy("base").agg(F.slice(F.array_sort(F.collect_list(near)), 1, search.k).alias("near"))
-    return merged.select("base", F.explode("near").alias("n")).select("base", "n.numbers", "n.found").toArrow()
+    return merged.select("base", F.explode("near").alias("n")).select("base", "n.place", "n.found").toArrow()
 
 
 def searching(queries: pa.Table, search: Search, buckets: Buckets | None) -> Batches:
     """Return the function of the rows of a partition that gives the k nearest of them to each of some rows."""
-    metric, k, width = search.metric, search.k, len(search.metric.scale)
+    metric, k = search.metric, search.k
     _, _, names, wanted = metric.cells(queries)
     asked = rows_by(groups_in(queries))
     own = queries["id"].to_numpy(zero_copy_only=False)
-    home = None if buckets is None else homes_of(buckets, queries, wanted[:, :width])
+    home = None if buckets is None else homes_of(buckets, queries, metric.coordinates(queries))
 
     def searched(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         some = [batch for batch in batches if batch.num_rows]
@@ -165,7 +165,7 @@ def searching(queries: pa.Table, search: Search, buckets: Buckets | None) -> Bat
             return
         table = pa.Table.from_batches(some)
         space, ids = metric.cells(table, names)[3], table["id"].to_numpy(zero_copy_only=False)
-        there, hashes = rows_by(groups_in(table)), hashes_of(table)
+        there, hashes, points = rows_by(groups_in(table)), hashes_of(table), metric.coordinates(table)
         for group in sorted(asked.keys() & there.keys()):
             mine, rows = asked[group], there[group]
             at, place, distance = nearest_with_ties(space[rows], wanted[mine], k + 1)
@@ -175,17 +175,17 @@ def searching(queries: pa.Table, search: Search, buckets: Buckets | None) -> Bat
             found = np.zeros(len(at), dtype=bool)
             if buckets is not None and home is not None:
                 unique, back = np.unique(place, return_inverse=True)
-                row, bucket, _ = buckets.placed([group] * len(unique), space[unique, :width], hashes[unique])
+                row, bucket, _ = buckets.placed([group] * len(unique), points[unique], hashes[unique])
                 pairs = {*zip(row.tolist(), bucket.tolist(), strict=True)}
                 found = np.array([(r, home[a]) in pairs for r, a in zip(back.tolist(), at.tolist(), strict=True)])
-            numbers_of = space[place, :width].T[::-1]  # among equally near rows, whatever their partition
-            order = np.lexsort((*numbers_of, ~found, distance, at))
+            by_place = points[place].T[::-1]  # among equally near rows, whatever their partition
+            order = np.lexsort((*by_place, ~found, distance, at))
             starts = np.searchsorted(at[order], at[order])
             first = order[np.arange(len(order)) - starts < k]
-            numbers = list(space[place[first], :width])
+            places = list(points[place[first]])
             cells = [pa.array(at[first], pa.int64()), pa.array(distance[first], pa.float64())]
-            cells += [pa.array(found[first], pa.bool_()), pa.array(numbers, pa.list_(pa.float64()))]
-            yield pa.RecordBatch.from_arrays(cells, ["base", "distance", "found", "numbers"])
+            cells += [pa.array(found[first], pa.bool_()), pa.array(places, pa.list_(pa.float64()))]
+            yield pa.RecordBatch.from_arrays(cells, ["base", "distance", "found", "place"])
 
     return searched
 
@@ -221,8 +221,7 @@ def placing(buckets: Buckets, metric: Metric) -> Batches:
         for batch in batches:
             if batch.num_rows:
                 table = pa.Table.from_batches([batch])
-                points = matrix_of(table, len(metric.scale)) / metric.scale
-                at, bucket, home = buckets.placed(groups_in(table), points, hashes_of(table))
+                at, bucket, home = buckets.placed(groups_in(table), metric.coordinates(table), hashes_of(table))
                 rows = batch.take(pa.array(at))
                 first = [pa.array(bucket, pa.int64()), pa.array(home, pa.bool_())]
                 yield pa.RecordBatch.from_arrays([*first, *rows.columns], ["bucket", "home", *batch.schema.names])

@@ -1,5 +1,6 @@
 """Synthetic rows between near neighbours of one class, in numpy: SMOTE and its kin."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ TREE = 10  # one of which costs it as much as so many that are products of matri
 SPARE = 4  # candidates beyond those asked for, which show whether rounding kept one of these out
 ROUNDING = 1e-11  # of a squared distance that is made of products, as a share of the squared lengths
 CHUNK = 4_096  # rows that are asked for at once
+SIGNS = 8  # coordinates of a text where rows fall into buckets; fewer where there are more than
+ALL_SIGNS = 64  # of all texts together
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,22 @@ class Metric:
         codes = np.array([c for c, _ in coded], dtype=np.int64).reshape(self.texts, table.num_rows).T
         names = [n for _, n in coded]
         return numbers, codes, names, space_of(numbers, codes, self.scale, [*map(len, names)], self.unlike)
+
+    def coordinates(self, table: pa.Table) -> np.ndarray[Any, Any]:
+        """Return rows as (n, d) coordinates whose distances are about those of `cells`, whatever texts there are.
+
+        Numbers are divided by `scale`; a text is a vector of as many signs as its hash has, so that two that differ
+        are `unlike` apart in the mean of their squares (feature hashing: Weinberger et al. 2009).
+        """
+        signs = max(1, min(SIGNS, ALL_SIGNS // max(self.texts, 1)))
+        parts = [matrix_of(table, len(self.scale)) / self.scale]
+        for i in range(self.texts):
+            codes, names = codes_of(table[f"t{i}"].to_pylist())
+            hashed = np.array([zlib.crc32(name.encode()) for name in names], dtype=np.uint64)
+            bits = mixed(i, hashed, np.zeros(len(names)), 3)[:, None] >> np.arange(signs, dtype=np.uint64)
+            found = (2.0 * (bits & np.uint64(1)).astype(float) - 1) * (self.unlike / np.sqrt(2 * signs))
+            parts.append(found[codes])
+        return np.hstack(parts)
 
 
 def matrix_of(table: pa.Table, numbers: int) -> np.ndarray[Any, Any]:

@@ -51,7 +51,9 @@ from headgate.words import cell, few_of
 
 MOST_BASE = 100_000  # rows of small classes that come to the driver and go to every task; more are searched in buckets
 MOST_CLASSES = 1_000
-BASE_ROWS = 4_000  # of a task
+BASE_ROWS = 4_000  # that are searched at once
+TASK = 16_000**2  # distances of a task, about: an import of scikit-learn costs a worker as much CPU as so many
+MOST_TASKS = 64
 FOUND = "base long, other long, number long, numbers array<double>, texts array<string>"
 
 
@@ -79,16 +81,17 @@ class MakeMinority(Step):
     Needs the extra `models`. Cost: up to 100,000 usable rows of the classes that grow come to the driver and go to all
     tasks, which find the exact neighbours of some of them each: for n such rows about n log n where columns are few or
     go together, else n^2. More of them are searched in buckets of some 10,000 rows each, those nearest to one of the
-    centres that k-means finds in a sample, of 200,000 rows at most. A row is in the buckets of its nearest centres, so
-    many that the share `recall` of the neighbours is found, 16 at most: one shuffle, in which one of 300,000 rows comes
-    once with 4 columns, 3 times with 10 and 7 times with 20 that do not go together. The recall, measured on 250 rows,
-    is a figure of the run, and below `recall` a warning. `borderline` and `adasyn` search all training rows for each
-    base row too, in buckets of their own where the base rows are more than 100,000.
+    centres that k-means finds in a sample, of 200,000 rows at most, in which the signs of its hash stand for a text. A
+    row is in the buckets of its nearest centres, so many that the share `recall` of the neighbours is found, 16 at
+    most: one shuffle, in which one of 300,000 rows comes once with 4 columns, 3 times with 10 and 7 times with 20 that
+    do not go together. The recall, measured on 250 rows, is a figure of the run, and below `recall` a warning.
+    `borderline` and `adasyn` search all training rows for each base row too, in buckets of their own where the base
+    rows are more than 100,000.
     Source: Chawla et al. 2002 (SMOTE, SMOTE-NC), Han et al. 2005 (Borderline-SMOTE1), He et al. 2008 (ADASYN).
     """
 
     name: ClassVar[str] = "make_minority"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
     scope: ClassVar[Literal["row", "table"]] = "table"
     by_split: ClassVar[bool] = True
     label: str
@@ -150,7 +153,7 @@ class MakeMinority(Step):
 
     def at_once(self, state: "State", base: pa.Table, spark: SparkSession) -> DataFrame:
         """Return synthetic rows of base rows that every task has: as of `made_in_buckets`."""
-        tasks = max(1, min(len(state.rows) // BASE_ROWS, 64))
+        tasks = max(1, min(len(state.rows) * len(state.space) // TASK, MOST_TASKS))
         made = spark.range(0, len(state.rows), 1, tasks).mapInArrow(making(state, self.neighbours, self.seed), FOUND)
         shown = ["id", "label", *(f"w{i}" for i in range(len(self.within)))]
         parents = spark.createDataFrame(

@@ -55,7 +55,7 @@ class SampleStrata(Estimator):
     small: says what happens: `keep` (default) leaves them as they are, `drop` takes none, `merge` draws from all of
         them as from one stratum, `refuse` is an error.
     weight: a numeric column by which rows are drawn, in proportion, without replacement; rows whose weight is null,
-        NaN, infinite or not above 0 are never taken.
+        NaN, infinite or not above 0 are never taken, and a warning counts them.
     replacement: true to draw with replacement, a row at most `max_copies` times (above 1), each draw alone; false
         (default) takes all rows equally often, but for one.
     number: a new column with the number of a row's copy, 0 for the row itself.
@@ -160,8 +160,14 @@ class SampleStrata(Estimator):
         keys = keys_of(df, stratum_of(df, self.by, edges), order)
         alone = order.is_plain and not edges and all(is_plain(dict(df.dtypes)[c]) for c in self.by)
         found = measured(keys, self.by, df if alone else None)
+        undrawn = {s: n - found.sizes[s] for s, n in found.rows.items()}
+        if any(undrawn.values()):
+            context.warn(
+                f"{sum(undrawn.values()):,} training rows have no '{self.weight}' above 0, and are never taken"
+            )
         if order.times:  # a row is there once for each time that it may be drawn
-            found = dataclasses.replace(found, rows={s: n // order.times for s, n in found.rows.items()})
+            rows = {s: n // order.times + undrawn[s] for s, n in found.sizes.items()}
+            found = dataclasses.replace(found, rows=rows)
         pools, targets = self.planned(df, context, edges, found)
         draw = Draw(
             by=self.by,
