@@ -9,7 +9,7 @@ from great_expectations.expectations.expectation import BatchExpectation
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.expectations.judged import TABLE_DOMAIN, TableMetric
+from headgate.expectations.table_metric import TABLE_DOMAIN, TableMetric
 
 SPLIT, TRAIN = "split", "train"
 MOST_SOURCES = 10_000

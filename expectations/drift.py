@@ -19,7 +19,7 @@ from headgate.expectations.distances import (
     measure_of,
     stability,
 )
-from headgate.expectations.judged import TABLE_DOMAIN, TableMetric
+from headgate.expectations.table_metric import TABLE_DOMAIN, TableMetric
 
 # Of the statistic that looks at every value, the extremes are edges too.
 QUANTILES = {"psi": DECILES, "js": DECILES, "ks": tuple(i / 100 for i in range(101))}

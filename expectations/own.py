@@ -21,8 +21,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from headgate.expectations.judged import TABLE_DOMAIN, TableMetric, rows_judged
 from headgate.expectations.moments import JAVA_MOMENT, micros_of, text_of
+from headgate.expectations.table_metric import TABLE_DOMAIN, TableMetric, rows_judged
 
 
 class RowsSatisfySql(MulticolumnMapMetricProvider):

@@ -9,6 +9,7 @@ from headgate.jobs.cli.options import Command, listed
 from headgate.jobs.cli.output import json_text, show, summary
 from headgate.jobs.cli.places import Place
 from headgate.jobs.cli.step_options import one_table
+from headgate.jobs.errors import UsageError
 
 if TYPE_CHECKING:
     from headgate.jobs.cli.rebalancing import Request
@@ -83,7 +84,10 @@ def build(place: Place, request: "Request", json_: bool) -> None:
     pipeline, folder, begins = rebalancing.pipeline_of(request, lake)
     environment = environment.model_copy(update={"landing": folder})
     with places.spark_of(environment) as start:
-        outcome = runs.run(pipeline, environment, lake, start, Progress())
+        try:
+            outcome = runs.run(pipeline, environment, lake, start, Progress())
+        except UsageError as e:
+            raise rebalancing.of_option(e) from e
     for table in pipeline.order[:-1]:
         one_table.need_some_rows(lake, outcome, request.given, table)
     strata = rebalancing.before_and_after(lake, request, begins)

@@ -23,6 +23,8 @@ UNITS = ("rows", "characters", "bytes", "tokens")
 SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 TOKENS = "tokens"  # the column that a tokenizer's counts go into
 SHOWN = 50
+OPTION_OF = {"sample_strata": "--target", "mix_sources": "--mixture", "count_tokens": "--tokenizer"}
+OPTION_OF |= {"reject_rows": "--where"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +101,8 @@ def pipeline_of(request: Request, lake: Lake) -> tuple[Pipeline, str, str]:
     tables[into] = {"from": begins, "suite": None, "steps": steps_of(request, columns)}
     names = ("schema", "key", "delimiter", "where", "tokenizer", "temperature", "epochs", "budget", "unit", "column")
     places: dict[Any, str] = {name: f"--{name}" for name in (*names, "total", "others", "seed", "by")}
-    places |= {"path": given, "max_copies": "--max-copies", "shares": "--mixture", "reject_rows": "--where"}
-    places |= {"targets": "--target", "rows": "--target", "count_tokens": "--tokenizer"}
-    places |= {"mix_sources": "--mixture", "sample_strata": "--target"}
+    places |= {"path": given, "max_copies": "--max-copies", "shares": "--mixture"}
+    places |= {"targets": "--target", "rows": "--target", **OPTION_OF}
     places |= {("table", into): "--into", ("table", start): given, ("table", f"{into}_counted"): "--tokenizer"}
     document = Options(Path("rebalance"), {"pipeline": f"rebalance_{into}", "tables": tables}, {}, places, "rebalance")
     return check_pipeline(document, there), landing, begins
@@ -140,6 +141,13 @@ def check(request: Request) -> None:
         raise UsageError(f"--column: needed for --unit {request.unit}: the column with the {what}")
     if SPLIT in request.by:
         raise UsageError(f"--by: '{SPLIT}' is the split; its training rows are rebalanced")
+
+
+def of_option(error: UsageError) -> UsageError:
+    """Return what a step refused as a message about the option that asked for it."""
+    found = re.match(r"tables\.\w+\.steps\[\d+\]\.(\w+): ", str(error))
+    option = OPTION_OF.get(found[1]) if found else None
+    return UsageError(f"{option}: {str(error)[found.end() :]}") if found and option else error
 
 
 def steps_of(request: Request, columns: Sequence[str]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.jobs.cli.rebalancing import Request, number_of, pairs_of, pipeline_of, split_values
+from headgate.jobs.cli.rebalancing import Request, number_of, of_option, pairs_of, pipeline_of, split_values
 from headgate.jobs.errors import GateBlocked, HeadgateError, UsageError
 from headgate.jobs.lake.lake import Lake
 from tests import lakes
@@ -40,6 +40,13 @@ def test_numbers_may_end_in_a_size(text, number):
 def test_numbers_that_are_none_are_refused(text):
     with pytest.raises(UsageError, match=r"--budget: .* is not a whole number such as"):
         number_of("--budget", text)
+
+
+def test_what_a_step_refuses_is_told_with_the_option():
+    refused = UsageError("tables.t.steps[1].sample_strata: targets: no training row is of 'b].mix_sources: x'")
+    assert str(of_option(refused)) == "--target: targets: no training row is of 'b].mix_sources: x'"
+    other = UsageError("tables.t.steps[0].split_by_hash: no")
+    assert of_option(other) is other
 
 
 def test_shares_and_strata_are_read_as_written():
