@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.rows import quoted
-from headgate.transforms.step import StepError
+from headgate.transforms.step import Columns, StepError
 from headgate.words import did_you_mean
 
 WHOLE = {"tinyint": 8, "smallint": 16, "int": 32, "bigint": 64}  # bits
@@ -70,13 +70,18 @@ def is_plain(kind: str) -> bool:
     return is_number(kind) or kind in texts or kind.startswith(("string ", "char", "varchar"))
 
 
-def need_kinds(df: DataFrame, step: str, columns: Iterable[str], numbers: bool) -> None:
-    """Raise `StepError` for the first column that is no number, or else no plain value."""
-    kinds = dict(df.dtypes)
-    for column in columns:
-        if not (is_number if numbers else is_plain)(kinds[column]):
-            wanted = "a number" if numbers else "a plain value"
-            raise StepError(f"{step}: '{column}' is {kinds[column]}, not {wanted}; put a cast before")
+def need_kinds(have: DataFrame | Columns, step: str, columns: Iterable[str], numbers: bool) -> None:
+    """Raise `StepError` for the first column that is no number, or else no plain value; one of no known type passes."""
+    fits, wanted = (is_number, "a number") if numbers else (is_plain, "a plain value")
+    for column, kind in known_kinds(have, columns):
+        if not fits(kind):
+            raise StepError(f"{step}: '{column}' is {kind}, not {wanted}; put a cast before")
+
+
+def known_kinds(have: DataFrame | Columns, columns: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the columns whose types are known, with these."""
+    kinds = have if isinstance(have, Mapping) else dict(have.dtypes)
+    return [(c, kind) for c in columns if (kind := kinds[c]) is not None]
 
 
 def require_few(columns: Collection[str]) -> None:
@@ -126,9 +131,14 @@ def rounded(number: Decimal, scale: int, rounding: str = ROUND_HALF_UP) -> Decim
 
 def constant(value: Any, kind: str, column: str) -> Column:
     """A constant of a column's type; raises `StepError` where the type does not hold just this value."""
+    return F.lit(held(value, kind, column)).cast(kind)
+
+
+def held(value: Any, kind: str, column: str) -> str | int | float | bool | None:
+    """A constant as a plain value that a cast makes one of a column's type; raises `StepError` as `constant` does."""
     wrong = StepError(f"'{column}' is {kind}, which does not hold {value!r}{hint_of(value, kind)}")
     if value is None:
-        return F.lit(None).cast(kind)
+        return None
     text, plain = str(value), isinstance(value, str)
     if scale_of(kind) is not None:
         try:
@@ -140,23 +150,23 @@ def constant(value: Any, kind: str, column: str) -> Column:
         low, high = range_of(kind)
         if not low <= number <= high or rounded(number, scale_of(kind) or 0) != number:
             raise wrong
-        return F.lit(f"{number:f}").cast(kind) if kind not in WHOLE else F.lit(int(number)).cast(kind)
+        return f"{number:f}" if kind not in WHOLE else int(number)
     if kind in FLOATS:
         if plain or not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
             raise wrong
         if math.isfinite(value) and (abs(value) > LARGEST[kind] or exact(value) != exact(float(value))):
             raise wrong
-        return F.lit(float(value)).cast(kind)
+        return float(value)
     if kind == "boolean":
         if not isinstance(value, bool) and text not in ("true", "false"):
             raise wrong
-        return F.lit(text.lower() == "true")
+        return text.lower() == "true"
     if kind == "date" or kind in TIMES:
         if not plain or not is_moment(text, kind):
             raise wrong
     elif not plain or not is_plain(kind):
         raise wrong
-    return F.lit(text).cast(kind)
+    return text
 
 
 def is_moment(text: str, kind: str) -> bool:

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.kinds import TIMES, is_number
+from headgate.transforms.kinds import TIMES, is_number, known_kinds
 from headgate.transforms.quantiles import spreads_of
 from headgate.transforms.rows import quoted
-from headgate.transforms.step import StepError
+from headgate.transforms.step import Columns, StepError
 
 
-def need_time(df: DataFrame, column: str) -> None:
-    """Raise `StepError` for a column by which no periods can be told."""
-    kind = dict(df.dtypes)[column]
-    if not is_number(kind) and kind not in ("date", *TIMES):
-        raise StepError(f"time: '{column}' is {kind}, not a time, a date or a number")
+def need_time(have: Columns, column: str) -> None:
+    """Raise `StepError` for a column of a known type by which no periods can be told."""
+    for _, kind in known_kinds(have, [column]):
+        if not is_number(kind) and kind not in ("date", *TIMES):
+            raise StepError(f"time: '{column}' is {kind}, not a time, a date or a number")
 
 
 def place_in_time(column: str, kinds: Mapping[str, str]) -> Column:

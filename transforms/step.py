@@ -185,7 +185,7 @@ class Context(Protocol):
         """Say what the run's summary must show of the rows, though it stops nothing."""
         ...
 
-    def measure(self, name: str, value: float, facts: Mapping[str, float | str]) -> None:
+    def measure(self, name: str, value: float, facts: Mapping[str, float | str | None]) -> None:
         """Record a figure of what the step did, with what it is to be seen beside: in the metrics of the build.
 
         Values of cells may be in `facts` alone: an erasure takes these out.

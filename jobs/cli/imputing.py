@@ -80,8 +80,14 @@ def pipeline_of(request: Request, asked: Asked, lake: Lake) -> Plan:
     by = asked.options.get("by", ())
     need_columns("--columns", asked.columns, list(types))
     need_columns("--group-by", by, list(types))
+    both = next((c for c in asked.columns if c in by), None)
+    if both is not None:
+        raise UsageError(f"--columns: '{both}' cannot be filled and be in --group-by as well")
+    grouped = next((o for o in ("method", "masking") if asked.options.get(o) == "group"), None)
+    if grouped and not by:
+        raise UsageError(f"--{grouped} group: name the columns of the groups in --group-by")
     can = [c for c, t in types.items() if c not in (*request.key, *by) and can_fill(t, asked.draws)]
-    columns = [c for c in asked.columns or can if c not in by]
+    columns = list(asked.columns or can)
     if not columns:
         raise UsageError(f"{request.given}: no column can be filled (columns: {', '.join(types)})")
     drawn = next((c for c in columns if not can_fill(types[c], asked.draws)), None)

@@ -219,8 +219,11 @@ def summary(outcome: Any) -> None:
 
 def figure_line(figure: Mapping[str, Any]) -> str:
     """Return what a step measured, as "2-mix_sources: share of a source: 0.4998 (source en, asked 0.5)"."""
-    shown = {name: fact if isinstance(fact, str) else f"{fact:,.10g}" for name, fact in figure["facts"].items()}
-    facts = ", ".join(f"{name} {fact}" for name, fact in shown.items())
+
+    def shown(fact: str | float | None) -> str:
+        return "(null)" if fact is None else fact if isinstance(fact, str) else f"{fact:,.10g}"
+
+    facts = ", ".join(f"{name} {shown(fact)}" for name, fact in figure["facts"].items())
     return f"{figure['step']}: {figure['name']}: {figure['value']:,.4g}" + (f" ({facts})" if facts else "")
 
 

@@ -126,10 +126,23 @@ def followed(
                 return None
             missing.append(e.column)
         except StepError as e:
-            if not missing:  # else it may come of what was taken for given
+            after = untyped_after(step, {**have, **dict.fromkeys(missing)}, others)
+            if after is not None or not missing:  # else it may come of what was taken for given
                 complaints.add(UsageError(f"{where}: {e}"))
+            if after is not None:
+                return {c: kind for c, kind in after.items() if c not in missing or c in have}
             check_options(step, others, where, complaints)
             return None
+
+
+def untyped_after(step: Step, have: Columns, others: Mapping[str, Columns]) -> Columns | None:
+    """Return the columns after a step that only their types are wrong for; those that it names are of no known type."""
+    try:
+        after = follow(step, dict.fromkeys(have), others)
+    except StepError:
+        return None
+    named = repr(step)
+    return None if after is None else {c: None if repr(c) in named else have.get(c) for c in after}
 
 
 def check_options(step: Step, others: Mapping[str, Columns], where: str, complaints: Complaints) -> None:

@@ -13,6 +13,7 @@ import pydantic
 from headgate.expectations.suites import Suite, SuiteError, check_values, load_suite
 from headgate.jobs.config.columns import check_options, follow_table, name_of
 from headgate.jobs.config.document import Complaints, Yaml, checked, read_yaml
+from headgate.jobs.config.in_time import check_time
 from headgate.jobs.config.models import PipelineFile, Publish, PythonSource, Table
 from headgate.jobs.config.own_steps import code_of_step, steps_of
 from headgate.jobs.config.shorthand import RAW, expanded, with_mappings
@@ -186,6 +187,7 @@ def check_models(
         raise UsageError(f"{document.at('tables')}: circular dependency: {' → '.join(e.args[1])}") from e
 
     def follow(problems: Complaints) -> None:
+        check_time(document, pipeline.steps, pipeline.splits, lambda table: pipeline.upstream([table]), problems)
         follow_columns(document, pipeline, order, unclear, there, seen, tables, problems)
 
     if thorough:

@@ -123,7 +123,7 @@ class BuildContext:
         if message not in self.warnings:
             self.warnings.append(message)
 
-    def measure(self, name: str, value: float, facts: Mapping[str, float | str]) -> None:
+    def measure(self, name: str, value: float, facts: Mapping[str, float | str | None]) -> None:
         self.figures.append({"step": self.id.rpartition("/")[2], "name": name, "value": value, "facts": dict(facts)})
 
 

@@ -491,6 +491,7 @@ def test_all_columns_that_are_not_there_are_reported(write):
         (3, "drop_duplicates: ", "x"),
     ]
     lines = [f"tables.a.steps[{n}].{step}there is no column '{c}' here" for n, step, c in steps]
+    lines[2:2] = ["tables.a.steps[0].impute_mean: impute_mean: 'a' is string, not a number; put a cast before"]
     assert told == [*lines, "tables.a.publish.key: there is no column 'w'"]
 
 
@@ -546,6 +547,79 @@ def test_no_step_complains_of_columns_that_are_not_known():
         for name, options in EXAMPLES.items():
             if name != "count_tokens":  # its example is a file
                 check_options(options_of(STEPS[name]).validate_python(options), {}, name, complaints)
+
+
+TYPED = """
+pipeline: p
+tables:
+  t:
+    source: {format: csv, path: t.csv, schema: 'id INT, name STRING, amt DOUBLE, d DATE, b BINARY'}
+    suite: null
+    steps:
+      - measure_missing: {columns: [amt], over: name}
+      - learn_as_of: {time: b, step: {impute_mean: {columns: [amt]}}}
+      - impute_constant: {values: {id: 7.5}}
+      - cast: {columns: {amt: int}}
+      - impute_constant: {values: {amt: 7.5}}
+      - scale_standard: {columns: [d]}
+      - repair_cells: {ranges: {id: [500, 1]}}
+      - learn_as_of: {time: d, step: {impute_mean: {columns: [amt]}, impute_mode: {columns: [name]}}}
+      - impute_auto: {columns: [amt], share: 2}
+"""
+
+
+def test_wrong_types_of_columns_and_what_is_behind_them_are_told_of_all_steps(write):
+    told = {
+        8: "over: 'name' is string, neither a date nor a time", 9: "time: 'b' is binary, not a time",
+        10: "'id' is int, which does not hold 7.5", 12: "'amt' is int, which does not hold 7.5",
+        13: "'d' is date, not a number", 14: "the wrong way round: [500.0, 1.0]",
+        15: "name one step and its options", 16: "share: 2.0 is not above 0",
+    }  # fmt: skip
+    with pytest.raises(UsageError) as e:
+        load_pipeline(write(TYPED))
+    found = {int(line.split(":")[1]): line for line in str(e.value).splitlines() if "pipeline.yaml:" in line}
+    assert [*found] == [*told] and all(told[n] in line for n, line in found.items()), str(e.value)
+    with pytest.raises(UsageError, match=r"expected \[lowest, highest\] or learned — did you mean 'learned'"):
+        load_pipeline(write(TYPED.replace("[500, 1]", "learnt")))
+
+
+NEXT = "impute_next: {columns: [x], by: [k], order: at"
+LINE = "impute_interpolated: {columns: [x], by: [k], order: at"
+BY_TIME = "split_by_time: {column: at, starts: {train: null, test: 2024-01-01}}"
+AS_OF = "learn_as_of: {time: at, step: {impute_mean: {columns: [x]}}}"
+TARGETS = "encode_target: {columns: [k], target: x, time: at}"
+BY_HASH = "split_by_hash: {key: [k]}"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ([NEXT + "}"], [AS_OF], [("t", 0, "time matters here")]),
+        ([BY_TIME, NEXT + "}"], [], [("t", 1, "by 't/0-split_by_time' time matters here")]),
+        ([LINE + "}"], [TARGETS], [("t", 0, "say look_ahead: true")]),
+        ([LINE + ", look_ahead: true}"], [TARGETS], []),
+        ([BY_TIME, NEXT + ", look_ahead: true}"], [], []),
+        ([NEXT + "}", "impute_mean: {columns: [x]}"], ["encode_target: {columns: [k], target: x}"], []),
+        ([NEXT + "}", BY_HASH], [], [("t", 0, "before 't/1-split_by_hash' splits them")]),
+        (["impute_previous: {columns: [x], by: [k], order: at}"], [BY_HASH], [("t", 0, "'u/0-split_by_hash'")]),
+        ([NEXT + ", across_splits: true}", BY_HASH], [], []),
+        ([BY_HASH, NEXT + "}"], [], []),
+        ([BY_HASH], [NEXT + "}"], []),
+    ],
+)  # fmt: skip
+def test_what_fills_from_later_rows_or_across_splits_must_say_so(write, first, second, told):
+    listed = [{"steps": [yaml.safe_load(s) for s in steps], "suite": None} for steps in (first, second)]
+    source = {"format": "csv", "path": "t.csv", "schema": "k STRING, x DOUBLE, at DATE"}
+    tables = {"t": {"source": source} | listed[0], "u": {"from": "t"} | listed[1]}
+    text = yaml.safe_dump({"pipeline": "p", "tables": tables}, sort_keys=False)
+    if not told:
+        load_pipeline(write(text))
+        return
+    with pytest.raises(UsageError) as e:
+        load_pipeline(write(text))
+    lines = str(e.value).splitlines()
+    assert len(lines) == len(told)
+    assert all(f"tables.{t}.steps[{i}]." in line and why in line for (t, i, why), line in zip(told, lines, strict=True))
 
 
 @pytest.mark.parametrize("tables", ["[]", "x", "{}", "{a: 1}", "{1: {suite: null}}", "{a: {steps: [1]}}"])

@@ -130,7 +130,8 @@ def test_numbers_with_a_few_others_are_text_and_that_is_said():
     [
         (("a.csv", "--columns", "yy"), "--columns: there is no column 'yy' — did you mean 'y'"),
         (("a.csv", "--group-by", "colours"), "--group-by: there is no column 'colours' — did you mean 'colour'"),
-        (("a.csv", "--method", "group"), "impute: method group: name the columns of the groups"),
+        (("a.csv", "--method", "group"), "--method group: name the columns of the groups in --group-by"),
+        (("a.csv", "--columns", "x,colour", "--group-by", "colour"), "'colour' cannot be filled and be in --group-by"),
         (("a.csv", "--share", "0.7"), "share: 0.7 is not above 0 and at most .5"),
         (("a.csv", "--sample", "1"), "sample: 1 is not within 2 and 1,000,000"),
         (("a.csv", "--rounds", "0"), "rounds: 0 is not within 1 and 10"),

@@ -5,9 +5,9 @@ from pyspark.sql import functions as F
 
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.balancing.split import fitted
-from headgate.transforms.features.as_of import ABLE, ApplyAsOf, LearnAsOf
+from headgate.transforms.features.as_of import ABLE, UNABLE, ApplyAsOf, LearnAsOf
 from headgate.transforms.imputation.series import ImputePrevious
-from headgate.transforms.step import StepError
+from headgate.transforms.step import Estimator, StepError
 from headgate.transforms.steps import STEPS, options_of
 from tests.conftest import plain_rows
 from tests.transforms.frames import applied, columns_of, frame
@@ -48,8 +48,9 @@ def test_what_was_learned_survives_json_and_serves_new_rows(spark, tmp_path):
     ("options", "message"),
     [
         ({"step": {"impute_men": {}}}, "did you mean 'impute_mean'"),
-        ({"step": {"encode_one_hot": {"columns": ["g"]}}}, "'encode_one_hot' is none of"),
-        ({"step": MEAN | {"impute_mode": {}}}, "is none of"),
+        ({"step": {"encode_one_hot": {"columns": ["g"]}}}, "'encode_one_hot' cannot learn so: its columns"),
+        ({"step": MEAN | {"impute_mode": {}}}, "step: name one step and its options, not impute_mean, impute_mode"),
+        ({"step": {}}, "step: name one step and its options, not none"),
         ({"step": {"impute_mean": {"column": ["x"]}}}, "step: impute_mean: column"),
         ({"step": {"impute_mean": {"columns": ["z"]}}}, "no column 'z'"),
         ({"step": MEAN, "periods": 1}, "not within 2 and 100"),
@@ -59,6 +60,11 @@ def test_what_was_learned_survives_json_and_serves_new_rows(spark, tmp_path):
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(StepError, match=message):
         LearnAsOf(**{"time": "id"} | options).columns_after(columns_of("id", "x", "g"), {})
+
+
+def test_every_step_that_learns_is_able_to_do_so_as_of_a_time_or_says_why_not():
+    learning = {n for n, step in STEPS.items() if issubclass(step, Estimator)}
+    assert learning == {*ABLE, *UNABLE} and not {*ABLE} & {*UNABLE}, "a new step that learns stands in one of both"
 
 
 def test_the_last_known_value_is_not_of_a_later_row(spark):

@@ -2,6 +2,7 @@ from datetime import date
 
 import pytest
 
+from headgate.jobs.cli.output import figure_line
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.imputation.hidden import hidden_in
 from headgate.transforms.imputation.measuring import MeasureMissing
@@ -109,6 +110,14 @@ def test_what_is_missing_is_measured_and_no_row_changes(spark, tmp_path):
     ]
     assert ("missing by g", 0.3333, {"column": "x", "value": "a", "rows": 15}) in told
     assert [f[2]["value"] for f in told if f[0] == "missing by d"] == ["2024-03-01"] * 2 + ["2024-02-01"] * 2
+    null = BuildContext(spark, str(tmp_path / "null"))
+    groups = frame(spark, "x int, g string", (None, "null"), (1, "null"), (None, None))
+    MeasureMissing(columns=("x",), by="g").run(groups, null)
+    assert [(f["value"], f["facts"]["value"]) for f in null.figures if f["name"] == "missing by g"] == [
+        (0.5, "null"),
+        (1.0, None),
+    ]
+    assert figure_line(null.figures[-1]).endswith("(column x, value (null), rows 1)")
     nothing = BuildContext(spark, str(tmp_path / "none"))
     step.run(df.where("false"), nothing)
     assert nothing.figures == []

@@ -1,10 +1,12 @@
 import dataclasses
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.cleaning import ballots
+from headgate.transforms.cleaning.ballots import model_of
 from headgate.transforms.cleaning.dependencies import discover
 from headgate.transforms.cleaning.formats import learn_format, read_cell
 from headgate.transforms.cleaning.ranges import range_of
@@ -137,6 +139,20 @@ def test_sources_that_err_weigh_less(spark):
     assert {r[0] for r in plain_rows(weighed, "time")} == {"right"}
 
 
+def test_groups_that_the_model_has_are_not_copied_for_each_batch():
+    rule = Rule(("k",), "v")
+    known, stored = (Votes(rule=rule, groups=g, strength=0.9) for g in ({("1",): (2.0, (("a", 2.0),))}, {}))
+    model = Model(columns=("k", "v"), votes=((known,), (stored,)))
+    group = {"turn": 1, "rule": 0, "key": ["2"], "rows": 3.0, "ranked": [{"value": "b", "rows": 3.0}]}
+    ballot = pa.array([[group], []], pa.list_(pa.struct([
+        ("turn", pa.int32()), ("rule", pa.int32()), ("key", pa.list_(pa.string())), ("rows", pa.float64()),
+        ("ranked", pa.list_(pa.struct([("value", pa.string()), ("rows", pa.float64())])))])))  # fmt: skip
+    cells = pa.StructArray.from_arrays([pa.array(["2", "1"])] * 2 + [ballot], ["k0", "k1", "ballots"])
+    ((same,), (new,)) = model_of(model, cells).votes
+    assert same is known and new.groups == {("2",): (3.0, (("b", 3.0),))} and new.leaders == {("2",): "b"}
+    assert same.leaders is known.leaders
+
+
 def test_no_rows_and_empty_columns_change_nothing(spark):
     for rows in ([], [(1, None, None)]):
         out = applied(RepairCells(columns=("city",), dependencies=(ZIP,)), cities(spark, rows))
@@ -151,6 +167,10 @@ def test_no_rows_and_empty_columns_change_nothing(spark):
         ({"dependencies": (Dependency(columns=("zip",), decides=("zip",)),)}, "decides others"),
         ({"columns": ("city",), "confidence": 2}, "not within 0 and 1"),
         ({"columns": ("city",), "faults": "zip"}, "a column 'zip' already"),
+        ({"ranges": {"zip": (500, 1)}}, "the wrong way round"),
+        ({"ranges": {"zip": ("2024-02", "2024-01-31")}}, "the wrong way round"),
+        ({"ranges": {"zip": ("ten", None)}}, "'ten' is neither a number nor a day"),
+        ({"ranges": {"zip": (1, "2024-01-31")}}, "'2024-01-31' is not of the kind of the rest"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -8,7 +8,7 @@ import pytest
 from headgate.transforms.cleaning.repair import RepairCells
 from headgate.transforms.imputation import chain, choice
 from headgate.transforms.imputation.auto import ImputeAuto
-from headgate.transforms.imputation.choice import choose, masked_cells, settled
+from headgate.transforms.imputation.choice import borrowed_gaps, choose, masked_cells, settled
 from headgate.transforms.imputation.missingness import NullMarkers
 from headgate.transforms.imputation.models import ImputeGaussian
 from headgate.transforms.imputation.simple import ImputeMean, ImputeMedian, ImputeMode
@@ -232,6 +232,18 @@ def test_masks_follow_what_is_missing():
     gaps = {"a": np.where((np.arange(1000) < 500) & (np.arange(1000) % 5 == 0), NAN, 1.0)}
     mine = masked_cells(gaps, ["a"], "group", 0.1, seed=0, groups=groups)["a"]
     assert 70 < mine[:500].sum() < 95 and not mine[500:].any()
+
+
+def test_a_masked_row_lacks_what_another_row_lacks_and_no_more():
+    rng = np.random.default_rng(0)
+    lacking = rng.random((400, 12)) < 0.15
+    new = borrowed_gaps(lacking, np.random.default_rng([0, 1]))
+    masked = new.any(axis=1)
+    patterns = {row.tobytes() for row in lacking}
+    assert masked.sum() > 100 and not (new & lacking).any()
+    assert all(row.tobytes() in patterns for row in (lacking | new)[masked])
+    wide = borrowed_gaps(rng.random((400, 100)) < 0.1, np.random.default_rng([0, 1]))
+    assert 0.08 < wide.mean() < 0.1  # no row lacks all that another does
 
 
 def test_each_column_is_filled_as_was_chosen(spark):

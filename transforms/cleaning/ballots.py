@@ -67,16 +67,16 @@ def model_of(model: Model, cells: pa.StructArray) -> Model:
     """Return the model with the groups of stored votes that a batch of rows is in."""
     if cells.type.num_fields == len(model.columns):
         return model
-    turns = [[dict(votes.groups) for votes in turn] for turn in model.votes]
+    found: dict[tuple[int, int], Groups] = defaultdict(dict)
     for group in cells.field(len(model.columns)).flatten().to_pylist():
-        if group["turn"] < len(turns):
-            ranked = tuple((x["value"], x["rows"]) for x in group["ranked"])
-            turns[group["turn"]][group["rule"]][tuple(group["key"])] = (group["rows"], ranked)
-    votes = [
-        tuple(replace(v, groups=g) for v, g in zip(turn, groups, strict=True))
-        for turn, groups in zip(model.votes, turns, strict=True)
-    ]
-    return replace(model, votes=tuple(votes))
+        ranked = tuple((x["value"], x["rows"]) for x in group["ranked"])
+        found[group["turn"], group["rule"]][tuple(group["key"])] = (group["rows"], ranked)
+    # A round is stored or in the model, never both: those in the model are shared by all batches.
+    votes = tuple(
+        tuple(replace(v, groups=found[t, r]) if (t, r) in found else v for r, v in enumerate(turn))
+        for t, turn in enumerate(model.votes)
+    )
+    return replace(model, votes=votes)
 
 
 def key_of(rule: Rule, columns: Sequence[str], cells: Column) -> Column:

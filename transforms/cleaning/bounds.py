@@ -62,11 +62,8 @@ class CheckBounds(Step):
         for column, (low, high) in self.columns.items():
             if low is not None and high is not None and low > high:
                 raise StepError(f"the bounds of '{column}' are the wrong way round: [{low}, {high}]")
+        need_kinds(have, self.name, self.columns, numbers=True)
         return with_flags(have, self.columns, self.action)
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
 
     def learned(self) -> bool:
         return any(bound is not None for pair in self.columns.values() for bound in pair)
@@ -180,11 +177,8 @@ class CheckOutliersIqr(Estimator):
         require_few(self.columns)
         if not math.isfinite(self.factor) or self.factor < 0:
             raise StepError(f"factor must be a number of at least 0, not {self.factor}")
+        need_kinds(have, self.name, self.columns, numbers=True)
         return with_flags(have, self.columns, self.action)
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
 
     def learns_from(self) -> tuple[str, ...]:
         return self.columns

@@ -40,12 +40,9 @@ class CheckGroupBounds(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([*self.columns, *self.by], have)
+        need_kinds(have, self.name, self.columns, numbers=True)
+        need_kinds(have, self.name, self.by, numbers=False)
         return with_flags(have, self.columns, self.action)
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
-        need_kinds(df, self.name, self.by, numbers=False)
 
     def learned(self) -> bool:
         return any(b is not None for pair in self.columns.values() for b in pair) or bool(self.groups)
@@ -155,12 +152,9 @@ class CheckOutliers(Estimator):
             raise StepError(f"factor: {self.factor} is not a number of at least 0 (of percentiles, below .5)")
         if self.least < 2:
             raise StepError(f"least: {self.least} is not a number of at least 2")
+        need_kinds(have, self.name, self.columns, numbers=True)
+        need_kinds(have, self.name, self.by, numbers=False)
         return with_flags(have, self.columns, self.action)
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
-        need_kinds(df, self.name, self.by, numbers=False)
 
     def learns_from(self) -> tuple[str, ...]:
         return (*self.columns, *self.by)

@@ -1,20 +1,52 @@
 """Ranges of numbers, dates and times learned from the training rows: what lies far beyond most of them is at fault."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from numbers import Real
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.kinds import TIMES
+from headgate.transforms.cleaning.formats import NUMBER
+from headgate.transforms.kinds import TIMES, is_number
 from headgate.transforms.quantiles import Spread, spreads_of
 from headgate.transforms.rows import quoted
+from headgate.transforms.step import StepError
+from headgate.words import did_you_mean
 
 Range = tuple[str | None, str | None]  # lowest and highest, as texts; None for an open end
 SHARES = (0.05, 0.5, 0.95)
 REACH = 5.0  # times as far from the median as 5 % of the values on that side
 LEAST = 20  # values that tell a range
+
+
+def is_range(given: Any) -> Any:
+    """Return what is given for a range if it has its form; raise `ValueError` for what has not."""
+    ends = given if isinstance(given, list | tuple) and len(given) == 2 else [True]
+    if given != "learned" and any(isinstance(end, bool) or not isinstance(end, str | Real | None) for end in ends):
+        hint = did_you_mean(given, ["learned"]) if isinstance(given, str) else ""
+        raise ValueError(f"expected [lowest, highest] or learned{hint}")
+    return given
+
+
+def require_range(column: str, kind: str | None, low: str | None, high: str | None) -> None:
+    """Raise `StepError` for ends that are no numbers or days, not of the column's type, or the wrong way round."""
+    ends = [end for end in (low, high) if end is not None]
+    numbers = [bool(NUMBER.fullmatch(end)) for end in ends]
+    for end, number in zip(ends, numbers, strict=True):
+        if not number and not re.match(r"\d{4}-\d\d", end):
+            raise StepError(f"ranges: '{column}': '{end}' is neither a number nor a day as 2013-01-31")
+        if number != numbers[0] or (kind is not None and not kind.startswith("string") and number != is_number(kind)):
+            raise StepError(
+                f"ranges: '{column}'{f' is {kind}' if kind else ''}: '{end}' is not of the kind of the rest"
+            )
+    if len(ends) == 2:
+        a, b = ends
+        if float(a) > float(b) if numbers[0] else a[: len(b)] > b[: len(a)]:
+            raise StepError(f"ranges: those of '{column}' are the wrong way round: [{low}, {high}]")
 
 
 def learned_ranges(df: DataFrame, columns: Sequence[str], kinds: Mapping[str, str]) -> dict[str, Range]:

@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
+import pydantic
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -15,10 +16,10 @@ from headgate.transforms.cleaning.counts import texts_of, value_counts
 from headgate.transforms.cleaning.dependencies import discover
 from headgate.transforms.cleaning.formats import learn_format
 from headgate.transforms.cleaning.markers import is_marker
-from headgate.transforms.cleaning.ranges import learned_ranges
+from headgate.transforms.cleaning.ranges import Range, is_range, learned_ranges, require_range
 from headgate.transforms.cleaning.typos import learn_typos, learn_words
 from headgate.transforms.cleaning.votes import Model, Rule, faults_of, read_table
-from headgate.transforms.kinds import is_number, need_kinds
+from headgate.transforms.kinds import is_number, known_kinds, need_kinds
 from headgate.transforms.rows import change_cells, quoted, with_values
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns, with_new
 
@@ -27,6 +28,8 @@ FAULTS = "array<struct<column:string,was:string,proposed:string,reason:string,co
 SAMPLE = 20_000  # rows in which dependencies are looked for
 Repair = Literal["repair", "null", "flag"]
 Discover = Literal["nothing", "propose", "apply"]
+Ends = tuple[str | float | None, str | float | None]
+Given = Annotated[Ends | Literal["learned"], pydantic.BeforeValidator(is_range)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +127,7 @@ class RepairCells(Estimator):
     discover: Discover = "nothing"
     formats: bool = True
     domains: bool = True
-    ranges: Mapping[str, tuple[str | float | None, str | float | None] | Literal["learned"]] | None = None
+    ranges: Mapping[str, Given] | None = None
     sources: str | None = None
     action: Repair = "repair"
     confidence: float = 0.5
@@ -141,6 +144,12 @@ class RepairCells(Estimator):
         named = [c for d in self.dependencies for c in (*d.columns, *d.decides)]
         return tuple(dict.fromkeys([*self.columns, *named, *(self.ranges or ())]))
 
+    @property
+    def given_ranges(self) -> dict[str, Range]:
+        """Return the ranges that are not learned, as texts."""
+        ends = {c: given for c, given in (self.ranges or {}).items() if given != "learned"}
+        return {c: (text_or_none(low), text_or_none(high)) for c, (low, high) in ends.items()}
+
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         if not self.judged:
             raise StepError("name columns, dependencies or ranges to judge")
@@ -150,15 +159,13 @@ class RepairCells(Estimator):
                 raise StepError("a dependency needs columns, and decides others than these")
         if not 0 <= self.confidence <= 1:
             raise StepError(f"confidence: {self.confidence} is not within 0 and 1")
+        need_kinds(have, self.name, [*self.judged, *([self.sources] if self.sources else [])], numbers=False)
+        for column, kind in known_kinds(have, self.ranges or ()):
+            if not is_number(kind) and not kind.startswith(("string", "date", "timestamp")):
+                raise StepError(f"ranges: '{column}' is {kind}; only numbers, dates and texts have a range")
+        for column, ends in self.given_ranges.items():
+            require_range(column, have[column], *ends)
         return with_new(have, {self.faults: FAULTS} if self.faults else {})
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, [*self.judged, *([self.sources] if self.sources else [])], numbers=False)
-        kinds = dict(df.dtypes)
-        for column in self.ranges or ():
-            if not is_number(kinds[column]) and not kinds[column].startswith(("string", "date", "timestamp")):
-                raise StepError(f"ranges: '{column}' is {kinds[column]}; only numbers, dates and texts have a range")
 
     def learns_from(self) -> tuple[str, ...]:
         return (*self.judged, *([self.sources] if self.sources else []))
@@ -167,10 +174,7 @@ class RepairCells(Estimator):
         kinds = dict(df.dtypes)
         columns, rules = self.judged, self.rules
         ranges = learned_ranges(df, [c for c, r in (self.ranges or {}).items() if r == "learned"], kinds)
-        for c, pair in (self.ranges or {}).items():
-            if pair != "learned":
-                low, high = (None if b is None else str(b) for b in pair)
-                ranges[c] = (low, high)
+        ranges |= self.given_ranges
         texts = [c for c in columns if kinds[c].startswith(("string", "char", "varchar"))]
         counted = value_counts(df, columns, kinds, lambda rows: context.keep(rows, "values"))
         raw = {c: counts for c, (_, counts) in counted.items()}
@@ -210,6 +214,10 @@ class RepairCells(Estimator):
             if rule not in declared:
                 context.warn(f"{self.name}: {rule} holds for {agreement:.1%} of a sample; {done}")
         return [rule for rule, _ in shown if applied and rule not in declared]
+
+
+def text_or_none(value: str | float | None) -> str | None:
+    return None if value is None else str(value)
 
 
 def change_of(faults: Column, column: str) -> Column:

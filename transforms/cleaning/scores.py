@@ -35,11 +35,8 @@ class ScoreByForest(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
+        need_kinds(have, self.name, self.columns, numbers=True)
         return with_new(have, new_columns(self.into, self.action))
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
 
     def learned(self) -> bool:
         return self.forest is not None
@@ -98,11 +95,8 @@ class ScoreOutliers(Estimator):
         if not 1 <= self.trees <= 1000 or not 2 <= self.sample <= 1_000_000:
             raise StepError("trees must be 1 to 1,000, and sample 2 to 1,000,000")
         need_scikit()
+        need_kinds(have, self.name, self.columns, numbers=True)
         return with_new(have, new_columns(self.into, self.action))
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
 
     def learns_from(self) -> tuple[str, ...]:
         return self.columns

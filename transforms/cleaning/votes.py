@@ -38,6 +38,11 @@ class Votes:
     groups: Mapping[tuple[str, ...], tuple[float, Ranked]]
     strength: float
 
+    @cached_property
+    def leaders(self) -> Mapping[tuple[str, ...], str]:
+        """Return the first value of each group."""
+        return {key: ranked[0][0] for key, (_, ranked) in self.groups.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
@@ -104,10 +109,10 @@ class Model:
         ranges = {c: (low, high) for c, (low, high) in state["ranges"].items()}
         return cls(columns=tuple(state["columns"]), formats=formats, votes=votes, ranges=ranges, **plain)
 
-    @cached_property
-    def leaders(self) -> list[tuple[Rule, dict[tuple[str, ...], str]]]:
+    @property
+    def leaders(self) -> list[tuple[Rule, Mapping[tuple[str, ...], str]]]:
         """Return each dependency of each round with the first value of each group."""
-        return [(v.rule, {k: ranked[0][0] for k, (_, ranked) in v.groups.items()}) for turn in self.votes for v in turn]
+        return [(v.rule, v.leaders) for turn in self.votes for v in turn]
 
     def read(self, column: str, value: str | None) -> tuple[str | None, str]:
         """Return a cell as read, and the code of its fault; columns without a format are read as they stand."""

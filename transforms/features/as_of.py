@@ -20,6 +20,19 @@ ABLE = (  # steps that learn what cells or marks follow from, and leave the rows
     *("scale_min_max", "scale_standard", "scale_robust", "scale_max_abs", "transform_power", "transform_quantile"),
     "encode_ordinal",
 )
+UNABLE = {  # all other steps that learn, and why each is not within `learn_as_of`
+    "drop_sparse": "its columns depend on what it learns",
+    "encode_one_hot": "its columns depend on what it learns",
+    "encode_target": "it has a `time` of its own",
+    "stack_predictions": "it learns by folds, which hide each row's own answer alone",
+    "link_records": "it makes other rows",
+    "repair_cells": "it judges cells by all rows of their group",
+    "class_weights": "it weighs rows against all others",
+    "sample_strata": "it draws rows",
+    "mix_sources": "it draws rows",
+    "order_rows": "it puts all rows in one order",
+    "learn_as_of": "it is one itself",
+}
 
 
 def step_of(written: Written, place: str) -> Step:
@@ -96,8 +109,12 @@ class LearnAsOf(Estimator):
     @property
     def inner(self) -> Estimator:
         """Return the step; raise `StepError` for one that is not known, cannot learn so, or has wrong options."""
-        name = next(iter(self.step), "")
-        if len(self.step) != 1 or name not in ABLE:
+        if len(self.step) != 1:
+            raise StepError(f"step: name one step and its options, not {', '.join(self.step) or 'none'}")
+        (name,) = self.step
+        if name in UNABLE:
+            raise StepError(f"step: '{name}' cannot learn so: {UNABLE[name]}")
+        if name not in ABLE:
             raise StepError(f"step: '{name}' is none of {', '.join(ABLE)}{did_you_mean(name, ABLE)}")
         try:
             found = step_of(self.step, self.id)
@@ -112,6 +129,7 @@ class LearnAsOf(Estimator):
             raise StepError(f"periods: {self.periods} is not within 2 and 100")
         inner = self.inner
         require_columns([self.time], have)
+        need_time(have, self.time)
         after = inner.columns_after(have, tables)
         if after is not None and after.get(self.time) != have[self.time]:
             raise StepError(f"step: {inner.name} must not change the column of times '{self.time}'")
@@ -119,7 +137,6 @@ class LearnAsOf(Estimator):
 
     def check(self, df: DataFrame, context: Context) -> None:
         super().check(df, context)
-        need_time(df, self.time)
         self.inner.check(df, context)
 
     def learns_from(self) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from headgate.transforms.imputation.chain import CLASSES, Table, fill_chain, fit
 
 CELLS = 1_000  # masked cells a column that settle a choice; small tables are masked several times for it
 TURNS = 10
+TRIES = 20  # rows among which one is looked for that another is masked as
+ENOUGH = 0.2  # of the cells that would be masked without that
 FOLDS = 5
 LEAD = {"number": 1.0, "category": 0.5}  # standard errors by which a method must beat the simple fill
 BULK = 0.99  # of the cells decides: a few far ones do not
@@ -170,12 +172,12 @@ def masked_cells(
     Those that are drawn are others each turn, until all cells had theirs: so turns tell as much as they can.
     """
     gone = {c: unknown(table[c]) for c in targets}
-    rows = len(gone[targets[0]])
-    donors = np.random.default_rng([seed, turn]).integers(rows, size=rows)
+    lacking = np.column_stack([gone[c] for c in targets])
+    borrowed = borrowed_gaps(lacking, np.random.default_rng([seed, turn])) if masking == "pattern" else ~lacking & False
     rng = np.random.default_rng([seed])
     masks = {}
-    for c in targets:
-        chosen = gone[c][donors] if masking == "pattern" else np.zeros(rows, dtype=bool)
+    for j, c in enumerate(targets):
+        chosen = borrowed[:, j].copy()
         rest = max(share - gone[c].mean(), 0.0) if masking == "pattern" else share
         for part, rate in parts_of(table[c], gone[c], masking, groups):
             few = round(min(rest * rate, 0.9) * len(part))
@@ -184,6 +186,24 @@ def masked_cells(
         if (~gone[c]).sum() - masks[c].sum() < 2:
             masks[c][:] = False
     return masks
+
+
+def borrowed_gaps(lacking: Any, rng: Any) -> Any:
+    """Return what else rows (n, k) lack if each looks as another one that lacks all that it lacks.
+
+    Such a one is looked for among `TRIES`. A row that lacked what another does beside its own would tell less of itself
+    than any that is to be filled, which favours models that read few columns; so is it done where hardly any row finds
+    one, as where each of many columns lacks by itself.
+    """
+    new, open_ = np.zeros_like(lacking), np.ones(len(lacking), dtype=bool)
+    beside = None
+    for _ in range(TRIES):
+        other = lacking[rng.integers(len(lacking), size=len(lacking))]
+        beside = other & ~lacking if beside is None else beside
+        fits = open_ & (lacking <= other).all(axis=1)
+        new[fits] = (other & ~lacking)[fits]
+        open_ &= ~fits
+    return new if beside is None or new.sum() >= ENOUGH * beside.sum() else beside
 
 
 def parts_of(values: Any, gone: Any, masking: Masking, groups: Any) -> list[tuple[Any, float]]:

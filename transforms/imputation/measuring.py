@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.kinds import TIMES, as_text, missing, need_kinds, require_few
+from headgate.transforms.kinds import TIMES, as_text, known_kinds, missing, need_kinds, require_few
 from headgate.transforms.rows import is_kept, quoted
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
@@ -45,14 +45,11 @@ class MeasureMissing(Step):
         require_few(self.columns)
         if self.most < 1:
             raise StepError(f"most: {self.most} is not at least 1")
+        need_kinds(have, self.name, [self.by] if self.by else [], numbers=False)
+        for _, kind in known_kinds(have, [self.over] if self.over else []):
+            if kind not in ("date", *TIMES):
+                raise StepError(f"over: '{self.over}' is {kind}, neither a date nor a time")
         return have
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, [self.by] if self.by else [], numbers=False)
-        kind = dict(df.dtypes)[self.over] if self.over else "date"
-        if kind != "date" and kind not in TIMES:
-            raise StepError(f"over: '{self.over}' is {kind}, neither a date nor a time")
 
     def for_new_rows(self) -> None:
         return None
@@ -97,7 +94,7 @@ class MeasureMissing(Step):
     def tell_parts(self, parts: Sequence[Any], name: str, lacking: Sequence[str], context: Context) -> None:
         for part, n, *each in parts:
             for c, m in zip(lacking, each, strict=True):
-                where = {"value": "null" if part is None else part, "rows": m}
+                where = {"value": part, "rows": m}
                 context.measure(f"missing by {name}", m / n, {"column": c, **where})
 
 

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.cleaning.columns import DropColumns
 from headgate.transforms.cleaning.counts import value_counts
 from headgate.transforms.imputation.hidden import Hidden, hidden_in
-from headgate.transforms.kinds import FLOATS, constant, missing, need_kinds
+from headgate.transforms.kinds import FLOATS, constant, held, known_kinds, missing, need_kinds
 from headgate.transforms.rows import Rejection, change_cells, quoted, reject
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns, with_new
 from headgate.words import cell
@@ -31,15 +31,11 @@ class EmptyMarkers(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.markers, have)
+        need_kinds(have, self.name, self.markers, numbers=False)
+        for column, kind in known_kinds(have, self.markers):
+            for value in self.markers[column]:
+                held(value, kind, column)
         return have
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.markers, numbers=False)
-        kinds = dict(df.dtypes)
-        for column, values in self.markers.items():
-            for value in values:
-                constant(value, kinds[column], column)
 
     def apply(self, df: DataFrame) -> DataFrame:
         kinds = dict(df.dtypes)
@@ -75,12 +71,8 @@ class NullMarkers(Estimator):
         require_columns([*(self.markers or ()), *self.columns], have)
         if not self.markers and not (self.columns and self.learn != "nothing"):
             raise StepError("name markers, or columns in which they are looked for")
-        return have
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        EmptyMarkers(markers=self.markers or {}).check(df, context)
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=False)
+        need_kinds(have, self.name, self.columns, numbers=False)
+        return EmptyMarkers(markers=self.markers or {}).columns_after(have, tables)
 
     def learns_from(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys([*self.columns, *(self.markers or ())]))

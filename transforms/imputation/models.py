@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.batches import by_batches, drawn, matrix_of
 from headgate.transforms.imputation.gaussian import Gaussian, fill, fit_rows
-from headgate.transforms.kinds import FLOATS, TIMES, WHOLE, is_number, missing
+from headgate.transforms.kinds import FLOATS, TIMES, WHOLE, is_number, known_kinds, missing
 from headgate.transforms.rows import ROW_ID, change_cells, drop_values, quoted, stable_hash, with_values
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
 
@@ -110,11 +110,9 @@ class ImputeGaussian(ImputeByModel):
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         if self.iterations < 1:
             raise StepError(f"iterations: {self.iterations} is not at least 1")
-        return super().columns_after(have, tables)
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_measures(df, self.name, self.modelled)
+        after = super().columns_after(have, tables)
+        need_measures(have, self.name, self.modelled)
+        return after
 
     def fit(self, df: DataFrame, context: Context) -> FillGaussian:
         cells = measures_of(self.modelled, dict(df.dtypes))
@@ -125,13 +123,12 @@ class ImputeGaussian(ImputeByModel):
         return FillGaussian(columns=self.columns, using=self.modelled, model=model, draw=self.draw)
 
 
-def need_measures(df: DataFrame, step: str, columns: Sequence[str]) -> None:
+def need_measures(have: DataFrame | Columns, step: str, columns: Sequence[str]) -> None:
     """Raise `StepError` for the first column that is neither a number nor a date, a time or a boolean."""
-    kinds = dict(df.dtypes)
-    for column in columns:
-        if not is_number(kinds[column]) and kinds[column] not in ("date", "boolean", *TIMES):
+    for column, kind in known_kinds(have, columns):
+        if not is_number(kind) and kind not in ("date", "boolean", *TIMES):
             allowed = "a number, a date, a time or a boolean"
-            raise StepError(f"{step}: '{column}' is {kinds[column]}, not {allowed}; put a cast before")
+            raise StepError(f"{step}: '{column}' is {kind}, not {allowed}; put a cast before")
 
 
 def measure_of(column: str, kind: str) -> Column:

@@ -9,9 +9,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from headgate.transforms.kinds import FLOATS, TIMES, WHOLE, is_number, missing, need_kinds
+from headgate.transforms.kinds import FLOATS, TIMES, WHOLE, is_number, known_kinds, missing, need_kinds
 from headgate.transforms.rows import ROW_ID, SPLIT, change_cells, is_kept, quoted
-from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+from headgate.transforms.step import Columns, Step, StepError, require_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +35,12 @@ class ImputeOrdered(Step):
             raise StepError(f"'{min(both)}' cannot be filled and be in `by` or `order` as well")
         if self.longest is not None and not 0 < self.longest < math.inf:
             raise StepError(f"longest: {self.longest} is not above 0")
+        need_kinds(have, self.name, self.columns, self.numbers)
+        need_kinds(have, self.name, self.by, numbers=False)
+        for _, kind in known_kinds(have, [self.order]):
+            if not is_number(kind) and kind != "date" and kind not in TIMES:
+                raise StepError(f"order: '{self.order}' is {kind}, not a number, a date or a time")
         return have
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, self.numbers)
-        need_kinds(df, self.name, self.by, numbers=False)
-        kind = dict(df.dtypes)[self.order]
-        if not is_number(kind) and kind != "date" and kind not in TIMES:
-            raise StepError(f"order: '{self.order}' is {kind}, not a number, a date or a time")
 
     def value(self, before: Column, after: Column, at: Column, kind: str) -> Column:
         """Return what fills a cell at a place, from the known neighbours as structs of `at` and `value`."""
@@ -103,7 +100,7 @@ class ImputePrevious(ImputeOrdered):
     order: the column by which a group is in order: a number, a date or a time. Rows of one place are in the order of
         their row ids.
     longest: how far back the known value may lie, in units of `order`: days of dates, seconds of times.
-    across_splits: whether rows may take values of another split (default false).
+    across_splits: whether rows may take values of another split (default false); else it stands behind the split.
     Looks at no later row, and only at unmarked ones. Filled cells are noted in `_changed`. Cost: one shuffle by group,
     and two sorts in each; a group is worked on by one task.
     """
@@ -115,10 +112,19 @@ class ImputePrevious(ImputeOrdered):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImputeNext(ImputeOrdered):
+class ImputeAhead(ImputeOrdered):
+    """The base of imputation from later rows."""
+
+    look_ahead: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImputeNext(ImputeAhead):
     """Fill missing cells with the first known value after them in their group.
 
     columns, by, order, longest, across_splits: as in `impute_previous`; `longest` says how far ahead the value may lie.
+    look_ahead: says that it may look at later rows (default false), where a pipeline names a time: by `learn_as_of`,
+        `split_by_time` or the `time` of `encode_target`. There it is refused without.
     What it fills could not have been known then: for features of a forecast take `impute_previous`. Filled cells are
     noted in `_changed`. Cost: as `impute_previous`.
     """
@@ -130,11 +136,12 @@ class ImputeNext(ImputeOrdered):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImputeInterpolated(ImputeOrdered):
+class ImputeInterpolated(ImputeAhead):
     """Fill missing cells on the straight line between the known values before and after them in their group.
 
     columns: numeric columns; whole numbers are rounded half up, decimals to their scale.
     by, order, across_splits: as in `impute_previous`.
+    look_ahead: as in `impute_next`.
     longest: how far the two known values may lie apart, in units of `order`: days of dates, seconds of times.
     Cells before the first and after the last known value stay as they are, as do those between infinities. It looks at
     later rows: for features of a forecast take `impute_previous`. Filled cells are noted in `_changed`.

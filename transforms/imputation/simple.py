@@ -19,6 +19,8 @@ from headgate.transforms.kinds import (
     WHOLE,
     as_text,
     constant,
+    held,
+    known_kinds,
     missing,
     need_kinds,
     present,
@@ -112,10 +114,9 @@ class ImputeConstant(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.values, have)
+        for column, kind in known_kinds(have, self.values):
+            held(self.values[column], kind, column)
         return have
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        FillMissing(values=self.values).check(df, context)
 
     def apply(self, df: DataFrame) -> DataFrame:
         return FillMissing(values=self.values).at(self.id).apply(df)
@@ -140,14 +141,9 @@ class ImputeStatistic(Estimator):
         require_few(self.columns)
         if not all(self.levels) or (self.levels and not self.by):
             raise StepError("levels: each names columns, and `by` those of the groups that are asked first")
+        need_kinds(have, self.name, [c for c in self.columns if have[c] not in ("date", *TIMES)], self.numbers)
+        need_kinds(have, self.name, self.keys, numbers=False)
         return have
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        kinds = dict(df.dtypes)
-        others = [c for c in self.columns if kinds[c] != "date" and kinds[c] not in TIMES]
-        need_kinds(df, self.name, others, self.numbers)
-        need_kinds(df, self.name, self.keys, numbers=False)
 
     def learns_from(self) -> tuple[str, ...]:
         return (*self.columns, *self.keys)

@@ -12,7 +12,7 @@ from headgate.transforms.batches import by_batches, drawn
 from headgate.transforms.cleaning.scores import need_scikit
 from headgate.transforms.imputation.chain import Chain, fill_chain, fit_chain
 from headgate.transforms.imputation.models import ImputeByModel, as_kind, measure_of
-from headgate.transforms.kinds import TIMES, is_number, missing
+from headgate.transforms.kinds import TIMES, is_number, known_kinds, missing
 from headgate.transforms.rows import change_cells, content_key, drop_values, quoted, with_values
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
@@ -72,11 +72,9 @@ class ImputeByTrees(ImputeByModel):
         if not 1 <= self.rounds <= 10:
             raise StepError(f"rounds: {self.rounds} is not within 1 and 10")
         need_scikit()
-        return super().columns_after(have, tables)
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_cells(df, self.name, self.modelled)
+        after = super().columns_after(have, tables)
+        need_cells(have, self.name, self.modelled)
+        return after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +110,9 @@ def is_category(kind: str) -> bool:
     return kind == "boolean" or kind.startswith(("string", "char", "varchar"))
 
 
-def need_cells(df: DataFrame, step: str, columns: Sequence[str]) -> None:
+def need_cells(have: DataFrame | Columns, step: str, columns: Sequence[str]) -> None:
     """Raise `StepError` for the first column that is neither a number, a date, a time, a boolean nor a text."""
-    kinds = dict(df.dtypes)
-    for column in columns:
-        kind = kinds[column]
+    for column, kind in known_kinds(have, columns):
         if not is_number(kind) and not is_category(kind) and kind not in ("date", *TIMES):
             allowed = "a number, a date, a time, a boolean or a text"
             raise StepError(f"{step}: '{column}' is {kind}, not {allowed}; put a cast before")

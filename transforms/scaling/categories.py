@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.kinds import as_text, is_number, need_kinds, present
 from headgate.transforms.rows import SPLIT
-from headgate.transforms.step import StepError, require_columns
+from headgate.transforms.step import Columns, StepError, require_columns
 
 MOST = 100_000  # categories that a fitted step may hold: they are saved as JSON
 
@@ -71,5 +71,5 @@ def code_of(texts: Sequence[str]) -> Callable[[pa.Array], Any]:
     return codes
 
 
-def need_categories(df: DataFrame, step: str, columns: Iterable[str]) -> None:
-    need_kinds(df, step, columns, numbers=False)
+def need_categories(have: DataFrame | Columns, step: str, columns: Iterable[str]) -> None:
+    need_kinds(have, step, columns, numbers=False)

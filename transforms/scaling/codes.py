@@ -40,11 +40,8 @@ class AssignCodes(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
+        need_categories(have, self.name, self.columns)
         return {**have, **dict.fromkeys(self.columns, "int")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_categories(df, self.name, self.columns)
 
     def learned(self) -> bool:
         return any(self.columns.values())
@@ -132,11 +129,8 @@ class EncodeOrdinal(Estimator):
             if twice is not None or not texts:
                 what = f"'{twice}' twice" if texts else "no category"
                 raise StepError(f"order: names {what} for '{column}'")
+        need_categories(have, self.name, self.columns)
         return {**have, **dict.fromkeys(self.columns, "int")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_categories(df, self.name, self.columns)
 
     def learns_from(self) -> tuple[str, ...]:
         return self.columns

@@ -53,11 +53,8 @@ class AddIndicators(Step):
         after: dict[str, str | None] = {}
         for name, kind in have.items():
             after |= dict.fromkeys(self.made(name), "int") if name in self.columns else {name: kind}
+        need_categories(have, self.name, self.columns)
         return after
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_categories(df, self.name, self.columns)
 
     def learned(self) -> bool:
         return any(self.columns.values()) or bool(self.rare)
@@ -148,11 +145,8 @@ class EncodeOneHot(Estimator):
         require_categories(self.columns, have)
         if not self.least > 0 or not math.isfinite(self.least) or (self.most is not None and self.most < 2):
             raise StepError("least must be above 0, and most at least 2")
+        need_categories(have, self.name, self.columns)
         return None
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_categories(df, self.name, self.columns)
 
     def learns_from(self) -> tuple[str, ...]:
         return self.columns

@@ -45,11 +45,8 @@ class ScaleLinear(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([*self.columns, *self.by], have)
+        need_kinds(have, self.name, self.columns, numbers=True)
         return {**have, **dict.fromkeys(self.columns, "double")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
 
     def learned(self) -> bool:
         return any(centre is not None for centre, _ in self.columns.values())
@@ -137,12 +134,9 @@ class LinearScaler(Estimator):
         both = set(self.columns) & set(self.by)
         if both:
             raise StepError(f"'{min(both)}' cannot be scaled and be in `by` as well")
+        need_kinds(have, self.name, self.columns, numbers=True)
+        need_kinds(have, self.name, self.by, numbers=False)
         return {**have, **dict.fromkeys(self.columns, "double")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
-        need_kinds(df, self.name, self.by, numbers=False)
 
     def learns_from(self) -> tuple[str, ...]:
         return (*self.columns, *self.by)

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.kinds import need_kinds
 from headgate.transforms.rows import Rejection, change_cells, quoted, reject
-from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+from headgate.transforms.step import Columns, Step, StepError, require_columns
 
 Invalid = Literal["reject", "null"]
 
@@ -44,11 +44,8 @@ class TransformLog(Step):
             raise StepError("columns: name one or more")
         if self.base is not None and not (0 < self.base < math.inf and self.base != 1):
             raise StepError(f"base: {self.base} is not a number above 0 other than 1")
+        need_kinds(have, self.name, self.columns, numbers=True)
         return {**have, **dict.fromkeys(self.columns, "double")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
 
     @property
     def unit(self) -> Column:

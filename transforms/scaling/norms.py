@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.kinds import need_kinds
 from headgate.transforms.rows import OWN, quoted
-from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+from headgate.transforms.step import Columns, Step, StepError, require_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,8 @@ class ScaleUnitNorm(Step):
         require_columns(self.columns, have)
         if not self.columns:
             raise StepError("columns: name one or more")
+        need_kinds(have, self.name, self.columns, numbers=True)
         return {**have, **dict.fromkeys(self.columns, "double")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
 
     def apply(self, df: DataFrame) -> DataFrame:
         values = {c: F.col(quoted(c)).cast("double") for c in self.columns}

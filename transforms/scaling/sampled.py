@@ -9,7 +9,7 @@ from pyspark.sql import Column, DataFrame
 from headgate.transforms.cleaning.scores import sampled_numbers
 from headgate.transforms.imputation.models import as_kind
 from headgate.transforms.kinds import FLOATS, need_kinds, require_few
-from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
+from headgate.transforms.step import Columns, Estimator, Step, StepError, require_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,8 @@ class ApplySampled(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
+        need_kinds(have, self.name, self.columns, numbers=True)
         return {**have, **dict.fromkeys(self.columns, "double")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
 
     def learned(self) -> bool:
         return any(self.columns.values())
@@ -53,11 +50,8 @@ class TransformSampled(Estimator):
         require_few(self.columns)
         if not 2 <= self.sample <= 10_000_000 or self.sample * len(self.columns) > 100_000_000:
             raise StepError("sample must be at least 2 and at most 10,000,000, and 100,000,000 cells of all columns")
+        need_kinds(have, self.name, self.columns, numbers=True)
         return {**have, **dict.fromkeys(self.columns, "double")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, self.columns, numbers=True)
 
     def learns_from(self) -> tuple[str, ...]:
         return self.columns

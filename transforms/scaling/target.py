@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.batches import by_batches
 from headgate.transforms.cleaning.outliers import finite
-from headgate.transforms.kinds import is_number
+from headgate.transforms.kinds import is_number, known_kinds
 from headgate.transforms.periods import cut_times, need_time, period_of, place_in_time
 from headgate.transforms.rows import ROW_ID, SPLIT, TRAIN, drop_values, quoted, stable_hash, with_values
 from headgate.transforms.scaling.categories import MOST, code_of, need_categories, require_categories, text_of, texts_of
@@ -81,11 +81,8 @@ class AssignTargetMeans(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([*self.columns, *([self.time] if self.time else []), *self.key], have)
+        need_categories(have, self.name, self.columns)
         return {**have, **dict.fromkeys(self.columns, "double")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_categories(df, self.name, self.columns)
 
     def learned(self) -> bool:
         return any(mean is not None for mean in self.overall)
@@ -185,16 +182,13 @@ class EncodeTarget(Estimator):
             raise StepError(f"smooth: {self.smooth} is not a number of at least 0")
         if self.time and self.key:
             raise StepError("time makes periods in place of folds, so key cannot be combined with it")
-        return {**have, **dict.fromkeys(self.columns, "double")}
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_categories(df, self.name, self.columns)
-        kinds = dict(df.dtypes)
-        if not is_number(kinds[self.target]) and kinds[self.target] != "boolean":
-            raise StepError(f"target: '{self.target}' is {kinds[self.target]}, not a number or a boolean")
+        need_categories(have, self.name, self.columns)
+        for _, kind in known_kinds(have, [self.target]):
+            if not is_number(kind) and kind != "boolean":
+                raise StepError(f"target: '{self.target}' is {kind}, not a number or a boolean")
         if self.time:
-            need_time(df, self.time)
+            need_time(have, self.time)
+        return {**have, **dict.fromkeys(self.columns, "double")}
 
     def learns_from(self) -> tuple[str, ...]:
         return (*self.columns, self.target)
