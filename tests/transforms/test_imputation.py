@@ -84,6 +84,18 @@ def test_a_sum_beyond_the_exact_range_is_refused(spark):
         ImputeMean(columns=("x",)).fit(df, None)
 
 
+def test_a_median_of_a_sample_is_near_and_the_same_in_any_partitioning(spark):
+    df = frame(spark, "id int, g string, x double", *((i, f"g{i % 2}", float(i * 7919 % 10_007)) for i in range(4000)))
+    exact, whole = (ImputeMedian(columns=("x",), sample=n).fit(df, None).values["x"] for n in (None, 4000))
+    step = ImputeMedian(columns=("x",), by=("g",), sample=1000)
+    found = [step.fit(part, None) for part in (df, df.repartition(7), df.orderBy("x"))]
+    assert whole == exact and found[0] == found[1] == found[2] and found[0].values["x"] != exact
+    for value in (found[0].values["x"], *(g["values"]["x"] for g in found[0].groups)):
+        assert abs(value - exact) < 0.07 * 10_007  # three deviations of the rank in 500 rows
+    with pytest.raises(StepError, match="sample: 0 is not within 1 and 1,000,000"):
+        ImputeMedian(columns=("x",), sample=0).columns_after({"x": None}, {})
+
+
 def test_fitted_state_survives_json(spark):
     df = frame(spark, "g string, x double", ("a", 1.0), ("a", None), ("b", 4.0))
     frozen = ImputeMedian(columns=("x",), by=("g",)).fit(training_rows(df), None)
