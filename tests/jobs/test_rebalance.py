@@ -192,7 +192,7 @@ def test_bad_strata_are_strata_or_are_told_with_what_is_allowed(rebalance):
     assert code == 0, error
     strata = [(s["stratum"], s["rows_before"], s["rows_after"]) for s in json.loads(out)["strata"]]
     assert strata == [("A", 2, 1), ("a", 1, 1), ("a ", 1, 1), ("null", 1, 1), ("null", 1, 1)]
-    code, _, error = rebalance("b.csv", "--by", "x", "--target", "a=1,B=1", "--key", "id", "--into", "bad")
+    code, _, error = rebalance("b.csv", "--by", "x", "--target", "a=1,B=1", "--key", "id", "--into", "unknown")
     assert code == 2 and "--target: targets: no training row is of 'B'" in error, error
     Path("c.csv").write_text("id,x\n1,a\n2,a\n")
     code, out, error = rebalance("c.csv", "--by", "x", "--target", "equal", "--key", "id", "--into", "one_class")
