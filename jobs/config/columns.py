@@ -136,7 +136,12 @@ def followed(
 
 
 def untyped_after(step: Step, have: Columns, others: Mapping[str, Columns]) -> Columns | None:
-    """Return the columns after a step that only their types are wrong for; those that it names are of no known type."""
+    """Return the columns after a step that only their types are wrong for; those that it names are of no known type.
+
+    None for a step that is not headgate's own: it may know no columns without types.
+    """
+    if type(step) not in STEPS.values():
+        return None
     try:
         after = follow(step, dict.fromkeys(have), others)
     except StepError:

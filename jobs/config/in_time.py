@@ -16,27 +16,25 @@ def check_time(
     document: Yaml,
     steps: Mapping[str, Sequence[Step]],
     splits: Callable[[str, int], Collection[str]],
-    upstream: Callable[[str], Collection[str]],
+    made_from: Callable[[str], Collection[str]],
     complaints: Complaints,
 ) -> None:
     """Note steps that fill from other rows across a split that comes behind them, or from later rows where time counts.
 
-    steps: of each table. splits: gives the columns that a split made before a step of a table. upstream: gives a table
-    and all that it is built from.
+    steps: of each table. splits: gives the columns that a split made before a step of a table. made_from: gives the
+    tables that a table's rows are made from; one that a suite alone reads is none of them.
     """
     timed = next((s.id for listed in steps.values() for s in listed if names_time(s)), None)
     for table, listed in steps.items():
         for i, step in enumerate(listed):
             if not isinstance(step, ImputeOrdered):
                 continue
-            place, _, name = step.id.rpartition("/")[2].partition(
-                "-"
-            )  # a step before it may be left out, as it is wrong
+            # Its place as written: a step before it may be left out, as it is wrong.
+            place, _, name = step.id.rpartition("/")[2].partition("-")
             where = document.at("tables", table, "steps", int(place), name)
-            later = next((s.id for s in listed[i + 1 :] if isinstance(s, MakesSplit)), None)
-            for other in steps if later is None else ():
-                if other != table and table in upstream(other):
-                    later = later or next((s.id for s in steps[other] if isinstance(s, MakesSplit)), None)
+            made = [t for t in steps if table in sources_of(t, steps, made_from)]
+            behind = [*listed[i + 1 :], *(s for t in made for s in steps[t])]
+            later = next((s.id for s in behind if isinstance(s, MakesSplit)), None)
             if later is not None and SPLIT not in splits(table, i) and not step.across_splits:
                 complaints.add(
                     UsageError(
@@ -51,6 +49,17 @@ def check_time(
                         "here; take impute_previous, or say look_ahead: true"
                     )
                 )
+
+
+def sources_of(table: str, tables: Collection[str], made_from: Callable[[str], Collection[str]]) -> set[str]:
+    """Return those of the tables that a table's rows are made from, directly or through others."""
+    found: set[str] = set()
+    queue = [table]
+    while queue:
+        new = (set(made_from(queue.pop())) & set(tables)) - found
+        found |= new
+        queue.extend(new)
+    return found
 
 
 def names_time(step: Step) -> bool:

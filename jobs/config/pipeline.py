@@ -187,7 +187,7 @@ def check_models(
         raise UsageError(f"{document.at('tables')}: circular dependency: {' → '.join(e.args[1])}") from e
 
     def follow(problems: Complaints) -> None:
-        check_time(document, pipeline.steps, pipeline.splits, lambda table: pipeline.upstream([table]), problems)
+        check_time(document, pipeline.steps, pipeline.splits, pipeline.made_from, problems)
         follow_columns(document, pipeline, order, unclear, there, seen, tables, problems)
 
     if thorough:

@@ -27,7 +27,7 @@ class TableOutcome:
     expectations: int = 0
     passed: int = 0
     warnings: list[str] = field(default_factory=list)
-    figures: list[dict[str, Any]] = field(default_factory=list)  # of its steps: step, name, value, facts
+    figures: list[dict[str, Any]] = field(default_factory=list)  # of its steps and its gate: step, name, value, facts
 
     @property
     def built(self) -> bool:

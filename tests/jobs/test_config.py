@@ -622,6 +622,48 @@ def test_what_fills_from_later_rows_or_across_splits_must_say_so(write, first, s
     assert all(f"tables.{t}.steps[{i}]." in line and why in line for (t, i, why), line in zip(told, lines, strict=True))
 
 
+def test_what_is_filled_beside_a_split_that_its_rows_never_meet_is_fine(write):
+    """The suite of a table that is split looks keys up there; none of its rows is made from them."""
+    parent = "columns: [a], parent_table: u, parent_columns: [k]"
+    rule = f"- type: expect_foreign_key_to_exist\n    kwargs: {{{parent}}}\n    meta: {{dimension: consistency}}\n"
+    source = "{format: csv, path: u.csv, schema: 'k STRING, x DOUBLE, at DATE'}"
+    filled = f"  u: {{source: {source}, suite: null, steps: [{NEXT}}}]}}\n"
+    split = GOOD.replace("      - cast", "      - split_by_hash: {key: [a]}\n      - cast") + filled
+    file = write(split)
+    file.with_name("one.yaml").write_text(SUITE + "  " + rule)
+    assert load_pipeline(file).inputs("a") == {"raw_a", "u"}
+    joined = "      - join_table: {table: u, on: {a: k}, columns: {x: x}, matched: m}\n      - split_by"
+    with pytest.raises(UsageError, match="before 'a/1-split_by_hash' splits them"):
+        load_pipeline(write(split.replace("      - split_by", joined)))
+
+
+OWN = '''
+from dataclasses import dataclass
+from typing import ClassVar
+from headgate.transforms.step import Step, StepError
+
+@dataclass(frozen=True, kw_only=True)
+class TakeNumbers(Step):
+    """Take numbers."""
+    name: ClassVar[str] = "take_numbers"
+    column: str
+    def columns_after(self, have, tables):
+        if have[self.column].startswith("string"):
+            raise StepError(f"'{self.column}' is a text")
+        return have
+    def apply(self, df):
+        return df
+'''
+
+
+def test_a_step_of_ones_own_is_not_asked_for_columns_without_types(write):
+    own = GOOD.replace("cast: {columns: {a: int}}", "take_numbers: {column: a}")
+    file = write(own.replace("suites: .", "suites: .\nsteps_from: [own.py]"))
+    file.with_name("own.py").write_text(OWN)
+    with pytest.raises(UsageError, match=r"steps\[0\]\.take_numbers: 'a' is a text$"):
+        load_pipeline(file)
+
+
 @pytest.mark.parametrize("tables", ["[]", "x", "{}", "{a: 1}", "{1: {suite: null}}", "{a: {steps: [1]}}"])
 def test_a_file_whose_tables_are_no_tables_is_refused(write, tables):
     with pytest.raises(UsageError, match="tables"):

@@ -170,7 +170,7 @@ def test_no_rows_and_empty_columns_change_nothing(spark):
         ({"ranges": {"zip": (500, 1)}}, "the wrong way round"),
         ({"ranges": {"zip": ("2024-02", "2024-01-31")}}, "the wrong way round"),
         ({"ranges": {"zip": ("ten", None)}}, "'ten' is neither a number nor a day"),
-        ({"ranges": {"zip": (1, "2024-01-31")}}, "'2024-01-31' is not of the kind of the rest"),
+        ({"ranges": {"zip": (1, "2024-01-31")}}, "'1' and '2024-01-31' are not both numbers, or both days"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -39,10 +39,10 @@ def require_range(column: str, kind: str | None, low: str | None, high: str | No
     for end, number in zip(ends, numbers, strict=True):
         if not number and not re.match(r"\d{4}-\d\d", end):
             raise StepError(f"ranges: '{column}': '{end}' is neither a number nor a day as 2013-01-31")
-        if number != numbers[0] or (kind is not None and not kind.startswith("string") and number != is_number(kind)):
-            raise StepError(
-                f"ranges: '{column}'{f' is {kind}' if kind else ''}: '{end}' is not of the kind of the rest"
-            )
+        if number != numbers[0]:
+            raise StepError(f"ranges: '{column}': '{ends[0]}' and '{end}' are not both numbers, or both days")
+        if kind is not None and not kind.startswith("string") and number != is_number(kind):
+            raise StepError(f"ranges: '{column}' is {kind}, and '{end}' is {'a number' if number else 'a day'}")
     if len(ends) == 2:
         a, b = ends
         if float(a) > float(b) if numbers[0] else a[: len(b)] > b[: len(a)]:

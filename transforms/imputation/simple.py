@@ -236,9 +236,10 @@ class ImputeMedian(ImputeStatistic):
     columns: numbers, dates and times; by, levels: as in `impute_mean`.
     sample: about how many training rows it is of, those of the smallest hashes of their row id; its rank is then off by
         about half a part in the root of them, a thousandth where they are 250,000. Without it (default) it is exact. A
-        group without a row among them has none. Null and NaN count as missing. Between two
-    middle values the median is their mean; an integer column takes it rounded toward zero, a decimal one rounded half
-    up to its scale, dates and times to the day and the microsecond. Filled cells are noted in `_changed`.
+        group without a row among them has none.
+    Null and NaN count as missing. Between two middle values the median is their mean; an integer column takes it
+    rounded toward zero, a decimal one rounded half up to its scale, dates and times to the day and the microsecond.
+    Filled cells are noted in `_changed`.
     Cost: a count and two passes to fit (one where there are few rows), whatever the number of distinct values; for a
     decimal column, or one of whole numbers beyond 2^52, a sort of its distinct values; one pass to apply.
     """
