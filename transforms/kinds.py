@@ -66,8 +66,17 @@ def is_number(kind: str) -> bool:
 
 def is_plain(kind: str) -> bool:
     """Return whether values of a type can be written as text and read again: no bytes, nothing nested."""
-    texts = ("string", "boolean", "date", *TIMES)
-    return is_number(kind) or kind in texts or kind.startswith(("string ", "char", "varchar"))
+    return is_number(kind) or is_category(kind) or kind in ("date", *TIMES)
+
+
+def is_text(kind: str) -> bool:
+    """Return whether a type is of texts, of some length or collation too."""
+    return kind.startswith(("string", "char", "varchar"))
+
+
+def is_category(kind: str) -> bool:
+    """Return whether a type is of texts or booleans."""
+    return kind == "boolean" or is_text(kind)
 
 
 def need_kinds(have: DataFrame | Columns, step: str, columns: Iterable[str], numbers: bool) -> None:

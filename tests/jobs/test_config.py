@@ -583,6 +583,12 @@ def test_wrong_types_of_columns_and_what_is_behind_them_are_told_of_all_steps(wr
         load_pipeline(write(TYPED.replace("[500, 1]", "learnt")))
 
 
+def test_texts_of_some_length_have_ranges_as_others_have(write):
+    typed = "a STRING, b VARCHAR(9)"
+    step = "repair_cells: {ranges: {b: [1, 9]}}"
+    load_pipeline(write(GOOD.replace("a STRING, b STRING", typed).replace("cast: {columns: {a: int}}", step)))
+
+
 NEXT = "impute_next: {columns: [x], by: [k], order: at"
 LINE = "impute_interpolated: {columns: [x], by: [k], order: at"
 BY_TIME = "split_by_time: {column: at, starts: {train: null, test: 2024-01-01}}"

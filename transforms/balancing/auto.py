@@ -8,13 +8,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.balancing.advice import METHODS, STUDENT, advise, cuts_of, held_from, table_from
-from headgate.transforms.balancing.smote import MakeMinority, is_category
+from headgate.transforms.balancing.smote import MakeMinority
 from headgate.transforms.balancing.strata import SampleStrata
 from headgate.transforms.balancing.targets import Target
 from headgate.transforms.balancing.weights import ClassWeights
 from headgate.transforms.cleaning.columns import Derive
 from headgate.transforms.cleaning.scores import need_scikit
-from headgate.transforms.kinds import as_text, is_number, need_kinds
+from headgate.transforms.kinds import as_text, is_category, is_number, need_kinds
 from headgate.transforms.rows import ROW_ID, SPLIT, TRAIN, is_kept, is_training, quoted, stable_hash, training_rows
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, with_new
 from headgate.words import few_of

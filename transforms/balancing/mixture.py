@@ -21,7 +21,7 @@ from headgate.transforms.balancing.draws import (
 )
 from headgate.transforms.balancing.resample import Draw, ResampleStrata, fitted_draw
 from headgate.transforms.balancing.targets import Target, Wish, check_targets, check_wish, wanted_of
-from headgate.transforms.kinds import scale_of
+from headgate.transforms.kinds import is_text, scale_of
 from headgate.transforms.rows import quoted
 from headgate.transforms.step import Columns, Context, Estimator, StepError, require_columns, with_new
 from headgate.words import cell, few_of
@@ -99,7 +99,7 @@ class MixSources(Estimator):
         super().check(df, context)
         if self.column:
             kind = dict(df.dtypes)[self.column]
-            right = scale_of(kind) == 0 if self.unit == "tokens" else kind.startswith(("string", "char", "varchar"))
+            right = scale_of(kind) == 0 if self.unit == "tokens" else is_text(kind)
             if not right and not (self.unit == "bytes" and kind == "binary"):
                 wanted = "a whole number" if self.unit == "tokens" else "a text"
                 raise StepError(f"column: '{self.column}' is {kind}, not {wanted}")

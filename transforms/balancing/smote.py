@@ -32,7 +32,7 @@ from headgate.transforms.balancing.synthetic import (
     weights_of,
 )
 from headgate.transforms.cleaning.scores import need_scikit
-from headgate.transforms.kinds import WHOLE, as_text, is_number, key_texts, need_kinds
+from headgate.transforms.kinds import WHOLE, as_text, is_category, is_number, key_texts, need_kinds
 from headgate.transforms.kinds import scale_of as digits_of
 from headgate.transforms.rows import (
     CHANGED,
@@ -351,10 +351,6 @@ def complete(numbers: int, texts: int) -> Column:
     for i in range(texts):
         whole = whole & F.col(f"t{i}").isNotNull()
     return whole
-
-
-def is_category(kind: str) -> bool:
-    return kind == "boolean" or kind.startswith(("string", "char", "varchar"))
 
 
 def as_number(value: Column, kind: str) -> Column:

@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.batches import by_batches
+from headgate.transforms.kinds import is_text
 from headgate.transforms.rows import quoted
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, with_new
 
@@ -57,7 +58,7 @@ class CountTokens(Step):
         super().check(df, context)
         kinds = dict(df.dtypes)
         for column in self.columns:
-            if not kinds[column].startswith(("string", "char", "varchar")):
+            if not is_text(kinds[column]):
                 raise StepError(f"{self.name}: '{column}' is {kinds[column]}, not a text")
 
     def content(self) -> bytes:

@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.cleaning.formats import NUMBER
-from headgate.transforms.kinds import TIMES, is_number
+from headgate.transforms.kinds import TIMES, is_number, is_text
 from headgate.transforms.quantiles import Spread, spreads_of
 from headgate.transforms.rows import quoted
 from headgate.transforms.step import StepError
@@ -41,7 +41,7 @@ def require_range(column: str, kind: str | None, low: str | None, high: str | No
             raise StepError(f"ranges: '{column}': '{end}' is neither a number nor a day as 2013-01-31")
         if number != numbers[0]:
             raise StepError(f"ranges: '{column}': '{ends[0]}' and '{end}' are not both numbers, or both days")
-        if kind is not None and not kind.startswith("string") and number != is_number(kind):
+        if kind is not None and not is_text(kind) and number != is_number(kind):
             raise StepError(f"ranges: '{column}' is {kind}, and '{end}' is {'a number' if number else 'a day'}")
     if len(ends) == 2:
         a, b = ends

@@ -19,7 +19,7 @@ from headgate.transforms.cleaning.markers import is_marker
 from headgate.transforms.cleaning.ranges import Range, is_range, learned_ranges, require_range
 from headgate.transforms.cleaning.typos import learn_typos, learn_words
 from headgate.transforms.cleaning.votes import Model, Rule, faults_of, read_table
-from headgate.transforms.kinds import is_number, known_kinds, need_kinds
+from headgate.transforms.kinds import TIMES, is_number, is_text, known_kinds, need_kinds
 from headgate.transforms.rows import change_cells, quoted, with_values
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns, with_new
 
@@ -161,7 +161,7 @@ class RepairCells(Estimator):
             raise StepError(f"confidence: {self.confidence} is not within 0 and 1")
         need_kinds(have, self.name, [*self.judged, *([self.sources] if self.sources else [])], numbers=False)
         for column, kind in known_kinds(have, self.ranges or ()):
-            if not is_number(kind) and not kind.startswith(("string", "date", "timestamp")):
+            if not is_number(kind) and not is_text(kind) and kind not in ("date", *TIMES):
                 raise StepError(f"ranges: '{column}' is {kind}; only numbers, dates and texts have a range")
         for column, ends in self.given_ranges.items():
             require_range(column, have[column], *ends)
@@ -175,7 +175,7 @@ class RepairCells(Estimator):
         columns, rules = self.judged, self.rules
         ranges = learned_ranges(df, [c for c, r in (self.ranges or {}).items() if r == "learned"], kinds)
         ranges |= self.given_ranges
-        texts = [c for c in columns if kinds[c].startswith(("string", "char", "varchar"))]
+        texts = [c for c in columns if is_text(kinds[c])]
         counted = value_counts(df, columns, kinds, lambda rows: context.keep(rows, "values"))
         raw = {c: counts for c, (_, counts) in counted.items()}
         formats = {}

@@ -11,8 +11,8 @@ from headgate.transforms.imputation.chain import fit_chain
 from headgate.transforms.imputation.choice import MODELS, Masking, Method, choose, free_texts
 from headgate.transforms.imputation.models import measure_of
 from headgate.transforms.imputation.simple import FillMissing, ImputeMean, ImputeMedian, ImputeMode, ImputeStatistic
-from headgate.transforms.imputation.trees import FillTrees, ImputeByTrees, is_category, sampled_table
-from headgate.transforms.kinds import FLOATS, LARGEST, missing, need_kinds
+from headgate.transforms.imputation.trees import FillTrees, ImputeByTrees, sampled_table
+from headgate.transforms.kinds import FLOATS, LARGEST, is_category, missing, need_kinds
 from headgate.transforms.rows import quoted, with_columns
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 

@@ -12,7 +12,7 @@ from headgate.transforms.batches import by_batches, drawn
 from headgate.transforms.cleaning.scores import need_scikit
 from headgate.transforms.imputation.chain import Chain, fill_chain, fit_chain
 from headgate.transforms.imputation.models import ImputeByModel, as_kind, measure_of
-from headgate.transforms.kinds import TIMES, is_number, known_kinds, missing
+from headgate.transforms.kinds import TIMES, is_category, is_number, known_kinds, missing
 from headgate.transforms.rows import change_cells, content_key, drop_values, quoted, with_values
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
@@ -104,10 +104,6 @@ class ImputeTrees(ImputeByTrees):
         rows = len(table[self.modelled[0]])
         chain = fit_chain(table, self.columns, rounds=self.rounds, seed=self.seed).state() if rows else None
         return FillTrees(columns=self.columns, using=self.modelled, chain=chain)
-
-
-def is_category(kind: str) -> bool:
-    return kind == "boolean" or kind.startswith(("string", "char", "varchar"))
 
 
 def need_cells(have: DataFrame | Columns, step: str, columns: Sequence[str]) -> None:
