@@ -80,12 +80,12 @@ def canonical(value: Column, kind: T.DataType) -> Column:
     """Return a value as text that is equal exactly for equal values of its type, whatever stands beside it.
 
     A type's letter and a length come before each plain value, a size before an array; a null is '-'. So neither "a, b"
-    and ["a", "b"], nor [null] and ["null"], nor 7 and '7' are one. -0.0 is 0.0, NaN is NaN, whole numbers of any width
-    are of one type, and the order of a map's entries makes no difference.
+    and ["a", "b"], nor [null] and ["null"], nor null and a struct of nulls, nor 7 and '7' are one. -0.0 is 0.0, NaN is
+    NaN, whole numbers of any width are of one type, and the order of a map's entries makes no difference.
     """
     if isinstance(kind, T.StructType):
         inside = [canonical(value.getField(f.name), f.dataType) for f in kind.fields]
-        text = F.concat(F.lit("("), *inside, F.lit(")"))
+        text = F.when(value.isNotNull(), F.concat(F.lit("("), *inside, F.lit(")")))
     elif isinstance(kind, T.ArrayType):
         text = listed("[", F.transform(value, lambda x: canonical(x, kind.elementType)))
     elif isinstance(kind, T.MapType):

@@ -125,6 +125,16 @@ def test_rows_of_crowded_keys_are_spread_and_marked_as_others(spark, tmp_path, m
     assert repr(told[0]) == repr(told[1]) and len(told[0]) == df.count()
 
 
+def test_a_null_is_not_a_struct_of_nulls_in_this_build_nor_in_a_later_one(spark):
+    schema, step = "s struct<a: int, b: string>, v int", DropDuplicates(columns=("s",), keep="v", nulls="equal")
+    first = step.marked(frame(spark, schema, (None, 1), ((None, None), 2), (None, 3)), None)
+    assert_rows(kept(first), ["v"], [(1,), (2,)])
+    known = kept(first).select("_row_id", step.key(first).alias("_hg_key"))
+    later = step.marked(frame(spark, schema, (None, 4), ((None, None), 5), ((7, None), 6)), known)
+    assert_rows(kept(later), ["v"], [(6,)])
+    assert rejected(later).count() == 2
+
+
 def test_a_key_of_very_many_rows_is_not_left_to_one_task(spark, tmp_path, monkeypatch):
     monkeypatch.setattr(exact, "MANY", 3_000)
     monkeypatch.setattr(exact, "CROWD", 500)

@@ -3,7 +3,7 @@
 from datetime import date, datetime, timezone
 from decimal import Decimal
 
-from headgate.transforms.rows import local_frame
+from headgate.transforms.rows import canonical, local_frame
 from tests.conftest import assert_rows
 
 COLUMNS = "n int, x double, name string, day date, at timestamp, price decimal(10,2)"
@@ -21,3 +21,20 @@ def test_rows_of_the_driver_keep_their_types_and_nulls(spark):
 def test_no_rows_of_the_driver_are_an_empty_table(spark):
     df = local_frame(spark, [], COLUMNS)
     assert df.count() == 0 and len(df.columns) == 6
+
+
+def test_cells_have_one_text_exactly_if_they_are_equal(spark):
+    schema = "s struct<a: int, b: struct<c: string>>, l array<struct<a: int>>, m map<string, int>, n int"
+    cells = [
+        (None, None, None, 0),
+        ((None, None), [], {}, 1),
+        ((None, (None,)), [None], {"": None}, 2),
+        ((None, ("",)), [(None,)], {"-": None}, 3),
+        ((None, ("-",)), [None, None], {"-": 0}, 4),
+        ((0, ("-",)), [(None,), None], {"-": 0, "a": 1}, 5),
+        ((0, ("-))(i1:1-",)), [(0,), None], {"a": 1, "-": 1}, 6),
+    ]
+    df = spark.createDataFrame(cells, schema)
+    for name in ("s", "l", "m"):
+        texts = df.select(canonical(df[name], df.schema[name].dataType).alias("text")).distinct().count()
+        assert texts == len(cells), name

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.batches import by_batches
 from headgate.transforms.deduplication.forms import Ignored, compatible, without_accents
 from headgate.transforms.deduplication.keep import order_of, ordering
-from headgate.transforms.rows import FILE, ROW_ID, Rejection, canonical, is_kept, is_own, quoted, reject
+from headgate.transforms.rows import FILE, ROW_ID, Rejection, canonical, content_hash, is_kept, is_own, quoted, reject
 from headgate.transforms.step import Columns, Context, Step, require_columns
 
 KEYS = "keys"
@@ -147,9 +147,9 @@ class DropDuplicates(Step):
         reason: str = "exact_duplicate",
         crowds: DataFrame | None = None,
     ) -> DataFrame:
-        data = [c for c, kind in df.dtypes if not is_own(c) and "map<" not in kind and "variant" not in kind]
+        data = [c for c, kind in df.dtypes if not is_own(c) and "variant" not in kind]
         files = files_of(df)
-        content = F.xxhash64(*(F.col(quoted(c)) for c in data))
+        content = content_hash(df, data)
         ties = [F.col(ROW_ID), *map(F.col, files), content]
         compared = self.compared(df)
         # A row that is not compared competes with itself alone.
