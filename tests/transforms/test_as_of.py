@@ -48,7 +48,7 @@ def test_what_was_learned_survives_json_and_serves_new_rows(spark, tmp_path):
     ("options", "message"),
     [
         ({"step": {"impute_men": {}}}, "did you mean 'impute_mean'"),
-        ({"step": {"encode_one_hot": {"columns": ["g"]}}}, "'encode_one_hot' cannot learn so: its columns"),
+        ({"step": {"encode_one_hot": {"columns": ["g"]}}}, "'encode_one_hot' cannot be in learn_as_of: its columns"),
         ({"step": MEAN | {"impute_mode": {}}}, "step: name one step and its options, not impute_mean, impute_mode"),
         ({"step": {}}, "step: name one step and its options, not none"),
         ({"step": {"impute_mean": {"column": ["x"]}}}, "step: impute_mean: column"),

@@ -108,12 +108,12 @@ class LearnAsOf(Estimator):
 
     @property
     def inner(self) -> Estimator:
-        """Return the step; raise `StepError` for one that is not known, cannot learn so, or has wrong options."""
+        """Return the step; raise `StepError` for one that is not known, cannot be here, or has wrong options."""
         if len(self.step) != 1:
             raise StepError(f"step: name one step and its options, not {', '.join(self.step) or 'none'}")
         (name,) = self.step
         if name in UNABLE:
-            raise StepError(f"step: '{name}' cannot learn so: {UNABLE[name]}")
+            raise StepError(f"step: '{name}' cannot be in learn_as_of: {UNABLE[name]}")
         if name not in ABLE:
             raise StepError(f"step: '{name}' is none of {', '.join(ABLE)}{did_you_mean(name, ABLE)}")
         try:

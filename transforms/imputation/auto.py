@@ -73,10 +73,10 @@ class ImputeAuto(ImputeByTrees):
     by: columns of groups, whose own mean or mode is tried as well.
     method: `auto` (default) tries all; `simple` (mean, mode), `median`, `group`, `gaussian` or `trees` is taken for
         each column that it can fill, the others get mean or mode, and the scores show how it does beside these.
-    masking: `pattern` (default) makes a row lack what another one does that lacks all that it lacks, so that columns
-        that are missing together are masked together; `group` masks most where the groups of `by` lack most;
-        `threshold` masks numbers above the median alone, as where large ones are kept back; `random` masks each column
-        by itself, which flatters what reads the others.
+    masking: `pattern` (default) gives a row the gaps of another one, which has at least its own: so columns that are
+        missing together are masked together; `group` masks most where the groups of `by` lack most; `threshold` masks
+        numbers above the median alone, as where large ones are kept back; `random` masks each column by itself, which
+        flatters what reads the others.
     share: part of the known cells of a column that is masked (.1).
     rounds: how often the trees of a column are learned anew from what was filled before (2).
     sample: training rows on which methods are compared and fitted (5,000).

@@ -173,12 +173,13 @@ def masked_cells(
     """
     gone = {c: unknown(table[c]) for c in targets}
     lacking = np.column_stack([gone[c] for c in targets])
-    borrowed = borrowed_gaps(lacking, np.random.default_rng([seed, turn])) if masking == "pattern" else ~lacking & False
+    by_pattern = masking == "pattern"
+    borrowed = borrowed_gaps(lacking, np.random.default_rng([seed, turn])) if by_pattern else np.zeros_like(lacking)
     rng = np.random.default_rng([seed])
     masks = {}
     for j, c in enumerate(targets):
         chosen = borrowed[:, j].copy()
-        rest = max(share - gone[c].mean(), 0.0) if masking == "pattern" else share
+        rest = max(share - gone[c].mean(), 0.0) if by_pattern else share
         for part, rate in parts_of(table[c], gone[c], masking, groups):
             few = round(min(rest * rate, 0.9) * len(part))
             chosen[part] |= (rng.permutation(len(part)) - turn * few) % len(part) < few
@@ -189,11 +190,11 @@ def masked_cells(
 
 
 def borrowed_gaps(lacking: Any, rng: Any) -> Any:
-    """Return what else rows (n, k) lack if each looks as another one that lacks all that it lacks.
+    """Return the gaps that rows (n, k) take from others, each from one that lacks at least what it lacks itself.
 
-    Such a one is looked for among `TRIES`. A row that lacked what another does beside its own would tell less of itself
-    than any that is to be filled, which favours models that read few columns; so is it done where hardly any row finds
-    one, as where each of many columns lacks by itself.
+    That one is looked for among `TRIES`. A row with the gaps of any other added to its own would know less than any row
+    that is to be filled, which favours models that read few columns; that is done only where hardly any row finds one,
+    as where each of many columns is missing by itself.
     """
     new, open_ = np.zeros_like(lacking), np.ones(len(lacking), dtype=bool)
     beside = None

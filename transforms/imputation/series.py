@@ -100,7 +100,7 @@ class ImputePrevious(ImputeOrdered):
     order: the column by which a group is in order: a number, a date or a time. Rows of one place are in the order of
         their row ids.
     longest: how far back the known value may lie, in units of `order`: days of dates, seconds of times.
-    across_splits: whether rows may take values of another split (default false); else it stands behind the split.
+    across_splits: whether rows may take values of another split (default false: put it after the step that splits).
     Looks at no later row, and only at unmarked ones. Filled cells are noted in `_changed`. Cost: one shuffle by group,
     and two sorts in each; a group is worked on by one task.
     """
@@ -123,8 +123,8 @@ class ImputeNext(ImputeAhead):
     """Fill missing cells with the first known value after them in their group.
 
     columns, by, order, longest, across_splits: as in `impute_previous`; `longest` says how far ahead the value may lie.
-    look_ahead: says that it may look at later rows (default false), where a pipeline names a time: by `learn_as_of`,
-        `split_by_time` or the `time` of `encode_target`. There it is refused without.
+    look_ahead: whether it may look at later rows where a pipeline names a time, by `learn_as_of`, `split_by_time` or
+        the `time` of `encode_target` (default false: it is refused there).
     What it fills could not have been known then: for features of a forecast take `impute_previous`. Filled cells are
     noted in `_changed`. Cost: as `impute_previous`.
     """
