@@ -254,8 +254,11 @@ def types_of(schema: pa.Schema) -> dict[str, str]:
     """The columns of a table but headgate's own, with their types as in DDL."""
     from pyspark.sql.pandas.types import from_arrow_type
 
-    kinds = {f.name: from_arrow_type(f.type).simpleString().upper() for f in schema if not is_own(f.name)}
-    return {name: kind.replace("TIMESTAMP_NTZ", "TIMESTAMP") for name, kind in kinds.items()}
+    return {f.name: as_ddl(from_arrow_type(f.type).simpleString()) for f in schema if not is_own(f.name)}
+
+
+def as_ddl(kind: str) -> str:
+    return kind.upper().replace("TIMESTAMP_NTZ", "TIMESTAMP")
 
 
 def same_type(kind: str) -> str:
@@ -270,7 +273,7 @@ def typed_columns(files: Sequence[Path], kind: str) -> dict[str, str]:
     given_types = inspect_file(str(file.parent), file.name, kind)
     if given_types["problem"] or given_types["columns"] is None:
         raise InputMissing(f"{file}: {given_types['problem'] or 'cannot be read'}")
-    return dict(given_types["columns"])
+    return {name: as_ddl(kind) for name, kind in given_types["columns"].items()}
 
 
 def lines_of(file: Path) -> Iterator[str]:

@@ -160,18 +160,20 @@ def check_options(step: Step, others: Mapping[str, Columns], where: str, complai
         return
     defaults = {f.name: f.default for f in dataclasses.fields(step) if f.default is not dataclasses.MISSING}
     named: dict[str, None] = {}
+    theirs: dict[str, None] = {}  # columns of tables of which none are known
     changed = False
     while True:
         written = {name for name, default in defaults.items() if getattr(step, name) != default}
         try:
-            follow(step, named, {table: others.get(table, named) for table in step.tables()})
+            follow(step, named, {table: others.get(table, theirs) for table in step.tables()})
             return
         except StepError as e:
             lacking = e if isinstance(e, NoSuchColumn) else e.__cause__
             if isinstance(lacking, NoSuchColumn):
-                if lacking.column in named:
+                of_others = lacking is not e and lacking.column not in theirs
+                if not of_others and lacking.column in named:
                     return  # of another table, whose columns are known
-                named[lacking.column] = None
+                (theirs if of_others else named)[lacking.column] = None
                 continue
             wrong = {name for name in written if re.search(rf"\b{name}\b", str(e))}
             if wrong or not changed:

@@ -520,6 +520,18 @@ tables:
 """  # noqa: E501
 
 
+def test_columns_of_tables_that_nobody_knows_are_not_those_of_the_rows(write):
+    load_pipeline(
+        write("""
+pipeline: joined
+tables:
+  raw: {source: {format: parquet, path: 'a.parquet'}, suite: null}
+  agg: {from: raw, grain: new, steps: [aggregate: {by: [g], columns: {n: {how: count}}}], suite: null}
+  looked: {from: raw, steps: [join_table: {table: agg, on: {g: g}, columns: {n: n, v: v}, matched: m}], suite: null}
+""")
+    )
+
+
 def test_wrong_values_of_options_are_all_told_whatever_columns_there_are(write):
     """Behind a step that is wrong, of a table of which another option is, and of one whose columns files tell alone."""
     with pytest.raises(UsageError) as error:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
@@ -163,6 +164,18 @@ def test_a_type_once_published_stays(tmp_path, monkeypatch):
     (cast, markers, fill) = plan.pipeline.tables["t"].steps
     assert "y" in cast["cast"]["columns"] and "id" not in fill["impute_auto"]["columns"]
     assert markers["null_markers"]["learn"] == "apply"
+
+
+def test_of_files_with_types_all_columns_that_can_be_filled_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    day = pa.array([0, None], pa.date32())
+    cells = {"id": [1, 2], "x": [0.5, None], "s": ["a", None], "b": [True, None], "day": day, "l": [[1], None]}
+    pq.write_table(pa.table(cells), "p.parquet")
+    plan = imputing.pipeline_of(one_table.Request("impute", "p.parquet", "t", ["id"]), imputing.Asked(), Lake("lake"))
+    assert plan.columns == ["x", "s", "b", "day"] and plan.types["x"] == "DOUBLE"
+    with pytest.raises(UsageError, match="--columns: 's' is STRING; draws fill"):
+        asked = imputing.Asked(columns=["s"], draws=2)
+        imputing.pipeline_of(one_table.Request("impute", "p.parquet", "t", ["id"]), asked, Lake("lake"))
 
 
 def test_draws_are_pooled_by_rubins_rules(tmp_path):
