@@ -233,6 +233,8 @@ class Step:
         """
         raise NotImplementedError(f"{type(self).__name__} ties all rows")
 
+    light: ClassVar[int] = 1  # how many times as many rows it makes all anew before finding which changed costs less
+
     @property
     def renews(self) -> bool:
         """Return whether, told what changed (`Context.changes`), it makes again only the rows that this reaches.

@@ -17,27 +17,26 @@ from pyspark.sql import functions as F
 
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.lake.artifacts import TIES, index_of
-from headgate.jobs.lake.frames import frame_at, parquet
+from headgate.jobs.lake.frames import frame_at
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import moved_files
 from headgate.jobs.lake.storage import has_table, open_table
+from headgate.jobs.pipeline.changed import changed_ids, changed_rows, of, sides, union
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.jobs.pipeline.fitted import load_fitted
 from headgate.jobs.pipeline.increments import columns_of
 from headgate.jobs.pipeline.planning import TablePlan
 from headgate.jobs.pipeline.prepare import pinned, renamed_as, together
-from headgate.jobs.pipeline.work import STAYS, Pin, Run, Work, config_key, digest
+from headgate.jobs.pipeline.work import Pin, Run, Work, config_key, digest
 from headgate.transforms.fusion.clusters import components
-from headgate.transforms.rows import ROW_ID, SOURCE, arrow_frame, content_hash, quoted, with_bookkeeping
+from headgate.transforms.rows import ROW_ID, SOURCE, arrow_frame, quoted, with_bookkeeping
 from headgate.transforms.step import Changes, Estimator, MakeAll, Step
 
-SMALL = 2 << 20  # bytes of the tables that one starts from, up to which finding what changed costs more than it saves
-LITTLE = 256 << 10  # the same where a step that learned makes again what changed alone: it costs most of all
+SMALL = 2 << 20  # bytes of the tables that one starts from, up to which finding what changed costs more than it saves,
+# or so many times this as the last step says where it renews (`Step.light`)
 TIES_AT_ONCE = 1_000_000  # rows with ties that the driver may hold, some 60 bytes each
 LINKS = 16  # of a chain of ties that are followed one by one
 LARGEST = 0.5  # share of an input that may have changed; beyond it all is built anew
-AFFECTED = "_hg_affected"
-GONE = "_hg_gone"
 TIE = "_hg_tie_"  # before the number of a step: the hash of what rows share that it ties
 
 
@@ -63,7 +62,7 @@ def moved_inputs(pipeline: Pipeline, lake: Lake, plan: TablePlan) -> tuple[dict[
     if any(pin.as_of or plan.before[n][1] for n, pin in plan.pins.items()):
         return None, "all of it: --as-of leaves out rows"
     costly = renewing or any(step.follows for step in steps)  # so that how much changed is counted row by row
-    least = min(LITTLE, SMALL) if renewing and plan.state is not None else SMALL
+    least = SMALL * steps[-1].light if renewing else SMALL
     if sum(lake.bytes_of(name) for name in starts) < least:
         return None, "all of it: there is little of it"
     moved = {n: (plan.before[n][0], p.version) for n, p in plan.pins.items() if plan.before[n][0] != p.version}
@@ -163,7 +162,7 @@ def affected(run: Run, work: Work, scratch: str) -> tuple[str, dict[str, list[st
     moved = [i for i, s in enumerate(steps) if set(s.tables()) & work.moved.keys()]
     following = [i for i, s in enumerate(steps) if s.follows]
     tying = [i for i, s in enumerate(steps) if s.scope == "table" and not s.follows]
-    found = [rows.select(ROW_ID) for rows in changed.values()]
+    found = [changed_ids(run, name, *work.moved[name]) for name in changed]
     known = None if moved or following or not tying else ties_before(run, work)
     rows = {name: pinned(run, name, work.inputs[name]) for name in starts} if known is None else {}
     ties: list[DataFrame] = []
@@ -223,7 +222,7 @@ def changes_of(run: Run, work: Work, scratch: str) -> tuple[Changes, int]:
     context = BuildContext(spark=run.spark, folder=scratch, state="changes")
     starts = run.pipeline.tables[work.table].starts
     none = run.read(starts[0], work.inputs[starts[0]].version).select(ROW_ID).limit(0)
-    found = [changed_rows(run, name, *moved[name]).select(ROW_ID) for name in starts if name in moved]
+    found = [changed_ids(run, name, *moved[name]) for name in starts if name in moved]
     ids = context.keep(union([none, *found]).distinct(), "changed")
     before = {}
     for name in starts:
@@ -267,13 +266,6 @@ def ids_at(run: Run, folder: str) -> DataFrame:
     return run.spark.read.schema(f"{ROW_ID} string").parquet(folder)
 
 
-def union(frames: Sequence[DataFrame]) -> DataFrame:
-    first, *others = frames
-    for other in others:
-        first = first.unionByName(other)
-    return first
-
-
 def closed(ids: DataFrame, ties: DataFrame, context: BuildContext) -> str:
     """Keep the ids with all that are tied to them, directly or through others; return the name of what was kept.
 
@@ -281,8 +273,9 @@ def closed(ids: DataFrame, ties: DataFrame, context: BuildContext) -> str:
     passes over ids and ties, and no shuffle while few rows changed. Raises `MakeAll` for a chain of more than `LINKS`.
     """
     columns = [c for c in ties.columns if c != ROW_ID]
-    if max(ties.count(), ids.count()) <= TIES_AT_ONCE:
-        found = closed_at_once(pc.unique(ids.toArrow()[ROW_ID]), ties.toArrow())  # bounded above
+    some, few = (rows.limit(TIES_AT_ONCE + 1).toArrow() for rows in (ids, ties))
+    if max(len(some), len(few)) <= TIES_AT_ONCE:
+        found = closed_at_once(pc.unique(some[ROW_ID]), few)
         context.keep(arrow_frame(ids.sparkSession, pa.table({ROW_ID: found})), "tied")
         return "tied"
     known = -1
@@ -297,41 +290,6 @@ def closed(ids: DataFrame, ties: DataFrame, context: BuildContext) -> str:
     raise MakeAll(f"rows are tied to those that changed through more than {LINKS} others")
 
 
-def changed_rows(run: Run, table: str, then: int, now: int) -> DataFrame:
-    """Return the rows of a table that differ between two versions, as they were and as they are.
-
-    Cost: of one build, the ids of all rows of the files that it wrote anew, and hashes of those that it replaced.
-    """
-    old, new, stays = sides(run, table, then, now)
-    if old is None:
-        return new
-    if stays is not None:  # they are among the old ones
-        key = F.xxhash64(ROW_ID).alias(GONE)
-        signed = old.select(key, F.lit(-1).alias("n")).unionByName(stays.select(key, F.lit(1).alias("n")))
-        gone = signed.groupBy(GONE).agg(F.sum("n").alias("n")).where("n != 0").select(GONE)
-        old = old.join(gone, on=F.xxhash64(ROW_ID) == F.col(GONE), how="left_semi")
-    hashed = [
-        rows.select(ROW_ID, content_hash(rows, rows.columns).alias("hash"), F.lit(sign).alias("sign"))
-        for rows, sign in ((old, -1), (new, 1))
-    ]
-    differs = hashed[0].unionByName(hashed[1]).groupBy(ROW_ID, "hash").agg(F.sum("sign").alias("n")).where("n != 0")
-    return of(old.unionByName(new), differs.select(ROW_ID).distinct())
-
-
-def sides(run: Run, table: str, then: int, now: int) -> tuple[DataFrame | None, DataFrame, DataFrame | None]:
-    """Return the rows of the files that a table lost between two versions (None: it lost none), and of those gained.
-
-    Of one build, those gained are without the rows that it wrote anew as they were, which come third.
-    """
-    lost, gained = moved_files(run.lake.path(table), then, now) or ({}, {})
-    kind = run.read(table, now).schema.jsonValue()
-    stay = [f for f in gained if f"/{STAYS}" in f and now == then + 1]
-    parts = (list(lost), [f for f in gained if f not in stay], stay)
-    read = [parquet(run.spark, kind, [f"{run.lake.path(table)}/{f}" for f in files]) for files in parts]
-    old, new, stays = (renamed_as(run, table, rows) for rows in read)
-    return (old if lost else None), new, (stays if stay else None)
-
-
 def looking_up(run: Run, df: DataFrame, keys: Mapping[str, str], changed: DataFrame) -> DataFrame:
     """Return the ids of the rows whose key is that of a changed row of another table. keys: column here -> there."""
     names = [f"_hg_k{i}" for i in range(len(keys))]
@@ -340,12 +298,6 @@ def looking_up(run: Run, df: DataFrame, keys: Mapping[str, str], changed: DataFr
     for here, name in zip(keys, names, strict=True):
         match = match & (F.col(quoted(here)) == F.col(name))
     return df.join(there, on=match, how="left_semi").select(ROW_ID)
-
-
-def of(rows: DataFrame, ids: DataFrame, others: bool = False) -> DataFrame:
-    """Return the rows with some ids; `others`: all but these."""
-    named = ids.select(F.col(ROW_ID).alias(AFFECTED))
-    return rows.join(named, on=F.col(ROW_ID) == F.col(AFFECTED), how="left_anti" if others else "left_semi")
 
 
 def closed_at_once(ids: pa.Array, ties: pa.Table) -> pa.Array:

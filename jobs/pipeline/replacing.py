@@ -13,7 +13,8 @@ from headgate.jobs.errors import HeadgateError
 from headgate.jobs.lake.datafiles import DataFile, data_files
 from headgate.jobs.lake.frames import frame_at
 from headgate.jobs.lake.transaction import paths
-from headgate.jobs.pipeline.affected import ids_at, of
+from headgate.jobs.pipeline.affected import ids_at
+from headgate.jobs.pipeline.changed import of
 from headgate.jobs.pipeline.staging import KEPT, files_rows, staged_rows
 from headgate.jobs.pipeline.work import STAYS, Run, Staged, Work
 from headgate.jobs.pipeline.writing import few_files, parquet_writer

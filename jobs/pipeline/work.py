@@ -19,6 +19,7 @@ from headgate.transforms.step import Step
 from headgate.transforms.steps import options_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
     from headgate.jobs.pipeline.origins import Origins
@@ -53,7 +54,10 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Run:
-    """The facts that all builds of a run share."""
+    """The facts that all builds of a run share.
+
+    changed: the ids of the rows in which two versions of a table differ, of those that builds asked for.
+    """
 
     spark: "SparkSession"
     pipeline: Pipeline
@@ -63,6 +67,7 @@ class Run:
     run_id: str
     as_of: date | None
     erasing: int  # `Lake.erasing` when it began
+    changed: "dict[tuple[str, int, int], pa.Table | None]" = field(default_factory=dict)
 
     def read(self, table: str, version: int) -> "DataFrame":
         """Return the rows of a version of a table, from the files that hold them now."""

@@ -170,6 +170,7 @@ def test_pairs_of_two_sources(spark, tmp_path, small, monkeypatch, more):
     if more:
         monkeypatch.setattr(records, "FEW", 0)
         monkeypatch.setattr(renewal, "FEW", 0)
+        monkeypatch.setattr(renewal, "KEYS", 0 if "decisions" in more else renewal.KEYS)
     write_pipeline(tmp_path, tables(TWO, more, rest=not more, shown=not more) + (DECIDED if "decided" in more else ""))
     town = Town(tmp_path, TWO)
     night = town.night

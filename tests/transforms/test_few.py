@@ -14,7 +14,8 @@ from headgate.transforms.fusion.keys import keys_of
 from headgate.transforms.fusion.learned import parts_of
 from headgate.transforms.fusion.levels import by_cuts, similar
 from headgate.transforms.fusion.links import LinkRecords
-from headgate.transforms.fusion.records import Records, at_once, chosen, frequencies_of, repeats_itself, sample_of
+from headgate.transforms.fusion.records import Records, at_once, chosen, frequencies_of, sample_of
+from headgate.transforms.fusion.repeats import repeats_itself
 from headgate.transforms.fusion.values import Comparison
 from tests.jobs.test_fuse import misspelt, people
 

@@ -59,9 +59,30 @@ def test_keys_are_looked_up_in_spark_as_at_once(spark, rows, asked, tmp_path, mo
         assert same(*(h.tally() for h in hits))
         found = [sorted(map(repr, h.of(keys[::2]).to_pylist())) for h in hits]
         assert found[0] == found[1] and len(found[0]) > 100
-    monkeypatch.setattr(holders, "HITS", len(found[0]) - 1)
-    with pytest.raises(MakeAll, match="share more than"):
-        hits[1].of(double[::2])
+    # Each has a bound of what comes to the driver.
+    for bound, n, ask, told in (
+        ("HITS", len(found[0]) - 1, lambda: hits[1].of(double[::2]), "keys of records are shared"),
+        ("HITS", len(double) - 1, hits[1].tally, "keys of changed records are counted"),
+        ("COMMON", 0, lambda: many.count(single[:1], limit), "more than 1 keys are shared by many records"),
+        ("FEW", 9, lambda: many.named("rid", pa.array(range(10))), "more than 9 records have keys that changed"),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(MakeAll, match=told):
+            patch.setattr(holders, bound, n)
+            ask()
+
+
+def test_records_that_are_compared_are_bounded(spark, monkeypatch):
+    raw = arrow_frame(spark, pa.table({"rid": pa.array(range(9)), "c0": ["x" * 10] * 9, "c1": [None] * 9}))
+    rid = np.arange(5)
+    assert sorted(holders.some_of(raw, rid, 2)["rid"].to_pylist()) == rid.tolist()
+    monkeypatch.setattr(holders, "MUCH", 50)
+    assert len(holders.some_of(raw, rid, 2)) == 5
+    monkeypatch.setattr(holders, "MUCH", 49)
+    with pytest.raises(MakeAll, match="more than 49 characters in all"):
+        holders.some_of(raw, rid, 2)
+    monkeypatch.setattr(holders, "RECORDS", 4)
+    with pytest.raises(MakeAll, match="more than 4 in all"):
+        holders.some_of(raw, rid, 2)
 
 
 def test_pairs_that_changed_records_meet_in_are_bounded(rows, asked, monkeypatch):

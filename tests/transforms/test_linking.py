@@ -5,6 +5,7 @@ import random
 import tempfile
 from collections import defaultdict
 from datetime import datetime, timezone
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,19 @@ from pyspark.sql import functions as F
 
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.balancing.split import fitted
-from headgate.transforms.fusion import components, learning, meetings, model, partners, records, tiles, truth
+from headgate.transforms.fusion import (
+    blocking,
+    components,
+    few_entities,
+    learning,
+    many,
+    meetings,
+    model,
+    partners,
+    records,
+    tiles,
+    truth,
+)
 from headgate.transforms.fusion.blocking import block
 from headgate.transforms.fusion.components import label_components
 from headgate.transforms.fusion.crossreference import ConfirmLinks, CrossReference
@@ -24,7 +37,7 @@ from headgate.transforms.fusion.links import LinkRecords
 from headgate.transforms.fusion.neighbourhood import met_at_once, met_in_spark
 from headgate.transforms.fusion.partners import one_partner_each
 from headgate.transforms.fusion.values import Comparison
-from headgate.transforms.rows import SOURCE, row_id, with_bookkeeping
+from headgate.transforms.rows import REJECTED, SOURCE, row_id, with_bookkeeping
 from headgate.transforms.step import Estimator, StepError
 from tests.conftest import plain_rows
 from tests.jobs.test_fuse import misspelt, people
@@ -221,7 +234,7 @@ def test_inputs_that_cannot_be_linked(spark):
             LinkRecords(**options).columns_after(columns_of("name"), {})
 
 
-def test_a_value_of_a_third_of_all_rows_stays_linear(spark):
+def test_a_value_of_a_third_of_all_rows_stays_linear(spark, monkeypatch):
     n = 3000
     every = spark.range(n).select(
         F.xxhash64("id").alias("rid"),
@@ -237,6 +250,39 @@ def test_a_value_of_a_third_of_all_rows_stays_linear(spark):
         pairs, found = block(every, comparisons, [n], no_pairs, context, cap=20, per_record=60)
         assert pairs.count() == found.found
         assert n / 2 < found.found < 12 * n and found.refined >= 1
+        # Of very many common keys the driver holds the most frequent; with what was learned so, the pairs are the same.
+        monkeypatch.setattr(blocking, "COMMON", 1)
+        options = {"cap": 2, "per_record": 60}
+        few, cut = block(every, comparisons, [n], no_pairs, context, **options)
+        few = plain_rows(few.select("one", "other", "mask"))
+        assert " the 1 most frequent are refined" in context.warnings[-1]
+        assert len(cut.limits.order[0]) == 1 and len(few) == cut.found < found.found
+        again, _ = block(every, comparisons, [n], no_pairs, context, limits=cut.limits, **options)
+        assert plain_rows(again.select("one", "other", "mask")) == few
+
+
+def test_what_grows_with_labels_and_sources_is_bounded(spark, monkeypatch):
+    ends = "one long, src_one int, other long, src_other int"
+    known = spark.createDataFrame([(i, 0, i + 100, 0, i % 2 == 0) for i in range(40)], f"{ends}, same boolean")
+    compared = known.select(*many.ENDS, F.unhex(F.lit("0102")).alias("pattern"))
+    pairs = SimpleNamespace(
+        pairs=compared, labels=known, size=2, context=SimpleNamespace(warn=lambda m: said.append(m))
+    )
+    said = []
+    levels, same = many.Many.labelled(pairs)
+    assert levels.shape == (40, 2) and same.sum() == 20 and not said
+    monkeypatch.setattr(many, "ASKED_AT_ONCE", 10)
+    levels, same = many.Many.labelled(pairs)
+    assert levels.shape == (10, 2) and len(same) == 10
+    assert said == ["labels: what they teach is learned from 10 of them, chosen by hash"]
+    raw = known.select(
+        F.col("one").alias("rid"), (F.col("one") % 3).cast("string").alias("source"), F.lit("x").alias("c0")
+    )
+    monkeypatch.setattr(records, "SOURCES", 3)
+    assert len(records.counts_of_sources(raw, 1)) == 3
+    monkeypatch.setattr(records, "SOURCES", 2)
+    with pytest.raises(StepError, match="more than 2 sources are not linked"):
+        records.counts_of_sources(raw, 1)
 
 
 @pytest.mark.slow
@@ -257,6 +303,8 @@ def test_rounds_give_what_one_task_gives(spark, monkeypatch):
             return labels, plain_rows(one_partner_each(scored, words, context), "one", "other", "linked")
 
     at_once = both()
+    monkeypatch.setattr(components, "FEW", 0)
+    assert both() == at_once
     monkeypatch.setattr(components, "EDGES_AT_ONCE", 60)
     monkeypatch.setattr(partners, "PAIRS_AT_ONCE", 60)
     assert both() == at_once
@@ -280,8 +328,15 @@ def ids(rows):
     return {r["_row_id"]: r["entity_id"] for r in rows}
 
 
+@pytest.fixture(params=["at once", "in Spark"])
+def either(request, monkeypatch):
+    """Make entities on the driver, or as if the records were too many for it."""
+    if request.param == "in Spark":
+        monkeypatch.setattr(few_entities, "AT_ONCE", 0)
+
+
 @pytest.mark.slow
-def test_ids_of_entities_last(spark):
+def test_ids_of_entities_last(spark, either):
     said = []
     links = [("a", "b", 9), ("b", "c", 9), ("a", "c", 8), ("d", "e", 9), ("g", "h", 9)]
     first = entities_of(spark, "abcdefgh", links, said=said, giant=2)
@@ -301,7 +356,42 @@ def test_ids_of_entities_last(spark):
 
 
 @pytest.mark.slow
-def test_decisions_that_cannot_hold_are_said(spark):
+def test_entities_of_few_are_those_of_many(spark, monkeypatch):
+    r = random.Random(17)
+    members = [f"{r.getrandbits(40):010x}" for _ in range(40)]
+    cells = [(m, r.choice("xy"), i % 13 == 12) for i, m in enumerate([*members, *members[:4]])]
+    rows = with_bookkeeping(spark.createDataFrame(cells, "_row_id string, side string, gone boolean"))
+    mark = F.struct(F.lit("x").alias("step"), F.lit("x").alias("reason"), F.lit(None).alias("evidence"))
+    mark = mark.cast(rows.schema[REJECTED].dataType)
+    rows = rows.withColumn(REJECTED, F.when(F.col("gone"), mark)).drop("gone")
+    decided = {(0, 1): "must_link", (1, 2): "must_link", (0, 2): "cannot_link"}
+    pairs = {tuple(sorted(r.sample(range(40), 2))): "model" for _ in range(45)} | decided
+    links = [
+        (*sorted((members[a], members[b])), 0.0 if rule != "model" else r.choice([9.0, 7.5, -1.0]), rule)
+        for (a, b), rule in sorted(pairs.items())
+    ]
+    links = [(*link, link[3] == "must_link" or link[2] > 0) for link in [*links, ("nobody", members[0], 9.0, "model")]]
+    links = spark.createDataFrame(links, LINKS)
+    # Ids of before: some of one record in two rows, some taken from records that are minted from else, a null.
+    before = [(m, minted(r.choice(members))) for m in members[:30]] + [(members[0], minted("z")), (members[1], None)]
+    before = spark.createDataFrame(before, "_row_id string, entity_id string")
+
+    def made(**options):
+        found = []
+        for previous in (None, before):
+            said = []
+            step = AssignEntities(links="links", giant=2, **options)
+            found += [sorted(map(repr, run(step, rows, said, previous, links=links))), said]
+        return found
+
+    every = [made(), made(one_to_one=True, source="side")]
+    assert every[0] != every[1] and "gone" in every[0][3][1] and "kept apart" in every[0][3][0]
+    monkeypatch.setattr(few_entities, "AT_ONCE", 39)  # not all links are, nor all of before
+    assert [made(), made(one_to_one=True, source="side")] == every
+
+
+@pytest.mark.slow
+def test_decisions_that_cannot_hold_are_said(spark, either):
     rows = with_bookkeeping(spark.createDataFrame([(m,) for m in "abc"], "_row_id string"))
     decided = [("a", "b", 0.0, "must_link", True), ("b", "c", 0.0, "must_link", True)]
     decided += [("a", "c", 30.0, "cannot_link", False)]
@@ -336,8 +426,10 @@ def minted(record):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("nights", [4, 30])
-def test_ids_over_nights_of_changes(spark, nights):
+def test_ids_over_nights_of_changes(spark, monkeypatch, nights):
     """Ids follow the rules, those of untouched entities never change, and the history tells the same events."""
+    if nights == 4:
+        monkeypatch.setattr(few_entities, "AT_ONCE", 0)
     r = random.Random(11)
     living, number = {}, 0
     entities = history = None

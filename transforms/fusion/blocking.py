@@ -36,6 +36,7 @@ CAPS = (6, 8, 10, 12, 15, 18, 21, 25, 30, 35, 42, 50, 100, 200)
 SKEWED = 3  # columns whose keys are too frequent that are named
 KEYS = "rid long, src int, family long, key long, fine boolean"
 SMALL_BUDGET = 500_000  # pairs that any table can afford
+COMMON = 5_000_000  # keys that many records share, which the driver and each task hold, some 32 bytes each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,19 +142,19 @@ def block(
     counts = context.keep(counted(rows.mapInArrow(single_keys(kinds, minhash), KEYS), sources), "keys")
     cap = limits.single if limits is not None else cap or cap_of(counts, CAPS, budget)
     limit = cap * cap // 2
-    table = counts.where((F.col("others") > 0) | (F.col("pairs") > limit)).select("key", F.col("pairs").cast("long"))
-    common = table.toArrow().sort_by("key")
-    shared, each = (common[c].to_numpy() for c in ("key", "pairs"))
+    is_common = F.col("pairs") > limit
+    shared, each, whole = most_common(counts.where(is_common if limits else is_common | (F.col("others") > 0)), context)
     over, order = shared[each > limit], (shared, each) if limits is None else limits.order
-    single = in_blocks(rows.mapInArrow(single_keys(kinds, minhash, but=over), KEYS), sources, space, two=False)
-    known = shared if limits is None else None
+    rest = rows.mapInArrow(single_keys(kinds, minhash, but=over), KEYS)
+    single = in_blocks(rest, sources, space, two=False, most=limit)
+    known = shared if limits is None and whole else None
     double = rows.mapInArrow(double_keys(kinds, minhash, over, order, known), KEYS)
     double = context.keep(met(double.drop("fine"), sources), "double_keys")
     if limits is None:
         limits = Limits(single=cap, double=cap_of(double, lower(cap, CAPS), budget), order=order)
     double_limit = limits.double**2 // 2
     few = double.where(F.col("pairs") <= double_limit).withColumn("fine", F.lit(True))
-    pairs = single.unionByName(in_blocks(few, sources, space, two=True))
+    pairs = single.unionByName(in_blocks(few, sources, space, two=True, most=double_limit))
     if neighbours:
         worth = worth_of(n, neighbours, space)
         pairs = pairs.unionByName(met_in_spark(records, comparisons, neighbours, sources, worth, context))
@@ -182,6 +183,22 @@ def block(
         skew=tuple((row["family"], row["n"]) for row in skew.collect()),
     )
     return pairs.drop("bits"), said
+
+
+def most_common(keys: DataFrame, context: Context) -> tuple[Ints, Ints, bool]:
+    """Return the keys that many records share, in order, how many pairs each makes, and whether these are all.
+
+    Of more than `COMMON`, those that make most pairs; ties fall to the smaller key. Those left out block nothing.
+    """
+    keys, n = keys.select("key", F.col("pairs").cast("long")), keys.count()
+    if n > COMMON:
+        keys = keys.orderBy(F.desc("pairs"), "key").limit(COMMON)
+        context.warn(
+            f"{n:,} keys are shared by many records: the {COMMON:,} most frequent are refined by a second one; of the "
+            "others those that have more pairs than a key may make are dropped"
+        )
+    table = keys.toArrow().sort_by("key")  # bounded above
+    return table["key"].to_numpy(), table["pairs"].to_numpy(), n <= COMMON
 
 
 def cap_of(keys: DataFrame, caps: Sequence[int], budget: int) -> int:
@@ -235,23 +252,26 @@ def as_keys(records: pa.RecordBatch, record: Ints, family: Ints, key: Ints, fine
     return pa.RecordBatch.from_arrays(cells, ["rid", "src", "family", "key", "fine"])
 
 
-def in_blocks(keys: DataFrame, sources: int, space: int, *, two: bool) -> DataFrame:
-    """Return the pairs of records under each key, with the evidence that sharing the key is."""
+def in_blocks(keys: DataFrame, sources: int, space: int, *, two: bool, most: int) -> DataFrame:
+    """Return the pairs of records under each key that makes so many at most, with the evidence that sharing it is."""
     entry = F.struct("src", "rid", "family", "fine")
     blocks = keys.groupBy("key").agg(F.array_sort(F.collect_list(entry)).alias("rows"))
     made = (
         blocks.where("size(rows) > 1")
         .select("rows")
         .mapInArrow(
-            pairs_in(sources, space), "one long, src_one int, other long, src_other int, family long, bits long"
+            pairs_in(sources, space, most), "one long, src_one int, other long, src_other int, family long, bits long"
         )
     )
     nothing = F.lit(0).cast("long")
     return made.withColumns({"two": F.col("bits"), "bits": nothing} if two else {"two": nothing})
 
 
-def pairs_in(sources: int, space: int) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
-    """Return the body of a map from blocks (rows in order of source and id) to the pairs of those that block alone."""
+def pairs_in(sources: int, space: int, most: int) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """Return the body of a map from blocks (rows in order of source and id) to the pairs of those that block alone.
+
+    most: pairs that a block makes; larger ones give none.
+    """
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for batch in batches:
@@ -260,7 +280,8 @@ def pairs_in(sources: int, space: int) -> Callable[[Iterable[pa.RecordBatch]], I
             cells = (lists.flatten().field(i).to_numpy(zero_copy_only=False) for i in range(4))
             src, rid, family, fine = cells
             _, pairs = sizes_of(block, src.astype(np.int64), sources)
-            block, src, rid, family, pairs = (c[fine] for c in (block, src, rid, family, pairs))
+            some = fine & (pairs <= most)
+            block, src, rid, family, pairs = (c[some] for c in (block, src, rid, family, pairs))
             ends = np.cumsum(np.bincount(block, minlength=len(batch)))
             one, other, _ = paired(src, ends, sources > 1)
             bits = evidence(pairs[one].astype(float), space)

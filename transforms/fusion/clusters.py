@@ -5,10 +5,12 @@ the links counts as evidence against. So a chain of near neighbours does not tak
 """
 
 import heapq
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -116,3 +118,58 @@ def parts(
         for x in members:
             label[x] = min(members)
     return label
+
+
+def grouped(links: pa.Table, apart: bool) -> pa.RecordBatch:
+    """Take the components of links apart where they do not hold together.
+
+    links: in order of component. Returns id, grp, weakest, pair, component.
+    """
+    cells = {c: links[c].to_pylist() for c in links.column_names}
+    component = np.array(cells["component"], object)
+    starts = [*np.flatnonzero(np.r_[True, component[1:] != component[:-1]][: len(component)]).tolist(), len(component)]
+    out: tuple[list[str], list[str], list[float | None], list[list[str] | None], list[str]] = ([], [], [], [], [])
+    for low, high in itertools.pairwise(starts):
+        a, b, score, rule = (cells[c][low:high] for c in ("id_a", "id_b", "score", "rule"))
+        source = dict(zip(a, cells["source_a"][low:high], strict=True))
+        source |= dict(zip(b, cells["source_b"][low:high], strict=True))
+        ids = sorted(source)
+        at = {x: i for i, x in enumerate(ids)}
+        one, other = [at[x] for x in a], [at[x] for x in b]
+        must, cannot = [r == "must_link" for r in rule], [r == "cannot_link" for r in rule]
+        numbers = {s: i for i, s in enumerate(sorted({str(s) for s in source.values()}))}
+        of = [numbers[str(source[x])] for x in ids] if apart else None
+        label = parts(len(ids), one, other, score, must, cannot, of)
+        weakest = weakest_links(len(ids), one, other, score, label)
+        out[0].extend(ids)
+        out[1].extend(ids[x] for x in label)
+        found = [weakest[x] for x in label]
+        out[2].extend(w and w[0] for w in found)
+        out[3].extend(w and sorted((ids[w[1]], ids[w[2]])) for w in found)
+        out[4].extend([cells["component"][low]] * len(ids))
+    kinds = (pa.string(), pa.string(), pa.float64(), pa.list_(pa.string()), pa.string())
+    arrays = [pa.array(c, k) for c, k in zip(out, kinds, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, ["id", "grp", "weakest", "pair", "component"])
+
+
+def weakest_links(
+    n: int, one: list[int], other: list[int], score: list[float], label: list[int]
+) -> dict[int, tuple[float, int, int] | None]:
+    """Return for each group the weakest of the links that hold it together at best: of a spanning tree of the best.
+
+    A link is its score and its ends; None for a group without links.
+    """
+    tree = list(range(n))
+
+    def root(x: int) -> int:
+        while tree[x] != x:
+            tree[x] = tree[tree[x]]
+            x = tree[x]
+        return x
+
+    weakest: dict[int, tuple[float, int, int] | None] = dict.fromkeys(label)
+    for w, a, b in sorted(zip(score, one, other, strict=True), key=lambda e: (-e[0], e[1], e[2])):
+        if label[a] == label[b] and root(a) != root(b):
+            tree[root(a)] = root(b)
+            weakest[label[a]] = (w, a, b)
+    return weakest

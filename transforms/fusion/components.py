@@ -9,18 +9,26 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion.clusters import components
+from headgate.transforms.rows import arrow_frame
 from headgate.transforms.step import Context
 
 EDGES_AT_ONCE = 4_000_000  # that one task may hold, some 60 bytes each
+FEW = 500_000  # that the driver may hold
 
 
 def label_components(edges: DataFrame, context: Context) -> DataFrame:
     """Return for each record of the edges (a, b: texts) the smallest one that it hangs together with: id, component.
 
     Each round gives a record the smallest of its neighbours and itself, and joins the edges anew over these. Ids are
-    hashes, so a chain of them falls in no order, and each round leaves a fraction of the edges.
+    hashes, so a chain of them falls in no order, and each round leaves a fraction of the edges. Up to `FEW` edges, the
+    driver has them.
     """
-    left = context.keep(edges.select("a", "b").where("a <> b").distinct(), "edges")
+    edges = edges.select("a", "b").where("a <> b").distinct()
+    few = edges.limit(FEW + 1).toArrow()
+    if len(few) <= FEW:
+        labels = pa.Table.from_batches(list(label_all(few.to_batches())), LABELS)
+        return arrow_frame(edges.sparkSession, labels)
+    left = context.keep(edges, "edges")
     found: DataFrame | None = None
     turn = 0
     while left.count() > EDGES_AT_ONCE:
@@ -44,6 +52,9 @@ def label_components(edges: DataFrame, context: Context) -> DataFrame:
     return relabelled(
         found.withColumnRenamed("component", "to"), last.withColumnRenamed("component", "to")
     ).withColumnRenamed("to", "component")
+
+
+LABELS = pa.schema([("id", pa.string()), ("component", pa.string())])
 
 
 def relabelled(found: DataFrame, lower: DataFrame) -> DataFrame:

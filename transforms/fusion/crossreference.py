@@ -88,6 +88,7 @@ class CrossReference(Step):
     name: ClassVar[str] = "cross_reference"
     scope: ClassVar[Literal["row", "table"]] = "table"
     grain: ClassVar[Literal["rows", "new"]] = "new"
+    light: ClassVar[int] = 8
     key: tuple[str, ...] = ()
     source: str = SOURCE
     named: str = ""
@@ -156,6 +157,7 @@ class ConfirmLinks(Step):
     name: ClassVar[str] = "confirm_links"
     scope: ClassVar[Literal["row", "table"]] = "table"
     grain: ClassVar[Literal["rows", "new"]] = "new"
+    light: ClassVar[int] = 8
     entities: str
     by: str = "entity_id"
 

@@ -1,21 +1,21 @@
 """From links to entities with ids that last."""
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from headgate.transforms.fusion.clusters import parts
+from headgate.transforms.fusion import few_entities
+from headgate.transforms.fusion.clusters import grouped
 from headgate.transforms.fusion.components import label_components
+from headgate.transforms.fusion.few_entities import Fates
 from headgate.transforms.fusion.groups import whole_groups
-from headgate.transforms.rows import ROW_ID, SOURCE, is_kept, quoted
+from headgate.transforms.rows import ROW_ID, SOURCE, arrow_frame, is_kept, quoted
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, with_new
 from headgate.words import cell, did_you_mean
 
@@ -48,7 +48,8 @@ class AssignEntities(Step):
     Cost: shuffles of the links by component, of row ids and entities, and a join of all rows with their entities. Where
     a few links changed, as those of `link_records` do under `refit`, only entities that a change reaches are made
     again, for shuffles of the ids in links and entities. Components of more than 4,000,000 links take rounds that halve
-    them. A component is held by one task. Source: average-link agglomeration.
+    them. A component is held by one task. Up to 500,000 records, links, and records of before, the driver does all that
+    at once. Source: average-link agglomeration.
     """
 
     name: ClassVar[str] = "assign_entities"
@@ -93,22 +94,40 @@ class AssignEntities(Step):
     def run(self, df: DataFrame, context: Context) -> DataFrame:
         source = F.col(quoted(self.source)).cast("string") if self.one_to_one else F.lit(None).cast("string")
         there = df.where(is_kept()).select(F.col(ROW_ID).alias("id"), source.alias("source"))
-        there = context.keep(
-            there.groupBy("id").agg(F.count(F.lit(1)).alias("rows"), F.min("source").alias("source")), "there"
-        )
-        ends = [there.select(F.col("id").alias(f"id_{e}"), F.col("source").alias(f"source_{e}")) for e in ("a", "b")]
-        links = context.table(self.links).select(*NEEDED)
-        links = context.keep(links.join(ends[0], on="id_a", how="inner").join(ends[1], on="id_b", how="inner"), "links")
-        groups = context.keep(self.grouped(links, context), "groups")
-        tell_broken(links, groups, context)
-        before = context.previous()
-        ids = context.keep(self.named(groups, there, before, context.moment()), "ids")
-        self.tell(ids, before, context)
+        there = there.groupBy("id").agg(F.count(F.lit(1)).alias("rows"), F.min("source").alias("source"))
+        links, before = context.table(self.links).select(*NEEDED), context.previous()
+        if before is not None:
+            before = before.select(F.col(ROW_ID).alias("id"), "entity_id") if "entity_id" in before.columns else None
+        many = (context.rows_in or 0) > few_entities.AT_ONCE
+        few = None if many else few_entities.held([there, links, *([] if before is None else [before])])
+        ids = self.at_once(few, df, context) if few is not None else self.in_spark(there, links, before, context)
         chosen = ids.select(
             F.col("id").alias("_hg_id"), *(F.col(c).cast(kind).alias(f"_hg_{c}") for c, kind in NEW.items())
         )
         out = df.join(chosen, on=F.when(is_kept(), F.col(ROW_ID)) == F.col("_hg_id"), how="left")
         return out.select(*map(quoted, df.columns), *(F.col(f"_hg_{c}").alias(c) for c in NEW))
+
+    def at_once(self, few: list[pa.Table], df: DataFrame, context: Context) -> DataFrame:
+        """Return every record with its entity, of few."""
+        there, links, *rest = few
+        before = rest[0] if rest else None
+        links = few_entities.links_there(links, there)
+        groups = few_entities.groups_of(links, self.one_to_one)
+        tell_broken(few_entities.broken(links, groups), context)
+        ids, fates = few_entities.named(groups, there, before, context.moment(), self.giant, NAMED)
+        tell(fates, context)
+        return arrow_frame(df.sparkSession, ids)
+
+    def in_spark(self, there: DataFrame, links: DataFrame, before: DataFrame | None, context: Context) -> DataFrame:
+        """Return every record with its entity, of any number."""
+        there = context.keep(there, "there")
+        ends = [there.select(F.col("id").alias(f"id_{e}"), F.col("source").alias(f"source_{e}")) for e in ("a", "b")]
+        links = context.keep(links.join(ends[0], on="id_a", how="inner").join(ends[1], on="id_b", how="inner"), "links")
+        groups = context.keep(self.grouped(links, context), "groups")
+        tell_broken(broken_pairs(links, groups), context)
+        ids = context.keep(self.named(groups, there, before, context.moment()), "ids")
+        tell(self.fates(ids, before, context), context)
+        return ids
 
     def grouped(self, links: DataFrame, context: Context) -> DataFrame:
         """Return the groups of records that hold together, of those with links: id, grp, weakest, pair."""
@@ -127,12 +146,11 @@ class AssignEntities(Step):
         """Return every record with its entity: id, old (its id before), and the columns of `NEW`."""
         rows = there.join(groups, on="id", how="left").withColumn("grp", F.coalesce("grp", "id"))
         nothing, known = F.lit(None).cast("string"), None
-        if before is None or "entity_id" not in before.columns:
+        if before is None:
             rows = rows.withColumn("old", nothing)
         else:
-            here = there.select(F.col("id").alias("_hg_id"))
-            mine = before.join(here, on=F.col(ROW_ID) == F.col("_hg_id"), how="left_semi")
-            known = mine.groupBy(F.col(ROW_ID).alias("id")).agg(F.min("entity_id").alias("old"))
+            mine = before.join(there.select("id"), on="id", how="left_semi")
+            known = mine.groupBy("id").agg(F.min("entity_id").alias("old"))
             rows = rows.join(known, on="id", how="left")
         # An id stays with the group that has most of its records; a group keeps the one of which it has most.
         counted = ((-F.count(F.lit(1))).alias("less"), F.min("id").alias("first"))
@@ -162,8 +180,8 @@ class AssignEntities(Step):
             F.col("pair").alias("weakest_pair"),
         )
 
-    def tell(self, ids: DataFrame, before: DataFrame | None, context: Context) -> None:
-        """Say how many entities there are and what became of those of before, and name giant ones."""
+    def fates(self, ids: DataFrame, before: DataFrame | None, context: Context) -> Fates:
+        """Return how many entities there are, what became of those of before, and the giants."""
         entities = ids.groupBy("entity_id").agg(
             F.max("entity_size").alias("size"),
             F.min("weakest_link").alias("weakest"),
@@ -174,10 +192,8 @@ class AssignEntities(Step):
         minted = F.count(F.when(~F.col("known"), 1)).alias("minted")
         now = entities.agg(F.count(F.lit(1)).alias("n"), several, minted, F.max("size").alias("largest")).first()
         assert now is not None  # an aggregate of all rows
-        line = f"{now['n']:,} entities, {now['several']:,} of several records, the largest of {now['largest'] or 0:,}"
-        if context.partial:
-            line = f"of what changed: {line}; {now['minted']:,} minted"
-        elif before is not None and "entity_id" in before.columns:
+        became: dict[str, int] = {}
+        if before is not None and not context.partial:
             held = before.where("entity_id IS NOT NULL").select(F.col("entity_id").alias("old")).distinct()
             moved = (
                 ids.where("old IS NOT NULL")
@@ -197,27 +213,45 @@ class AssignEntities(Step):
                 .first()
             )
             assert fate is not None  # an aggregate of all rows
-            line += (
-                f"; {now['minted']:,} minted, {fate['merged']:,} merged, {fate['split']:,} split, {fate['gone']:,} gone"
-            )
-        context.warn(line)
+            became = fate.asDict()
         giants = entities.where(F.col("size") > self.giant).orderBy(F.desc("size"), "entity_id").limit(NAMED).collect()
-        for giant in giants:
-            one, other = giant["pair"] or ("", "")
-            bits = f"its weakest link has {giant['weakest'] or 0:.1f} bits: {cell(one)} and {cell(other)}"
-            link = bits if one else "they have one row id"
-            context.warn(f"entity {giant['entity_id']} has {giant['size']:,} records; {link}")
+        return Fates(
+            entities=now["n"],
+            several=now["several"],
+            largest=now["largest"] or 0,
+            minted=now["minted"],
+            giants=[(g["entity_id"], g["size"], g["weakest"], g["pair"]) for g in giants],
+            **became,
+        )
 
 
-def tell_broken(links: DataFrame, groups: DataFrame, context: Context) -> None:
-    """Say which pairs that people decided to be one are not, as another decision keeps them apart."""
+def tell(fates: Fates, context: Context) -> None:
+    """Say how many entities there are and what became of those of before, and name giant ones."""
+    line = f"{fates.entities:,} entities, {fates.several:,} of several records, the largest of {fates.largest:,}"
+    if context.partial:
+        line = f"of what changed: {line}; {fates.minted:,} minted"
+    elif fates.gone is not None:
+        line += f"; {fates.minted:,} minted, {fates.merged:,} merged, {fates.split:,} split, {fates.gone:,} gone"
+    context.warn(line)
+    for entity, size, weakest, pair in fates.giants:
+        one, other = pair or ("", "")
+        bits = f"its weakest link has {weakest or 0:.1f} bits: {cell(one)} and {cell(other)}"
+        context.warn(f"entity {entity} has {size:,} records; {bits if one else 'they have one row id'}")
+
+
+def broken_pairs(links: DataFrame, groups: DataFrame) -> list[tuple[str, str]]:
+    """Return some pairs that people decided to be one and that are not, in order."""
     ends = [groups.select(F.col("id").alias(f"id_{e}"), F.col("grp").alias(f"grp_{e}")) for e in ("a", "b")]
     must = links.where("rule = 'must_link'").select("id_a", "id_b")
     apart = must.join(ends[0], on="id_a", how="inner").join(ends[1], on="id_b", how="inner").where("grp_a <> grp_b")
-    few = apart.orderBy("id_a", "id_b").limit(NAMED + 1).collect()
-    if few:
-        shown = "; ".join(f"{cell(r['id_a'])} and {cell(r['id_b'])}" for r in few[:NAMED])
-        more = ", and others" if len(few) > NAMED else ""
+    return [(r["id_a"], r["id_b"]) for r in apart.orderBy("id_a", "id_b").limit(NAMED + 1).collect()]
+
+
+def tell_broken(pairs: Sequence[tuple[str, str]], context: Context) -> None:
+    """Say which pairs that people decided to be one are not, as another decision keeps them apart."""
+    if pairs:
+        shown = "; ".join(f"{cell(a)} and {cell(b)}" for a, b in pairs[:NAMED])
+        more = ", and others" if len(pairs) > NAMED else ""
         context.warn(f"decided to be one, but kept apart by pairs decided to be two: {shown}{more}")
 
 
@@ -229,55 +263,3 @@ def by_component(apart: bool) -> Callable[[Iterable[pa.RecordBatch]], Iterable[p
             yield grouped(links, apart)
 
     return run
-
-
-def grouped(links: pa.Table, apart: bool) -> pa.RecordBatch:
-    """Take the components of links apart where they do not hold together."""
-    cells = {c: links[c].to_pylist() for c in links.column_names}
-    component = np.array(cells["component"])
-    starts = [*np.flatnonzero(np.r_[True, component[1:] != component[:-1]]).tolist(), len(component)]
-    out: tuple[list[str], list[str], list[float | None], list[list[str] | None], list[str]] = ([], [], [], [], [])
-    for low, high in itertools.pairwise(starts):
-        a, b, score, rule = (cells[c][low:high] for c in ("id_a", "id_b", "score", "rule"))
-        source = dict(zip(a, cells["source_a"][low:high], strict=True))
-        source |= dict(zip(b, cells["source_b"][low:high], strict=True))
-        ids = sorted(source)
-        at = {x: i for i, x in enumerate(ids)}
-        one, other = [at[x] for x in a], [at[x] for x in b]
-        must, cannot = [r == "must_link" for r in rule], [r == "cannot_link" for r in rule]
-        numbers = {s: i for i, s in enumerate(sorted({str(s) for s in source.values()}))}
-        of = [numbers[str(source[x])] for x in ids] if apart else None
-        label = parts(len(ids), one, other, score, must, cannot, of)
-        weakest = weakest_links(len(ids), one, other, score, label)
-        out[0].extend(ids)
-        out[1].extend(ids[x] for x in label)
-        found = [weakest[x] for x in label]
-        out[2].extend(w and w[0] for w in found)
-        out[3].extend(w and sorted((ids[w[1]], ids[w[2]])) for w in found)
-        out[4].extend([cells["component"][low]] * len(ids))
-    kinds = (pa.string(), pa.string(), pa.float64(), pa.list_(pa.string()), pa.string())
-    arrays = [pa.array(c, k) for c, k in zip(out, kinds, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, ["id", "grp", "weakest", "pair", "component"])
-
-
-def weakest_links(
-    n: int, one: list[int], other: list[int], score: list[float], label: list[int]
-) -> dict[int, tuple[float, int, int] | None]:
-    """Return for each group the weakest of the links that hold it together at best: of a spanning tree of the best.
-
-    A link is its score and its ends; None for a group without links.
-    """
-    tree = list(range(n))
-
-    def root(x: int) -> int:
-        while tree[x] != x:
-            tree[x] = tree[tree[x]]
-            x = tree[x]
-        return x
-
-    weakest: dict[int, tuple[float, int, int] | None] = dict.fromkeys(label)
-    for w, a, b in sorted(zip(score, one, other, strict=True), key=lambda e: (-e[0], e[1], e[2])):
-        if label[a] == label[b] and root(a) != root(b):
-            tree[root(a)] = root(b)
-            weakest[label[a]] = (w, a, b)
-    return weakest

@@ -45,6 +45,7 @@ class EntityHistory(Step):
     name: ClassVar[str] = "entity_history"
     scope: ClassVar[Literal["row", "table"]] = "table"
     grain: ClassVar[Literal["rows", "new"]] = "new"
+    light: ClassVar[int] = 8
     reads_previous: ClassVar[bool] = True
     key: tuple[str, ...] = ()
     source: str = SOURCE

@@ -10,19 +10,22 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.fusion.blocking import REFINED
+from headgate.transforms.fusion.blocking import COMMON, REFINED
 from headgate.transforms.fusion.groups import one_array
 from headgate.transforms.fusion.keys import Bools, Ints, keys_of, member
 from headgate.transforms.fusion.meetings import Limits, combined, places
-from headgate.transforms.fusion.records import normalised
-from headgate.transforms.fusion.values import Comparison
+from headgate.transforms.fusion.records import CHARACTERS, normalised
+from headgate.transforms.fusion.values import LONGEST, Comparison
 from headgate.transforms.rows import arrow_frame
 from headgate.transforms.step import Context, MakeAll
 
 KEYED = "rid long, src int, name string, keys array<long>, families array<long>, fine array<boolean>"
 HIT = "rid long, src int, family long, key long"
 SKETCH = 23  # bits of a hash by which most keys are told from those that are looked for
-HITS = 10_000_000  # keys of records that the driver may hold, some 75 bytes each
+HITS = 10_000_000  # keys of records that the driver may hold, some 75 bytes each,
+FEW = 100_000  # records whose keys it may hold, some 5 KB each, and
+RECORDS = 500_000  # with their cells, of `MUCH` characters
+MUCH = 4 * CHARACTERS
 Body = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
 
 
@@ -124,11 +127,14 @@ class Hits(Protocol):
         """Count the records of each key."""
 
     def of(self, keys: Ints) -> pa.Table:
-        """Return those of some keys, in order: rows of `HIT`. Raises `MakeAll` where they are more than `HITS`."""
+        """Return those of some keys, in order: rows of `HIT`."""
 
 
 class Holders(Protocol):
-    """The keys of all records: in Spark, or at once where records are few. Both say the same."""
+    """The keys of all records: in Spark, or at once where records are few. Both say the same.
+
+    In Spark each raises `MakeAll` where what it returns is more than the driver may hold.
+    """
 
     @property
     def sources(self) -> int:
@@ -162,6 +168,28 @@ class FewHits:
 
     def of(self, keys: Ints) -> pa.Table:
         return pa.Table.from_batches([as_hits(self.held.where(member(self.held.key, keys)))])
+
+
+def at_most(rows: DataFrame, most: int, what: str) -> pa.Table:
+    """Return rows at once; raise `MakeAll` where there are more than so many. what: they are, after a number."""
+    table = rows.limit(most + 1).toArrow()
+    if len(table) > most:
+        raise MakeAll(f"more than {most:,} {what}")
+    return table
+
+
+def some_of(raw: DataFrame, rid: Ints, cells: int) -> pa.Table:
+    """Return the raw records with some ids, each once; raise `MakeAll` where they are too many or too long."""
+    if len(rid) > RECORDS:
+        raise MakeAll(f"changed records are compared with others, more than {RECORDS:,} in all")
+    here = arrow_frame(raw.sparkSession, pa.table({"rid": rid}))
+    some = raw.join(F.broadcast(here), on="rid", how="left_semi")
+    if len(rid) * cells * LONGEST > MUCH:  # if every cell is as long as one may be
+        length = F.sum(F.length(F.concat_ws("", *(f"c{j}" for j in range(cells)))))
+        found = some.agg(length.alias("n")).first()
+        if found is not None and (found["n"] or 0) > MUCH:
+            raise MakeAll(f"changed records are compared with others, more than {MUCH:,} characters in all")
+    return some.toArrow()  # bounded above
 
 
 class FewHolders:
@@ -200,17 +228,15 @@ class ManyHits:
     sources: int
 
     def tally(self) -> Tally:
-        table = self.rows.groupBy("key", "src").agg(F.count(F.lit(1)).alias("n")).toArrow()  # a row a key and source
+        counts = self.rows.groupBy("key", "src").agg(F.count(F.lit(1)).alias("n"))
+        table = at_most(counts, HITS, "keys of changed records are counted")
         key, src, n = (table[c].to_numpy().astype(np.int64) for c in ("key", "src", "n"))
         return Tally.summed(key, src, n, self.sources)
 
     def of(self, keys: Ints) -> pa.Table:
         some = arrow_frame(self.rows.sparkSession, pa.table({"key": keys}))
         found = self.rows.join(F.broadcast(some), on="key", how="left_semi").select(*self.rows.columns)
-        table = found.limit(HITS + 1).toArrow()
-        if len(table) > HITS:
-            raise MakeAll(f"records share more than {HITS:,} keys with those that changed")
-        return table
+        return at_most(found, HITS, "keys of records are shared with those that changed")
 
 
 @dataclass(frozen=True)
@@ -221,13 +247,19 @@ class ManyHolders:
     sources: int
     context: Context
 
+    def keys(self) -> int:
+        """Return how many keys all records have together, each row counting for one more."""
+        found = self.rows.agg(F.sum(F.size("keys") + 1).alias("n")).first()
+        return int(found["n"] or 0) if found is not None else 0
+
     def sizes(self) -> list[tuple[int, int, int]]:
         counts = self.rows.groupBy("src").agg(F.count(F.lit(1)).alias("n"), F.count_distinct("rid").alias("ids"))
         return [(row["src"], row["n"], row["ids"]) for row in counts.collect()]  # a row a source
 
     def named(self, column: str, values: pa.Array) -> pa.Table:
         some = arrow_frame(self.rows.sparkSession, pa.table({column: values}))
-        return self.rows.join(F.broadcast(some), on=column, how="left_semi").toArrow()  # of what changed
+        found = self.rows.join(F.broadcast(some), on=column, how="left_semi")
+        return at_most(found, FEW, "records have keys that changed")
 
     def count(self, keys: Ints, limit: int) -> Tally:
         each = self.rows.select("src", F.explode("keys").alias("key")).groupBy("key")
@@ -238,7 +270,7 @@ class ManyHolders:
         made = total * (total - 1) if self.sources == 1 else total * total - squares
         some = arrow_frame(self.rows.sparkSession, pa.table({"key": keys})).withColumn("asked", F.lit(True))
         found = counts.join(F.broadcast(some), on="key", how="left").where(F.col("asked") | (made > 2 * limit))
-        table = found.drop("asked").toArrow().sort_by("key")
+        table = at_most(found.drop("asked"), len(keys) + COMMON, "keys are shared by many records").sort_by("key")
         columns = [table[f"n{s}"].to_numpy() for s in range(self.sources)]
         return Tally(key=table["key"].to_numpy(), n=np.column_stack(columns).astype(np.int64))
 

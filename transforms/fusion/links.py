@@ -12,7 +12,8 @@ from headgate.transforms.fusion.blocking import Blocks, missed
 from headgate.transforms.fusion.learned import Knowledge
 from headgate.transforms.fusion.levels import first_equal
 from headgate.transforms.fusion.matching import Found, MatchRecords, blocked
-from headgate.transforms.fusion.records import Records, element_of, made_ready, repeats_itself
+from headgate.transforms.fusion.records import Records, element_of, made_ready
+from headgate.transforms.fusion.repeats import repeats_itself
 from headgate.transforms.fusion.scoring import LINK, Counted, Pairs, Scored
 from headgate.transforms.fusion.values import Kind
 from headgate.transforms.kinds import is_plain

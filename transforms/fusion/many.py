@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion import scoring, supervised
+from headgate.transforms.fusion.asked import ASKED_AT_ONCE
 from headgate.transforms.fusion.blocking import block, words_of
 from headgate.transforms.fusion.levels import Frequencies
 from headgate.transforms.fusion.meetings import Limits
@@ -77,7 +78,10 @@ class Many:
     def labelled(self) -> tuple[Levels, npt.NDArray[np.bool_]]:
         assert self.labels is not None
         known = self.pairs.join(self.labels, on=ENDS, how="inner").where("same IS NOT NULL")
-        table = known.select("pattern", "same").toArrow()  # pairs that people labelled
+        if known.count() > ASKED_AT_ONCE:
+            known = known.orderBy(F.xxhash64("one", "other"), *ENDS).limit(ASKED_AT_ONCE)
+            self.context.warn(f"labels: what they teach is learned from {ASKED_AT_ONCE:,} of them, chosen by hash")
+        table = known.select("pattern", "same").toArrow()  # bounded above
         return as_levels(table["pattern"].combine_chunks(), self.size), np.array(table["same"].to_pylist(), bool)
 
     def judge(self, scorer: Scorer, *, alone: bool) -> Scored:

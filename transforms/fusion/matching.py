@@ -51,6 +51,7 @@ class MatchRecords(Step):
     name: ClassVar[str] = "match_records"
     scope: ClassVar[Literal["row", "table"]] = "table"
     grain: ClassVar[Literal["rows", "new"]] = "new"
+    light: ClassVar[int] = 2
     key: tuple[str, ...] = ()
     source: str | None = None
     labels: str | None = None

@@ -27,12 +27,10 @@ DRAWN = 300_000  # pairs at random
 FEW = 100_000  # records, and
 CHARACTERS = 50_000_000  # of theirs, that the driver may hold and link at once
 CELL = 8  # characters that a cell counts for beside its own
+SOURCES = 1_000
 PLACES = 1_000_000  # of a sample by hash
 ENDS = [("one", pa.int64()), ("src_one", pa.int32()), ("other", pa.int64()), ("src_other", pa.int32())]
 NO_PAIRS = pa.schema([*ENDS, ("family", pa.int64())]).empty_table()
-NOTHING = {"src": pa.array([], pa.int32()), "n": pa.array([], pa.int64())}
-TELLING = 5.0  # bits beyond those that single out one record, from which on having the same values is no chance
-CLEAN = 0.02  # of a source's records, the share that may repeat another one of it in all that is compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +150,10 @@ def counts_of_sources(raw: DataFrame, columns: int) -> list[Row]:
     counts = raw.groupBy("source").agg(
         F.count(F.lit(1)).alias("n"), F.count_distinct("rid").alias("ids"), F.sum(length).alias("characters")
     )
-    return counts.collect()  # a row a source
+    found = counts.limit(SOURCES + 1).collect()
+    if len(found) > SOURCES:
+        raise StepError(f"source: records of more than {SOURCES:,} sources are not linked; name another column")
+    return found
 
 
 def are_few(of_sources: Sequence[Row], columns: int) -> tuple[bool, int]:
@@ -354,47 +355,3 @@ def drawn_pairs(records: Records, seed: int) -> pa.Table:
     a, b = key[:DRAWN] // len(rid), key[:DRAWN] % len(rid)
     cells = {"one": rid[a], "src_one": src[a], "other": rid[b], "src_other": src[b]}
     return pa.table(cells | {"family": np.zeros(len(a), np.int64)})
-
-
-def repeats_itself(records: Records, frequencies: Sequence[Frequencies]) -> tuple[str, float] | None:
-    """Return the source of which most records repeat another one in all that is compared, and their share.
-
-    None where no source has more than `CLEAN` of them. Records whose values are so frequent, or so few, that others
-    have the same by chance do not count, unless one column is all there is to compare.
-    """
-    columns = [f"v{j}" for j in range(len(records.comparisons))]
-    body = again(frequencies, records.sizes)
-    if records.table is None:
-        groups = records.many.groupBy("src", *columns).agg(F.count(F.lit(1)).alias("n")).where("n > 1")
-        found = groups.mapInArrow(body, "src int, n long").groupBy("src").agg(F.sum("n").alias("n")).collect()
-        repeated = [(row["n"], row["src"]) for row in found]
-    else:
-        groups = records.table.group_by(["src", *columns]).aggregate([([], "count_all")])
-        several = groups.filter(pc.greater(groups["count_all"], 1)).combine_chunks()
-        table = pa.Table.from_batches(list(body(several.to_batches())) or [pa.RecordBatch.from_pydict(NOTHING)])
-        sums = table.group_by("src").aggregate([("n", "sum")])
-        repeated = list(zip(sums["n_sum"].to_pylist(), sums["src"].to_pylist(), strict=True))
-    shares = [(n / records.sizes[src], records.sources[src]) for n, src in repeated]
-    share, source = max(shares, default=(0.0, ""))
-    return (source, share) if share > CLEAN else None
-
-
-def again(
-    frequencies: Sequence[Frequencies], sizes: Sequence[int]
-) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
-    """Return the body of a map from contents (src, v0 …, and how many records hold each) to repeats that tell."""
-
-    def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        for batch in batches:
-            bits, filled = np.zeros(len(batch)), np.zeros(len(batch), dtype=bool)
-            for frequent, cells in zip(frequencies, batch.columns[1:-1], strict=True):
-                there = np.flatnonzero(pc.is_valid(cells).to_numpy(zero_copy_only=False))
-                filled[there] = True
-                bits[there] += frequent.bits([v.split(JOINED)[0] for v in cells.take(pa.array(there)).to_pylist()])
-            src = batch.column(0).to_numpy()
-            telling = (bits >= np.log2(np.array(sizes))[src] + TELLING) | (filled & (len(frequencies) == 1))
-            kept = pa.array(np.flatnonzero(telling))
-            n = pc.subtract(batch.columns[-1], 1).cast(pa.int64())
-            yield pa.RecordBatch.from_arrays([batch.column(0).take(kept), n.take(kept)], ["src", "n"])
-
-    return run

@@ -19,6 +19,7 @@ from headgate.transforms.fusion.asked import ASKED_AT_ONCE, known_at_once
 from headgate.transforms.fusion.blocking import Blocks
 from headgate.transforms.fusion.few import Few, Known, with_others
 from headgate.transforms.fusion.holders import (
+    FEW,
     KEYED,
     FewHolders,
     Held,
@@ -26,10 +27,12 @@ from headgate.transforms.fusion.holders import (
     Holders,
     ManyHolders,
     Tally,
+    at_most,
     doubles,
     held,
     keyed,
     pairs_of,
+    some_of,
 )
 from headgate.transforms.fusion.keys import Ints, member
 from headgate.transforms.fusion.learned import Knowledge
@@ -40,11 +43,10 @@ from headgate.transforms.fusion.rivals import rejudged
 from headgate.transforms.rows import ROW_ID, arrow_frame
 from headgate.transforms.step import Changes, Context, LearnAnew, MakeAll
 
-MOST = 100_000  # records that changed, and
-FEW = 100_000  # records whose keys the driver may hold, some 5 KB each
+MOST = 100_000  # records that changed
+KEYS = 10_000_000  # of all records that the driver may hold, some 75 bytes each
 SHARE = 0.1  # of all, up to which their pairs alone are made again
-PAIRS = 5_000_000  # of these records and others that the driver may compare, some 100 bytes each, and
-RECORDS = 500_000  # of both together
+PAIRS = 5_000_000  # of these records and others that the driver may compare, some 100 bytes each
 AT_ONCE = 1_000_000  # pairs under keys, of which those of other records are left out
 
 
@@ -77,7 +79,7 @@ def renewed(step: Asks, known: Knowledge, df: DataFrame, changes: Changes, conte
     """Return the pairs worth a look that changes reach, and say which rows of the previous version they replace.
 
     Cost: the keys of all records are made and counted, two passes over them, one over all records for those compared.
-    Up to `FEW` records, the driver holds the keys.
+    Up to `FEW` records, or `KEYS` keys, the driver holds the keys.
     """
     before = context.previous()
     if before is None:
@@ -98,13 +100,16 @@ def renewed(step: Asks, known: Knowledge, df: DataFrame, changes: Changes, conte
 
     holders: Holders
     if sum(known.sizes) <= FEW:
-        holders = FewHolders(keys(raw).toArrow(), len(known.sources))  # bounded above, and by how much they may grow
+        rows = at_most(keys(raw), FEW + MOST, "records are there")
+        holders = FewHolders(rows, len(known.sources))
     else:
-        holders = ManyHolders(context.keep(keys(raw), "keys"), len(known.sources), context)
+        many = ManyHolders(context.keep(keys(raw), "keys"), len(known.sources), context)
+        few = many.keys() <= KEYS
+        holders = FewHolders(many.rows.toArrow(), len(known.sources)) if few else many
     sizes, n = counted_sources(known, holders)
     if changed > SHARE * n:
         raise MakeAll(f"{changed:,} of {n:,} records changed")
-    old = keys(known.raw(changes.before, step.key, step.source)).toArrow()
+    old = at_most(keys(known.raw(changes.before, step.key, step.source)), MOST, "records changed")
     new = holders.named("rid", pa.array(gone))
     touched = reached(held(old), held(new), gone, asked_again(step, changes, holders), holders, limits)
     labels, decisions = (
@@ -279,11 +284,7 @@ def compared(
     """Return pairs of some records, compared. met: those of keys; asked: labels and decisions; by ids."""
     ends = np.array([pair for known_pairs in asked for pair in known_pairs or ()], np.int64).ravel()
     wanted = np.unique(np.r_[met[0], met[1], ends])
-    if len(wanted) > RECORDS:
-        raise MakeAll(f"changed records are compared with others, more than {RECORDS:,} in all")
-    here = arrow_frame(raw.sparkSession, pa.table({"rid": wanted}))
-    some = raw.join(F.broadcast(here), on="rid", how="left_semi").toArrow()  # the records that are compared
-    records = known.ready(raw, some, sizes)
+    records = known.ready(raw, some_of(raw, wanted, len(known.comparisons)), sizes)
     assert records.table is not None
     rid = records.table["rid"].to_numpy()
     n = len(rid)

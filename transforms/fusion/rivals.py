@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from headgate.transforms.fusion.clusters import one_to_one
 from headgate.transforms.fusion.few import rivals_of, shared_words
+from headgate.transforms.fusion.holders import some_of
 from headgate.transforms.fusion.keys import Bools, Ints
 from headgate.transforms.fusion.learned import Knowledge
 from headgate.transforms.fusion.partners import PAIRS_AT_ONCE
@@ -95,8 +96,7 @@ def repeats(record: Ints, side: Ints) -> Bools:
 
 def words_shared(known: Knowledge, raw: DataFrame, one: Ints, other: Ints) -> Floats:
     """Return the share of the words of two records that both have."""
-    wanted = arrow_frame(raw.sparkSession, pa.table({"rid": np.unique(np.r_[one, other])}))
-    some = raw.join(F.broadcast(wanted), on="rid", how="left_semi").toArrow()  # rivals for one partner
+    some = some_of(raw, np.unique(np.r_[one, other]), len(known.comparisons))
     records = known.ready(raw, some, known.sizes)
     assert records.table is not None
     rid = records.table["rid"].to_numpy()
