@@ -11,6 +11,7 @@ from headgate.transforms.cleaning.dependencies import discover
 from headgate.transforms.cleaning.formats import learn_format, read_cell
 from headgate.transforms.cleaning.ranges import range_of
 from headgate.transforms.cleaning.repair import Dependency, RepairCells, RepairKnown
+from headgate.transforms.cleaning.sources import source_weights
 from headgate.transforms.cleaning.typos import learn_typos
 from headgate.transforms.cleaning.votes import Model, Rule, Votes, judge_row, outside, parse_rules
 from headgate.transforms.quantiles import Spread
@@ -137,6 +138,27 @@ def test_sources_that_err_weigh_less(spark):
     weighed = applied(RepairCells(dependencies=(rule,), sources="src"), df).where("flight = 'f9'")
     assert {r[0] for r in plain_rows(plain, "time")} == {"late"}
     assert {r[0] for r in plain_rows(weighed, "time")} == {"right"}
+
+
+def test_of_many_claims_the_weights_of_sources_are_learned_from_some_groups(spark, tmp_path, monkeypatch):
+    rows = [(i, f"f{i}", f"t{i}", s) for i in range(30) for s in ("a", "b", "d")]
+    rows += [(i, f"f{i}", f"wrong{i}", "c") for i in range(30)]
+    rows += [(40, "f40", "right", "a"), (41, "f40", "late", "c"), (42, "f40", "", "a"), (43, "f40", "none", None)]
+    rows += [(44, "f40", "other", "")]
+    df = frame(spark, "id int, flight string, time string, src string", *rows)
+    step = RepairCells(dependencies=(Dependency(columns=("flight",), decides=("time",)),), sources="src", faults=None)
+    found, weights = [], []
+    monkeypatch.setattr(ballots, "source_weights", lambda claims: weights.append(source_weights(claims)) or weights[-1])
+    for most, groups, parts in ((1000, 1000, 2), (60, 1000, 3), (60, 1, 5), (0, 1000, 1)):
+        monkeypatch.setattr(ballots, "MOST_CLAIMS", most)
+        monkeypatch.setattr(ballots, "MOST_GROUPS", groups)
+        context = BuildContext(spark, str(tmp_path / f"{parts}"), fitted=str(tmp_path / f"fitted{parts}"))
+        frozen = step.fit(training_rows(df.repartition(parts)), context)
+        found.append(values_of(frozen.run(df, context), "time"))
+    assert found[0][40] == ("right",) and found[0] == found[1] == found[2]
+    assert all(v == (f"t{i}",) for i, v in found[3].items() if i < 30)  # each source weighs 1
+    assert weights[2] == weights[4] != weights[0] and weights[-1] == {}  # two rounds each
+    assert all(w["c"] < min(w["a"], w["b"]) for w in weights[:6])
 
 
 def test_groups_that_the_model_has_are_not_copied_for_each_batch():

@@ -14,11 +14,12 @@ from headgate.transforms.cleaning.sources import source_weights
 from headgate.transforms.cleaning.votes import Model, Ranked, Rule, Votes, faults_of, read_table
 from headgate.transforms.kinds import as_text
 from headgate.transforms.rows import local_frame, quoted
-from headgate.transforms.step import Context, StepError
+from headgate.transforms.step import Context
 
 CANDIDATES = 5  # of each group's values, the most frequent ones
 MOST_GROUPS = 200_000  # groups that a model may hold: more are an artifact
-MOST_CLAIMS = 1_000_000  # (group, value, source) that come to the driver
+MOST_CLAIMS = 1_000_000  # (group, value, source) that come to the driver, and show how sources weigh
+UNITS = 1_000_000  # of a vote: whole numbers, whose sums know no order
 GROUP = "turn:int,rule:int,key:array<string>,rows:double,ranked:array<struct<value:string,rows:double>>"
 Groups = dict[tuple[str, ...], tuple[float, Ranked]]
 Stored = tuple[str | None, ...]  # for each round of votes, the artifact that holds its groups
@@ -114,9 +115,8 @@ def counted_votes(
 ) -> tuple[tuple[Votes, ...], str | None]:
     """Return the votes of a further round, and the artifact that holds their groups if the model does not."""
     rows = cells_as_read(df, model, stored, rules, sources, context)
-    if sources:
-        return votes_of_sources(rows, rules, model.counts), None
-    return votes_of_rows(rows, rules, model.counts, context, f"votes-{len(stored)}")
+    rows = weighed(rows, context, f"claims-{len(stored)}") if sources else rows.withColumn("units", F.lit(UNITS))
+    return votes_of(rows, rules, model.counts, context, f"votes-{len(stored)}")
 
 
 def cells_as_read(
@@ -137,18 +137,40 @@ def cells_as_read(
     return each.where(known).select("x.rule", "x.key", "x.value", "source")
 
 
-def votes_of_rows(
+def weighed(rows: DataFrame, context: Context, name: str) -> DataFrame:
+    """Return (rule, key, value, units) of claims (rule, key, value, source), as their sources weigh.
+
+    A claim without a source weighs 1, as does one of a source that the claims looked at do not have. Of more than
+    `MOST_CLAIMS`, these are the claims of the groups of the smallest hashes.
+    """
+    counted = rows.groupBy("rule", "key", "value", "source").agg(F.count(F.lit(1)).alias("n"))
+    claims = context.keep(counted, name)
+    named = claims.where("source <> ''")
+    order = F.xxhash64("rule", "key")
+    total = named.count()
+    if total > MOST_CLAIMS:
+        share = 2.0 * MOST_CLAIMS / total  # of the hashes; what is too many is cut off in their order
+        named = named.where(order <= F.lit(min(int(share * 2**64) - 2**63, 2**63 - 1)))
+        named = named.orderBy(order, "rule", "key", "value", "source").limit(MOST_CLAIMS)
+    found = sorted(((r, tuple(k)), v, s, n) for r, k, v, s, n in named.collect())
+    weights = [(source, round(weight * UNITS)) for source, weight in sorted(source_weights(found).items())]
+    lookup = local_frame(rows.sparkSession, weights, "source string, weight bigint")
+    joined = claims.join(F.broadcast(lookup), on="source", how="left")
+    return joined.select("rule", "key", "value", (F.col("n") * F.coalesce("weight", F.lit(UNITS))).alias("units"))
+
+
+def votes_of(
     rows: DataFrame, rules: Sequence[Rule], counts: Mapping[str, Mapping[str, int]], context: Context, name: str
 ) -> tuple[tuple[Votes, ...], str | None]:
-    """Count the votes of each dependency, a row one vote; of more than `MOST_GROUPS` groups, into an artifact."""
+    """Count the votes of each dependency in units; of more than `MOST_GROUPS` groups, into an artifact."""
     overall = [(r, v, n) for r, rule in enumerate(rules) for v, n in counts[rule.decides].items()]
     lookup = local_frame(rows.sparkSession, overall, "rule int, value string, overall bigint")
-    pairs = rows.groupBy("rule", "key", "value").agg(F.count(F.lit(1)).alias("n"))
+    pairs = rows.groupBy("rule", "key", "value").agg(F.sum("units").alias("n"))
     ranked = pairs.join(F.broadcast(lookup), on=["rule", "value"], how="left")
     order = F.struct(-F.col("n"), -F.coalesce("overall", F.lit(0)), F.col("value"))
     top = F.slice(F.sort_array(F.collect_list(order)), 1, CANDIDATES)
-    named = F.transform(top, lambda x: F.struct(x["value"].alias("value"), (-x["col1"]).cast("double").alias("rows")))
-    groups = ranked.groupBy("rule", "key").agg(F.sum("n").cast("double").alias("rows"), named.alias("ranked"))
+    named = F.transform(top, lambda x: F.struct(x["value"].alias("value"), (-x["col1"] / UNITS).alias("rows")))
+    groups = ranked.groupBy("rule", "key").agg((F.sum("n") / UNITS).alias("rows"), named.alias("ranked"))
     found = groups.limit(MOST_GROUPS + 1).collect()
     if len(found) > MOST_GROUPS:
         place = context.store(groups, name)
@@ -178,24 +200,3 @@ def settled(rule: Rule, groups: Groups) -> Votes:
 
 def strength(agree: float, judged: float) -> float:
     return (agree + 1) / (judged + 2)
-
-
-def votes_of_sources(
-    rows: DataFrame, rules: Sequence[Rule], counts: Mapping[str, Mapping[str, int]]
-) -> tuple[Votes, ...]:
-    """Count the votes of each dependency, a row as its source weighs; one without a source weighs 1."""
-    counted = rows.groupBy("rule", "key", "value", "source").agg(F.count(F.lit(1)).alias("n"))
-    found = counted.limit(MOST_CLAIMS + 1).collect()
-    if len(found) > MOST_CLAIMS:
-        raise StepError(f"sources: more than {MOST_CLAIMS:,} distinct claims of {'; '.join(map(str, rules))}")
-    claims = sorted(((r, tuple(k)), v, s or "", n) for r, k, v, s, n in found)
-    weights = source_weights([c for c in claims if c[2]])
-    totals: dict[tuple[int, tuple[str, ...]], dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for group, value, source, n in claims:
-        totals[group][value] += n * weights.get(source, 1.0)
-    grouped: list[Groups] = [{} for _ in rules]
-    for (rule, key), values in totals.items():
-        overall = counts[rules[rule].decides]
-        ranked = sorted(values.items(), key=lambda vn: (-round(vn[1], 9), -overall.get(vn[0], 0), vn[0]))
-        grouped[rule][key] = (sum(values.values()), tuple(ranked[:CANDIDATES]))
-    return tuple(settled(rule, groups) for rule, groups in zip(rules, grouped, strict=True))

@@ -112,13 +112,13 @@ class RepairCells(Estimator):
     faults: a new column with the row's faults, each with what the cell was, what is proposed, why and how surely, and
         whether it was changed; null for none.
     A repair needs two rows that agree, or a value 20 times as frequent; ties go to the value more frequent in the whole
-    column, then to the smaller text, so that neither order nor partitioning matters. An empty text counts as
-    missing. Of columns with more than 20,000 distinct values the most frequent ones teach format and frequency. The
-    votes of more than 200,000 groups are kept as a file of their own and joined; with `sources`, more than 1,000,000
-    distinct claims are refused. Changed cells are noted in `_changed`. Cost: to fit, one shuffle of distinct values,
-    for dependencies two of (group, value), for learned ranges exact quantiles; no pairs of rows; one pass to apply, for
-    votes in a file a shuffle for each dependency, twice. Source: votes as in HoloClean (Rekatsinas 2017), sources as in
-    CRH (Li 2014).
+    column, then to the smaller text, so that neither order nor partitioning matters. An empty text counts as missing.
+    Of columns with more than 20,000 distinct values the most frequent ones teach format and frequency. The votes of
+    more than 200,000 groups are kept as a file of their own and joined. How `sources` weigh is learned from 1,000,000
+    distinct claims at most, those of the groups of the smallest hashes; a source that has none weighs 1. Changed cells
+    are noted in `_changed`. Cost: to fit, one shuffle of distinct values, for dependencies two of (group, value), for
+    learned ranges exact quantiles; no pairs of rows; one pass to apply, for votes in a file a shuffle for each
+    dependency, twice. Source: votes as in HoloClean (Rekatsinas 2017), sources as in CRH (Li 2014).
     """
 
     name: ClassVar[str] = "repair_cells"
