@@ -24,6 +24,7 @@ REASONS = {
     "contained_duplicate": "is contained in another row's {columns}",
     "duplicate_row_id": "has the id of another row",
     "not_sampled": "not drawn for its stratum",
+    "thinned": "of a large class, and left out by its neighbours",
     "unknown_code": "{columns} holds a code that is not in its list",
     "repeated_prediction": "predicts an item that its model predicted before",
     "missing_model": "does not say which model predicted it",

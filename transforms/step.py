@@ -84,9 +84,14 @@ def with_new(have: Columns, new: Columns) -> Columns:
 def follow(step: "Step", have: Columns, tables: Mapping[str, Columns]) -> Columns | None:
     """Follow the columns through a step; raise `StepError` for a name that it may not give to a column.
 
-    No two columns may have one name, in any case of its letters, and no new one may have a name of headgate's own.
-    None where only a fit can tell.
+    No two columns may have one name, in any case of its letters, no new one may have a name of headgate's own, and no
+    option names a column twice. None where only a fit can tell.
     """
+    for option in ("columns", "using", "by"):
+        names = getattr(step, option, ())
+        twice = next((c for i, c in enumerate(names) if c in names[:i]), None) if isinstance(names, tuple) else None
+        if twice is not None:
+            raise StepError(f"{option}: '{twice}' is named twice")
     after = step.columns_after(have, tables)
     seen: dict[str, str] = {}
     for name in after or ():

@@ -163,7 +163,11 @@ def columns_of_table(request: Request, lake: Lake) -> dict[str, str]:
 
 
 def need_columns(option: str, wanted: Iterable[str], columns: Sequence[str]) -> None:
+    seen: set[str] = set()
     for column in wanted:
+        if column in seen:
+            raise UsageError(f"{option}: '{column}' is named twice")
+        seen.add(column)
         if column not in columns:
             there = f" (columns: {', '.join(columns)})"
             raise UsageError(f"{option}: there is no column '{column}'{did_you_mean(column, columns)}{there}")

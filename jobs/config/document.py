@@ -232,18 +232,25 @@ def checked(model: Any, document: Yaml, data: Any, place: tuple[Any, ...]) -> An
     try:
         return adapter.validate_python(data if data is not None else {})
     except pydantic.ValidationError as e:
-        complaints = Complaints()
+        wrong: dict[tuple[Any, ...], list[str]] = {}  # place -> what is wrong; where there is a choice, of each
         for err in e.errors():
-            complaints.add(UsageError(f"{document.at(*place, *located(err))}: {explained(err, adapter)}"))
+            wrong.setdefault(located(err, data), []).append(explained(err, adapter))
+        complaints = Complaints()
+        for at, said in wrong.items():
+            complaints.add(UsageError(f"{document.at(*place, *at)}: {'; or '.join(dict.fromkeys(said))}"))
     raise UsageError(complaints.text())  # without its cause, which quotes what was written
 
 
-def located(error: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the location of a pydantic error without the parts that are not keys of the document."""
-    parts = [part for part in error["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
-    if "source" in parts:  # pydantic names the choice, the document does not
-        tag = parts.index("source") + 1
-        parts[tag : tag + 1] = [p for p in parts[tag : tag + 1] if p not in SOURCE_KINDS]
+def located(error: Mapping[str, Any], data: Any) -> tuple[Any, ...]:
+    """Return where in the document a pydantic error is: its location without the names of pydantic's own choices."""
+    parts: list[Any] = []
+    *inner, last = error["loc"] or ("",)
+    for part in inner:
+        if (isinstance(data, Mapping) and part in data) or (isinstance(data, list | tuple) and isinstance(part, int)):
+            parts.append(part)
+            data = data[part]
+    if isinstance(last, int) or (isinstance(data, Mapping) and (last in data or error["type"].startswith("missing"))):
+        parts.append(last)
     return tuple(parts) + (("format",) if error["type"] == "union_tag_invalid" else ())
 
 

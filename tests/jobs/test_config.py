@@ -507,6 +507,7 @@ tables:
       - cast: {columns: {x: foo}}
       - encode_target: {columns: [g], target: gone, folds: 1, smooth: -3}
       - impute_mean: {columns: [g]}
+      - impute_gaussian: {columns: [x, x]}
     suite: null
   b: {from: a, steps: [transform_log: {columns: [y], base: 2}, scale_robust: {columns: [y], quantiles: [1, 0]}], suite: null}
   c: {from: blind, steps: [transform_log: {columns: [x], base: -1}, find_leaks: {columns: [x], into: lost}], suite: null}
@@ -518,6 +519,21 @@ tables:
       - transform_log: {columns: [x], base: 0}
     suite: null
 """  # noqa: E501
+
+
+def test_what_meets_none_of_several_forms_is_told_once_with_all_of_them(write):
+    text = """
+pipeline: p
+tables:
+  raw: {source: {format: csv, path: 'a.csv', schema: 'id INT'}, suite: null}
+  a: {from: raw, refit: weeky, steps: [impute_mean: {columns: [id]}], suite: null}
+"""
+    with pytest.raises(UsageError) as error:
+        load_pipeline(write(text))
+    (line,) = str(error.value).splitlines()
+    told = line.partition(": tables.a.refit: ")[2]
+    assert "expected one of 'always', 'weekly' or 'on_drift'" in told and "did you mean 'weekly'" in told, line
+    assert "expected a mapping" in told and "Frozen" not in line and "literal[" not in line
 
 
 def test_columns_of_tables_that_nobody_knows_are_not_those_of_the_rows(write):
@@ -542,9 +558,10 @@ def test_wrong_values_of_options_are_all_told_whatever_columns_there_are(write):
         "a.steps[1].cast: there is no type 'foo'",
         "a.steps[2].encode_target: folds must be 2 to 1,000",
         "a.steps[2].encode_target: smooth: -3.0 is not a number of at least 0",
+        "a.steps[4].impute_gaussian: columns: 'x' is named twice",
         "b.steps[1].scale_robust: quantiles: [1.0, 0.0] are not a share and a greater one, within 0 and 1",
         "c.steps[0].transform_log: base: -1.0 is not a number above 0 other than 1",
-        "d.bogus: " + told[6].partition(": ")[2],
+        "d.bogus: " + told[7].partition(": ")[2],
         'd.steps[0].transform_log.columns: expected a list, not "x"',
         "d.steps[1].transform_log: base: 0.0 is not a number above 0 other than 1",
     ]

@@ -131,6 +131,7 @@ def test_numbers_with_a_few_others_are_text_and_that_is_said():
     [
         (("a.csv", "--columns", "yy"), "--columns: there is no column 'yy' — did you mean 'y'"),
         (("a.csv", "--group-by", "colours"), "--group-by: there is no column 'colours' — did you mean 'colour'"),
+        (("a.csv", "--columns", "x,x"), "--columns: 'x' is named twice"),
         (("a.csv", "--method", "group"), "--method group: name the columns of the groups in --group-by"),
         (("a.csv", "--columns", "x,colour", "--group-by", "colour"), "'colour' cannot be filled and be in --group-by"),
         (("a.csv", "--share", "0.7"), "share: 0.7 is not above 0 and at most .5"),

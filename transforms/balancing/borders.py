@@ -110,7 +110,7 @@ class ThinMajority(Step):
         marks = once.select("_hg_gone", *(F.col(f"_hg_first.{c}").alias(f"_hg_{c}") for c in ("near", "distance")))
         df = df.join(F.broadcast(marks), on=is_training(df) & (F.col(ROW_ID) == F.col("_hg_gone")), how="left")
         evidence = {"nearest_row_id": F.col("_hg_near"), "distance": F.col("_hg_distance")}
-        df = reject(df, self.id, Rejection(F.col("_hg_gone").isNotNull(), "not_sampled", evidence))
+        df = reject(df, self.id, Rejection(F.col("_hg_gone").isNotNull(), "thinned", evidence))
         return df.drop("_hg_gone", "_hg_near", "_hg_distance")
 
     def scales(self, usable: DataFrame) -> list[float]:
