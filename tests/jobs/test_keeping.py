@@ -629,6 +629,9 @@ def test_people_are_erased_by_a_file_of_keys(spark, people, tmp_path):
     keys.write_text("nosuch\n42\n")
     with pytest.raises(UsageError, match="no column 'nosuch'"):
         reach(lake_of(people), "raw_people", keys=keys)
+    pq.write_table(pa.table({"id": pa.array([42, None], pa.int32())}), tmp_path / "keys.parquet")
+    with pytest.raises(UsageError, match="'id' is null in some row"):
+        reach(lake_of(people), "raw_people", keys=tmp_path / "keys.parquet")
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,9 @@ def read_keys(file: Path, schema: pa.Schema, table: str) -> pa.Table:
         missing = [c for c in keys.column_names if c not in schema.names]
         if missing:
             raise UsageError(f"--keys: {file}: table '{table}' has no column '{missing[0]}'")
+        empty = next((c for c in keys.column_names if keys[c].null_count), None)
+        if empty is not None:
+            raise UsageError(f"--keys: {file}: '{empty}' is null in some row; name rows without a value by --where")
         return keys.cast(pa.schema([schema.field(c) for c in keys.column_names]))
     except (OSError, pa.ArrowException) as e:
         raise UsageError(f"--keys: {file} cannot be read: {first_line(e)}") from e
