@@ -261,7 +261,8 @@ def before_and_after(lake: Lake, request: Request, begins: str) -> list[dict[str
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for when, table in (("before", begins), ("after", request.into)):
         for key, n, units in counted(lake, request, table):
-            found.setdefault(key, {})[when] = (n, units)
+            same = tuple(math.nan if v != v else v for v in key)  # one NaN, as others are not equal
+            found.setdefault(same, {})[when] = (n, units)
     rows: list[dict[str, Any]] = []
     total = sum(f.get("after", (0, 0))[1] for f in found.values())
     for key, sides in found.items():

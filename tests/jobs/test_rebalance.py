@@ -4,9 +4,19 @@ import json
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
-from headgate.jobs.cli.rebalancing import Request, number_of, of_option, pairs_of, pipeline_of, split_values
+from headgate.jobs.cli.rebalancing import (
+    Request,
+    before_and_after,
+    number_of,
+    of_option,
+    pairs_of,
+    pipeline_of,
+    split_values,
+)
 from headgate.jobs.errors import GateBlocked, HeadgateError, UsageError
 from headgate.jobs.lake.lake import Lake
 from tests import lakes
@@ -47,6 +57,18 @@ def test_what_a_step_refuses_is_told_with_the_option():
     assert str(of_option(refused)) == "--target: targets: no training row is of 'b].mix_sources: x'"
     other = UsageError("tables.t.steps[0].split_by_hash: no")
     assert of_option(other) is other
+
+
+def test_a_stratum_of_nan_has_one_line(tmp_path):
+    lake = Lake(str(tmp_path))
+    for table, n in (("a", 3), ("t", 2)):
+        write_deltalake(lake.path(table), pa.table({"x": [float("nan")] * n + [None, 1.5]}))
+    lines = before_and_after(lake, Request(given="a", into="t", by=["x"], target="equal"), "a")
+    assert [(r["stratum"], r["rows_before"], r["rows_after"]) for r in lines] == [
+        ("nan", 3, 2),
+        ("1.5", 1, 1),
+        ("null", 1, 1),
+    ]
 
 
 def test_shares_and_strata_are_read_as_written():
