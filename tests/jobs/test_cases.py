@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -103,7 +104,7 @@ CASES = {
     "08-parquet-types/conf-nulls": Case({"t_nulls": [(1, None), (2, None)]}),
     "08-parquet-types/conf-old": Case({"t_old": [(1, dt.date(1, 1, 1)), (2, dt.date(1500, 2, 28))]}),
     "08-parquet-types/conf-pandas": Case({"t_pandas": [(1, "a", 5), (2, "b", 7)]}),
-    "08-parquet-types/conf-time": Case(refused=4, told=r"'t' is time64\[us\]"),
+    "08-parquet-types/conf-time": Case(refused=4, told=r"‹t› is time64\[us\]"),
     "08-parquet-types/conf-uint": Case(refused=4, told=r"'u' is decimal\(20,0\), where bigint"),
     "09-csv-dialects/conf": Case(
         {
@@ -136,7 +137,7 @@ CASES = {
     "22-merge-null-key/conf": Case({"merged": [("a", 2), (None, 2)]}, before=({"as_of": dt.date(2024, 1, 1)},)),
     "23-file-dates/conf": Case(refused=4, told="x_2023-02-29.csv: 2023-02-29 in its name is no day"),
     "25-cast-yyyymm/conf": Case({"months": [(1, dt.date(2024, 7, 1))]}, {"months": ["wrong_type month date"]}),
-    "26-json-nested/conf": Case(refused=4, told=r"a member 's\.y' that the schema lacks"),
+    "26-json-nested/conf": Case(refused=4, told=r"a member ‹s\.y› that the schema lacks"),
     "28-gz/conf": Case({"t_gz": [(1, "a"), (2, "b"), (3, "c")]}),
     "28-gz/conf-upper": Case(refused=4, told=r"upper\.csv\.GZ: it is gzip"),
     "32-decimal-scale/conf": Case(
@@ -207,7 +208,7 @@ def test_what_cannot_be_right_is_refused(spark, tmp_path, name):
     with pytest.raises(HeadgateError, match=CASES[name].told) as e:
         built(spark, copied(folder, tmp_path), conf)
     assert e.value.exit_code == CASES[name].refused
-    assert "\n" not in str(e.value)
+    assert all(re.search(CASES[name].told, line) for line in str(e.value).splitlines())
 
 
 @pytest.mark.parametrize("folder", of_all(dict.fromkeys(name.split("/")[0] for name in TAKEN_UP)))

@@ -436,7 +436,7 @@ def test_steps_are_listed_and_shown():
     listed = json.loads(headgate("steps", "--json").stdout)
     assert {"drop_duplicates", "impute_median", "join_table", "sample_strata"} <= {s["step"] for s in listed}
     shown = headgate("steps", "impute_median").stdout
-    assert "exact median" in shown and "\n  columns: list: text (required)\n" in shown
+    assert "the median of the training rows" in shown and "\n  columns: list: text (required)\n" in shown
 
 
 def test_the_schema_is_json():
