@@ -150,7 +150,6 @@ class SelectColumns(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
-        require_distinct(self.columns)
         return {column: have[column] for column in self.columns}
 
     def apply(self, df: DataFrame) -> DataFrame:
