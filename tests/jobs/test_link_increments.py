@@ -52,6 +52,12 @@ SHOWN = """
     steps: [{{entity_history: {{key: [id]}}}}]
     suite: null
     publish: {{mode: {mode}}}
+  events_{name}:
+    from: history_part
+    grain: new
+    steps: [{{entity_events: {{}}}}]
+    suite: null
+    publish: {{mode: {mode}}}
   xref_{name}:
     from: entities_part
     grain: new
@@ -132,7 +138,8 @@ def small(monkeypatch):
 def by_nights(spark, folder, town, nights, rest, shown=False):
     again(spark, folder)
     states = {name: lake_of(folder).published(f"pairs_{name}").facts["state"] for name in ("part", "whole")}
-    made = ["pairs", *(["entities", "golden"] if rest else []), *(["history", "xref", "links"] if shown else [])]
+    made = ["pairs", *(["entities", "golden"] if rest else [])]
+    made += ["history", "events", "xref", "links"] if shown else []
     before = groups(folder) if rest else {}
     for night in range(nights):
         town.night()

@@ -5,16 +5,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion.crossreference import made_of, shown_records, with_made
 from headgate.transforms.kinds import is_plain
-from headgate.transforms.rows import PARENTS, ROW_ID, SOURCE, content_key, is_kept, quoted
+from headgate.transforms.rows import PARENTS, ROW_ID, SOURCE, arrow_frame, content_key, is_kept, quoted
 from headgate.transforms.step import Columns, Context, MakeAll, Step, StepError, require_columns
 
 TIMES = {"valid_from": "timestamp", "valid_to": "timestamp"}
+REACHED = 1_000_000  # entities whose events the driver may look through, some 100 bytes each
 EVENTS = {
     "at": "timestamp",
     "event": "string",
@@ -122,27 +125,31 @@ class EntityEvents(Step):
     stayed. `gone`: no record of it is left. `now_id` is the entity that goes on for `entity_id` today, along all that
     was merged; null where none does. An entity that comes back is minted again. Rows marked before stay marked.
     `_parents` are the rows of the history that tell the event.
-    Cost: shuffles of the history's ids and times by entity and by record; a round of joins of the merged entities for
-    each doubling of the longest chain of merges.
+    Where rows of the history changed, the events of their entities alone are made again, and of those that merged into
+    these. Cost: shuffles of the history's ids and times by entity and by record, or of those; a round of joins of the
+    merged entities for each doubling of the longest chain of merges.
     """
 
     name: ClassVar[str] = "entity_events"
     scope: ClassVar[Literal["row", "table"]] = "table"
     grain: ClassVar[Literal["rows", "new"]] = "new"
+    light: ClassVar[int] = 2
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(["entity_id", *TIMES], have)
         return dict(EVENTS)
 
+    @property
+    def renews(self) -> bool:
+        return True
+
     def run(self, df: DataFrame, context: Context) -> DataFrame:
-        rows = df.where(is_kept() & F.col("entity_id").isNotNull() & F.col("valid_from").isNotNull())
-        rows = rows.select(
-            F.col("entity_id").alias("e"),
-            F.col("valid_from").alias("begins"),
-            F.col("valid_to").alias("ends"),
-            F.coalesce(F.col(PARENTS)[0], F.col(ROW_ID)).alias("record"),
-            F.col(ROW_ID).alias("row"),
-        )
+        every, changes, others = said_by(df), context.changes(), None
+        rows = every
+        if changes is not None:
+            some, others = reached(every, said_by(changes.before), changes.ids, context)
+            rows = every.join(F.broadcast(some), on="e", how="left_semi")
+            df = df.join(changes.ids, on=ROW_ID, how="left_semi")
         rows = context.keep(rows, "rows")
         # Of each entity and time: how many records it has from then on, and had until then.
         begun = rows.select("e", F.col("begins").alias("at"), F.lit(1).alias("more"), "row")
@@ -155,7 +162,7 @@ class EntityEvents(Step):
             "at", F.lit("minted").alias("event"), "e", no_entity(), F.col("then").alias("records"), "of"
         )
         left = rows.where("ends IS NOT NULL").select("e", F.col("ends").alias("at"), "record", "row")
-        went = rows.select(F.col("e").alias("into_id"), F.col("begins").alias("at"), "record")
+        went = every.select(F.col("e").alias("into_id"), F.col("begins").alias("at"), "record")
         counted = (F.count(F.lit(1)).alias("records"), F.min("record").alias("first"))
         moved = left.join(went, on=["at", "record"], how="inner").groupBy("at", "e", "into_id")
         moves = moved.agg(*counted, F.array_sort(F.collect_list("row")).alias("of"))
@@ -169,17 +176,21 @@ class EntityEvents(Step):
         gone = gone.select("at", F.lit("gone").alias("event"), "e", no_entity(), F.size("all"), F.col("all"))
         events = minted.union(told).union(gone)
         events = context.keep(events.withColumn("records", F.col("records").cast("bigint")), "events")
-        ids = self.living(events, turns, context)
+        ids = self.living(events, turns, others, context)
         shown = events.join(ids, on="e", how="left").withColumnRenamed("e", "entity_id")
         row = F.md5(content_key(shown, ("at", "event", "entity_id", "into_id"), F.lit(self.id)))
         return with_made(shown.select(*EVENTS, F.col("of").alias(PARENTS), row.alias(ROW_ID)), df, self.id)
 
-    def living(self, events: DataFrame, turns: DataFrame, context: Context) -> DataFrame:
-        """Return for each entity the one that goes on for it: e, now_id (null: none)."""
+    def living(self, events: DataFrame, turns: DataFrame, others: DataFrame | None, context: Context) -> DataFrame:
+        """Return for each entity the one that goes on for it: e, now_id (null: none). others: of others, to, now_id."""
         last = turns.groupBy("e").agg(F.max(F.struct("at", "then")).alias("last"))
         merged = events.where("event = 'merged'").select("e", "at", "into_id")
         over = last.where("last.then = 0").select("e", F.col("last.at").alias("at"))
         to = context.keep(over.join(merged, on=["e", "at"], how="left").select("e", F.col("into_id").alias("to")), "to")
+        if others is not None:
+            known = others.join(F.broadcast(to), on="to", how="left_semi").distinct().withColumn("known", F.lit(True))
+            now = F.when(F.col("known"), F.col("now_id")).otherwise(F.col("to"))
+            to = context.keep(to.join(known, on="to", how="left").select("e", now.alias("to")), "to_others")
         for turn in itertools.count():
             further = to.select(F.col("e").alias("to"), F.lit(True).alias("dead"), F.col("to").alias("next"))
             both = to.join(further, on="to", how="left")
@@ -189,6 +200,47 @@ class EntityEvents(Step):
             to = context.keep(to, f"to_{turn}")
         lives = last.where("last.then > 0").select("e", F.col("e").alias("now_id"))
         return lives.unionByName(to.select("e", F.col("to").alias("now_id")))
+
+
+def said_by(history: DataFrame) -> DataFrame:
+    """Return what the rows of a history say: e, begins, ends, record, row."""
+    rows = history.where(is_kept() & F.col("entity_id").isNotNull() & F.col("valid_from").isNotNull())
+    return rows.select(
+        F.col("entity_id").alias("e"),
+        F.col("valid_from").alias("begins"),
+        F.col("valid_to").alias("ends"),
+        F.coalesce(F.col(PARENTS)[0], F.col(ROW_ID)).alias("record"),
+        F.col(ROW_ID).alias("row"),
+    )
+
+
+def reached(every: DataFrame, before: DataFrame, changed: DataFrame, context: Context) -> tuple[DataFrame, DataFrame]:
+    """Return the entities whose events a change reaches (e), and which ones go on for all others (to, now_id).
+
+    every: what the history says; before: what its changed rows said; changed: the ids of these. An event is made of the
+    rows of its entity, and of the records that left it: so it is reached where any row of such a record changed, or
+    what became of an entity that its own merged into. Says that what is made replaces their events of before.
+    """
+    events = context.previous()
+    if events is None:
+        raise MakeAll("there is no previous version")
+    now = every.join(changed, on=F.col("row") == F.col(ROW_ID), how="left_semi")
+    records = context.keep(now.select("record").union(before.select("record")).distinct(), "records")
+    mine = every.join(records, on="record", how="left_semi").select("e").union(before.select("e"))
+    merged = events.where("event = 'merged'").select("entity_id", "into_id")
+    some, edges = (rows.distinct().limit(REACHED + 1).toArrow() for rows in (mine, merged))
+    if max(len(some), len(edges)) > REACHED:
+        raise MakeAll(f"more than {REACHED:,} entities changed, or merged until now")
+    found, known = some["e"], -1
+    while len(found) > known:
+        known = len(found)
+        into = edges.filter(pc.is_in(edges["into_id"], found))["entity_id"]
+        found = pa.chunked_array([pc.unique(pa.chunked_array([*found.chunks, *into.chunks], pa.string()))])
+    entities = arrow_frame(every.sparkSession, pa.table({"e": found}))
+    same = F.col("entity_id") == F.col("e")
+    context.replace(events.join(F.broadcast(entities), on=same, how="left_semi").select(ROW_ID))
+    others = events.join(F.broadcast(entities), on=same, how="left_anti")
+    return entities, others.select(F.col("entity_id").alias("to"), "now_id")
 
 
 def no_entity() -> Column:
