@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.expectations.table_metric import TABLE_DOMAIN, TableMetric
+from headgate.words import value_or_null
 
 SPLIT, TRAIN = "split", "train"
 MOST_SOURCES = 10_000
@@ -28,13 +29,13 @@ class Mixture(TableMetric):
         found = df.groupBy(source.alias("source")).agg(counted.alias("amount")).limit(MOST_SOURCES + 1).collect()
         if len(found) > MOST_SOURCES:
             raise ValueError(f"'{options['column']}' has more than {MOST_SOURCES:,} values")
-        return {"null" if r["source"] is None else r["source"]: int(r["amount"] or 0) for r in found}
+        return {value_or_null(r["source"]): int(r["amount"] or 0) for r in found}
 
 
 class ExpectMixtureToBeNear(BatchExpectation):
     """Each source has its share of the rows, or of an amount such as tokens.
 
-    column: tells the source; shares: source (as text, `null` for none) -> share, which add up to 1; amount: Spark SQL
+    column: tells the source; shares: source (as text, `(null)` for none) -> share, which add up to 1; amount: Spark SQL
     of what a row counts, as `tokens` or `length(text)` (default: 1); tolerance: by how much of its share a source may
     be off (0.005). Where there is a column `split`, training rows alone are counted. A source without a share fails.
     """

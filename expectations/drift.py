@@ -20,6 +20,7 @@ from headgate.expectations.distances import (
     stability,
 )
 from headgate.expectations.table_metric import TABLE_DOMAIN, TableMetric
+from headgate.words import value_or_null
 
 # Of the statistic that looks at every value, the extremes are edges too.
 QUANTILES = {"psi": DECILES, "js": DECILES, "ks": tuple(i / 100 for i in range(101))}
@@ -51,7 +52,7 @@ def distances(
 
     Strata are named as JSON; without `by` there is one. Cost: the quantiles, and one aggregate over each side.
     """
-    stratum = F.to_json(F.struct(*by)) if by else F.lit("")
+    stratum = F.to_json(F.struct(*by), {"ignoreNullFields": "false"}) if by else F.lit("")
     sides = [side.select(stratum.alias("_hg_s"), F.col(column).alias("_hg_v")) for side in (before, now)]
     kind = sides[0].schema["_hg_v"].dataType
     if kind != sides[1].schema["_hg_v"].dataType:
@@ -89,9 +90,8 @@ def distance(before: Mapping[str, int], now: Mapping[str, int], method: str) -> 
 
 
 def words_of(stratum: str) -> str:
-    """Return a stratum that is named as JSON as messages name it: `carrier=9E, origin=EWR`."""
-    cells = json.loads(stratum) if stratum else {}
-    return ", ".join(f"{name}={value}" for name, value in cells.items()) or "null"
+    """Return a stratum that is named as JSON as messages name it: `carrier=9E, origin=(null)`."""
+    return ", ".join(f"{name}={value_or_null(value)}" for name, value in json.loads(stratum).items())
 
 
 class ExpectDistributionToStayNear(BatchExpectation):

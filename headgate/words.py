@@ -42,6 +42,26 @@ def cell(value: object) -> str:
     return f"‹{' '.join(str(value).replace('›', '>').splitlines())}›"
 
 
+NULL = "(null)"  # a missing value, where values stand as texts
+LIKE_NULL = re.compile(r"\\*\(null\)")  # a text that would read as one, and those that are written for such
+
+
+def value_or_null(value: object) -> str:
+    r"""Return a value as tables and messages show it: a null as `(null)`, a text of just that as `\(null)`."""
+    text = str(value)
+    return NULL if value is None else f"\\{text}" if LIKE_NULL.fullmatch(text) else text
+
+
+def read_value(text: str) -> str | None:
+    """Return the value that `value_or_null` shows so."""
+    return None if text == NULL else text[1:] if LIKE_NULL.fullmatch(text) else text
+
+
+def stratum_of_values(values: Iterable[object]) -> str:
+    """Return a stratum as tables and messages show it: en/(null)."""
+    return "/".join(map(value_or_null, values))
+
+
 def few_of(values: Sequence[str]) -> str:
     """Return some values of data for a message."""
     named = ", ".join(map(cell, values[:NAMED]))

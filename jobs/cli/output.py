@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgate.words import counted, rejected_line
+from headgate.words import NULL, counted, rejected_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -221,7 +221,7 @@ def figure_line(figure: Mapping[str, Any]) -> str:
     """Return what a step measured, as "2-mix_sources: share of a source: 0.4998 (source en, asked 0.5)"."""
 
     def shown(fact: str | float | None) -> str:
-        return "(null)" if fact is None else fact if isinstance(fact, str) else f"{fact:,.10g}"
+        return NULL if fact is None else fact if isinstance(fact, str) else f"{fact:,.10g}"
 
     facts = ", ".join(f"{name} {shown(fact)}" for name, fact in figure["facts"].items())
     return f"{figure['step']}: {figure['name']}: {figure['value']:,.4g}" + (f" ({facts})" if facts else "")

@@ -234,6 +234,8 @@ def checked(model: Any, document: Yaml, data: Any, place: tuple[Any, ...]) -> An
     except pydantic.ValidationError as e:
         wrong: dict[tuple[Any, ...], list[str]] = {}  # place -> what is wrong; where there is a choice, of each
         for err in e.errors():
+            if err["type"] == "too_short" and len(err["input"]) >= err["ctx"]["min_length"]:
+                continue  # it counts the entries that are right, and each wrong one has a line of its own
             wrong.setdefault(located(err, data), []).append(explained(err, adapter))
         complaints = Complaints()
         for at, said in wrong.items():

@@ -22,6 +22,7 @@ from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.system import SYSTEM_TABLES, TABLE_NAME
 from headgate.transforms.balancing.split import splits_after
 from headgate.transforms.deduplication.exact import DropDuplicates
+from headgate.transforms.features.as_of import ABLE, LearnAsOf
 from headgate.transforms.step import Columns, Estimator, Step
 from headgate.words import did_you_mean
 
@@ -47,8 +48,12 @@ class Pipeline:
         return [t for t in sorter.static_order() if t in self.tables]
 
     def made_from(self, table: str) -> set[str]:
-        """The tables that a table's rows are made from."""
-        return {*self.tables[table].starts, *(name for step in self.steps[table] for name in step.tables())}
+        """The tables that a table's rows are made from; none of one that is not the pipeline's."""
+        return {*self.starts(table), *(name for step in self.steps.get(table, ()) for name in step.tables())}
+
+    def starts(self, table: str) -> tuple[str, ...]:
+        """The tables whose rows a table takes over."""
+        return tuple(self.tables[table].starts) if table in self.tables else ()
 
     def inputs(self, table: str) -> set[str]:
         """The tables that a table is built from or judged against."""
@@ -187,7 +192,7 @@ def check_models(
         raise UsageError(f"{document.at('tables')}: circular dependency: {' → '.join(e.args[1])}") from e
 
     def follow(problems: Complaints) -> None:
-        check_time(document, pipeline.steps, pipeline.splits, pipeline.made_from, problems)
+        check_time(document, pipeline.steps, pipeline.splits, pipeline.made_from, pipeline.starts, problems)
         follow_columns(document, pipeline, order, unclear, there, seen, tables, problems)
 
     if thorough:
@@ -329,6 +334,9 @@ def build_step(
     if step not in known:
         raise UsageError(f"{document.at(*here, step)}: there is no step '{step}'{did_you_mean(str(step), known)}")
     made: Step = checked(known[step], document, options, (*here, step))
+    if isinstance(made, LearnAsOf) and len(made.step) == 1 and set(made.step) <= set(ABLE):  # else it tells itself
+        ((inner, theirs),) = made.step.items()
+        checked(known[inner], document, theirs, (*here, step, "step", inner))
     if isinstance(made, DropDuplicates) and "nulls" not in options and set(made.columns) == set(table.publish.key):
         made = dataclasses.replace(made, nulls="equal")  # a merge takes the null of its key for one value
     if made.scope == "table" and not made.state and table.publish.mode == "increment":

@@ -15,7 +15,7 @@ from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.duck import connect
 from headgate.jobs.lake.lake import Lake
 from headgate.transforms.rows import is_own
-from headgate.words import did_you_mean
+from headgate.words import did_you_mean, stratum_of_values
 
 MOST_VALUES = 1_000  # of a column that is no number: the others are one bin
 MOST_STRATA = 1_000
@@ -101,7 +101,7 @@ def drift(sides: Sides, columns: Sequence[str], by: Sequence[str]) -> list[dict[
         for column in columns:
             if column not in by:
                 found = compared(sides, column, where, stratum)
-                shown = "/".join("null" if v is None else str(v) for v in stratum)
+                shown = stratum_of_values(stratum)
                 rows.append({"column": column, **({"stratum": shown} if by else {}), **found})
     return sorted(rows, key=lambda r: (-r["psi"], r["column"], r.get("stratum", "")))
 

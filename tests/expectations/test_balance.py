@@ -15,11 +15,13 @@ ROWS = [
     ("zh", 9, "test", None, 30.0), ("zh", 9, "test", "p5", 40.0),
 ]  # fmt: skip
 SHARES = {"en": 0.6, "zh": 0.3, "code": 0.1}
+PEOPLE = dict.fromkeys(("p1", "p2", "p3", "(null)"), 0.25)
 OWN_USES = [  # expectation, its arguments, whether it holds
     ("expect_mixture_to_be_near", {"column": "lang", "shares": SHARES, "amount": "tokens"}, True),
     ("expect_mixture_to_be_near", {"column": "lang", "shares": SHARES}, False),
     ("expect_mixture_to_be_near", {"column": "lang", "shares": SHARES, "tolerance": 1.6}, True),
     ("expect_mixture_to_be_near", {"column": "lang", "shares": {"en": 0.7, "zh": 0.3}, "amount": "tokens"}, False),
+    ("expect_mixture_to_be_near", {"column": "person", "shares": PEOPLE}, True),
     ("expect_groups_to_stay_in_one_split", {"columns": ["person"]}, False),
     ("expect_groups_to_stay_in_one_split", {"columns": ["person", "lang"]}, True),
     ("expect_distribution_to_stay_near", {"column": "x", "splits": ["train", "test"], "method": "ks"}, False),
@@ -49,6 +51,15 @@ def test_verdicts_are_what_the_rows_say(spark):
     leak = next(r for r in results if r.rule.kwargs.get("columns") == ["person"])
     assert leak.result["observed_value"] == 1 and leak.unexpected_count == 2 and leak.rule.severity == "critical"
     assert any("expect_groups_to_stay_in_one_split (person)" in reason for reason in verdict.blocking)
+
+
+def test_a_stratum_without_a_value_names_its_column(spark):
+    rows = spark.createDataFrame(
+        [(s, n, 1.0) for s in (None, "null", "(null)") for n in (None, 2)], "s string, n int, x double"
+    )
+    found = drift.distances(rows, rows, "x", "ks", ["s", "n"])
+    named = {drift.words_of(stratum) for stratum in found}
+    assert named == {f"s={s}, n={n}" for s in ("(null)", "null", "\\(null)") for n in ("(null)", 2)}
 
 
 def test_a_version_is_compared_with_the_one_before_stratum_by_stratum(spark):

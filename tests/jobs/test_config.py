@@ -612,6 +612,71 @@ def test_wrong_types_of_columns_and_what_is_behind_them_are_told_of_all_steps(wr
         load_pipeline(write(TYPED.replace("[500, 1]", "learnt")))
 
 
+@pytest.mark.parametrize(
+    ("inner", "told"),
+    [
+        (
+            "impute_mean: {column: [b]}",
+            [".columns: this option is required", ": unknown option 'column' — did you mean"],
+        ),
+        ("impute_mean: {columns: [b], share: 1}", [": unknown option 'share' (allowed: "]),
+        ("impute_mean: {columns: b}", ['.columns: expected a list, not "b"']),
+    ],
+)
+def test_wrong_options_of_a_step_in_learn_as_of_are_told_as_of_any_step(write, inner, told):
+    text = GOOD.replace("cast: {columns: {a: int}}", f"learn_as_of: {{time: a, step: {{{inner}}}}}")
+    with pytest.raises(UsageError) as e:
+        load_pipeline(write(text))
+    lines = str(e.value).splitlines()
+    assert len(lines) == len(told), lines
+    for line, why in zip(lines, told, strict=True):
+        assert why in line and "tables.a.steps[0].learn_as_of.step.impute_mean" in line, line
+
+
+BALANCING = {  # a step -> what is told of it where `at` is a time, `s` a struct and `d` a double
+    "make_minority: {label: g, columns: [d, at]}": "make_minority: 'at' is timestamp, not a number, a text",
+    "make_minority: {label: s, columns: [d]}": "make_minority: 's' is struct<a:int>, not a plain value",
+    "make_minority: {label: g, columns: [d], within: [s]}": "make_minority: 's' is struct<a:int>, not a plain value",
+    "thin_majority: {label: g, columns: [at]}": "thin_majority: 'at' is timestamp, not a number",
+    "thin_majority: {label: s, columns: [d]}": "thin_majority: 's' is struct<a:int>, not a plain value",
+    "balance_classes: {label: g, columns: [at]}": "balance_classes: 'at' is timestamp, not a number, a text",
+    "balance_classes: {label: s, columns: [d]}": "balance_classes: 's' is struct<a:int>, not a plain value",
+    "class_weights: {label: s}": "class_weights: 's' is struct<a:int>, not a plain value",
+    "sample_strata: {by: [g], rows: 1, weight: at}": "sample_strata: 'at' is timestamp, not a number",
+    "sample_strata: {by: [at], rows: 1, bins: {at: 3}}": "sample_strata: 'at' is timestamp, not a number",
+    "mix_sources: {by: [g], budget: 9, unit: tokens, column: d}": "column: 'd' is double, not a whole number",
+    "mix_sources: {by: [at], budget: 9, bins: {at: 3}}": "mix_sources: 'at' is timestamp, not a number",
+    "order_rows: {column: g}": "order_rows: 'g' is string, not a number",
+    "bag_exactly: {label: s}": "bag_exactly: 's' is struct<a:int>, not a plain value",
+    "split_by_time: {column: g, starts: {train: null, test: 2024-01-01}}": "'g' is string, neither a date nor a time",
+    "split_by_time: {column: at, starts: {train: null, test: soon}}": "timestamp, which does not hold 'soon'",
+    "split_by_column: {column: s}": "split_by_column: 's' is struct<a:int>, not a plain value",
+    "aggregate: {by: [s], columns: {n: {how: count}}}": "aggregate: 's' is struct<a:int>, not a plain value",
+}
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_types_that_balancing_cannot_do_with_are_told_before_spark_starts(write, earlier):
+    """By a schema, or by a step before."""
+    pytest.importorskip("sklearn")
+    schema = f"g STRING, d DOUBLE, s STRUCT<a: INT>, at {'STRING' if earlier else 'TIMESTAMP'}"
+    text = "pipeline: p\ntables:\n"
+    for i, step in enumerate(BALANCING):
+        split = "" if step.startswith(("split", "aggregate")) else "split_by_hash: {key: [g]}, "
+        steps = f"[{'cast: {columns: {at: timestamp}}, ' if earlier else ''}{split}{step}]"
+        grain = ", grain: new" if step.startswith("aggregate") else ""
+        source = f"{{format: parquet, path: t.parquet, schema: '{schema}'}}"
+        text += (
+            f"  r{i}: {{source: {source}, suite: null}}\n  t{i}: {{from: r{i}, suite: null{grain}, steps: {steps}}}\n"
+        )
+    with pytest.raises(UsageError) as e:
+        load_pipeline(write(text))
+    lines = str(e.value).splitlines()
+    assert len(lines) == len(BALANCING), str(e.value)
+    for line, (step, told) in zip(lines, BALANCING.items(), strict=True):
+        assert f".{step.partition(':')[0]}: {told}" in line or told in line, line
+
+
 def test_texts_of_some_length_have_ranges_as_others_have(write):
     typed = "a STRING, b VARCHAR(9)"
     step = "repair_cells: {ranges: {b: [1, 9]}}"
@@ -621,6 +686,8 @@ def test_texts_of_some_length_have_ranges_as_others_have(write):
 NEXT = "impute_next: {columns: [x], by: [k], order: at"
 LINE = "impute_interpolated: {columns: [x], by: [k], order: at"
 BY_TIME = "split_by_time: {column: at, starts: {train: null, test: 2024-01-01}}"
+FILL = NEXT + "}"
+JOIN_W = "join_table: {table: w, 'on': {k: k}, columns: {theirs: x}, matched: found}"
 AS_OF = "learn_as_of: {time: at, step: {impute_mean: {columns: [x]}}}"
 TARGETS = "encode_target: {columns: [k], target: x, time: at}"
 BY_HASH = "split_by_hash: {key: [k]}"
@@ -655,6 +722,33 @@ def test_what_fills_from_later_rows_or_across_splits_must_say_so(write, first, s
     lines = str(e.value).splitlines()
     assert len(lines) == len(told)
     assert all(f"tables.{t}.steps[{i}]." in line and why in line for (t, i, why), line in zip(told, lines, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("tables", "refused"),
+    [
+        ({"other": (["source"], [FILL]), "t": (["source"], [AS_OF])}, []),
+        ({"t": (["source"], []), "behind": (["t"], [FILL]), "timed": (["t"], [AS_OF])}, ["behind"]),
+        ({"t": (["source"], [AS_OF]), "behind": (["t"], []), "last": (["behind"], [FILL])}, ["last"]),
+        ({"w": (["source"], [FILL]), "t": (["source"], [JOIN_W, AS_OF])}, ["w"]),
+        ({"w": (["source"], []), "t": (["source"], [JOIN_W, AS_OF]), "beside": (["source"], [JOIN_W, FILL])}, []),
+        ({"w": (["source"], []), "t": (["source"], [AS_OF]), "both": (["t", "w"], [FILL])}, ["both"]),
+    ],
+)
+def test_looking_ahead_is_refused_where_rows_have_to_do_with_the_time(write, tables, refused):
+    made = {}
+    for name, (starts, steps) in tables.items():
+        source = {"format": "csv", "path": f"{name}.csv", "schema": "k STRING, x DOUBLE, at DATE"}
+        made[name] = {"suite": None, "steps": [yaml.safe_load(s) for s in steps]}
+        made[name] |= {"source": source} if starts == ["source"] else {"from": starts}
+    file = write(yaml.safe_dump({"pipeline": "p", "tables": made}, sort_keys=False))
+    if not refused:
+        load_pipeline(file)
+        return
+    with pytest.raises(UsageError) as e:
+        load_pipeline(file)
+    lines = str(e.value).splitlines()
+    assert [line.split("tables.")[1].split(".")[0] for line in lines] == refused and "time matters" in lines[0]
 
 
 def test_what_is_filled_beside_a_split_that_its_rows_never_meet_is_fine(write):

@@ -101,7 +101,7 @@ def test_splits_and_strata_are_compared(drift):
     assert code == 0, error
     answer = json.loads(out)
     assert {(r["stratum"], r["column"]) for r in answer["columns"]} == {
-        (s, c) for s in ("a", "b", "null") for c in ("x", "y")
+        (s, c) for s in ("a", "b", "(null)") for c in ("x", "y")
     }
     assert sum(r["rows_one"] for r in answer["columns"]) == 2 * 1500
 

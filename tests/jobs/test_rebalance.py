@@ -66,14 +66,24 @@ def test_a_stratum_of_nan_has_one_line(tmp_path):
     lines = before_and_after(lake, Request(given="a", into="t", by=["x"], target="equal"), "a")
     assert [(r["stratum"], r["rows_before"], r["rows_after"]) for r in lines] == [
         ("nan", 3, 2),
+        ("(null)", 1, 1),
         ("1.5", 1, 1),
-        ("null", 1, 1),
     ]
+
+
+def test_a_text_that_reads_null_is_told_from_a_missing_value(tmp_path):
+    lake = Lake(str(tmp_path))
+    values = ["null", None, "(null)", "\\(null)", "a"]
+    write_deltalake(lake.path("a"), pa.table({"x": values}))
+    lines = before_and_after(lake, Request(given="a", into="a", by=["x"], target="equal"), "a")
+    shown = ["(null)", "\\(null)", "\\\\(null)", "a", "null"]
+    assert [r["stratum"] for r in lines] == shown
+    assert {split_values(s, ["x"])[0] for s in shown} == {*values}
 
 
 def test_shares_and_strata_are_read_as_written():
     assert pairs_of("--mixture", "en=0.5, zh=30%,a=b=.2", float) == {"en": 0.5, "zh": 0.3, "a=b": 0.2}
-    assert split_values("en/null", ["a", "b"]) == ["en", None]
+    assert split_values("en/(null)", ["a", "b"]) == ["en", None]
     assert split_values("en/a/b", ["a", "b"]) == ["en", "a/b"]
     with pytest.raises(UsageError, match="a value for each of --by a,b"):
         split_values("en", ["a", "b"])
@@ -84,8 +94,10 @@ def test_options_become_steps(tmp_path, monkeypatch):
     assert planned(target="equal").equal and planned(target="20").rows == 20
     assert [(t.values, t.rows) for t in planned(target="a=5,b=7").targets] == [(("a",), 5), (("b",), 7)]
     assert [t.share for t in planned(target="a=50%,b=.5").targets] == [0.5, 0.5]
-    mixed = planned(mixture="a=.5,b=.5", budget="10M", unit="tokens", column="n", epochs=2.0)
+    mixed = planned(mixture="a=.5,b=.5", budget="10M", unit="tokens", column="n", epochs=2.0, schema="n INT")
     assert (mixed.budget, mixed.unit, mixed.column, mixed.epochs) == (10_000_000, "tokens", "n", 2.0)
+    with pytest.raises(UsageError, match="--mixture: column: 'n' is string, not a whole number"):
+        planned(mixture="a=.5,b=.5", budget="10M", unit="tokens", column="n")
     assert planned(temperature=3.0, budget="1K").temperature == 3.0
     assert planned(by=["label", "n"], mixture="a/3=.5,b/4=.5").targets[0].values == ("a", "3")
 
@@ -208,12 +220,14 @@ def test_bad_strata_are_strata_or_are_told_with_what_is_allowed(rebalance):
     found = answer("SELECT (x + 0)::VARCHAR, count(*) FROM one WHERE split = 'train' GROUP BY ALL ORDER BY ALL")
     assert found == [("0.0", 1), ("1.5", 1), ("7.0", 1), ("nan", 1), (None, 1)]
     code, out, error = rebalance("a.csv", *schema, "--target", "3", "--max-copies", "2", "--into", "more")
-    assert code == 0 and "fewer rows than asked for, as copies do not reach: ‹null›, ‹1.5›, ‹7.0›" in out
-    Path("b.csv").write_text("id,x\n1,a\n2,A\n3,A\n4,a \n5,\n6,null\n")  # names that differ by case, or a blank
+    assert code == 0 and "fewer rows than asked for, as copies do not reach: ‹(null)›, ‹1.5›, ‹7.0›" in out
+    Path("b.csv").write_text(
+        "id,x\n1,a\n2,A\n3,A\n4,a \n5,\n6,null\n7,(null)\n"
+    )  # names that differ by case, or a blank
     code, out, error = rebalance("b.csv", "--by", "x", "--target", "1", "--key", "id", "--into", "alike", "--json")
     assert code == 0, error
     strata = [(s["stratum"], s["rows_before"], s["rows_after"]) for s in json.loads(out)["strata"]]
-    assert strata == [("A", 2, 1), ("a", 1, 1), ("a ", 1, 1), ("null", 1, 1), ("null", 1, 1)]
+    assert strata == [("A", 2, 1), *((s, 1, 1) for s in ("(null)", "\\(null)", "a", "a ", "null"))]
     code, _, error = rebalance("b.csv", "--by", "x", "--target", "a=1,B=1", "--key", "id", "--into", "unknown")
     assert code == 2 and "--target: targets: no training row is of 'B'" in error, error
     Path("c.csv").write_text("id,x\n1,a\n2,a\n")

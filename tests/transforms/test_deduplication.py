@@ -12,6 +12,7 @@ from headgate.transforms.cleaning.bounds import RejectRows
 from headgate.transforms.deduplication import exact
 from headgate.transforms.deduplication.exact import DropDuplicates
 from headgate.transforms.deduplication.images import DropNearImages
+from headgate.transforms.deduplication.keep import order_of
 from headgate.transforms.deduplication.lines import DropRepeatedLines
 from headgate.transforms.deduplication.near import DropNearDuplicates
 from headgate.transforms.step import StepError
@@ -28,6 +29,21 @@ def test_one_copy_stays_by_the_keep_rule(spark):
     assert_rows(kept(out), ["k", "v"], [("a", 3), ("b", 2)])
     winner = next(r["_row_id"] for r in out.where("v = 3").collect())
     assert {r["evidence"]["kept_row_id"] for r in rejected(out).collect()} == {winner}
+
+
+def test_the_keep_rule_names_any_column(spark):
+    text, after = "one two three four five six seven", ["`signed up, at`", "`a``b`"]
+    df = frame(spark, "k string, `signed up, at` int, `a``b` int", *((text, *x) for x in ((1, 1), (3, 1), (3, 2))))
+    keep = "`signed up, at` desc , `a``b`"
+    assert order_of(keep) == [("signed up, at", True), ("a`b", False)] and order_of("a`b") == [("a`b", False)]
+    assert_rows(kept(applied(DropDuplicates(columns=("k",), keep=keep), df)), after, [(3, 1)])
+    assert_rows(kept(applied(DropNearDuplicates(columns=("k",), keep=keep), df)), after, [(3, 1)])
+
+
+@pytest.mark.parametrize("keep", ["", "a,", ", a", "`a", "`a`b", "a b", "a desc c", "``", "a desc asc"])
+def test_what_is_no_order_is_refused(keep):
+    with pytest.raises(StepError, match="is not an entry of ORDER BY"):
+        order_of(keep)
 
 
 def test_nulls_are_compared_only_if_asked_and_nan_always(spark):

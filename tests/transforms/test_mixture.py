@@ -51,6 +51,17 @@ def test_mixtures_that_cannot_be_are_refused(options, complaint):
         MixSources(**{"by": ("s",), **options}).columns_after(columns_of("s", "n"), {})
 
 
+def test_a_source_called_null_is_told_from_none(spark):
+    rows = [(s, i, "train") for s in ("null", None, "(null)") for i in range(8)]
+    df = frame(spark, "s string, i int, split string", *rows)
+    step = MixSources(by=("s",), shares={"(null)": 0.5, "null": 0.25, "\\(null)": 0.25}, budget=16)
+    assert [t.values[0] for t in step.asked] == [None, "null", "(null)"]
+    found = kept(applied(step, df)).groupBy("s").count().collect()
+    assert {r["s"]: r["count"] for r in found} == {None: 8, "null": 4, "(null)": 4}
+    with pytest.raises(StepError, match=r"no share for ‹\(null\)›, ‹\\\(null\)›; add them"):
+        applied(MixSources(by=("s",), shares={"null": 1.0}, budget=4), df)
+
+
 def test_a_mixture_is_as_asked_source_by_source_in_any_partitioning(spark, tmp_path):
     df, totals = corpus(spark, {"en": 3000, "zh": 800, "code": 400})
     shares = {"en": 0.5, "zh": 0.3, "code": 0.2}

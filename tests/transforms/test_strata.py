@@ -90,7 +90,7 @@ def test_wishes_are_met_exactly():
         ({"rows": 1, "number": "w"}, "already"),
         ({"targets": [{"values": ["a"], "rows": 1}]}, r"\[a\] names 1 values, and `by` has 2"),
         ({"targets": [{"values": ["a", "b"], "rows": 1}, {"values": ["a", "b"], "rows": 2}]}, "is there twice"),
-        ({"targets": [{"values": ["a", None]}]}, r"\[a, null\]: give exactly one of rows and share"),
+        ({"targets": [{"values": ["a", None]}]}, r"\[a, \(null\)\]: give exactly one of rows and share"),
         ({"targets": [{"values": ["a", "b"], "share": 0.5}, {"values": ["c", "b"], "share": 0.4}]}, "add up to 0.9"),
         ({"targets": [{"values": ["a", "b"], "share": 0.5}, {"values": ["c", "b"], "rows": 4}]}, "for all of them"),
         ({"targets": [{"values": ["a", "b"], "rows": 5}], "total": 4}, "add up to the total"),
@@ -104,7 +104,7 @@ def test_what_cannot_be_drawn_is_refused_before_spark(options, complaint):
 def test_strata_are_told_by_the_texts_of_their_values():
     assert values_in("s2:eni1:7-f3:NaN") == ["en", "7", None, "NaN"]
     assert values_in("s3:a:b") == ["a:b"] and values_in("") == []
-    assert shown("s2:en-") == "en/null" and shown("[1:s1:a") == "[1:s1:a"
+    assert shown("s2:en-") == "en/(null)" and shown("[1:s1:a") == "[1:s1:a"
 
 
 def test_targets_of_single_strata(spark):

@@ -14,7 +14,7 @@ from headgate.transforms.balancing.targets import Target
 from headgate.transforms.balancing.weights import ClassWeights
 from headgate.transforms.cleaning.columns import Derive
 from headgate.transforms.cleaning.scores import need_scikit
-from headgate.transforms.kinds import as_text, is_category, is_number, need_kinds
+from headgate.transforms.kinds import as_text, is_category, is_number
 from headgate.transforms.rows import ROW_ID, SPLIT, TRAIN, is_kept, is_training, quoted, stable_hash, training_rows
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, with_new
 from headgate.words import few_of
@@ -70,19 +70,15 @@ class BalanceClasses(Step):
         return MakeMinority(label=self.label, columns=self.columns, within=self.within, seed=self.seed)
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        require_columns([self.label, *self.columns, *self.within], have)
+        self.maker.need_features(have, self.name)
         self.maker.columns_after(have, tables)
-        require_columns([self.label], have)
         if self.seeds not in STUDENT or not 2 <= self.folds <= 10 or not 100 <= self.sample <= 1_000_000:
             raise StepError("seeds and folds must be 2 to 10, and sample 100 to 1,000,000")
         if self.validation == TRAIN:
             raise StepError(f"validation: '{TRAIN}' is what models learn from; name another split")
         need_scikit()
         return with_new(have, {self.into: "double"})
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        self.maker.check(df, context)
-        need_kinds(df, self.name, [self.label], numbers=False)
 
     def for_new_rows(self) -> Step:
         return Derive(columns={self.into: "CAST(NULL AS DOUBLE)"}).at(self.id)

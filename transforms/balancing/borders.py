@@ -72,13 +72,10 @@ class ThinMajority(Step):
             raise StepError("rows: only nearmiss keeps a number of rows")
         if not 0 < self.recall <= 1:
             raise StepError("recall must be above 0 and at most 1")
+        need_kinds(have, self.name, [self.label], numbers=False)
+        need_kinds(have, self.name, self.columns, numbers=True)
         need_scikit()
         return have
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, [self.label], numbers=False)
-        need_kinds(df, self.name, self.columns, numbers=True)
 
     def for_new_rows(self) -> None:
         return None

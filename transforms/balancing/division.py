@@ -145,13 +145,10 @@ class BagExactly(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([self.label, *self.key], have)
+        need_kinds(have, self.name, [self.label], numbers=False)
         if not 1 <= self.bags <= 100 or (self.rows is not None and self.rows < 1):
             raise StepError("bags must be 1 to 100, and rows at least 1")
         return with_new(have, {self.into: "array<int>"})
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, [self.label], numbers=False)
 
     def for_new_rows(self) -> Step:
         return Derive(columns={self.into: "CAST(NULL AS ARRAY<INT>)"}).at(self.id)

@@ -21,7 +21,7 @@ from headgate.transforms.kinds import is_number, is_plain, present
 from headgate.transforms.quantiles import spreads_of
 from headgate.transforms.rows import ROW_ID, canonical, content_key, local_frame, quoted, stable_hash
 from headgate.transforms.step import Context, StepError
-from headgate.words import cell, did_you_mean, few_of
+from headgate.words import cell, did_you_mean, few_of, stratum_of_values
 
 MOST_STRATA = 1_000_000  # whose sizes and targets come to the driver
 MOST_BINS = 300_000  # of the histogram of strata and bins; beyond it, the rows are sorted
@@ -352,7 +352,7 @@ def values_in(key: str) -> list[str | None]:
 
 def shown(key: str) -> str:
     """Return a stratum as messages name it."""
-    return "/".join("null" if v is None else v for v in values_in(key))
+    return stratum_of_values(values_in(key))
 
 
 def keys_of_values(

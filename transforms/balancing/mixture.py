@@ -21,10 +21,10 @@ from headgate.transforms.balancing.draws import (
 )
 from headgate.transforms.balancing.resample import Draw, ResampleStrata, fitted_draw
 from headgate.transforms.balancing.targets import Target, Wish, check_targets, check_wish, wanted_of
-from headgate.transforms.kinds import is_text, scale_of
+from headgate.transforms.kinds import is_text, known_kinds, need_kinds, scale_of
 from headgate.transforms.rows import quoted
 from headgate.transforms.step import Columns, Context, Estimator, StepError, require_columns, with_new
-from headgate.words import cell, few_of
+from headgate.words import cell, few_of, read_value
 
 NEAR = 0.005  # of what was asked of a source: beyond it, a warning says so
 
@@ -35,7 +35,8 @@ class MixSources(Estimator):
 
     by: the columns that tell the sources: domain, language, a bin of a quality score.
     bins: numeric columns of `by` whose ranges are sources, as in `sample_strata`.
-    shares: source -> share of the budget, for one column `by`; they add up to 1.
+    shares: source -> share of the budget, for one column `by`; they add up to 1. `(null)` is the source of rows without
+        a value, `\\(null)` that of the text.
     targets: the same for several columns: each {values: [en, web], share: 0.3}, with `least` and `most` of its own.
     temperature: without shares, sources have shares in proportion to (their units)^(1/temperature): 1 (default) are the
         natural ones, larger ones even them out.
@@ -78,7 +79,8 @@ class MixSources(Estimator):
     @property
     def asked(self) -> tuple[Target, ...]:
         """Return the shares as targets."""
-        return self.targets or tuple(Target(values=(s,), share=share) for s, share in (self.shares or {}).items())
+        shares = (self.shares or {}).items()
+        return self.targets or tuple(Target(values=(read_value(s),), share=share) for s, share in shares)
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([*self.by, *([self.column] if self.column else [])], have)
@@ -93,16 +95,13 @@ class MixSources(Estimator):
         if (self.unit == "rows") != (self.column is None):
             raise StepError(f"column: {'leave it out for' if self.column else 'needed for'} unit {self.unit}")
         check_wish(self.wish(None), self.epochs)
-        return with_new(have, {self.number: "int"}) if self.number else have
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        if self.column:
-            kind = dict(df.dtypes)[self.column]
+        need_kinds(have, self.name, self.bins or (), numbers=True)
+        for column, kind in known_kinds(have, [self.column] if self.column else []):
             right = scale_of(kind) == 0 if self.unit == "tokens" else is_text(kind)
             if not right and not (self.unit == "bytes" and kind == "binary"):
                 wanted = "a whole number" if self.unit == "tokens" else "a text"
-                raise StepError(f"column: '{self.column}' is {kind}, not {wanted}")
+                raise StepError(f"column: '{column}' is {kind}, not {wanted}")
+        return with_new(have, {self.number: "int"}) if self.number else have
 
     def learns_from(self) -> tuple[str, ...]:
         return self.by

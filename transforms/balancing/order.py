@@ -88,12 +88,9 @@ class OrderRows(Estimator):
             raise StepError("by: groups have stages of a `column`; without it leave by out")
         if not 1 <= self.stages <= 1000:
             raise StepError("stages must be 1 to 1,000")
+        need_kinds(have, self.name, [self.column] if self.column else [], numbers=True)
+        need_kinds(have, self.name, self.by, numbers=False)
         return with_new(have, {self.into: "double"})
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, [self.column] if self.column else [], numbers=True)
-        need_kinds(df, self.name, self.by, numbers=False)
 
     def learns_from(self) -> tuple[str, ...]:
         return (*self.by, *([self.column] if self.column else []))

@@ -32,7 +32,7 @@ from headgate.transforms.balancing.synthetic import (
     weights_of,
 )
 from headgate.transforms.cleaning.scores import need_scikit
-from headgate.transforms.kinds import WHOLE, as_text, is_category, is_number, key_texts, need_kinds
+from headgate.transforms.kinds import WHOLE, as_text, is_category, is_number, key_texts, known_kinds, need_kinds
 from headgate.transforms.kinds import scale_of as digits_of
 from headgate.transforms.rows import (
     CHANGED,
@@ -118,16 +118,16 @@ class MakeMinority(Step):
             raise StepError("neighbours and border must be 1 to 100")
         if not 0 < self.recall <= 1:
             raise StepError("recall must be above 0 and at most 1")
+        self.need_features(have, self.name)
         need_scikit()
         return have
 
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, [self.label, *self.within], numbers=False)
-        kinds = dict(df.dtypes)
-        for column in self.columns:
-            if not is_number(kinds[column]) and not is_category(kinds[column]):
-                raise StepError(f"{self.name}: '{column}' is {kinds[column]}, not a number, a text or a boolean")
+    def need_features(self, have: Columns, step: str) -> None:
+        """Raise `StepError` for a column that synthetic rows cannot be made of; `step` names who asks for them."""
+        need_kinds(have, step, [self.label, *self.within], numbers=False)
+        for column, kind in known_kinds(have, self.columns):
+            if not is_number(kind) and not is_category(kind):
+                raise StepError(f"{step}: '{column}' is {kind}, not a number, a text or a boolean; put a cast before")
 
     def for_new_rows(self) -> None:
         return None

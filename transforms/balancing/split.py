@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.cleaning.columns import Derive, DropColumns, Rename, SelectColumns
 from headgate.transforms.features.aggregate import Aggregate
 from headgate.transforms.fusion.join import JoinTable
-from headgate.transforms.kinds import TIMES, as_text, constant, need_kinds
+from headgate.transforms.kinds import TIMES, as_text, constant, held, need_kinds
 from headgate.transforms.rows import SPLIT, TRAIN, Rejection, is_kept, quoted, reject, stable_hash, training_rows
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
 
@@ -101,15 +101,17 @@ class SplitByTime(MakesSplit, Step):
             raise StepError(f"starts: name two splits or more, '{TRAIN}' among them; just one of them has no start")
         if self.gap_days < 0:
             raise StepError("gap_days must be at least 0")
+        kind = have[self.column]
+        if kind is not None:
+            if kind not in ("date", *TIMES):
+                raise StepError(f"{self.name}: '{self.column}' is {kind}, neither a date nor a time; put a cast before")
+            for start in self.starts.values():
+                held(start, kind, "starts")
         return self.with_split(have)
 
     def check(self, df: DataFrame, context: Context) -> None:
         super().check(df, context)
         kind = dict(df.dtypes)[self.column]
-        if kind not in ("date", *TIMES):
-            raise StepError(f"{self.name}: '{self.column}' is {kind}, neither a date nor a time; put a cast before")
-        for start in self.starts.values():
-            constant(start, kind, "starts")
         first = {name: constant(start, kind, "starts") for name, start in self.starts.items() if start is not None}
         told = df.sparkSession.range(1).select(*(value.alias(f"s{i}") for i, value in enumerate(first.values())))
         if len(set(told.first() or ())) < len(first):
@@ -154,14 +156,11 @@ class SplitByColumn(MakesSplit, Step):
         require_columns([self.column], have)
         if self.values is not None and TRAIN not in self.values.values():
             raise StepError(f"values: one of them must stand for '{TRAIN}'")
+        need_kinds(have, self.name, [self.column], numbers=False)
         return dict(have) if self.column == SPLIT else self.with_split(have)
 
     def for_new_rows(self) -> Step | None:
         return None if self.column == SPLIT else super().for_new_rows()
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, [self.column], numbers=False)
 
     def apply(self, df: DataFrame) -> DataFrame:
         given = as_text(F.col(quoted(self.column)), dict(df.dtypes)[self.column])

@@ -132,12 +132,8 @@ class SampleStrata(Estimator):
             require_columns(self.by, there)
             if ("rows" in there) == ("share" in there):
                 raise StepError(f"target_table: '{self.target_table}' needs a column `rows` or `share`, one of them")
+        need_kinds(have, self.name, [*(self.bins or ()), *([self.weight] if self.weight else [])], numbers=True)
         return with_new(have, {self.number: "int"}) if self.number else have
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        if self.weight:
-            need_kinds(df, self.name, [self.weight], numbers=True)
 
     def learns_from(self) -> tuple[str, ...]:
         return (*self.by, *([self.weight] if self.weight else []))

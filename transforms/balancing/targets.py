@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from headgate.transforms.step import StepError
+from headgate.words import value_or_null
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,7 @@ def check_targets(
     """Raise `StepError` for targets that name another number of values, or rows and shares, or one stratum twice."""
     seen = set()
     for target in targets:
-        name = ", ".join("null" if v is None else v for v in target.values)
+        name = ", ".join(map(value_or_null, target.values))
         if len(target.values) != len(by):
             raise StepError(f"{what}: [{name}] names {len(target.values)} values, and `by` has {len(by)} columns")
         if target.values in seen:

@@ -13,9 +13,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.batches import by_batches
-from headgate.transforms.kinds import is_text
+from headgate.transforms.kinds import is_text, known_kinds
 from headgate.transforms.rows import quoted
-from headgate.transforms.step import Columns, Context, Step, StepError, require_columns, with_new
+from headgate.transforms.step import Columns, Step, StepError, require_columns, with_new
 
 EXTRA = "pip install 'headgate[tokens]'"
 
@@ -51,15 +51,11 @@ class CountTokens(Step):
         require_columns(self.columns, have)
         if not self.columns:
             raise StepError("columns: name at least one text")
+        for column, kind in known_kinds(have, self.columns):
+            if not is_text(kind):
+                raise StepError(f"{self.name}: '{column}' is {kind}, not a text")
         self.content()
         return with_new(have, {self.into: "bigint"})
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        kinds = dict(df.dtypes)
-        for column in self.columns:
-            if not is_text(kinds[column]):
-                raise StepError(f"{self.name}: '{column}' is {kinds[column]}, not a text")
 
     def content(self) -> bytes:
         """Return the tokenizer's file; raise `StepError` where it is not there, another one, or none."""

@@ -25,11 +25,8 @@ class OfClasses(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([self.label], have)
+        need_kinds(have, self.name, [self.label], numbers=False)
         return with_new(have, {self.into: "double"})
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, [self.label], numbers=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,9 +33,10 @@ class DropDuplicates(Step):
         `punctuation` (with symbols).
     nulls: `distinct` (default) compares no row in which one of `columns` is null, or a text that is blank or of which
         `ignore` leaves nothing; `equal` takes these for values like others.
-    keep: which copy stays, as an ORDER BY list: `arr_time desc, _file`. Nulls come last. Ties fall to the smaller
-        `_row_id`, file and hash of the content, so that no order of the input matters. In a table that grows by
-        increments, rows of earlier builds stay; new rows find them by an MD5 (128 bits) of the compared values.
+    keep: which copy stays, as an ORDER BY list: `arr_time desc, _file`; a name with spaces or commas stands in
+        backquotes. Nulls come last. Ties fall to the smaller `_row_id`, file and hash of the content, so that no order
+        of the input matters. In a table that grows by increments, rows of earlier builds stay; new rows find them by an
+        MD5 (128 bits) of the compared values.
     Evidence: the kept row's id and file. Cost: one shuffle of the rows by key, and from 10,000,000 rows on a look at
     the keys of one in 64; rows of a key that some 500,000 records share are spread, and read once more. `unicode` and
     `accents` add an Arrow round trip of the columns, an increment a scan of the keys of the rows before.

@@ -1,5 +1,6 @@
 """Which of several copies stays: an ORDER BY list, read once for all steps that choose."""
 
+import re
 from collections.abc import Sequence
 
 from pyspark.sql import Column
@@ -10,19 +11,29 @@ from headgate.transforms.step import StepError
 from headgate.words import did_you_mean
 
 DIRECTIONS = ("ASC", "DESC")
+ENTRY = re.compile(r"\s*(?:`(?P<quoted>(?:[^`]|``)+)`|(?P<plain>[^\s,`][^\s,]*))(?:\s+(?P<way>\w+))?\s*(?P<more>,|$)")
 Order = Sequence[tuple[str, bool]]  # column, whether descending
 
 
 def order_of(keep: str) -> list[tuple[str, bool]]:
-    """(column, descending) of each entry of an ORDER BY list; raises `StepError` on what is none."""
+    """Return (column, descending) of each entry of an ORDER BY list; raise `StepError` on what is none.
+
+    A name stands in backquotes where it has spaces or commas or begins with one of these, which are doubled inside.
+    """
     entries = []
-    for entry in keep.split(","):
-        words = entry.split()
-        if not words or len(words) > 2 or (len(words) == 2 and words[1].upper() not in DIRECTIONS):
-            hint = did_you_mean(words[-1].upper(), DIRECTIONS) if words else ""
-            raise StepError(f"keep: '{entry.strip()}' is not an entry of ORDER BY (column [asc|desc]){hint}")
-        entries.append((words[0], len(words) == 2 and words[1].upper() == "DESC"))
-    return entries
+    at = 0
+    while True:
+        found = ENTRY.match(keep, at)
+        way = (found["way"] or "ASC").upper() if found else ""
+        if found is None or way not in DIRECTIONS:
+            entry = keep[at:].split(",")[0].strip()
+            hint = did_you_mean(entry.split()[-1].upper(), DIRECTIONS) if entry else ""
+            allowed = "column [asc|desc]; a name with spaces in `backquotes`"
+            raise StepError(f"keep: '{entry}' is not an entry of ORDER BY ({allowed}){hint}")
+        entries.append((found["plain"] or found["quoted"].replace("``", "`"), way == "DESC"))
+        if found.end() == len(keep) and not found["more"]:
+            return entries
+        at = found.end()
 
 
 def ordering(order: Order) -> list[Column]:

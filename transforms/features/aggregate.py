@@ -23,7 +23,7 @@ from headgate.transforms.rows import (
     is_kept,
     quoted,
 )
-from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
+from headgate.transforms.step import Columns, Step, StepError, require_columns
 
 How = Literal["count", "count_distinct", "sum", "mean", "min", "max"]
 
@@ -62,6 +62,7 @@ class Aggregate(Step):
         place = next((c for c in self.by if c in (FILE, FILE_DATE)), None)
         if place is not None:
             raise StepError(f"by: '{place}' is not published; derive a column from it before, and group by that")
+        need_kinds(have, self.name, [*self.by, *(s.of for s in self.columns.values() if s.of)], numbers=False)
         after: dict[str, str | None] = {column: have[column] for column in self.by}
         for column, summary in self.columns.items():
             if column in after:
@@ -75,10 +76,6 @@ class Aggregate(Step):
                 )
             after[column] = type_of(summary, kind)
         return after
-
-    def check(self, df: DataFrame, context: Context) -> None:
-        super().check(df, context)
-        need_kinds(df, self.name, [*self.by, *(s.of for s in self.columns.values() if s.of)], numbers=False)
 
     def apply(self, df: DataFrame) -> DataFrame:
         kinds = dict(df.dtypes)

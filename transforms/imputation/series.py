@@ -123,8 +123,8 @@ class ImputeNext(ImputeAhead):
     """Fill missing cells with the first known value after them in their group.
 
     columns, by, order, longest, across_splits: as in `impute_previous`; `longest` says how far ahead the value may lie.
-    look_ahead: whether it may look at later rows where a pipeline names a time, by `learn_as_of`, `split_by_time` or
-        the `time` of `encode_target` (default false: it is refused there).
+    look_ahead: whether it may look at later rows where a step names a time, by `learn_as_of`, `split_by_time` or the
+        `time` of `encode_target`, in this table or one that has to do with it (default false: it is refused there).
     What it fills could not have been known then: for features of a forecast take `impute_previous`. Filled cells are
     noted in `_changed`. Cost: as `impute_previous`.
     """
