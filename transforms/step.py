@@ -339,6 +339,11 @@ class Estimator(Step):
         """Return the columns of which the distribution decides what is learned, for `refit: on_drift`."""
         raise NotImplementedError(f"{type(self).__name__} does not say which columns it learns from")
 
+    @property
+    def fits(self) -> int:
+        """Return how many times it learns at most, each by queries of its own."""
+        return 1
+
     def watched(self, have: Columns) -> Sequence[str]:
         """Return those columns where they follow from the ones that are there."""
         return self.learns_from()

@@ -82,6 +82,7 @@ SCHEMAS = {
         ("state", TEXT, "The key of the earlier build whose fitted state was applied; null where its steps learned"),
         ("columns", TEXT, "JSON: column -> the columns of the inputs whose values are in it"),
         ("joined", TEXT, "JSON: of those, the ones that a join brought"),
+        ("brought", TEXT, "JSON: column -> table.column of the joins that brought them, as `_joined` names them"),
     ),
     "files": columns(
         ("table_name", TEXT, "The table that took it up"),

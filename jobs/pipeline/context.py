@@ -47,6 +47,7 @@ class BuildContext:
     all_recorded: dict[str, list[str]] = field(default_factory=dict)  # name -> where in the scratch, and the columns
     warnings: list[str] = field(default_factory=list)
     figures: list[dict[str, Any]] = field(default_factory=list)  # step, name, value, facts
+    kept: list[tuple[DataFrame, DataFrame]] = field(default_factory=list)  # rows that were kept, and as read again
     id: str = ""
     state: str = ""  # the name of what the step records, by `state_name`
     reads_previous: bool = False
@@ -97,7 +98,10 @@ class BuildContext:
         # Hashes do not compress (nor do they in the index), and no dictionary of them is of use.
         plain = df.write.mode("overwrite").option("compression", "none").option("parquet.enable.dictionary", "false")
         plain.parquet(path)
-        return self.spark.read.schema(df.schema).parquet(path)
+        read = self.spark.read.schema(df.schema).parquet(path)
+        if ROW_ID in df.columns:
+            self.kept.append((df, read))
+        return read
 
     def recorded(self, name: str) -> DataFrame | None:
         if not self.builds:

@@ -20,7 +20,7 @@ from headgate.jobs.pipeline.context import BuildContext
 from headgate.jobs.pipeline.drift import Profile, profile
 from headgate.jobs.pipeline.fitted import follow_drift, load_fitted, profile_of, save_fitted, save_profile
 from headgate.jobs.pipeline.learning import followed, rows_to_learn
-from headgate.jobs.pipeline.origins import Origins
+from headgate.jobs.pipeline.origins import Lookups, Origins, ids_of
 from headgate.jobs.pipeline.work import SCRATCH, Pin, Prepared, Run, Work
 from headgate.transforms.balancing.split import check_split, fitted
 from headgate.transforms.parsing import without_ntz
@@ -47,6 +47,8 @@ from headgate.transforms.step import (
     user_columns,
 )
 from headgate.words import cell
+
+MANY_FITS = 20  # of one step: a run says beforehand that there are more
 
 
 def prepare(
@@ -101,7 +103,7 @@ def prepare(
     df = with_bookkeeping(together(run.pipeline, work.table, starts))
     columns = user_columns(df)
     watch = refit == "on_drift" and save
-    df, frozen, seen = with_steps(run, work, df, context, applied, watch, changes and changes[0])
+    df, frozen, seen, lookups = with_steps(run, work, df, context, applied, watch, changes and changes[0])
     if save and work.state is None:
         save_fitted(run.lake, work.table, work.made_by, columns, steps, frozen)
     if watch:
@@ -111,7 +113,7 @@ def prepare(
         save_profile(run.lake, work.table, work.made_by, now)
     foretold = [step.id for step in frozen if step.foretells or step.renews]
     # Spark Connect gives no plan away: erasure then says that the lineage of columns is not known.
-    lineage = None if is_connect(run.spark) else Origins.of(df, starts, looked_up)
+    lineage = None if is_connect(run.spark) else Origins.of(df, starts, lookups, context.kept)
     return Prepared(
         rows=zoned(work.table, df),
         rows_in=rows_in,
@@ -199,18 +201,24 @@ def with_steps(
     steps: Sequence[Step],
     watch: bool,
     changes: Changes | None = None,
-) -> tuple[DataFrame, list[Step], Profile]:
+) -> tuple[DataFrame, list[Step], Profile, Lookups]:
     """Apply the table's steps, fitting those that learn; return the rows and the steps as they were applied.
+
+    With them come the profile that was seen, and what was looked up.
 
     watch: whether to see how the columns that steps learn from are distributed, in the rows that they learn from.
     changes: for a last step that renews: what changed before the first one.
     """
     frozen: list[Step] = []
+    lookups = Lookups()
     table, seen = work.table, Profile()
     learning: DataFrame | None = None
     like = profile_of(run.lake, table, work.state) if watch and work.state is not None else None
     for i, (configured, step) in enumerate(zip(run.pipeline.steps[table], steps, strict=True)):
-        mine = context.at(steps, i, df, changes)
+        mine, had = context.at(steps, i, df, changes), set(df.columns)
+        anew = {t: pinned(run, t, work.inputs[t]) for t in configured.tables() if t in dict(lookups.frames)}
+        mine = dataclasses.replace(mine, frames={**mine.frames, **anew})
+        lookups.frames += [(t, mine.table(t)) for t in configured.tables()]
         try:
             configured.check(df, mine)
             check_split(configured, df.columns, run.pipeline.splits(table, i))
@@ -218,6 +226,8 @@ def with_steps(
                 columns = [c for c in configured.watched(user_columns(df)) if c not in seen.known]
                 seen = seen.with_more(profile(training_rows(df), columns, like))
             if isinstance(step, Estimator):
+                if step.fits > MANY_FITS:
+                    run.progress.tell("warning", message=f"{table}: {step.name} learns {step.fits:,} times")
                 with run.progress.phase(table, f"fit {step.name}"):
                     if learning is None:
                         learning = rows_to_learn(df, steps[i:], mine)
@@ -239,8 +249,13 @@ def with_steps(
                 why = cell(why)
             raise UsageError(f"tables.{table}.steps[{i}].{step.name}: {why}") from e
         frozen.append(step)
+        if step.tables() and JOINED in df.columns and not is_connect(run.spark):
+            new = ids_of(df, set(df.columns) - had)
+            lookups.brought += [
+                (f"{other}.{column}", known) for other in step.tables() for column, known in new.items()
+            ]
         learning = followed(learning, step, mine) if any(isinstance(s, Estimator) for s in steps[i + 1 :]) else None
-    return df, frozen, seen
+    return df, frozen, seen, lookups
 
 
 def zoned(table: str, df: DataFrame) -> DataFrame:

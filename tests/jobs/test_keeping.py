@@ -19,6 +19,7 @@ from headgate.jobs.explore import diff, lineage, trace
 from headgate.jobs.keep import retention as keeping
 from headgate.jobs.keep.erasure import certificate as erasure
 from headgate.jobs.keep.erasure import rewrite
+from headgate.jobs.keep.erasure.cells import Emptying, trace_cells
 from headgate.jobs.keep.erasure.reach import reach
 from headgate.jobs.keep.erasure.texts import Fingerprints
 from headgate.jobs.keep.restore import restore
@@ -225,7 +226,7 @@ def test_lineage_of_a_column_goes_into_every_branch_of_a_union(spark):
     cities = spark.createDataFrame([(2, "b", "c")], "id INT, city STRING, mayor STRING")
     upper = cities.selectExpr("id", "concat(city, mayor) AS name")
     both = people.unionByName(upper).unionByName(people.limit(0)).selectExpr("id", "lower(name) AS called")
-    assert columns_of(both, {"people": people, "cities": cities}) == {
+    assert columns_of(both, [("people", people), ("cities", cities)]) == {
         "id": ["cities.id", "people.id"],
         "called": ["cities.city", "cities.mayor", "people.name"],
     }
@@ -470,7 +471,7 @@ def test_cells_of_a_build_that_took_up_a_dead_runs_staging_are_erased_too(spark,
     lake = lake_of(people)
     recorded = lake.system("lineage").to_pylist()
     assert all(r["columns"] and r["joined"] for r in recorded if r["table_name"] == "placed")
-    lost = [r | {"columns": None, "joined": None} for r in recorded]
+    lost = [r | {"columns": None, "joined": None, "brought": None} for r in recorded]
     write_deltalake(lake.path("lineage"), pa.Table.from_pylist(lost, SCHEMAS["lineage"]), mode="overwrite")
     with pytest.raises(UsageError, match=r"rows of table 'placed' .* has no lineage of columns"):
         erase(spark, people, "raw_cities", "city = 'Atlantis'")
@@ -585,6 +586,80 @@ tables:
     assert answer(tmp_path, "select id, name, chief from notes order by id") == [(2, "Two", None), (3, "Three", "Two")]
     tree = lineage.lineage(lake_of(tmp_path), "staff.boss_name")
     assert [i["name"] for i in tree["inputs"]] == ["raw.name"]
+
+
+@pytest.mark.parametrize(
+    ("brought", "emptied"),
+    [
+        ({"a": ["u.a"], "b": ["u.b"], "c": ["u.a", "u.b"]}, {"a": [0], "b": [3], "c": [0, 3], "lost": [2]}),
+        (None, {"a": [0, 2, 3], "b": [0, 2, 3], "c": [0, 2, 3], "lost": [2]}),  # of an earlier version of headgate
+    ],
+)
+def test_each_rows_own_joins_decide_which_of_its_cells_go(brought, emptied):
+    """Rows may share an id; a column of unknown origin goes where a join brought one of its name."""
+    origins = {c: ["u.x"] for c in "abc"}
+    told = (origins | {"lost": [], "own": ["t.own"]}, origins, brought)
+    entry = {"table_name": "t", "build": "1", "steps": "", "input": "u"}
+    entry |= {k: v and json.dumps(v) for k, v in zip(("columns", "joined", "brought"), told, strict=True)}
+    emptying = Emptying({"gone"}, linked={"t": {"nan"}})
+    trace_cells([entry], emptying, {"u"})
+    emptying = Emptying.read(json.loads(json.dumps(emptying.written())))
+    took = (("gone", "a"), ("other", "a"), ("gone", "lost"), ("gone", "b"))
+    joined = [[{"table": "u", "row_id": i, "columns": [c]}] for i, c in took]
+    kind = pa.list_(pa.struct({"table": pa.string(), "row_id": pa.string(), "columns": pa.list_(pa.string())}))
+    rows = pa.table({"_row_id": ["nan"] * 4, "_joined": pa.array(joined, kind)})
+    found = {
+        c: [i for i, hit in enumerate(those.to_pylist()) if hit] for c, those in emptying.places("t", rows).items()
+    }
+    assert found == emptied and emptying.places("v", rows) == {}
+
+
+def test_only_cells_that_came_of_an_erased_row_are_emptied(spark, tmp_path, capsys):
+    """Rows may share an id, as those whose key is NaN: each loses what its own joins brought.
+
+    Two joins of one table are told apart. What is made of such cells later goes with them, also in tables behind, and
+    where rows were written and read again on the way, as `learn_as_of` does.
+    """
+    columns = "x DOUBLE, name STRING, home STRING, work STRING, age INT, pay INT"
+    join = "join_table: {table: cities, on: {%s: city}, columns: {%s: mayor}, matched: %s}"
+    write_pipeline(
+        tmp_path,
+        f"""
+  cities: {{source: {{format: csv, path: 'c/*.csv', schema: 'city STRING, mayor STRING', key: [city]}}, suite: null}}
+  raw:
+    source: {{format: csv, path: 'p/*.csv', schema: '{columns}', key: [x]}}
+    suite: null
+  people:
+    from: raw
+    steps:
+      - {join % ("home", "at_home", "h")}
+      - {join % ("work", "at_work", "w")}
+      - derive: {{columns: {{pair: "concat_ws('/', at_home, at_work)"}}}}
+      - rename: {{columns: {{at_work: boss}}}}
+      - learn_as_of: {{time: age, periods: 21, step: {{impute_mean: {{columns: [pay]}}}}}}
+    suite: null
+  behind:
+    from: people
+    steps: [derive: {{columns: {{chief: lower(boss)}}}}]
+    suite: null
+""",
+    )
+    land(tmp_path, "c/a.csv", "city,mayor\nRome,Ada\nOslo,Olaf\nParis,Anne\n")
+    rows = ("NaN,a,Rome,Oslo,1,1", "NaN,b,Paris,Oslo,2,", "NaN,c,Oslo,Rome,,2", "1,d,Rome,Rome,3,4")
+    land(tmp_path, "p/a.csv", "\n".join(("x,name,home,work,age,pay", *rows)))
+    again(spark, tmp_path)
+    assert "people: learn_as_of learns 22 times" in capsys.readouterr().err
+    assert answer(tmp_path, "select count(distinct _row_id) from people") == [(2,)]
+    found = reach(lake_of(tmp_path), "cities", "city = 'Rome'")
+    cells = {r["table"]: r["cells"] for r in found.by_table() if r["cells"]}
+    assert cells == {"people": "at_home, boss, pair of 3 rows", "behind": "at_home, boss, chief, pair of 3 rows"}
+    erase(spark, tmp_path, "cities", "city = 'Rome'")
+    assert answer(tmp_path, "select name, at_home, boss, pair, chief from behind order by name") == [
+        ("a", None, "Olaf", None, "olaf"),
+        ("b", "Anne", "Olaf", "Anne/Olaf", "olaf"),
+        ("c", "Olaf", None, None, None),
+        ("d", None, None, None, None),
+    ]
 
 
 def test_erasing_one_record_leaves_those_that_only_look_like_it(spark, tmp_path):

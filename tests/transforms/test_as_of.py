@@ -51,7 +51,7 @@ def test_what_was_learned_survives_json_and_serves_new_rows(spark, tmp_path):
         ({"step": {"encode_one_hot": {"columns": ["g"]}}}, "'encode_one_hot' cannot be in learn_as_of: its columns"),
         ({"step": MEAN | {"impute_mode": {}}}, "step: name one step and its options, not impute_mean, impute_mode"),
         ({"step": {}}, "step: name one step and its options, not none"),
-        ({"step": {"impute_mean": {"column": ["x"]}}}, "step: impute_mean: column"),
+        ({"step": {"impute_mean": {"column": ["x"]}}}, "step: impute_mean: column: Unexpected"),
         ({"step": {"impute_mean": {"columns": ["z"]}}}, "no column 'z'"),
         ({"step": MEAN, "periods": 1}, "not within 2 and 100"),
         ({"step": {"scale_standard": {"columns": ["id"]}}}, "must not change the column of times"),

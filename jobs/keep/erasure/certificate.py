@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties
 from pyspark.sql import SparkSession
 
+from headgate.jobs.keep.erasure.cells import Emptying, with_nulls_at
 from headgate.jobs.keep.erasure.files import remove_cut_short
 from headgate.jobs.keep.erasure.learned import forget, learned_from
 from headgate.jobs.keep.erasure.reach import Reach
@@ -39,7 +40,7 @@ from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.leftovers import claimed, remove_unnamed, staging_areas
 from headgate.jobs.lake.system import now
 from headgate.jobs.progress import Progress
-from headgate.transforms.rows import PARENTS, ROW_ID, content_of
+from headgate.transforms.rows import JOINED, PARENTS, ROW_ID, content_of
 
 
 def erase(
@@ -58,12 +59,12 @@ def erase(
     of the tables touched, is read once for its content.
     """
     plan = {
-        "joined": {t: sorted(ids) for t, ids in found.joined.items()},
-        "cells": {t: sorted(columns) for t, columns in found.cells.items()},
+        "emptying": found.emptying.written(),
+        "cells": {t: sorted(found.cells[t]) for t in found.emptied},
         "rows": {t: found.rows_of(t, ids) for t, ids in found.rows.items()},
         "texts": Fingerprints.of(found.texts).written(),
         "elsewhere": found.elsewhere,
-        "learned": learned_from(lake, {found.table, *found.rows, *found.joined}),
+        "learned": learned_from(lake, {found.table, *found.rows, *found.emptied}),
     }
     started = {
         "erasure": uuid.uuid4().hex[:12],
@@ -87,33 +88,29 @@ def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress
     """Carry out a recorded erasure, from whatever point it has come to."""
     name, ids, plan = started["erasure"], set(started["row_ids"]), json.loads(started["tables"])
     wanted, texts = pa.array(sorted(ids), pa.string()), Fingerprints.read(plan["texts"])
-    tables = sorted({*plan["rows"], *plan["joined"]})
+    emptying = Emptying.read(plan["emptying"])
+    tables = sorted({*plan["rows"], *plan["cells"]})
     for table in tables:
         # A build that runs now loses its race, and the tables made of this one are built anew.
         write_marker_commit(lake, table, name)
     done_to: dict[str, Any] = {}
     for table in tables:
-        nulled = pa.array(plan["joined"].get(table, []), pa.string())
-        columns = plan["cells"].get(table, [])
 
-        def change(rows: pa.Table, nulled: pa.Array = nulled, columns: list[str] = columns) -> pa.Table | None:
+        def change(rows: pa.Table, table: str = table) -> pa.Table | None:
             gone = pc.is_in(rows[ROW_ID], wanted)
-            took = pc.is_in(rows[ROW_ID], nulled)
-            if not pc.any(pc.or_(gone, took)).as_py():
+            places = emptying.places(table, rows)
+            if not places and not pc.any(gone).as_py():
                 return None
-            for column in columns:
-                if column in rows.column_names:
-                    index = rows.column_names.index(column)
-                    places = pc.if_else(took, pa.scalar(None, pa.int64()), pa.array(range(len(rows)), pa.int64()))
-                    rows = rows.set_column(index, rows.field(index), rows[column].take(places))
-            if PARENTS in rows.column_names and pc.any(took).as_py():
+            rows = with_nulls_at(rows, places)
+            if PARENTS in rows.column_names and places:
                 rows = without_parents(rows, ids)
             return rows.filter(pc.invert(gone))
 
         with progress.phase(table, "erase"):
             remove_learned(lake, table)
-            files = rewrite(lake.path(table), name, change, [ROW_ID])
-        done_to[table] = {"rows": plan["rows"].get(table, 0), "cells": columns, "files": files, "versions": {}}
+            files = rewrite(lake.path(table), name, change, [ROW_ID, JOINED])
+        cells = plan["cells"].get(table, [])
+        done_to[table] = {"rows": plan["rows"].get(table, 0), "cells": cells, "files": files, "versions": {}}
     remove_ties(lake)
     learned = plan.get("learned", {})
     for table, steps in learned.items():

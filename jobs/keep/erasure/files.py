@@ -2,7 +2,7 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta, timezone
 
 import pyarrow as pa
@@ -92,18 +92,17 @@ def ids_in(ids: pa.Table, erased: set[str], parents: bool = True) -> set[str]:
     return hit
 
 
-def row_counts(table: str, ids: set[str]) -> Counter[str]:
-    """Return how many rows of a table have each of these ids, in the version that has most of it.
+def row_counts(table: str, hit: Callable[[pa.Table], pa.Array]) -> Counter[str]:
+    """Return how many rows of a table that `hit` is true of have each id, in the version that has most of it.
 
     Several may have one, as those whose key is NaN. A file that no version names counts alone.
     """
-    wanted = pa.array(sorted(ids), pa.string())
     hits: dict[str, Counter[str]] = {}
     files, base = file_system(table)
     for path in whole_files(table):
         rows = ids_of(files, f"{base}/{path}")
         if ROW_ID in rows.column_names:
-            hits[path] = Counter(rows[ROW_ID].filter(pc.is_in(rows[ROW_ID], wanted)).to_pylist())
+            hits[path] = Counter(rows[ROW_ID].filter(hit(rows)).to_pylist())
     most = most_of(hits.values())
     for named in history(table).files.values():
         together: Counter[str] = Counter()

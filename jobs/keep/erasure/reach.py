@@ -1,8 +1,8 @@
 """The reach of an erasure: rows, cells, ledger entries, files."""
 
-import json
+import functools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from headgate.jobs.errors import InputMissing, UsageError, first_line
+from headgate.jobs.keep.erasure.cells import Emptying, trace_cells
 from headgate.jobs.keep.erasure.files import (
     id_columns,
     ids_in,
@@ -37,33 +38,27 @@ class Reach:
     table: str
     row_ids: set[str]
     rows: dict[str, set[str]] = field(default_factory=dict)  # table -> ids of its rows that go, over all versions
-    joined: dict[str, set[str]] = field(default_factory=dict)  # table -> ids of rows that took cells by a join
-    summed: dict[str, set[str]] = field(default_factory=dict)  # table -> ids of rows of another grain, made from these
-    cells: dict[str, set[str]] = field(default_factory=dict)  # table -> columns whose cells become null in both
-    counts: dict[str, Counter[str]] = field(default_factory=dict)  # table -> how many rows have each of these ids
+    emptying: Emptying = field(default_factory=Emptying)  # the cells that become null in rows that stay
+    cells: dict[str, set[str]] = field(default_factory=dict)  # table -> the columns that have such cells
+    emptied: dict[str, int] = field(default_factory=dict)  # table -> rows with such cells
+    counts: dict[str, Counter[str]] = field(default_factory=dict)  # table -> how many rows have each of the erased ids
     entries: dict[str, int] = field(default_factory=dict)  # build -> ledger entries that go
     duplicates: int = 0  # rows that were rejected as repeating an erased one
     landing: set[str] = field(default_factory=set)
     texts: set[bytes] = field(default_factory=set)  # of the erased rows, that stand nowhere else and so must be gone
     elsewhere: dict[str, int] = field(default_factory=dict)  # table.column -> texts of theirs that other rows have too
 
-    def of(self, table: str) -> set[str]:
-        """Return the rows of a table whose values must be nowhere afterwards."""
-        return self.rows.get(table, set()) | self.summed.get(table, set())
-
     def rows_of(self, table: str, ids: Iterable[str]) -> int:
         """Return how many rows of a table have these ids: several may have one, as those without a value as key."""
         return sum(self.counts[table][i] for i in ids)
 
     def by_table(self) -> list[dict[str, Any]]:
-        tables = sorted({*self.rows, *self.joined})
+        tables = sorted({*self.rows, *self.emptied})
         rows = [
             {
                 "table": t,
                 "rows": self.rows_of(t, self.rows.get(t, ())),
-                "cells": f"{', '.join(sorted(self.cells.get(t, ())))} of {self.rows_of(t, self.joined[t]):,} rows"
-                if self.joined.get(t)
-                else "",
+                "cells": f"{', '.join(sorted(self.cells[t]))} of {self.emptied[t]:,} rows" if t in self.emptied else "",
             }
             for t in tables
         ]
@@ -90,17 +85,9 @@ def reach(lake: Lake, table: str, where: str | None = None, keys: Path | None = 
         if len(found.row_ids) == before:
             break
     found.rows = {name: ids for name, ids in found.rows.items() if ids}
-    found.summed = summing(lake, tables, coarser, found)
-    found.joined = takers(lake, tables, {t: found.of(t) for t in {*found.rows, *found.summed}})
-    if found.joined:
-        columns = tainted(lake, found)
-        found.joined = {name: ids for name, ids in found.joined.items() if columns.get(name)}
-        found.cells = {name: columns[name] for name in found.joined}
-    for name, ids in found.summed.items():
-        found.joined[name] = found.joined.get(name, set()) | ids
-        found.cells[name] = {c for c in columns_of(lake, name) if not is_own(c)}
-    for name in {*found.rows, *found.joined}:
-        found.counts[name] = row_counts(lake.path(name), found.rows.get(name, set()) | found.joined.get(name, set()))
+    find_emptied(lake, tables, coarser, found)
+    for name, ids in found.rows.items():
+        found.counts[name] = row_counts(lake.path(name), functools.partial(has_id, pa.array(sorted(ids), pa.string())))
     if lake.open("ledger") is not None:
         wanted = pa.array(sorted(found.row_ids), pa.string())
         entries = lake.dataset("ledger")
@@ -146,6 +133,32 @@ def summing(lake: Lake, tables: Iterable[str], coarser: Collection[str], found: 
         if len(set().union(*summed.values())) == len(made):
             break
     return summed
+
+
+def has_id(ids: pa.Array, rows: pa.Table) -> pa.Array:
+    return pc.is_in(rows[ROW_ID], ids)
+
+
+def find_emptied(lake: Lake, tables: list[str], coarser: Collection[str], found: Reach) -> None:
+    """Find the cells that become null, and how many rows have some."""
+    summed = summing(lake, tables, coarser, found)
+    holding = {t: found.rows.get(t, set()) | summed.get(t, set()) for t in {*found.rows, *summed}}
+    emptying = Emptying(found.row_ids.union(*summed.values()), summed=summed)
+    emptying.linked = takers(lake, tables, holding)
+    emptying.whole = {t: {c for c in columns_of(lake, t) if not is_own(c)} for t in summed}
+    if emptying.linked:
+        trace_cells(lake.system("lineage").to_pylist(), emptying, holding)
+    found.emptying = emptying
+    for name in {*emptying.linked, *summed}:
+
+        def hit(rows: pa.Table, name: str = name) -> pa.Array:
+            places = emptying.places(name, rows)
+            found.cells.setdefault(name, set()).update(places)
+            return functools.reduce(pc.or_, places.values(), pa.array([False] * len(rows), pa.bool_()))
+
+        number = row_counts(lake.path(name), hit).total()
+        if number:
+            found.emptied[name] = number
 
 
 def columns_of(lake: Lake, table: str) -> set[str]:
@@ -238,45 +251,6 @@ def read_keys(file: Path, schema: pa.Schema, table: str) -> pa.Table:
         raise UsageError(f"--keys: {file} cannot be read: {first_line(e)}") from e
 
 
-def tainted(lake: Lake, found: Reach) -> dict[str, set[str]]:
-    """For each table with rows that took cells, the columns that hold values which a join brought of erased rows.
-
-    By the recorded lineage of columns. Raises `UsageError` where that of a build is not on record, nor that of another
-    build of the table by the same steps: then which cells to erase is not known.
-    """
-    entries = lake.system("lineage").to_pylist()
-    known = {(e["table_name"], e["steps"]) for e in entries if e["columns"]}
-    recorded = {e["table_name"] for e in entries}
-    for table in found.joined:
-        lost = [e["build"] for e in entries if e["table_name"] == table and (table, e["steps"]) not in known]
-        if lost or table not in recorded:
-            named = f"build {lost[0]} of table '{table}'" if lost else f"table '{table}'"
-            raise UsageError(
-                f"rows of table '{table}' took cells of erased rows by a join, but {named} has no lineage of columns, "
-                f"so it is not known which cells to erase: build it again by the same steps (headgate run "
-                "--rebuild), then erase"
-            )
-    holds: dict[str, set[str]] = {}
-    brought: dict[str, set[str]] = {}
-
-    def grow(reached: dict[str, set[str]], part: str, comes: Callable[[str, str], bool]) -> bool:
-        grown = False
-        for entry in entries:
-            mine = reached.setdefault(entry["table_name"], set())
-            for column, origins in json.loads(entry.get(part) or "{}").items():
-                if not is_own(column) and column not in mine and any(comes(*o.split(".", 1)) for o in origins):
-                    mine.add(column)
-                    grown = True
-        return grown
-
-    while grow(holds, "columns", lambda table, column: bool(found.of(table)) or column in holds.get(table, ())):
-        pass
-    grow(brought, "joined", lambda table, column: bool(found.of(table)) or column in holds.get(table, ()))
-    while grow(brought, "columns", lambda table, column: column in brought.get(table, ())):
-        pass
-    return brought
-
-
 # -- texts of the erased rows
 
 
@@ -301,16 +275,16 @@ def collect_texts(lake: Lake, found: Reach) -> None:
     candidates = pa.array(sorted(set().union(*own.values())), pa.large_binary())
     others: dict[tuple[str, str], set[bytes]] = {}
     for table in lake.tables() if len(candidates) else ():
-        nulled = pa.array(sorted(found.joined.get(table, ())), pa.string())
         for path, names in text_columns(lake, table):
-            ids = read_file(*path, [ROW_ID])
+            ids = read_file(*path, [ROW_ID, JOINED])
             have = ROW_ID in ids.column_names
+            emptied = found.emptying.places(table, ids) if have else {}
             for name in names:
                 column = read_file(*path, [name])[name]
                 if have:
                     gone = pc.is_in(ids[ROW_ID], wanted)
-                    if name in found.cells.get(table, ()):
-                        gone = pc.or_(gone, pc.is_in(ids[ROW_ID], nulled))
+                    if name in emptied:
+                        gone = pc.or_(gone, emptied[name])
                     column = column.filter(pc.invert(gone))
                 for leaf in leaves(column.combine_chunks()):
                     there = pc.unique(leaf.filter(pc.is_in(leaf, candidates)))
