@@ -743,6 +743,12 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next(spark, people, monke
     assert not any(t["failed"] for t in verified(spark, people, "people-2").values())
 
 
+def test_an_erasure_that_another_version_began_is_not_guessed_at(tmp_path):
+    begun = {"erasure": "e1", "row_ids": ["x"], "tables": json.dumps({"rows": {}, "cells": {}, "emptied": {}})}
+    with pytest.raises(HeadgateError, match="erasure e1: another version of headgate began it"):
+        erasure.finish(None, Lake(str(tmp_path)), begun, Progress(watched=False))
+
+
 @pytest.mark.parametrize(
     ("where", "told"),
     [

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties
 from pyspark.sql import SparkSession
 
+from headgate.jobs.errors import HeadgateError
 from headgate.jobs.keep.erasure.cells import Emptying, with_nulls_at
 from headgate.jobs.keep.erasure.files import remove_cut_short
 from headgate.jobs.keep.erasure.learned import forget, learned_from
@@ -85,8 +86,13 @@ def erase(
 
 
 def finish(spark: SparkSession, lake: Lake, started: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """Carry out a recorded erasure, from whatever point it has come to."""
+    """Carry out a recorded erasure, from whatever point it has come to.
+
+    Raises `HeadgateError` for one that a version of headgate with another form of plans began.
+    """
     name, ids, plan = started["erasure"], set(started["row_ids"]), json.loads(started["tables"])
+    if "emptying" not in plan:
+        raise HeadgateError(f"erasure {name}: another version of headgate began it, and that one alone can finish it")
     wanted, texts = pa.array(sorted(ids), pa.string()), Fingerprints.read(plan["texts"])
     emptying = Emptying.read(plan["emptying"])
     tables = sorted({*plan["rows"], *plan["cells"]})
