@@ -68,6 +68,53 @@ def test_types_keep_their_digits(spark):
     assert_rows(applied(ImputeNext(columns=("s",), by=("k",), order="t"), df).where("t = 1"), ["s"], [("q",)])
 
 
+@pytest.mark.parametrize("kind", ["timestamp", "timestamp_ntz"])
+@pytest.mark.parametrize("year", [1500, 2024, 9999])
+def test_microseconds_are_told_apart(spark, kind, year):
+    rows = [("a", datetime(year, 1, 1, 0, 0, 0, us), x) for us, x in ((1, 0.0), (2, None), (4, 3.0))]
+    df = frame(spark, f"k string, t {kind}, x double", *rows)
+    for longest, x in ((None, 1.0), (3e-6, 1.0), (2e-6, None)):
+        step = ImputeInterpolated(columns=("x",), by=("k",), order="t", longest=longest)
+        found = {t.microsecond: x for t, x in plain_rows(applied(step, df), "t", "x")}
+        assert found == {1: 0.0, 2: x, 4: 3.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "at", "middle"),
+    [
+        ("bigint", [2**62, 2**62 + 1, 2**62 + 4], 1.0),
+        ("bigint", [-(2**63), -1, 2**63 - 1], 2.0),
+        ("decimal(38,10)", [Decimal(f"-1234567890123456789012345678.000000000{d}") for d in (5, 4, 1)], 1.0),
+        ("decimal(38,0)", [Decimal(10**37 + d) for d in (0, 1, 4)], 1.0),
+    ],
+)
+def test_places_that_no_double_tells_apart_are_in_order(spark, kind, at, middle):
+    df = frame(spark, f"k string, t {kind}, x double", *zip("aaa", at, (0.0, None, 4.0), strict=True))
+    out = applied(ImputeInterpolated(columns=("x",), by=("k",), order="t"), df)
+    assert {t: x for t, x in plain_rows(out, "t", "x")} == dict(zip(at, (0.0, middle, 4.0), strict=True))
+
+
+def test_no_later_row_is_looked_at_where_nanoseconds_order_the_rows(spark):
+    rows = [("a", 1_700_000_000_000_000_000 + i, None if i % 2 else i) for i in range(40)]
+    df = frame(spark, "k string, t bigint, x int", *rows)
+    out = plain_rows(applied(ImputePrevious(columns=("x",), by=("k",), order="t"), df), "t", "x")
+    assert {t - rows[0][1]: x for t, x in out} == {i: i - i % 2 for i in range(40)}
+
+
+def test_lines_end_in_no_infinity_and_lose_no_digit(spark):
+    inf, big, tenth = float("inf"), Decimal(10**37), Decimal("0.1")
+    rows = [
+        (0, 1.7e308, 3.4e38, 1.0, Decimal("0.0000000001"), big, tenth),
+        (1, None, None, None, None, None, None),
+        (2, -1.7e308, -3.4e38, inf, Decimal("0.0000000003"), big + 2, 3 * tenth),
+    ]
+    df = frame(spark, "t int, x double, f float, i double, d decimal(38,10), e decimal(38,0), h decimal(38,38)", *rows)
+    step = ImputeInterpolated(columns=("x", "f", "i", "d", "e", "h"), by=("k",), order="t")
+    out = applied(step, df.withColumn("k", F.lit("a"))).where("t = 1")
+    # e has more digits than a sum of decimals leaves room for.
+    assert_rows(out, ["x", "f", "i", "d", "e", "h"], [(0.0, 0.0, None, Decimal("0.0000000002"), None, 2 * tenth)])
+
+
 def test_no_value_crosses_the_border_of_a_split_or_comes_of_a_marked_row(spark):
     rows = [("a", 1, 1.0, "train"), ("a", 2, None, "train"), ("a", 3, 3.0, "test"), ("a", 4, 9.0, "train")]
     df = frame(spark, "k string, t int, x double, split string", *rows)

@@ -1,6 +1,7 @@
 """Missing values filled from the rows before and after in an order: previous, next, linear interpolation."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -9,7 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from headgate.transforms.kinds import FLOATS, TIMES, WHOLE, is_number, known_kinds, missing, need_kinds
+from headgate.transforms.kinds import FLOATS, LARGEST, TIMES, WHOLE, is_number, known_kinds, missing, need_kinds
 from headgate.transforms.rows import ROW_ID, SPLIT, change_cells, is_kept, quoted
 from headgate.transforms.step import Columns, Step, StepError, require_columns
 
@@ -42,13 +43,14 @@ class ImputeOrdered(Step):
                 raise StepError(f"order: '{self.order}' is {kind}, not a number, a date or a time")
         return have
 
-    def value(self, before: Column, after: Column, at: Column, kind: str) -> Column:
-        """Return what fills a cell at a place, from the known neighbours as structs of `at` and `value`."""
+    def value(self, before: Column, after: Column, since: Column, until: Column, kind: str) -> Column:
+        """Return what fills a cell, from the known neighbours and how far they are away."""
         raise NotImplementedError
 
     def apply(self, df: DataFrame) -> DataFrame:
         kinds, names = dict(df.dtypes), df.columns
-        df = df.withColumn("_hg_at", place_of(F.col(quoted(self.order)), kinds[self.order]))
+        place = kinds[self.order]
+        df = df.withColumn("_hg_at", place_of(F.col(quoted(self.order)), place))
         group = [quoted(c) for c in self.by]
         if SPLIT in names and not self.across_splits and SPLIT not in self.by:
             group.append(SPLIT)
@@ -72,7 +74,9 @@ class ImputeOrdered(Step):
         values, changes = {}, {}
         for i, column in enumerate(self.columns):
             kind = kinds[column]
-            fill = self.value(F.col(f"_hg_before{i}"), F.col(f"_hg_after{i}"), F.col("_hg_at"), kind)
+            before, after = F.col(f"_hg_before{i}"), F.col(f"_hg_after{i}")
+            gaps = (distance(before["at"], F.col("_hg_at"), place), distance(F.col("_hg_at"), after["at"], place))
+            fill = self.value(before["value"], after["value"], *gaps, kind)
             changes[column] = missing(column, kind) & placed & fill.isNotNull()
             values[column] = F.when(changes[column], fill).otherwise(F.col(quoted(column)))
         return change_cells(df, self.id, values, changes).select(*(quoted(c) for c in names))
@@ -82,13 +86,27 @@ class ImputeOrdered(Step):
 
 
 def place_of(order: Column, kind: str) -> Column:
-    """Return a place in an order as a number: days of dates, seconds of times; null for NaN and infinities."""
+    """Return a place in an order as an exact number: days of dates, microseconds of times; null for NaN, infinities."""
     if kind == "date":
-        return F.unix_date(order).cast("double")
+        return F.unix_date(order)
     if kind in TIMES:
-        return F.unix_micros(order.cast("timestamp")) / F.lit(1e6)
-    number = order.cast("double")
-    return F.when(F.abs(number) <= F.lit(1.7976931348623157e308), number)
+        return F.unix_micros(order.cast("timestamp"))
+    return F.when(F.abs(order) <= F.lit(LARGEST[kind]), order) if kind in FLOATS else order
+
+
+def distance(low: Column, high: Column, kind: str) -> Column:
+    """Return how far two places are apart as a double, in the units of `longest`.
+
+    Places are subtracted before anything is rounded: as doubles, moments of one millisecond, or numbers beyond 2^53,
+    would not be told apart.
+    """
+    if kind in FLOATS:
+        return high.cast("double") - low.cast("double")
+    # The parts before and behind the point each, as a difference of all 38 digits would lose the last one.
+    low, high = (x.cast("decimal(20,0)") if not kind.startswith("decimal") else x for x in (low, high))
+    whole = F.try_subtract(F.floor(high), F.floor(low)).cast("double")
+    gap = whole + (F.pmod(high, F.lit(1)) - F.pmod(low, F.lit(1))).cast("double")
+    return gap / F.lit(1e6) if kind in TIMES else gap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +124,10 @@ class ImputePrevious(ImputeOrdered):
     """
 
     name: ClassVar[str] = "impute_previous"
+    revision: ClassVar[int] = 2
 
-    def value(self, before: Column, after: Column, at: Column, kind: str) -> Column:
-        return F.when(self.near(at - before["at"]), before["value"])
+    def value(self, before: Column, after: Column, since: Column, until: Column, kind: str) -> Column:
+        return F.when(self.near(since), before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +149,10 @@ class ImputeNext(ImputeAhead):
     """
 
     name: ClassVar[str] = "impute_next"
+    revision: ClassVar[int] = 2
 
-    def value(self, before: Column, after: Column, at: Column, kind: str) -> Column:
-        return F.when(self.near(after["at"] - at), after["value"])
+    def value(self, before: Column, after: Column, since: Column, until: Column, kind: str) -> Column:
+        return F.when(self.near(until), after)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,23 +163,29 @@ class ImputeInterpolated(ImputeAhead):
     by, order, across_splits: as in `impute_previous`.
     look_ahead: as in `impute_next`.
     longest: how far the two known values may lie apart, in units of `order`: days of dates, seconds of times.
-    Cells before the first and after the last known value stay as they are, as do those between infinities. It looks at
-    later rows: for features of a forecast take `impute_previous`. Filled cells are noted in `_changed`.
-    Cost: as `impute_previous`.
+    Cells before the first and after the last known value stay as they are, as do those next to an infinity, or to a
+    decimal of more than 36 digits. It looks at later rows: for features of a forecast take `impute_previous`. Filled
+    cells are noted in `_changed`. Cost: as `impute_previous`.
     """
 
     name: ClassVar[str] = "impute_interpolated"
+    revision: ClassVar[int] = 2
     numbers: ClassVar[bool] = True
 
-    def value(self, before: Column, after: Column, at: Column, kind: str) -> Column:
-        gap = after["at"] - before["at"]
-        share = F.when(gap > 0, (at - before["at"]) / gap).when(gap == 0, F.lit(0.0))
-        low, high = (x["value"].cast("double") for x in (before, after))
+    def value(self, before: Column, after: Column, since: Column, until: Column, kind: str) -> Column:
+        gap = since + until
+        share = F.when(gap > 0, since / gap).when(gap == 0, F.lit(0.0))
+        low, high = (x.cast("double") for x in (before, after))
         step = (high - low) * share
         if kind in FLOATS:
-            line = low + step
-            return F.when(self.near(gap) & ~F.isnan(line), line.cast(kind))
-        # Of whole numbers beyond 2^53 only the step goes through a double.
-        exact = before["value"].cast("decimal(38,10)") + step.try_cast("decimal(38,10)")
-        whole = F.floor(exact + F.lit("0.5").cast("decimal(2,1)")) if kind in WHOLE else exact
+            most = F.lit(LARGEST[kind])
+            step = F.when(F.abs(high - low) <= F.lit(LARGEST["double"]), step).otherwise(high * share - low * share)
+            finite = (F.abs(low) <= most) & (F.abs(high) <= most)
+            return F.when(self.near(gap) & finite, (low + step).cast(kind))
+        # Of whole numbers beyond 2^53 only the step goes through a double. The type leaves room for the sum and a half.
+        precision, scale = (19, 0) if kind in WHOLE else map(int, re.findall(r"\d+", kind))
+        digits = max(scale, min(10, 36 - precision + scale))
+        exact = f"decimal({max(36, digits)},{digits})"
+        line = before.try_cast(exact) + step.try_cast(exact)
+        whole = F.floor(line + F.lit("0.5").cast("decimal(2,1)")) if kind in WHOLE else line
         return F.when(self.near(gap), whole.try_cast(kind))
