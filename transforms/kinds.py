@@ -94,7 +94,9 @@ def known_kinds(have: DataFrame | Columns, columns: Iterable[str]) -> list[tuple
 
 
 def require_few(columns: Collection[str]) -> None:
-    """Raise `StepError` for more columns than one step may work on."""
+    """Raise `StepError` for no column, and for more than one step may work on."""
+    if not columns:
+        raise StepError("columns: name one or more")
     if len(columns) > MOST_COLUMNS:
         raise StepError(f"columns: {len(columns):,} are more than {MOST_COLUMNS:,}; put them into several steps")
 

@@ -23,7 +23,7 @@ TABLES = {  # x, y, g, h of the training rows
     "collinear": [(float(i) if i % 4 else None, 2.0 * i, f"g{i % 2}", "b") for i in range(30)],
     "a group without a known value": [(None if i % 2 else float(i), float(i), f"g{i % 2}", "b") for i in range(30)],
 }
-MEAN = "impute_mean: 'x' holds values or a sum beyond"
+MEAN = "impute_mean: 'x' holds an infinity"
 REFUSED = {("impute_mean", "infinities"): MEAN, ("learn_as_of", "infinities"): MEAN}
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from headgate.transforms.imputation.simple import FillMissing, ImputeConstant, ImputeMean, ImputeMedian, ImputeMode
 from headgate.transforms.rows import training_rows
 from headgate.transforms.step import StepError
-from headgate.transforms.steps import FITTED, options_of
+from headgate.transforms.steps import FITTED, STEPS, options_of
 from tests.conftest import assert_rows, plain_rows
 from tests.transforms.frames import applied, frame
 
@@ -51,6 +51,33 @@ def test_only_training_rows_are_learned_from(spark):
     assert_rows(applied(ImputeMean(columns=("x",)), df), ["x"], [(1.0,), (99.0,), (1.0,)])
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [6.62607015e-34] * 3, [1e-50, 3e-50], [5e-324, 5e-324], [1e300, 1.5e308, 1.7e308], [1.0, -1.0, 3e-30], [0.0],
+    ],
+)  # fmt: skip
+def test_means_have_all_digits_whatever_the_magnitude(spark, values):
+    rows = [*(("a", v, 1.0) for v in values), ("a", None, None), ("b", None, None)]
+    out = applied(ImputeMean(columns=("x", "y"), by=("g",)), frame(spark, "g string, x double, y double", *rows))
+    mean = float(sum(map(Fraction, values)) / len(values))
+    assert_rows(out.where("size(_changed) > 0"), ["g", "x", "y"], [("a", mean, 1.0), ("b", mean, 1.0)])
+
+
+@pytest.mark.parametrize(
+    "step", ["impute_mean", "impute_median", "impute_mode", "check_outliers", "check_outliers_iqr"]
+)
+def test_steps_name_a_column_at_least(step):
+    with pytest.raises(StepError, match="columns: name one or more"):
+        options_of(STEPS[step]).validate_python({"columns": []}).columns_after({"x": "double"}, {})
+
+
+def test_an_infinity_has_no_mean(spark):
+    df = frame(spark, "x double", (1.0,), (float("inf"),), (None,))
+    with pytest.raises(StepError, match="'x' holds an infinity"):
+        applied(ImputeMean(columns=("x",)), df)
+
+
 def test_a_column_without_values_stays_empty(spark):
     df = frame(spark, "x double, t string", (None, None))
     for step in (ImputeMean(columns=("x",)), ImputeMedian(columns=("x",)), ImputeMode(columns=("t",))):
@@ -79,8 +106,8 @@ def test_mean_does_not_depend_on_the_order_of_rows(spark):
 
 
 def test_a_sum_beyond_the_exact_range_is_refused(spark):
-    df = frame(spark, "x double", (1e30,))
-    with pytest.raises(Exception, match="beyond 1e26"):
+    df = frame(spark, "x decimal(38,0)", *((Decimal(10**38 - 1),) for _ in range(2)))
+    with pytest.raises(StepError, match="'x' holds values or a sum beyond 38 digits"):
         ImputeMean(columns=("x",)).fit(df, None)
 
 

@@ -179,6 +179,9 @@ def test_groups_have_their_own_line_and_others_that_of_all(spark):
         found = {(r["g"], r["x"]): r["y"] for r in pairs.where("split = 'test'").collect()}
         assert {k: found[k] for k in expected} == pytest.approx(expected)
         assert plain_rows(frozen.undo(scaled), "g", "x") == plain_rows(df, "g", "x")
+        assert frozen.undo(scaled.select("split")).columns == ["split"]  # of other columns nothing is asked
+        with pytest.raises(StepError, match="'x' was scaled by g; it cannot be brought back without the column 'g'"):
+            frozen.undo(scaled.select("x"))
     overall = np.array([1, 3, 10, 30, 100])
     assert found["c", 100] == pytest.approx((100 - overall.mean()) / overall.std(), rel=1e-12)
 
@@ -347,6 +350,7 @@ def test_target_means_as_of_a_time_know_earlier_rows_alone(spark):
         (EncodeOneHot(columns=("split",)), "'split' tells which rows are learned from"),
         (EncodeOneHot(columns=("x",), most=1), "most at least 2"),
         (EncodeOrdinal(columns=("x",), order={"x": ("1", "1")}), "order: names '1' twice for 'x'"),
+        (EncodeOrdinal(columns=("s",), order={"x": ("1",)}), "order: 'x' is not one of `columns` (s)"),
         (EncodeTarget(columns=("x",), target="x"), "'x' cannot be encoded and be target"),
         (EncodeTarget(columns=("s",), target="x", time="x", key=("x",)), "key cannot be combined with it"),
     ],
@@ -355,6 +359,13 @@ def test_options_that_mean_nothing_are_refused(step, told):
     with pytest.raises(StepError) as error:
         step.columns_after({"x": "double", "s": "string", "split": "string"}, {})
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize("values", [[2.0**53 + 2 * i for i in range(9)], [1e15 + i / 9 for i in range(9)]])
+def test_numbers_that_no_power_tells_apart_are_refused(spark, values):
+    df = frame(spark, "x double", *((v,) for v in values))
+    with pytest.raises(StepError, match="no power of 'x' can be found"):
+        applied(TransformPower(columns=("x",)), df)
 
 
 @pytest.mark.slow

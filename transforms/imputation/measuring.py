@@ -40,8 +40,6 @@ class MeasureMissing(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([*self.columns, *filter(None, (self.by, self.over))], have)
-        if not self.columns:
-            raise StepError("columns: name one or more")
         require_few(self.columns)
         if self.most < 1:
             raise StepError(f"most: {self.most} is not at least 1")

@@ -29,9 +29,12 @@ from headgate.transforms.kinds import (
 )
 from headgate.transforms.quantiles import FEW, Spread, exact_quantiles, spreads_of
 from headgate.transforms.rows import ROW_ID, change_cells, local_frame, quoted, stable_hash
+from headgate.transforms.scaling.exact import merged, moments
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
 
 LARGEST_STATE = 100_000  # groups that a fitted step may hold: they are broadcast and saved as JSON
+LARGEST_EXACT = 1e26  # from here on a decimal of 38 digits, 12 of them behind the point, does not hold a double
+LEAST_MEAN = Fraction(1, 10**20)  # sums in 38 digits give a mean as far away from zero as this to a double's digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,13 +205,14 @@ class ImputeMean(ImputeStatistic):
     groups and null keys); levels: columns of larger groups, asked in turn before the overall mean, as `[[city]]` with
     `by: [shop, city]`. Null and NaN count as missing; an infinity among the values is refused.
     Whole numbers and decimals are summed exactly; an integer column takes the mean rounded toward zero, a decimal one
-    rounded half up to its scale. Doubles are summed in decimals of 12 digits behind the point and what remains in 38,
-    so that the mean does not depend on the order of rows; a sum beyond 1e26 is refused. Dates and times are
-    rounded to the day and the microsecond. A column without any value stays as it is. Filled cells are noted in
-    `_changed`. Cost: one pass to fit, one to apply.
+    rounded half up to its scale. Doubles are summed exactly or in decimals of 38 digits, so that the mean does not
+    depend on the order of rows. A sum of decimals beyond 38 digits is refused. Dates and times are rounded to the day
+    and the microsecond. A column without any value stays as it is. Filled cells are noted in `_changed`.
+    Cost: one pass to fit, one more for doubles whose sum is beyond 1e26 or whose mean is below 1e-20; one to apply.
     """
 
     name: ClassVar[str] = "impute_mean"
+    revision: ClassVar[int] = 2
 
     def statistic(self, column: str, kind: str) -> Column:
         value, kind = measured(column, kind)
@@ -216,17 +220,37 @@ class ImputeMean(ImputeStatistic):
         rest = F.lit(0)
         if kind in FLOATS:  # what 12 digits do not hold, times 2^40, which loses nothing
             rest = F.try_sum(((value - exact.cast("double")) * F.lit(2.0**40)).try_cast("decimal(38,26)"))
-        counts = (F.count(value).alias("n"), F.count(exact).alias("held"))
-        return F.struct(F.try_sum(exact).alias("sum"), rest.alias("rest"), *counts)
+        most = F.max(F.abs(value)) if kind in FLOATS else F.lit(0)
+        extent = (F.count(value).alias("n"), most.alias("most"))
+        return F.struct(F.try_sum(exact).alias("sum"), rest.alias("rest"), *extent)
 
     def settled(self, found: Any, column: str, kind: str) -> Any:
         if not found["n"]:
             return None
-        if found["sum"] is None or found["held"] < found["n"]:
-            limit = "1e26" if kind in FLOATS else "38 digits"
-            raise StepError(f"impute_mean: '{column}' holds values or a sum beyond {limit}")
+        if found["most"] == math.inf:
+            raise StepError(f"impute_mean: '{column}' holds an infinity, and so has no mean; put a check_bounds before")
+        if kind in FLOATS and (found["sum"] is None or found["most"] >= LARGEST_EXACT):
+            return ...  # left to the exact way
+        if found["sum"] is None:
+            raise StepError(f"impute_mean: '{column}' holds values or a sum beyond 38 digits")
         mean = (Fraction(found["sum"]) + Fraction(found["rest"] or 0) / 2**40) / found["n"]
+        if found["most"] and abs(mean) < LEAST_MEAN:
+            return ...
         return in_type(mean, kind)
+
+    def values_of(
+        self, df: DataFrame, kinds: Mapping[str, str], keys: Sequence[Column]
+    ) -> dict[tuple[Any, ...], list[Any]]:
+        values = super().values_of(df, kinds, keys)
+        places = [i for i in range(len(self.columns)) if any(found[i] is ... for found in values.values())]
+        if places:
+            wanted = [present(self.columns[i], kinds[self.columns[i]]) for i in places]
+            groups = moments(df, wanted, keys, f"groups of {', '.join(self.keys)}")
+            for key, found in values.items():
+                sums = groups[key] if key in groups else merged(groups)
+                for i, each in zip(places, sums, strict=True):
+                    found[i] = each.mean if each.n else None
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)

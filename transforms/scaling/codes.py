@@ -123,7 +123,9 @@ class EncodeOrdinal(Estimator):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_categories(self.columns, have)
-        require_columns(self.order, self.columns)
+        other = next((c for c in self.order if c not in self.columns), None)
+        if other is not None:
+            raise StepError(f"order: '{other}' is not one of `columns` ({', '.join(self.columns)})")
         for column, texts in self.order.items():
             twice = next((t for i, t in enumerate(texts) if t in texts[:i]), None)
             if twice is not None or not texts:

@@ -77,7 +77,12 @@ class ScaleLinear(Step):
                 return (as_kind(number, exact_kind(kind)) + F.lit(Decimal(origin))).try_cast(kind)
             return number.cast(kind) if kind in FLOATS else as_kind(number, kind)
 
-        return self.changed(df, [c for c in self.columns if c in df.columns], restored)
+        here = [c for c in self.columns if c in df.columns]
+        lacking = next((c for c in self.by if c not in df.columns), None) if self.groups else None
+        if here and lacking is not None:
+            by = ", ".join(self.by)
+            raise StepError(f"'{here[0]}' was scaled by {by}; it cannot be brought back without the column '{lacking}'")
+        return self.changed(df, here, restored) if here else df
 
     def changed(
         self, df: DataFrame, columns: Sequence[str], change: Callable[[str, Column, Column, Column], Column]
@@ -128,8 +133,6 @@ class LinearScaler(Estimator):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns([*self.columns, *self.by], have)
-        if not self.columns:
-            raise StepError("columns: name one or more")
         require_few(self.columns)
         both = set(self.columns) & set(self.by)
         if both:

@@ -43,6 +43,8 @@ def fit_power(values: Any, method: Method, standardize: bool) -> dict[str, float
     if not math.isfinite(exponent) or found.n < len(known):
         raise ArithmeticError(f"exponent {exponent}")
     deviation = math.sqrt(found.variance) if known.min() < known.max() else 0.0
+    if deviation == 0 and known.min() < known.max():
+        raise ArithmeticError(f"exponent {exponent} makes all values one")
     line = (found.mean, deviation or 1.0) if standardize else (0.0, 1.0)
     return {"exponent": exponent, "mean": line[0], "deviation": line[1]}
 
@@ -148,7 +150,7 @@ class TransformPower(TransformSampled):
                 )
             try:
                 found[column] = fit_power(numbers, self.method, self.standardize)
-            except ArithmeticError as e:
+            except (ArithmeticError, ValueError) as e:
                 raise StepError(
                     f"transform_power: no power of '{column}' can be found that doubles hold ({e}); put check_outliers "
                     "before it, or use transform_quantile"

@@ -45,8 +45,6 @@ class TransformSampled(Estimator):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
-        if not self.columns:
-            raise StepError("columns: name one or more")
         require_few(self.columns)
         if not 2 <= self.sample <= 10_000_000 or self.sample * len(self.columns) > 100_000_000:
             raise StepError("sample must be at least 2 and at most 10,000,000, and 100,000,000 cells of all columns")
