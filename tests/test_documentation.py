@@ -22,7 +22,7 @@ from headgate.jobs.config.secrets import Model
 from headgate.jobs.lake.system import SCHEMAS, SYSTEM_TABLES
 from headgate.jobs.notify.metrics import METRICS
 from headgate.jobs.pipeline.layout import COMMENTS
-from headgate.transforms.steps import STEPS
+from headgate.transforms.steps import STEPS, options_of
 from headgate.words import REASONS
 from tests.conftest import ROOT
 
@@ -58,6 +58,13 @@ def test_the_page_of_steps_is_up_to_date():
         words = re.sub(r"\W+", "", section)
         for word in re.findall(r"\w+", step.__doc__ or ""):
             assert word in words, f"{name}: the page lost '{word}'"
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_page_of_steps_tells_which_options_are_required(name):
+    page = text_of("docs/steps.md").split(f"\n### {name}\n")[1].split("\n### ")[0]
+    told = set(re.findall(r"^\| `(\w+)` \|.*\| required \|$", page, re.MULTILINE))
+    assert told == set(options_of(STEPS[name]).json_schema().get("required", ()))
 
 
 def commands():

@@ -47,7 +47,7 @@ def apply(
     then. INPUT must have the columns, with their types, that TABLE's first step had. New rows are of no split (where
     there is a column `split`, it says `new`): so sampling, resampling and duplicates are left out, class weights are
     null, and target means are those of all training rows. Tables whose steps sum up, link or fill from neighbouring
-    rows cannot be applied. What a step rejects is in the ledger. Run again when files have come.
+    rows cannot be applied. What a step rejects is in the ledger. Run again when files have come or changed.
 
     --inverse takes columns of TABLE, some or all, and brings back what scaling, logarithms, powers, quantiles, ordinal
     and one-hot encoding changed; steps before these stay. A step that cannot be undone is named.

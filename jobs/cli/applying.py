@@ -149,6 +149,7 @@ def rows_of(request: Application, lake: Lake) -> tuple[str, str, dict[str, Any] 
         if source["format"] in ("parquet", "avro"):
             files = sorted(p for p in path.iterdir() if kind_of(p)) if path.is_dir() else [path]
             kinds = {c: simple(k) for c, k in typed_columns(files, source["format"]).items()}
+        source |= {"on_changed_file": "replace"}
         return start, landing, source, {c: kinds.get(c) for c in columns}
     if not re.match(TABLE_NAME, given) or given not in lake.tables():
         raise no_such_input(given, lake)

@@ -68,8 +68,8 @@ def impute(
     Known cells are masked and filled again by each method; each column gets the one that errs least, or the mean or
     mode where none is better. The summary shows, for each column, what was missing, the method, and its error on masked
     cells relative to that of mean or mode. Columns of csv and jsonl take the type that all their values have. Free text
-    stays as it is. Every filled cell is noted in `_changed`. Run again when files have come. `headgate steps` says more
-    of the options: impute_auto, null_markers.
+    stays as it is. Every filled cell is noted in `_changed`. Run again when files have come or changed. `headgate
+    steps` says more of the options: impute_auto, null_markers.
     """
     from headgate.jobs.cli import imputing
     from headgate.jobs.cli import one_table as front

@@ -9,7 +9,7 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from headgate.transforms.rows import CHANGED
 
 SAMPLE = 20_000  # records whose texts tell the types of columns
 DAY = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+EXPONENT = r"[eE](-\d{1,3}|[+]?(\d{1,2}|1\d\d|2[0-8]\d))"  # with 18 digits before the point a double still
 TYPES = {  # what all texts of a column are -> its type; the first that fits
     "BOOLEAN": re.compile(r"(?i:true|false)"),
     "BIGINT": re.compile(r"[+-]?(0|[1-9]\d{0,17})"),  # a number that begins with 0 is a code
-    "DOUBLE": re.compile(r"[+-]?((0|[1-9]\d{0,17})(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?|(?i:nan|[+-]?inf)"),
+    "DOUBLE": re.compile(rf"[+-]?((0|[1-9]\d{{0,17}})(\.\d*)?|\.\d+)({EXPONENT})?|(?i:nan|[+-]?inf)"),
     "DATE": re.compile(DAY),
     "TIMESTAMP": re.compile(DAY + r"([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?"),
 }
@@ -75,6 +76,8 @@ def pipeline_of(request: Request, asked: Asked, lake: Lake) -> Plan:
     """
     made = [f"{request.into}_{i}" for i in range(1, asked.draws + 1)] or [request.into]
     start = start_of(request, lake, made)
+    if start.source is not None:
+        start = replace(start, source={**start.source, "on_changed_file": "replace"})
     types, notices = types_of_input(start, made[0], request.key, lake)
     casts = {c: t for c, t in types.items() if t != start.columns[c]}
     by = asked.options.get("by", ())

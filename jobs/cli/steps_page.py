@@ -112,6 +112,9 @@ def kind_of(kind: Any) -> str:
 
 def default_of(field: "dataclasses.Field[Any]") -> str:
     """Return an option's default as YAML takes it; nothing where it is required."""
+    if field.default_factory is not dataclasses.MISSING:
+        made = field.default_factory()
+        return f"`{json.dumps(made)}`" if made else ""
     if field.default is dataclasses.MISSING:
         return "required"
     return "" if field.default in (None, ()) else f"`{json.dumps(field.default)}`"

@@ -155,6 +155,9 @@ def test_rows_without_the_label_are_gated_and_taken_up_once(spark, tmp_path, app
     land(tmp_path, "new/b.jsonl", '{"id": 901, "shop": "s9", "size": "small", "colour": "red", "weight": null}\n')
     code, _, error = apply(*arguments)
     assert code == 0 and answer(tmp_path, "select count(*), count(weight) from u") == [(2, 2)], error
+    land(tmp_path, "new/b.jsonl", '{"id": 902, "shop": "s9", "size": "small", "colour": "red", "weight": null}\n')
+    code, _, error = apply(*arguments)
+    assert code == 0 and answer(tmp_path, "select id from u order by id") == [(900,), (902,)], error
 
 
 def learned(*steps):

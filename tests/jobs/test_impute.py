@@ -81,6 +81,9 @@ def test_later_files_and_tables_of_the_lake(impute):
     assert answer("select count(*), count(*) filter (id = 900 and abs(y - 4.5) < 1 and colour = 'red') from t") == [
         (241, 1)
     ]
+    Path("in/b.csv").write_text("id,x,y,size,colour,name,day,n\n900,1.5,7,big,red,new,2024-01-01,1\n")
+    code, out, error = impute("in", "--into", "t", *QUICK)  # what was mended is taken up in place of what it was
+    assert code == 0 and answer("select y, len(_changed) from t where id = 900") == [(7.0, 0)], error
     # A table of the lake, whose types stand; only one column, by groups.
     code, out, error = impute(
         "t_input", "--into", "u", "--columns", "size", "--group-by", "colour", "--method", "group"
@@ -107,6 +110,8 @@ def test_draws_differ_where_cells_were_missing_and_nowhere_else(impute):
         (["007", "12"], "STRING"),
         (["1.5", "2", " 3 "], "DOUBLE"),
         (["1e5", "nan", "-inf"], "DOUBLE"),
+        (["3.2e-120", "1E+200", "2e289"], "DOUBLE"),
+        (["1e999"], "STRING"),
         (["true", "FALSE"], "BOOLEAN"),
         (["2024-01-01", "?"], "DATE"),
         (["2024-01-01", "2024-01-01T10:00:00Z"], "TIMESTAMP"),

@@ -238,6 +238,9 @@ def test_misspellings_have_the_same_digits_and_one_neighbour():
         ("2013-02-01", ("2013-01-01", "2013-01-31"), True),
         ("2013-01-31T23:00:00", ("2013-01-01", "2013-01-31"), False),
         ("word", ("0", "4"), False),
+        ("Infinity", ("0", "4"), True),
+        ("Infinity", ("0", None), False),
+        ("-Infinity", ("0", None), True),
         (None, ("0", "4"), False),
     ],
 )

@@ -102,17 +102,17 @@ def test_no_later_row_is_looked_at_where_nanoseconds_order_the_rows(spark):
 
 
 def test_lines_end_in_no_infinity_and_lose_no_digit(spark):
-    inf, big, tenth = float("inf"), Decimal(10**37), Decimal("0.1")
+    inf, big, quarter = float("inf"), Decimal(10**37), Decimal("0.25")
     rows = [
-        (0, 1.7e308, 3.4e38, 1.0, Decimal("0.0000000001"), big, tenth),
+        (0, 1.7e308, 3.4e38, 1.0, Decimal("0.0000000001"), big, quarter),
         (1, None, None, None, None, None, None),
-        (2, -1.7e308, -3.4e38, inf, Decimal("0.0000000003"), big + 2, 3 * tenth),
+        (2, -1.7e308, -3.4e38, inf, Decimal("0.0000000003"), big + 2, 3 * quarter),
     ]
     df = frame(spark, "t int, x double, f float, i double, d decimal(38,10), e decimal(38,0), h decimal(38,38)", *rows)
     step = ImputeInterpolated(columns=("x", "f", "i", "d", "e", "h"), by=("k",), order="t")
     out = applied(step, df.withColumn("k", F.lit("a"))).where("t = 1")
     # e has more digits than a sum of decimals leaves room for.
-    assert_rows(out, ["x", "f", "i", "d", "e", "h"], [(0.0, 0.0, None, Decimal("0.0000000002"), None, 2 * tenth)])
+    assert_rows(out, ["x", "f", "i", "d", "e", "h"], [(0.0, 0.0, None, Decimal("0.0000000002"), None, 2 * quarter)])
 
 
 def test_no_value_crosses_the_border_of_a_split_or_comes_of_a_marked_row(spark):

@@ -182,20 +182,32 @@ def test_columns_that_teach_little_do_no_harm(monkeypatch):
     table = {
         "x": hole(x), "twice": hole(2 * x), "none": np.full(120, NAN), "one": hole(np.full(120, 5.0)),
         "lone": np.where(np.arange(120) == 3, 1.0, NAN), "far": hole(np.where(np.arange(120) == 4, math.inf, x)),
+        "huge": hole(1e308 * (-1.0) ** np.arange(120)), "mixed": hole(np.where(np.arange(120) == 5, 1e300, x)),
         "text": np.array([None] * 119 + ["a"], dtype=object), "blank": np.array([None] * 120, dtype=object),
     }  # fmt: skip
     with np.errstate(all="raise", under="ignore"):
         chosen, scores = choose(table, list(table), masking="random", rounds=1)
-    assert {"none", "lone", "text", "blank"}.isdisjoint(chosen) and chosen["one"] == {"simple": 1.0}
+    assert {"none", "lone", "huge", "text", "blank"}.isdisjoint(chosen) and chosen["one"] == {"simple": 1.0}
     assert sum(chosen["twice"].values()) > 0.9 and all(math.isfinite(s["error"]) for s in scores)
     fitted = chain.fit_chain(table, list(table), rounds=1)
     out = chain.fill_chain(table, fitted, list(table))
     assert np.isnan(out["none"]).all() and (out["lone"] == 1).all() and (out["text"] == "a").all()
-    assert np.isfinite(out["far"]).all() and (out["one"] == 5).all()  # an infinity counts as unknown here
+    for name in ("far", "mixed"):  # an infinity, and what is nearly one, counts as unknown here
+        assert np.abs(out[name]).max() < 9
+    assert (out["one"] == 5).all()
     for rows in (0, 1):
         assert choose({k: v[:rows] for k, v in table.items()}, list(table)) == ({}, [])
     unseen = {k: v[:2].copy() for k, v in table.items()} | {"text": np.array(["never seen", None], dtype=object)}
     assert list(chain.fill_chain(unseen, fitted, ["text"])["text"]) == ["never seen", "a"]
+
+
+def test_a_lone_text_that_tells_nothing_gets_its_mode():
+    """It gives no feature, nor has it any other column to read: a model of no column at all."""
+    table = {"t": np.array(["a" if i % 3 else "b" for i in range(19)] + [None], dtype=object)}
+    fitted = chain.fit_chain(table, ["t"], rounds=1)
+    assert chain.fill_chain(table, chain.Chain.of(fitted.state()), ["t"])["t"][-1] == "a"
+    chosen, _ = choose(table, ["t"], rounds=1)
+    assert chosen == {"t": {"simple": 1.0}}
 
 
 @pytest.mark.parametrize(

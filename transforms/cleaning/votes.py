@@ -12,6 +12,7 @@ from headgate.transforms.cleaning.typos import FREQUENT, respell
 from headgate.transforms.step import NoSuchColumn
 
 Row = Mapping[str, str | None]
+INFINITE = ("Infinity", "-Infinity")  # as Spark writes them
 Ranked = tuple[tuple[str, float], ...]
 Ballot = tuple[float, float, Ranked]
 
@@ -129,11 +130,11 @@ class Model:
 
 
 def outside(value: str | None, bounds: tuple[str | None, str | None] | None) -> bool:
-    """Return whether a text is a number or an ISO date outside inclusive bounds; what is neither is not."""
+    """Return whether a text is a number, infinite ones too, or an ISO date outside inclusive bounds; others are not."""
     if value is None or bounds is None:
         return False
     low, high = bounds
-    if NUMBER.fullmatch(value):
+    if NUMBER.fullmatch(value) or value in INFINITE:
         ends = [float(b) if b is not None and NUMBER.fullmatch(b) else None for b in bounds]
         return any(b is not None and (float(value) - b) * side > 0 for b, side in zip(ends, (-1, 1), strict=True))
     if re.match(r"\d{4}-\d\d-\d\d", value):

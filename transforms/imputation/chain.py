@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from headgate.transforms.imputation.gaussian import Gaussian, fill, fit_rows, standardised
+from headgate.transforms.imputation.gaussian import Gaussian, fill, fit_rows, known_cells, standardised
 from headgate.transforms.step import StepError
 
 LEVELS = 16  # of a category, the most frequent ones that become features
@@ -57,7 +57,7 @@ class Design:
 
     def matrix(self, table: Table, rows: int) -> Any:
         """Return (n, k) doubles, NaN where unknown; a level that training never saw counts as none of the levels."""
-        parts = [np.where(np.isfinite(table[c]), table[c], np.nan)[:, None] for c in self.numbers]
+        parts = [np.where(known_cells(table[c]), table[c], np.nan)[:, None] for c in self.numbers]
         for c, vs in self.levels.items():
             known = np.array([v is not None for v in table[c]], dtype=bool)
             dummies = np.column_stack([table[c] == v for v in vs[1:]]).astype(float)
@@ -215,8 +215,8 @@ class Chain:
 
 
 def unknown(values: Any) -> Any:
-    """Return where a column is unknown: None, NaN, infinite."""
-    return np.array([v is None for v in values], dtype=bool) if values.dtype == object else ~np.isfinite(values)
+    """Return where a column is unknown: None, NaN, infinite or nearly so."""
+    return np.array([v is None for v in values], dtype=bool) if values.dtype == object else ~known_cells(values)
 
 
 def linear_part(x: Any, model: Gaussian, precision: Any, place: int) -> Any:

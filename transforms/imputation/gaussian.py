@@ -9,6 +9,7 @@ import numpy as np
 
 REACH = 64.0  # standard deviations beyond which a value counts as one so far off
 ARRAYS = ("mean", "scale", "covariance", "low", "high")
+LARGEST = 1e150  # from here on a value counts as unknown
 RIDGE = 1e-6  # added to each variance: collinear and constant columns stay solvable
 
 
@@ -44,13 +45,14 @@ class Gaussian:
     def from_state(cls, state: Mapping[str, Any]) -> "Gaussian":
         """Return the model of `state`."""
         arrays: dict[str, Any] = {name: np.array(state[name], dtype=float) for name in ARRAYS}
+        arrays["covariance"].shape = (len(state["columns"]),) * 2  # of no column too
         plain = {name: state[name] for name in ("rows", "iterations", "change")}
         return cls(columns=tuple(state["columns"]), **arrays, **plain)
 
 
 def known_cells(values: Any) -> Any:
-    """Return where a value is known: null, NaN and infinities are not."""
-    return np.isfinite(values)
+    """Return where a value is known: null, NaN, infinities and numbers whose squares no double holds are not."""
+    return np.abs(values) < LARGEST
 
 
 def moments(values: Any) -> tuple[Any, Any, Any, Any]:
@@ -91,7 +93,7 @@ def regular(mu: Any, sigma: Any, dead: Any) -> tuple[Any, Any]:
 def positive(sigma: Any) -> Any:
     """Return the nearest covariance whose eigenvalues are at least `RIDGE` of the largest."""
     values, vectors = np.linalg.eigh((sigma + sigma.T) / 2)
-    return (vectors * np.maximum(values, RIDGE * max(values.max(), 1.0))) @ vectors.T
+    return (vectors * np.maximum(values, RIDGE * values.max(initial=1.0))) @ vectors.T
 
 
 def built(
@@ -133,7 +135,7 @@ def fit_rows(values: Any, columns: Sequence[str], *, iterations: int = 100, tole
             np.add.at(second, (places[:, :, None], places[:, None, :]), covariance)
         new_mu = filled.mean(axis=0)
         new_mu, new_sigma = regular(new_mu, second / len(z) - np.outer(new_mu, new_mu), dead)
-        change = max(np.abs(new_mu - mu).max(), np.abs(new_sigma - sigma).max())
+        change = max(np.abs(new_mu - mu).max(initial=0.0), np.abs(new_sigma - sigma).max(initial=0.0))
         mu, sigma, done = new_mu, new_sigma, done + 1
     return built(columns, mean, scale, mu, sigma, low, high, len(values), done, float(change))
 

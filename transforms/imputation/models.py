@@ -94,11 +94,12 @@ class ImputeGaussian(ImputeByModel):
         several seeds show how unsure what is computed of them is (multiple imputation; `headgate impute --draws`).
     sample: training rows to fit on (50,000), those of the smallest hashes of their row id.
     iterations: most of them (100); it stops before when no parameter moves by a ten-thousandth of a deviation.
-    Null and NaN are missing, infinities unknown but not filled. Fills stay within the known range of the column, whole
-    numbers and dates are rounded, booleans are true from one half on. A row that knows nothing gets the means; a column
-    without any value stays as it is; collinear and constant columns do no harm. Filled cells are noted in `_changed`.
-    The same row gets the same value in any partitioning. Cost: one pass to draw the sample, which comes to the driver;
-    one pass to apply. Source: Dempster, Laird, Rubin 1977; draws: Honaker and King 2010 (bootstrap and EM).
+    Null and NaN are missing; infinities, and numbers beyond 1e150, unknown but not filled. Fills stay within the known
+    range of the column, to the digits of a double; whole numbers and dates are rounded, booleans are true from one half
+    on. A row that knows nothing gets the means; a column without any value stays as it is; collinear and constant
+    columns do no harm. Filled cells are noted in `_changed`. The same row gets the same value in any partitioning.
+    Cost: one pass to draw the sample, which comes to the driver; one pass to apply. Source: Dempster, Laird, Rubin
+    1977; draws: Honaker and King 2010 (bootstrap and EM).
     """
 
     name: ClassVar[str] = "impute_gaussian"

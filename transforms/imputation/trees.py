@@ -87,12 +87,13 @@ class ImputeTrees(ImputeByTrees):
     sample: training rows to fit on (20,000), those of the smallest hashes of their row id.
     seed: of the trees.
     Numbers, dates and times start from a normal model of all columns, and trees learn what it misses; fills stay within
-    the known range, whole numbers and dates are rounded. A text or boolean gets the likeliest of its known values that
-    at least 10 rows of the sample have; with 50 values or more the most frequent one. Null and NaN are missing,
-    infinities unknown but not filled; a column without any value stays as it is. Filled cells are noted in `_changed`.
-    The same row gets the same value in any partitioning. The trees are saved as plain values; only the fit needs the
-    extra `models`. Cost: one pass to draw the sample, which comes to the driver, and some minutes of fitting for twenty
-    columns; one pass to apply. Source: van Buuren 2018 (chained equations), scikit-learn's histogram gradient boosting.
+    the known range, to the digits of a double; whole numbers and dates are rounded. A text or boolean gets the
+    likeliest of its known values that at least 10 rows of the sample have; with 50 values or more the most frequent
+    one. Null and NaN are missing; infinities, and numbers beyond 1e150, unknown but not filled; a column without any
+    value stays as it is. Filled cells are noted in `_changed`. The same row gets the same value in any partitioning.
+    The trees are saved as plain values; only the fit needs the extra `models`. Cost: one pass to draw the sample, which
+    comes to the driver, and some minutes of fitting for twenty columns; one pass to apply. Source: van Buuren 2018
+    (chained equations), scikit-learn's histogram gradient boosting.
     """
 
     name: ClassVar[str] = "impute_trees"
