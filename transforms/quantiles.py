@@ -1,10 +1,13 @@
 """Exact quantiles at any size: Spark's own hold all distinct values in memory, as doubles, which end at 2^53."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
@@ -14,8 +17,12 @@ from headgate.transforms.step import StepError
 
 ACCURACY = 10_000  # of a sketch: the ranks that it tells are off by at most this part of the rows
 FEW = 1_000_000  # values that one aggregate may hold
-AT_ONCE = 32  # values in one pass: more take long to plan
+AT_ONCE = 32  # values in one pass of groups: more take long to plan
 MARGIN = 2 / ACCURACY  # on either side of a share: what the sketch tells there encloses the quantile
+DRAWN = 4_000_000  # values that come to the driver at once, of all quantiles together
+LEAST_DRAWN = 1_000  # of each quantile
+DEVIATIONS = 6.0  # of a rank in a sample: a quantile is within as many of where the sample has it
+PASSES = 20  # at most: each narrows a bracket some fiftyfold
 
 
 class Spread(NamedTuple):
@@ -40,19 +47,22 @@ def spreads_of(
         Spark's `percentile`. Nulls are left out; there must be no NaN.
     keys: texts; nulls are one key. overall: whether all rows together are told too, under the empty key.
     most: how many groups there may be and what they are, for the message of the `StepError` that says so.
-    Cost: a count of the rows, and one aggregate that holds the values where there are few; else two passes for every
-    32 values. The first sketches where the quantiles are (Greenwald and Khanna 2001, as Spark does); the second looks
-    at the values there alone, some ten-thousandths, and counts those below. No answer depends on the sketch: where it
-    was wrong, both are made again with a wider margin.
+    Cost: a count of the rows, and one aggregate that holds the values where there are few. Else, without keys, see
+    `searched`; with keys, two passes for every 32 values: the first sketches where the quantiles are (Greenwald and
+    Khanna 2001, as Spark does), the second looks at the values there alone, some ten-thousandths, and counts those
+    below. No answer depends on the sketch: where it was wrong, both are made again with a wider margin.
     """
     x, key = [f"_hg_x{i}" for i in range(len(values))], [f"_hg_k{i}" for i in range(len(keys))]
     rows = df.select(*named(keys, key), *(v.cast("double").alias(n) for (v, _), n in zip(values, x, strict=True)))
-    few = not any(wanted for _, wanted in values) or rows.count() * len(values) <= FEW
+    size = rows.count() if any(wanted for _, wanted in values) else 0
+    few = size * len(values) <= FEW
     if keys and overall:
         each = F.struct(F.lit(False).alias("all"), *key)
         whole = F.struct(F.lit(True).alias("all"), *(F.lit(None).cast("string").alias(k) for k in key))
         rows = rows.select(F.explode(F.array(each, whole)).alias("key"), *x).select("key.*", *x)
         key = ["all", *key]
+    if not few and not key:
+        return {(): searched(rows, [wanted for _, wanted in values], size)}
     shares = dict(zip(x, (tuple(wanted) for _, wanted in values), strict=True))
     found: dict[tuple[Any, ...], list[Spread | None]] = {}
     for names in [x] if few else (x[i : i + AT_ONCE] for i in range(0, len(x), AT_ONCE)):
@@ -63,6 +73,130 @@ def spreads_of(
         for row, spreads in told.items():
             found.setdefault(row, []).extend(spreads)
     return {(() if r[0] else r[1:]) if key[:1] == ["all"] else r: spreads for r, spreads in found.items()}
+
+
+class Bracket(NamedTuple):
+    """Two values of a column between which a quantile is looked for, and the part of the values between to draw."""
+
+    column: int
+    low: float
+    high: float
+    part: float
+
+
+class Counts(NamedTuple):
+    """What is known about a bracket: of all values, of those up to its ends, and of those between."""
+
+    n: int
+    least: float
+    greatest: float
+    below: int
+    upto: int
+    inside: int
+    last: int
+    drawn: Any
+
+
+def searched(rows: DataFrame, wanted: Sequence[Sequence[float]], size: int) -> list[Spread | None]:
+    """Return the spread of each column of doubles by narrowing a bracket about each quantile; size: of the rows.
+
+    A pass counts what is below, at and between the ends of each bracket, and brings the values between: a sample where
+    they are many, which gives the next bracket, and all of them where they are few. So no answer depends on a sample:
+    counts show where a bracket missed. Raises `StepError` where rows are others in each pass.
+    Cost: two passes in Arrow batches up to some ten million rows, one more for every further fiftyfold; `DRAWN` values
+    at once on the driver, whatever the number of rows.
+    """
+    most = max(DRAWN // sum(map(len, wanted)), LEAST_DRAWN)
+    whole = [Bracket(j, -math.inf, math.inf, most / size) for j in range(len(wanted))]
+    first = looked_at(rows, whole)
+    found: dict[tuple[int, float], float] = {}
+    looks = {(j, p): (whole[j], first[j]) for j, shares in enumerate(wanted) for p in shares if first[j].n}
+    for _ in range(PASSES):
+        brackets = {}
+        for (j, p), (bracket, counts) in looks.items():
+            place = (counts.n - 1) * p
+            ranks = math.floor(place), math.ceil(place)
+            below, above = (value_at(rank, bracket, counts) for rank in ranks)
+            if below is None or above is None:
+                brackets[j, p] = next_bracket(bracket, counts, ranks, most)
+            else:
+                found[j, p] = between(below, above, place)
+        if not brackets:
+            return [
+                Spread(c.n, c.least, c.greatest, [found[j, p] for p in shares]) if c.n else None
+                for j, (shares, c) in enumerate(zip(wanted, first, strict=True))
+            ]
+        counted = looked_at(rows, list(brackets.values()))
+        looks = {key: (b, c) for (key, b), c in zip(brackets.items(), counted, strict=True)}
+    raise StepError(f"quantiles: not found in {PASSES} passes: the rows are others each time they are read")
+
+
+def value_at(rank: int, bracket: Bracket, counts: Counts) -> float | None:
+    """Return the value of a rank; None where it is beside the bracket, or the values within are not all there."""
+    if not counts.below <= rank < counts.last:
+        return None
+    if rank < counts.upto:
+        return bracket.low
+    if rank >= counts.upto + counts.inside:
+        return bracket.high
+    return float(counts.drawn[rank - counts.upto]) if len(counts.drawn) == counts.inside else None
+
+
+def next_bracket(bracket: Bracket, counts: Counts, ranks: tuple[int, int], most: int) -> Bracket:
+    """Return a bracket that should enclose the values of two ranks, and of whose values about so many are drawn."""
+    column, low, high, _ = bracket
+    if ranks[0] < counts.below:
+        return Bracket(column, -math.inf, low, most / counts.below)
+    if ranks[1] >= counts.last:
+        return Bracket(column, high, math.inf, most / (counts.n - counts.last))
+    drawn, ends = len(counts.drawn), []
+    for rank, side in zip(ranks, (-1, 1), strict=True):
+        q = min(max((rank - counts.upto) / counts.inside, 0.0), 1.0)
+        ends.append(round(q * drawn + side * DEVIATIONS * (math.sqrt(drawn * q * (1 - q)) + 1)))
+    first, last = min(max(ends[0], -1), drawn - 1), max(min(ends[1], drawn), 0)
+    low, high = (float(counts.drawn[i]) if 0 <= i < drawn else end for i, end in ((first, low), (last, high)))
+    return Bracket(column, low, high, most * (drawn + 1) / (counts.inside * max(last - first, 1)))
+
+
+def looked_at(rows: DataFrame, brackets: Sequence[Bracket]) -> list[Counts]:
+    """Return what one pass finds about some brackets; what is drawn is sorted."""
+    schema = "place int, n bigint, least double, greatest double, below bigint, upto bigint, inside bigint, last bigint"
+    found = rows.mapInArrow(looking(brackets), f"{schema}, drawn binary").toArrow()
+    counts = []
+    for i in range(len(brackets)):
+        part = found.filter(pc.equal(found["place"], i))
+        n, below, upto, inside, last = (pc.sum(part[c]).as_py() or 0 for c in ("n", "below", "upto", "inside", "last"))
+        drawn = np.sort(np.frombuffer(b"".join(part["drawn"].to_pylist())))
+        ends = pc.min(part["least"]).as_py(), pc.max(part["greatest"]).as_py()
+        counts.append(Counts(n, *ends, below, upto, inside, last, drawn))
+    return counts
+
+
+def looking(brackets: Sequence[Bracket]) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    """Return the function of the batches of a partition that counts about brackets: a row for each."""
+
+    def counted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        random = np.random.default_rng()  # no answer depends on it
+        counts = np.zeros((5, len(brackets)), dtype=np.int64)
+        ends: Any = np.array([[math.inf], [-math.inf]]).repeat(len(brackets), axis=1)
+        drawn: list[list[bytes]] = [[] for _ in brackets]
+        for batch in batches:
+            for i, (column, low, high, part) in enumerate(brackets):
+                cells = batch.column(column)
+                x = cells.drop_null().to_numpy()
+                if not len(x):
+                    continue
+                above, upto = x > low, x <= high
+                inside = x[above & (x < high)]
+                counts[:, i] += len(x), (x < low).sum(), len(x) - above.sum(), len(inside), upto.sum()
+                ends[:, i] = min(ends[0, i], x.min()), max(ends[1, i], x.max())
+                drawn[i].append((inside if part >= 1 else inside[random.random(len(inside)) < part]).tobytes())
+        n, below, upto, inside, last = counts
+        arrays = [np.arange(len(brackets), dtype=np.int32), n, *ends, below, upto, inside, last]
+        values = pa.array([b"".join(parts) for parts in drawn], pa.binary())
+        yield pa.RecordBatch.from_arrays([*map(pa.array, arrays), values], names=["place", *Counts._fields])
+
+    return counted
 
 
 def held(
@@ -112,18 +246,17 @@ def placed_values(
     first: rows of keys and, for each column, of what was sketched.
     """
     sketches = {tuple(row[: len(key)]): row for row in first}
-    if key:
-        kinds = [f"there_{k} {'boolean' if k == 'all' else 'string'}" for k in key]
-        ends = [f"ends{name} array<double>" for name in shares]
-        known = [(*group, *(row[name]["ends"] for name in shares)) for group, row in sketches.items()]
-        lookup = local_frame(rows.sparkSession, known, ", ".join(kinds + ends))
-        match = F.lit(True)
-        for k in key:
-            match = match & F.col(k).eqNullSafe(F.col(f"there_{k}"))
-        rows = rows.join(F.broadcast(lookup), on=match, how="inner")
+    kinds = [f"there_{k} {'boolean' if k == 'all' else 'string'}" for k in key]
+    columns = [f"ends{name} array<double>" for name in shares]
+    known = [(*group, *(row[name]["ends"] for name in shares)) for group, row in sketches.items()]
+    lookup = local_frame(rows.sparkSession, known, ", ".join(kinds + columns))
+    match = F.lit(True)
+    for k in key:
+        match = match & F.col(k).eqNullSafe(F.col(f"there_{k}"))
+    rows = rows.join(F.broadcast(lookup), on=match, how="inner")
     counts, told = [], []
     for name, wanted in shares.items():
-        value, listed = F.col(name), F.col(f"ends{name}") if key else F.array(*map(F.lit, first[0][name]["ends"] or ()))
+        value, listed = F.col(name), F.col(f"ends{name}")
         for i, share in enumerate(wanted):
             at, low, high = f"{name}_{i}", F.get(listed, F.lit(2 * i)), F.get(listed, F.lit(2 * i + 1))
             counted = {
@@ -131,16 +264,14 @@ def placed_values(
                 "upto": F.count_if(value <= low),
                 "last": F.count_if(value <= high),
                 "inside": F.sort_array(F.collect_list(F.when((value > low) & (value < high), value))),
+                "n": F.count(value),
+                # A group may be so small that the quantile is beside its ends.
+                "before": F.max(F.when(value < low, value)),
+                "after": F.min(F.when(value > high, value)),
             }
-            if key:  # a group may be so small that the quantile is beside its ends
-                counted |= {
-                    "n": F.count(value),
-                    "before": F.max(F.when(value < low, value)),
-                    "after": F.min(F.when(value > high, value)),
-                }
             counts.append(F.struct(*named(counted.values(), counted)).alias(at))
             c = F.col(at)
-            place = ((c["n"] if key else F.lit(first[0][name]["n"])) - 1) * F.lit(share)
+            place = (c["n"] - 1) * F.lit(share)
             two = [F.get(c["inside"], (rank - c["upto"]).cast("int")) for rank in (F.floor(place), F.ceil(place))]
             told.append(c.withField("inside", F.array(*two)).withField("size", F.size(c["inside"])).alias(at))
     found: dict[tuple[Any, ...], dict[str, list[list[float | None]]]] = {}
@@ -161,7 +292,7 @@ def values_at(place: float, c: Mapping[str, Any], low: float, high: float) -> li
     found: list[float | None] = []
     for rank, inside in zip((math.floor(place), math.ceil(place)), c["inside"], strict=True):
         if rank < c["below"]:
-            found.append(c.get("before") if rank == c["below"] - 1 else None)
+            found.append(c["before"] if rank == c["below"] - 1 else None)
         elif rank < c["upto"]:
             found.append(low)
         elif rank < c["upto"] + c["size"]:
@@ -169,13 +300,15 @@ def values_at(place: float, c: Mapping[str, Any], low: float, high: float) -> li
         elif rank < c["last"]:
             found.append(high)
         else:
-            found.append(c.get("after") if rank == c["last"] else None)
+            found.append(c["after"] if rank == c["last"] else None)
     return found
 
 
 def between(low: float, high: float, place: float) -> float:
-    """Return what is at a place between the values of the ranks below and above it, as Spark's `percentile` does."""
-    return low if low == high else (math.ceil(place) - place) * low + (place - math.floor(place)) * high
+    """Return what is at a place between the values of two ranks, as Spark's `percentile`; never -0.0."""
+    if low == high:
+        return low + 0.0
+    return (math.ceil(place) - place) * low + (place - math.floor(place)) * high
 
 
 def named(columns: Iterable[Column], names: Iterable[str]) -> list[Column]:

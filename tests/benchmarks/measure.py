@@ -41,7 +41,7 @@ def measure(command: list[str], cwd: Path, **environment: str) -> Cost:
         return Cost(wall, sum(cpu.values()), peak, out.read(), err.read(), process.returncode)
 
 
-def spent() -> float:
+def family() -> dict[int, float]:
     """Return the CPU seconds so far of this process and of all that came of it: the JVM, and its Python workers."""
     parents, seconds = {}, {}
     for folder in Path("/proc").iterdir():
@@ -55,7 +55,26 @@ def spent() -> float:
     mine = {os.getpid()}
     while more := {p for p, parent in parents.items() if parent in mine} - mine:
         mine |= more
-    return sum(seconds[p] for p in mine)
+    return {p: seconds[p] for p in mine}
+
+
+def spent() -> float:
+    """Return the CPU seconds so far of this process and of all that came of it."""
+    return sum(family().values())
+
+
+def peaks() -> tuple[int, int]:
+    """Return the most resident memory so far, in MB, of a JVM among what came of this process, and of a worker."""
+    found = {True: 0, False: 0}
+    for process in family().keys() - {os.getpid()}:
+        try:
+            name = Path(f"/proc/{process}/comm").read_text().strip()
+            status = Path(f"/proc/{process}/status").read_text()
+        except OSError:
+            continue
+        peak = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
+        found[name == "java"] = max(found[name == "java"], peak // 1024)
+    return found[True], found[False]
 
 
 def sample(session: int, cpu: dict[int, float]) -> float:

@@ -57,11 +57,43 @@ def test_quantiles_are_those_of_all_values(spark, monkeypatch, rows, few):
 
 def test_a_sketch_that_misleads_changes_no_answer(spark, monkeypatch):
     data = columns(20_000)["plain"]
-    df = spark.createDataFrame(pa.table({"x": data}))
+    df = spark.createDataFrame(pa.table({"x": data})).withColumn("k", F.lit("a"))
     for name, value in (("FEW", 0), ("ACCURACY", 10), ("MARGIN", 1e-6)):
         monkeypatch.setattr(quantiles, name, value)
-    ((found,),) = spreads_of(df, [(F.col("x"), SHARES)]).values()
+    ((found,),) = spreads_of(df, [(F.col("x"), SHARES)], [F.col("k")]).values()
     assert same(found, data)
+
+
+@pytest.mark.parametrize("deviations", [1.0, 6.0])
+def test_samples_narrow_the_search_and_change_no_answer(spark, monkeypatch, deviations):
+    """Brackets of one deviation miss often; those that hold too many values are narrowed again."""
+    data = columns(50_000)
+    gone = np.random.default_rng(4).random(50_000) < 0.9
+    cells = {name: pa.array(v, mask=gone if name == "skewed" else None) for name, v in data.items()}
+    df = spark.createDataFrame(pa.table(cells)).repartition(3)
+    for name, value in (("FEW", 0), ("DRAWN", 0), ("LEAST_DRAWN", 300), ("DEVIATIONS", deviations)):
+        monkeypatch.setattr(quantiles, name, value)
+    looks = []
+    looked_at = quantiles.looked_at
+    monkeypatch.setattr(quantiles, "looked_at", lambda *given: looks.append(looked_at(*given)) or looks[-1])
+    (found,) = spreads_of(df, [(F.col(c), SHARES) for c in data]).values()
+    for name, spread in zip(data, found, strict=True):
+        values = data[name][~gone] if name == "skewed" else data[name]
+        if name == "open":
+            assert spread.quantiles[:3] == pytest.approx(expected(values)[:3], rel=1e-12)
+        else:
+            assert same(spread, values), name
+    assert len(looks) > 2
+    assert max(len(counts.drawn) for look in looks for counts in look) < 1_000
+
+
+def test_rows_that_change_between_passes_end_in_an_error(spark, monkeypatch):
+    monkeypatch.setattr(quantiles, "FEW", 0)
+    monkeypatch.setattr(quantiles, "PASSES", 1)
+    monkeypatch.setattr(quantiles, "DRAWN", 5_000)
+    df = spark.range(20_000).withColumn("x", F.rand())
+    with pytest.raises(StepError, match="the rows are others each time they are read"):
+        spreads_of(df, [(F.col("x"), (0.5,))])
 
 
 def test_nothing_known_and_too_many_groups(spark):
