@@ -187,10 +187,11 @@ def options_of(step: type[Step]) -> TypeAdapter[Any]:
 @functools.cache
 def adapter_of(step: Any) -> TypeAdapter[Any]:
     # Without this, pydantic ignores a misspelt option. Set from outside: it is no business of a step's author.
-    step.__pydantic_config__ = ConfigDict(extra="forbid")
+    # What a step learned may be infinite, what is written may not.
+    step.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=step not in STEPS.values())
     return TypeAdapter(step)
 
 
 _nested: tuple[Any, ...] = (UnitChange, Summary, Dependency, MappedColumn, Target)
 for _options in _nested:
-    _options.__pydantic_config__ = ConfigDict(extra="forbid")
+    _options.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import functools
 import json
 import os
 import re
@@ -16,7 +17,10 @@ import yaml
 
 from headgate.jobs.config.models import SECRET_PLACES, SOURCE_KINDS
 from headgate.jobs.errors import UsageError
-from headgate.transforms.steps import options_of
+from headgate.transforms.features.aggregate import Aggregate
+from headgate.transforms.fusion.join import JoinTable
+from headgate.transforms.step import Step
+from headgate.transforms.steps import STEPS, options_of
 from headgate.words import did_you_mean
 
 
@@ -229,18 +233,53 @@ def checked(model: Any, document: Yaml, data: Any, place: tuple[Any, ...]) -> An
     """
     is_step = dataclasses.is_dataclass(model)
     adapter = options_of(model) if is_step else pydantic.TypeAdapter(model)
+    complaints = Complaints()
     try:
-        return adapter.validate_python(data if data is not None else {})
+        made = adapter.validate_python(data if data is not None else {})
     except pydantic.ValidationError as e:
         wrong: dict[tuple[Any, ...], list[str]] = {}  # place -> what is wrong; where there is a choice, of each
         for err in e.errors():
             if err["type"] == "too_short" and len(err["input"]) >= err["ctx"]["min_length"]:
                 continue  # it counts the entries that are right, and each wrong one has a line of its own
             wrong.setdefault(located(err, data), []).append(explained(err, adapter))
-        complaints = Complaints()
         for at, said in wrong.items():
             complaints.add(UsageError(f"{document.at(*place, *at)}: {'; or '.join(dict.fromkeys(said))}"))
-    raise UsageError(complaints.text())  # without its cause, which quotes what was written
+    else:
+        for at, number in numbers_of_booleans(data, made):
+            wanted = PLAIN["int_type" if isinstance(number, int) else "float_type"]
+            given = "true" if number else "false"
+            complaints.add(UsageError(f"{document.at(*place, *at)}: {wanted}, not {given}"))
+        if is_step and (option := naming_none(made)):
+            complaints.add(UsageError(f"{document.at(*place, option)}: name one or more"))
+    if complaints:
+        raise UsageError(complaints.text())  # without its cause, which quotes what was written
+    return made
+
+
+def numbers_of_booleans(
+    data: Any, made: Any, place: tuple[Any, ...] = ()
+) -> Iterator[tuple[tuple[Any, ...], int | float]]:
+    """Yield the places where a boolean was written and a number was made of it, as pydantic takes true for 1."""
+    if isinstance(data, bool):
+        if isinstance(made, int | float) and not isinstance(made, bool):
+            yield place, made
+        return
+    pairs: Iterator[tuple[Any, Any, Any]] = iter(())
+    if isinstance(data, Mapping):
+        of = made.get if isinstance(made, Mapping) else functools.partial(getattr, made)
+        pairs = ((key, value, of(key, None)) for key, value in data.items() if isinstance(key, str))
+    elif isinstance(data, list) and isinstance(made, list | tuple):
+        pairs = ((i, *pair) for i, pair in enumerate(zip(data, made, strict=False)))
+    for key, value, result in pairs:
+        yield from numbers_of_booleans(value, result, (*place, key))
+
+
+def naming_none(step: Step) -> str | None:
+    """Return the option by which one of headgate's own steps names columns, and names none, so that it does nothing."""
+    if type(step) not in STEPS.values() or isinstance(step, JoinTable | Aggregate):  # these do something still
+        return None
+    required = [f.name for f in dataclasses.fields(step) if f.default is dataclasses.MISSING]
+    return next((o for o in ("columns", "values") if o in required and not getattr(step, o)), None)
 
 
 def located(error: Mapping[str, Any], data: Any) -> tuple[Any, ...]:
@@ -277,6 +316,12 @@ def explained(error: Mapping[str, Any], adapter: pydantic.TypeAdapter[Any]) -> s
         return wanted
     if given is None and "'null'" in message:
         return f'{wanted}; YAML reads a bare null as no value: write "null" in quotes'
+    if (
+        kind == "finite_number"
+        and error["loc"][0] in ("columns", "ranges")
+        and any(isinstance(p, int) for p in error["loc"])
+    ):
+        wanted += " (null for an open end)"
     hint = did_you_mean(str(given), re.findall(r"'(\w+)'", message)) if kind == "literal_error" else ""
     return f"{wanted}, not {json.dumps(given, ensure_ascii=False, default=str)}{hint}"
 
@@ -288,7 +333,7 @@ PLAIN = {
     **dict.fromkeys(("dict_type", "mapping_type", "model_", "dataclass_"), "expected a mapping (name: value)"),
     **dict.fromkeys(("int_type", "int_parsing", "int_from"), "expected a whole number"),
     **dict.fromkeys(("float_type", "float_parsing", "decimal_type", "decimal_parsing"), "expected a number"),
-    "finite_number": "expected a finite number (null for an open end)",
+    "finite_number": "expected a finite number",
     **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
     "none_required": "expected null",
 }

@@ -333,10 +333,14 @@ def build_step(
     (step, options), *_ = entry.items()
     if step not in known:
         raise UsageError(f"{document.at(*here, step)}: there is no step '{step}'{did_you_mean(str(step), known)}")
-    made: Step = checked(known[step], document, options, (*here, step))
-    if isinstance(made, LearnAsOf) and len(made.step) == 1 and set(made.step) <= set(ABLE):  # else it tells itself
-        ((inner, theirs),) = made.step.items()
-        checked(known[inner], document, theirs, (*here, step, "step", inner))
+    with Complaints() as complaints:
+        with complaints.collecting():
+            made: Step = checked(known[step], document, options, (*here, step))
+        within = options.get("step") if known[step] is LearnAsOf and isinstance(options, dict) else None
+        if isinstance(within, dict) and len(within) == 1 and set(within) <= set(ABLE):  # else it tells itself
+            ((inner, theirs),) = within.items()
+            with complaints.collecting():
+                checked(known[inner], document, theirs, (*here, step, "step", inner))
     if isinstance(made, DropDuplicates) and "nulls" not in options and set(made.columns) == set(table.publish.key):
         made = dataclasses.replace(made, nulls="equal")  # a merge takes the null of its key for one value
     if made.scope == "table" and not made.state and table.publish.mode == "increment":

@@ -11,7 +11,9 @@ from headgate.jobs.errors import UsageError
 
 class Model(pydantic.BaseModel):
     # An input may be a secret, written by mistake where its reference belongs.
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 class SecretReference(Model):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -6,9 +7,9 @@ import pytest
 import yaml
 
 from headgate.jobs.config.columns import check_options
-from headgate.jobs.config.document import Complaints, read_yaml
+from headgate.jobs.config.document import Complaints, Yaml, checked, read_yaml
 from headgate.jobs.config.environment import load_environment, parse_date
-from headgate.jobs.config.models import Environment
+from headgate.jobs.config.models import Environment, FileSource, Table
 from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.config.schema import json_schema
 from headgate.jobs.config.source_checks import ddl_columns
@@ -352,6 +353,52 @@ def test_a_wrong_day_is_refused():
 CAST = "- cast: {columns: {a: int}}"
 
 
+def test_infinite_constants_are_refused(write):
+    for written in (".inf", "1e400", ".nan"):
+        steps = f"- cast: {{columns: {{a: double}}}}\n      - impute_constant: {{values: {{a: {written}}}}}"
+        with pytest.raises(UsageError, match=r"values: 'a' is double; expected a finite number, not (inf|nan)"):
+            load_pipeline(write(GOOD.replace(CAST, steps, 1)))
+
+
+def test_steps_that_name_no_column_are_refused():
+    options = [
+        (step, o)
+        for step in STEPS.values()
+        for o in ("columns", "values")
+        if any(f.name == o and f.default is dataclasses.MISSING for f in dataclasses.fields(step))
+    ]
+    may = {"join_table", "join_asof", "aggregate"}  # they look up, or count groups
+    assert len(options) > 45 and may <= {step.name for step, _ in options}
+    for step, option in options:
+        if step.name in may:
+            continue
+        given = {"time": "t", "label": "l", "target": "x", "by": ["g"], "order": "o", "tokenizer": "f", "into": "n"}
+        required = {f.name for f in dataclasses.fields(step) if f.default is f.default_factory is dataclasses.MISSING}
+        given = {k: v for k, v in given.items() if k in required}
+        for empty in ({}, []):
+            with pytest.raises(UsageError) as e:
+                checked(step, Yaml(Path("f"), {}, {}), {**given, option: empty}, ("s",))
+            if "expected a " not in str(e.value):
+                break
+        assert f"f: s.{option}: name one or more" in str(e.value), (step.name, str(e.value))
+
+
+def test_booleans_and_infinities_are_no_numbers_anywhere():
+    for model, options, said in (
+        (Environment, {"tables_at_once": True}, "tables_at_once: expected a whole number, not true"),
+        (FileSource, {"format": "csv", "path": "a", "max_line_bytes": True}, "max_line_bytes: expected a whole number"),
+        (Table, {"suite": None, "quarantine_ceiling": True}, "quarantine_ceiling: expected a number, not true"),
+        (
+            Table,
+            {"suite": None, "quarantine_ceiling": float("nan")},
+            "quarantine_ceiling: expected a finite number, not NaN",
+        ),
+    ):
+        with pytest.raises(UsageError) as e:
+            checked(model, Yaml(Path("f"), {}, {}), options, ())
+        assert said in str(e.value)
+
+
 @pytest.mark.parametrize(
     ("step", "told"),
     [
@@ -363,6 +410,15 @@ CAST = "- cast: {columns: {a: int}}"
         ("check_bounds: {columns: {a: [0]}}", "columns.a[1]: an entry is missing here"),
         ("check_bounds: {columns: {a: [0, .inf]}}", "a finite number (null for an open end)"),
         ("check_bounds: {columns: [a]}", 'expected a mapping (name: value), not ["a"]'),
+        ("check_bounds: {columns: {}}", "check_bounds.columns: name one or more"),
+        ("impute_constant: {values: {}}", "impute_constant.values: name one or more"),
+        ("impute_median: {columns: [a], sample: true}", "sample: expected a whole number, not true"),
+        ("check_outliers: {columns: [a], factor: false}", "factor: expected a number, not false"),
+        ("check_outliers: {columns: [a], factor: .inf}", "factor: expected a finite number, not Infinity"),
+        ("scale_min_max: {columns: [a], range: [true, 5]}", "range[0]: expected a number, not true"),
+        ("map_columns: {columns: {c: {value: .inf}}}", "expected a finite number, not Infinity"),
+        ("learn_as_of: {step: {impute_mean: {colums: [a]}}}", "did you mean 'columns'?"),
+        ("learn_as_of: {step: {impute_mean: {columns: []}}, time: b}", "impute_mean.columns: name one or more"),
         ("select_columns: {columns: a}", 'expected a list, not "a"'),
         ("select_columns: {columns: [1]}", "columns[0]: expected a text, not 1"),
         ("sample_strata: {by: [a], rows: 1.5}", "rows: expected a whole number, not 1.5"),

@@ -106,9 +106,9 @@ class FillMissing(Step):
 class ImputeConstant(Step):
     """Fill missing cells with given constants.
 
-    values: column -> constant, which the column's type must hold exactly: no 7.5 in an integer column, days as
-        2013-01-31 and times as 2013-01-31T12:00:00Z. Null and NaN count as missing; filled cells are noted in
-        `_changed`.
+    values: column -> constant, which the column's type must hold exactly: no 7.5 in an integer column, no infinity in
+        one of doubles, days as 2013-01-31 and times as 2013-01-31T12:00:00Z. Null and NaN count as missing; filled
+        cells are noted in `_changed`.
     Cost: one pass, no shuffle.
     """
 
@@ -118,7 +118,10 @@ class ImputeConstant(Step):
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.values, have)
         for column, kind in known_kinds(have, self.values):
-            held(self.values[column], kind, column)
+            value = self.values[column]
+            if kind in FLOATS and isinstance(value, float) and not math.isfinite(value):
+                raise StepError(f"values: '{column}' is {kind}; expected a finite number, not {value}")
+            held(value, kind, column)
         return have
 
     def apply(self, df: DataFrame) -> DataFrame:
