@@ -149,11 +149,14 @@ class Holders(Protocol):
     def count(self, keys: Ints, limit: int) -> Tally:
         """Count the records that hold some keys, and all keys that make more pairs than the limit."""
 
-    def singles(self, keys: Ints) -> Hits:
-        """Return the records that hold some keys, in order, which may block alone."""
+    def singles(self, keys: Ints) -> pa.Table:
+        """Return the records that hold some keys, in order, which may block alone: rows of `HIT`."""
 
-    def doubles(self, keys: Ints, over: Ints, limits: Limits) -> Hits:
-        """Return the records that hold some double keys. keys, over: in order."""
+    def doubles(self, keys: Ints, of: Ints, over: Ints, limits: Limits) -> Hits:
+        """Return the records that hold some double keys. of: keys among which are those that they are made of.
+
+        keys, of, over: in order.
+        """
 
 
 @dataclass(frozen=True)
@@ -211,10 +214,10 @@ class FewHolders:
         some = member(tally.key, np.sort(keys)) | (pairs_of(tally.n) > limit)
         return Tally(key=tally.key[some], n=tally.n[some])
 
-    def singles(self, keys: Ints) -> FewHits:
-        return FewHits(self.held.where(self.held.fine & member(self.held.key, keys)), self.sources)
+    def singles(self, keys: Ints) -> pa.Table:
+        return FewHits(self.held.where(self.held.fine), self.sources).of(keys)
 
-    def doubles(self, keys: Ints, over: Ints, limits: Limits) -> FewHits:
+    def doubles(self, keys: Ints, of: Ints, over: Ints, limits: Limits) -> FewHits:
         if self.two is None:  # once: of one build, what is common does not change
             self.two = doubles(self.held, over, limits)
         return FewHits(self.two.where(member(self.two.key, keys)), self.sources)
@@ -274,29 +277,28 @@ class ManyHolders:
         columns = [table[f"n{s}"].to_numpy() for s in range(self.sources)]
         return Tally(key=table["key"].to_numpy(), n=np.column_stack(columns).astype(np.int64))
 
-    def singles(self, keys: Ints) -> ManyHits:
-        def look(mine: Held) -> Held:
-            return mine.where(mine.fine)
+    def singles(self, keys: Ints) -> pa.Table:
+        each = self.rows.select("rid", "src", F.inline(F.arrays_zip("families", "keys", "fine")))
+        fine = each.where("fine").select("rid", "src", F.col("families").alias("family"), F.col("keys").alias("key"))
+        return ManyHits(fine, self.sources).of(keys)
 
-        return ManyHits(self.rows.mapInArrow(looked_for(keys, look), HIT), self.sources)
-
-    def doubles(self, keys: Ints, over: Ints, limits: Limits) -> ManyHits:
-        def look(mine: Held) -> Held:
-            return doubles(mine, over, limits)
-
-        found = self.rows.mapInArrow(looked_for(keys, look), HIT)
+    def doubles(self, keys: Ints, of: Ints, over: Ints, limits: Limits) -> ManyHits:
+        found = self.rows.mapInArrow(doubles_among(keys, of, over, limits), HIT)
         name = "_".join(["doubles", *map(str, keys[:1].tolist())])  # it is asked once of a key
         return ManyHits(self.context.keep(found, name), self.sources)
 
 
-def looked_for(keys: Ints, look: Callable[[Held], Held]) -> Body:
-    """Return the body of a map from rows of `KEYED` to those of `HIT`: of the keys that are looked at, some."""
+def doubles_among(keys: Ints, of: Ints, over: Ints, limits: Limits) -> Body:
+    """Return the body of a map from rows of `KEYED` to those of `HIT`: of some double keys. See `Holders.doubles`."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         near = np.zeros(1 << SKETCH, np.bool_)
         near[sketched(keys)] = True
         for batch in batches:
-            found = look(held(batch))
+            lists = batch.column("keys")
+            seen = np.r_[0, np.cumsum(member(lists.flatten().to_numpy(), of))]
+            ends = np.r_[0, np.cumsum(lists.value_lengths().to_numpy())]
+            found = doubles(held(batch.filter(pa.array(np.diff(seen[ends]) > 1))), over, limits)
             found = found.where(near[sketched(found.key)])
             yield as_hits(found.where(member(found.key, keys)))
 

@@ -176,12 +176,12 @@ def reached(old: Held, new: Held, gone: Ints, asked: pa.Table | None, holders: H
     turned = mine[is_over != was_over]
     others = [asked] if asked is not None else []
     if len(turned):
-        found = holders.singles(turned).of(turned)["rid"]
+        found = holders.singles(turned)["rid"]
         others.append(holders.named("rid", pc.unique(found)))
     same = alike(others, gone)
     double_now, double_before = doubles(new.plus(same), over, limits), doubles(old.plus(same), over_before, limits)
     two = np.unique(np.r_[double_now.key, double_before.key])
-    hits = [holders.doubles(two, over, limits)]
+    hits = [holders.doubles(two, np.unique(old.plus(new, same).key), over, limits)]
     counted = hits[0].tally()
     was = counted.at(two) - Tally.of(double_now, sources).at(two) + Tally.of(double_before, sources).at(two)
     turned = two[(pairs_of(counted.at(two)) > double_limit) != (pairs_of(was) > double_limit)]
@@ -192,7 +192,7 @@ def reached(old: Held, new: Held, gone: Ints, asked: pa.Table | None, holders: H
         double_now = double_now.plus(double_more)
         rest = np.setdiff1d(double_more.key, two)
         if len(rest):
-            hits.append(holders.doubles(rest, over, limits))
+            hits.append(holders.doubles(rest, np.unique(more.key), over, limits))
             later = hits[1].tally()
             counted = Tally(key=np.r_[counted.key, later.key], n=np.r_[counted.n, later.n])
             order = np.argsort(counted.key)
@@ -223,7 +223,7 @@ NOTHING = Held(**{c: np.zeros(0, np.int64) for c in ("rid", "src", "family", "ke
 
 def meetings(touched: Touched, holders: Holders, linking: bool) -> tuple[Ints, Ints, Ints]:
     """Return the pairs of touched records and others that meet under a key that blocks: one, other, family."""
-    single = holders.singles(touched.single).of(touched.single)
+    single = holders.singles(touched.single)
     hits = pa.concat_tables([single, *(h.of(touched.double) for h in touched.hits)])
     key, src, rid, family = (hits[c].to_numpy().astype(np.int64) for c in ("key", "src", "rid", "family"))
     double = (np.arange(len(key)) >= len(single)).astype(np.int64)
