@@ -4,6 +4,7 @@ HeadgateError           1  the program failed
 ├── UsageError          2  wrong usage or configuration: an option, a command, a column, a line of YAML
 ├── GateBlocked         3  a suite refused what was staged; nothing was published
 ├── InputMissing        4  what was named is not there or unreadable: a file, a table, a version, a release, a row
+│   └── FileRefused        a file that an option of its source would let through
 └── LostRace            5  another run won; safe to try again
     └── OtherRun           another run does this work
 Interrupted           130  the user ended the program (Ctrl-C)
@@ -31,6 +32,14 @@ class GateBlocked(HeadgateError):
 
 class InputMissing(HeadgateError):
     exit_code = 4
+
+
+class FileRefused(InputMissing):
+    """A file is not taken up as it is: what is wrong, the option that would let it through, what to do without it."""
+
+    def __init__(self, problem: str, option: str, remedy: str) -> None:
+        super().__init__(problem + option)
+        self.problem, self.remedy = problem, remedy
 
 
 class LostRace(HeadgateError):

@@ -52,7 +52,7 @@ def apply(
     --inverse takes columns of TABLE, some or all, and brings back what scaling, logarithms, powers, quantiles, ordinal
     and one-hot encoding changed; steps before these stay. A step that cannot be undone is named.
     """
-    from headgate.jobs.cli import applying, one_table
+    from headgate.jobs.cli import applying, one_table, own_words
     from headgate.jobs.config.models import FileSource
     from headgate.jobs.pipeline import run as runs
     from headgate.jobs.progress import Progress
@@ -77,7 +77,7 @@ def apply(
         if notice:
             click.echo(notice, err=True)
     environment = environment.model_copy(update={"landing": applied.landing})
-    with places.spark_of(environment) as start:
+    with places.spark_of(environment) as start, own_words.files_as_given():
         outcome = runs.run(applied.pipeline, environment, lake, start, Progress())
     one_table.need_some_rows(lake, outcome, source, applied.begins)
     if json_:

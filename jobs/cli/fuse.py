@@ -112,7 +112,7 @@ def propose(place: Place, inputs: tuple[str, ...], key: list[str], delimiter: st
 
 
 def build(place: Place, fusion: "Fusion", json_: bool) -> None:
-    from headgate.jobs.cli import fusing, one_table
+    from headgate.jobs.cli import fusing, one_table, own_words
     from headgate.jobs.pipeline import run as runs
     from headgate.jobs.progress import Progress
 
@@ -120,7 +120,7 @@ def build(place: Place, fusion: "Fusion", json_: bool) -> None:
     lake = places.lake_of(environment, needed=False)
     pipeline, folder = fusing.pipeline_of(fusion, lake)
     environment = environment.model_copy(update={"landing": folder})
-    with places.spark_of(environment) as start:
+    with places.spark_of(environment) as start, own_words.files_as_given():
         outcome = runs.run(pipeline, environment, lake, start, Progress())
     made = pipeline.tables
     starts = [start for start in made[f"{fusion.into}_pairs"].starts if start in made]

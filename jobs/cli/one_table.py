@@ -14,6 +14,7 @@ import click
 import pyarrow as pa
 
 from headgate.jobs.cli import places
+from headgate.jobs.cli.own_words import files_as_given, need_writable, not_selected
 from headgate.jobs.config.columns import ARRIVES
 from headgate.jobs.config.document import Yaml
 from headgate.jobs.config.models import DATE_PLACE, Environment, FileSource
@@ -130,12 +131,11 @@ def checked(
     tables: dict[str, Any] = {}
     if start.source is not None:
         tables[start.table] = {"source": start.source, "suite": None}
-    chosen = [("reject_rows", {"where": f"NOT coalesce(({request.where}), false)", "reason": "not_selected"})]
     for table, steps in made.items():
         tables[table] = {
             "from": start.table,
             "suite": None,
-            "steps": [{name: dict(options)} for name, options in (*(chosen if request.where else ()), *steps)],
+            "steps": [{name: dict(options)} for name, options in (*not_selected(request.where, start.columns), *steps)],
             "publish": {"mode": mode},
         }
     named: dict[Any, str] = {"path": request.given, ("table", start.table): request.given}
@@ -231,6 +231,7 @@ def source_of(
         names = members_of(files, {*key, *given_types})
         columns = dict.fromkeys([*before, *names], "STRING")
         source["on_other_columns"] = "evolve"  # a record names the members that it has; another may have more
+    need_writable(path, columns)
     need_columns("--schema", given_types, list(columns))
     need_columns("--key", key, list(columns))
     if kind in ("csv", "jsonl"):
@@ -393,7 +394,7 @@ def built(request: Request, start: Start, pipeline: Pipeline, environment: Envir
         if notice:
             click.echo(notice, err=True)
     environment = environment.model_copy(update={"landing": start.landing})
-    with places.spark_of(environment) as spark:
+    with places.spark_of(environment) as spark, files_as_given():
         outcome = runs.run(pipeline, environment, lake, spark, Progress())
     need_some_rows(lake, outcome, request.given, start.table)
     return outcome

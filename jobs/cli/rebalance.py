@@ -75,7 +75,7 @@ def rebalance(
 
 
 def build(place: Place, request: "Request", json_: bool) -> None:
-    from headgate.jobs.cli import one_table, rebalancing
+    from headgate.jobs.cli import one_table, own_words, rebalancing
     from headgate.jobs.pipeline import run as runs
     from headgate.jobs.progress import Progress
 
@@ -83,7 +83,7 @@ def build(place: Place, request: "Request", json_: bool) -> None:
     lake = places.lake_of(environment, needed=False)
     pipeline, folder, begins = rebalancing.pipeline_of(request, lake)
     environment = environment.model_copy(update={"landing": folder})
-    with places.spark_of(environment) as start:
+    with places.spark_of(environment) as start, own_words.files_as_given():
         try:
             outcome = runs.run(pipeline, environment, lake, start, Progress())
         except UsageError as e:

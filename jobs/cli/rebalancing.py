@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 
 from headgate.jobs.cli.one_table import Options, need_columns, no_such_input, source_of
+from headgate.jobs.cli.own_words import not_selected
 from headgate.jobs.config.columns import ARRIVES
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline
 from headgate.jobs.errors import UsageError
@@ -152,10 +153,8 @@ def of_option(error: UsageError) -> UsageError:
 
 def steps_of(request: Request, columns: Sequence[str]) -> list[dict[str, Any]]:
     """Return the steps that make `into`."""
-    steps: list[dict[str, Any]] = []
-    if request.where:
-        gone = {"where": f"NOT coalesce(({request.where}), false)", "reason": "not_selected"}
-        steps.append({"reject_rows": gone})
+    there = dict.fromkeys([*columns, *([TOKENS] if request.tokenizer else [])])
+    steps: list[dict[str, Any]] = [{step: options} for step, options in not_selected(request.where, there)]
     whole = SPLIT not in columns
     split = {"split_by_hash": {"key": list(request.by), "shares": {TRAIN: 1.0}}}
     steps.append(split if whole else {"split_by_column": {"column": SPLIT}})

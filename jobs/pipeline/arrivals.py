@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from headgate.jobs.config.columns import name_of
 from headgate.jobs.config.models import FileSource, Publish, PullSource
-from headgate.jobs.errors import InputMissing
+from headgate.jobs.errors import FileRefused
 from headgate.jobs.lake.storage import remove
 from headgate.jobs.lake.system import SAME_CONTENT, now
 from headgate.jobs.pipeline.planning import TablePlan
@@ -67,9 +67,11 @@ def new_files_of(run: Run, plan: TablePlan, source: FileSource) -> Arrival | Non
             if before is not None:
                 if source.on_changed_file == "refuse" and not before.get("problem"):
                     how = "shrank" if file.size < before["size"] else "changed"
-                    raise InputMissing(
-                        f"{file.path}: the file {how} since it was taken up ({before['size']:,} bytes then, "
-                        f"{file.size:,} now). Put it back, or set source.on_changed_file: replace"
+                    sizes = f"({before['size']:,} bytes then, {file.size:,} now)"
+                    raise FileRefused(
+                        f"{file.path}: the file {how} since it was taken up {sizes}",
+                        ". Put it back, or set source.on_changed_file: replace",
+                        "put it back as it was",
                     )
                 changed.append(file.path)
             file = apply_file_policy(source, file, reference)

@@ -7,7 +7,7 @@ from functools import partial
 from pyspark.sql import types as T
 
 from headgate.jobs.config.models import FileSource
-from headgate.jobs.errors import InputMissing
+from headgate.jobs.errors import FileRefused
 from headgate.jobs.sources.inspection import TEXT
 from headgate.jobs.sources.landing import LandedFile
 from headgate.transforms.parsing import ddl_of, without_ntz
@@ -18,7 +18,7 @@ WHOLE = {"tinyint": 3, "smallint": 5, "int": 10, "bigint": 20}  # digits
 
 
 def apply_file_policy(source: FileSource, file: LandedFile, reference: Mapping[str, str] | None) -> LandedFile:
-    """The file as the source's policy takes it; raises `InputMissing` where that is to refuse.
+    """The file as the source's policy takes it; raises `FileRefused` where that is to refuse.
 
     reference: the columns of the file taken up last, for a source without a schema.
     """
@@ -35,7 +35,11 @@ def apply_file_policy(source: FileSource, file: LandedFile, reference: Mapping[s
     if problem is None or policy == "evolve":
         return file
     if policy == "refuse":
-        raise InputMissing(f"{file.path}: {problem} (source.{option} says what is done with such a file)")
+        said = f" (source.{option} says what is done with such a file)"
+        remedy = "all files of an input have the columns of its first; put it right or take it out"
+        if option == "on_bad_file":
+            remedy = "put it right or take it out"
+        raise FileRefused(f"{file.path}: {problem}", said, remedy)
     return replace(file, problem=problem)
 
 

@@ -147,6 +147,9 @@ def test_numbers_with_a_few_others_are_text_and_that_is_said():
         (("key.csv", "--key", "id"), "key.csv: no column can be filled"),
         (("a.csv", "--draws", "3", "--method", "trees"), "--draws cannot be combined with --method"),
         (("a.csv", "--draws", "3", "--columns", "size"), "--columns: 'size' is STRING; draws fill"),
+        (("a.csv", "--where", "x >"), "--where: 'x >' cannot be read: something is missing"),
+        (("a.csv", "--where", "x > 1) or (y > 1"), "--where: 'x > 1) or (y > 1' cannot be read"),
+        (("spaced.csv",), "spaced.csv: the column ‹x y› cannot be published"),
         (("none.csv",), "none.csv: neither a file or folder nor a table"),
     ],
 )
@@ -155,6 +158,7 @@ def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, arguments, told):
     land(10)
     Path("wide.csv").write_text(",".join(f"c{i}" for i in range(300)) + "\n" + ",".join("1" for _ in range(300)) + "\n")
     Path("key.csv").write_text("id\n1\n")
+    Path("spaced.csv").write_text("x y,b\n1,2\n")
     monkeypatch.setattr(places, "spark_of", lambda environment: pytest.fail("Spark was started"))
     monkeypatch.setattr(sys, "argv", ["headgate", "impute", *arguments, "--lake", "lake", "--into", "t"])
     with pytest.raises((UsageError, InputMissing)) as error:

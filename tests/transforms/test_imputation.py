@@ -78,6 +78,14 @@ def test_an_infinity_has_no_mean(spark):
         applied(ImputeMean(columns=("x",)), df)
 
 
+def test_between_infinities_is_no_median(spark):
+    inf = float("inf")
+    df = frame(spark, "x double, y double", (inf, inf), (-inf, inf), (None, None))
+    with pytest.raises(StepError, match=r"'x' has its median between -inf and inf.*put a check_bounds before"):
+        applied(ImputeMedian(columns=("x",)), df)
+    assert_rows(applied(ImputeMedian(columns=("y",)), df), ["y"], [(inf,)] * 3)
+
+
 def test_a_column_without_values_stays_empty(spark):
     df = frame(spark, "x double, t string", (None, None))
     for step in (ImputeMean(columns=("x",)), ImputeMedian(columns=("x",)), ImputeMode(columns=("t",))):

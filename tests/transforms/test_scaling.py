@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headgate.transforms.balancing.split import fitted
 from headgate.transforms.cleaning.scores import sampled_numbers
-from headgate.transforms.rows import quoted, training_rows
+from headgate.transforms.rows import REJECTED, quoted, training_rows
 from headgate.transforms.scaling.codes import EncodeOrdinal
 from headgate.transforms.scaling.exact import Moments, moments_of
 from headgate.transforms.scaling.indicators import EncodeOneHot, new_name
@@ -21,6 +21,7 @@ from headgate.transforms.scaling.norms import ScaleUnitNorm
 from headgate.transforms.scaling.power import TransformPower, fit_power
 from headgate.transforms.scaling.ranks import TransformQuantile, fit_quantiles, from_shape, to_shape
 from headgate.transforms.scaling.target import EncodeTarget, fold_of
+from headgate.transforms.scaling.undo import UndoStep
 from headgate.transforms.step import StepError, user_columns
 from headgate.transforms.steps import FITTED, options_of
 from tests.conftest import plain_rows
@@ -161,6 +162,35 @@ def test_numbers_that_no_double_holds_are_scaled_as_others_and_come_back(spark):
             assert set(frozen.origins) == {"whole", "digits"}
             again = options_of(FITTED[frozen.name]).validate_json(options_of(type(frozen)).dump_json(frozen))
             assert plain_rows(again.undo(out), *df.columns[:3]) == plain_rows(df, *df.columns[:3]), step
+
+
+def test_what_a_columns_type_does_not_hold_is_rejected_when_it_is_brought_back(spark):
+    numbers = "n bigint, d decimal(4,1), p int, q int, x double, none int, g string"
+    rows = [(i, Decimal(i), i * i, i, float(i), None, "ab"[i % 2]) for i in range(1, 9)]
+    df = frame(spark, numbers, *rows)
+    columns = ("n", "d", "p", "q", "x", "none")
+    steps = [ScaleStandard(columns=(c,)) for c in ("n", "d", "x", "none")]
+    steps += [TransformPower(columns=("p",)), TransformQuantile(columns=("q",)), EncodeOrdinal(columns=("g",))]
+    scaled = "n double, d double, p double, q double, x double, none double, g int, place int"
+    wide = {at: [1e300 if c == at else 0.5 for c in columns] for at in columns}
+    bad = [(*wide[at], 1) for at in ("n", "d", "p", "x", "none")]
+    bad += [(INF, *[0.5] * 5, 0), (*[0.5] * 6, 7), (*[0.5] * 6, -1), (*[None] * 6, None), (*[NAN] * 6, 0)]
+    bad = [(*cells, i) for i, cells in enumerate(bad)]
+    out = frame(spark, scaled, *bad)
+    for step in steps:
+        frozen = step.fit(df, None)
+        written = options_of(type(frozen)).dump_python(frozen, mode="json")
+        out = UndoStep(step=frozen.name, options=written).at("back/0-undo_step").apply(out)
+    assert out.columns == frame(spark, scaled, *bad).columns
+    found = [r[REJECTED] and (r[REJECTED]["reason"], r[REJECTED]["evidence"]) for r in out.orderBy("place").collect()]
+    wrong = lambda c, value, kind: ("wrong_type", {"column": c, "value": value, "type": kind})  # noqa: E731
+    assert found[:3] == [wrong("n", "1.0E300", "bigint"), wrong("d", "1.0E300", "decimal(4,1)"), found[2]]
+    assert found[2][1]["column"] == "p" and found[3:5] == [None, None]
+    assert found[5:7] == [
+        wrong("n", "Infinity", "bigint"),
+        ("unknown_code", {"column": "g", "value": "7", "type": "string"}),
+    ]
+    assert found[7:] == [None] * 3
 
 
 @pytest.mark.slow

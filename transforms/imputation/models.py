@@ -146,17 +146,17 @@ def measures_of(columns: Sequence[str], kinds: Mapping[str, str]) -> Column:
 
 
 def as_kind(number: Column, kind: str) -> Column:
-    """Return a double as a value of a column's type, rounded where it must be; null for NaN."""
+    """Return a double as a value of a type, rounded where it must be; null for NaN and what the type does not hold."""
     number = F.nanvl(number, F.lit(None).cast("double"))
     if kind in FLOATS:
         return number.cast(kind)
     if kind == "boolean":
         return number >= 0.5
     if kind == "date":
-        return F.date_from_unix_date(F.rint(number).cast("int"))
+        return F.date_from_unix_date(F.rint(number).try_cast("int"))
     if kind in TIMES:
-        return F.timestamp_micros(F.rint(number * 1e6).cast("bigint")).cast(kind)
-    return F.rint(number).cast("decimal(38,0)").try_cast(kind) if kind in WHOLE else number.try_cast(kind)
+        return F.timestamp_micros(F.rint(number * 1e6).try_cast("bigint")).cast(kind)
+    return F.rint(number).try_cast("decimal(38,0)").try_cast(kind) if kind in WHOLE else number.try_cast(kind)
 
 
 def filling(state: Mapping[str, Any], draw: int | None) -> Callable[[pa.Array], pa.Array]:

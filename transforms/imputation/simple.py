@@ -264,9 +264,9 @@ class ImputeMedian(ImputeStatistic):
     sample: about how many training rows it is of, those of the smallest hashes of their row id; its rank is then off by
         about half a part in the root of them, a thousandth where they are 250,000. Without it (default) it is exact. A
         group without a row among them has none.
-    Null and NaN count as missing. Between two middle values the median is their mean; an integer column takes it
-    rounded toward zero, a decimal one rounded half up to its scale, dates and times to the day and the microsecond.
-    Filled cells are noted in `_changed`.
+    Null and NaN count as missing; a median between -inf and inf is refused. Between two middle values the median is
+    their mean; an integer column takes it rounded toward zero, a decimal one rounded half up to its scale, dates and
+    times to the day and the microsecond. Filled cells are noted in `_changed`.
     Cost: a count and two passes to fit (one where there are few rows), whatever the number of distinct values; for a
     decimal column, or one of whole numbers beyond 2^52, a sort of its distinct values; one pass to apply.
     """
@@ -287,6 +287,9 @@ class ImputeMedian(ImputeStatistic):
 
     def settled(self, found: Spread | None, column: str, kind: str) -> Any:
         if found is None or kind in FLOATS:
+            if found and math.isnan(found.quantiles[0]):
+                what = f"'{column}' has its median between -inf and inf, where it is undefined"
+                raise StepError(f"impute_median: {what}; put a check_bounds before")
             return found and found.quantiles[0]
         whole = kind in (*WHOLE, "date", *TIMES)
         small = whole and max(-found.low, found.high) <= EXACT_DOUBLES
