@@ -172,8 +172,12 @@ def load_rule(index: int, entry: Any, at: Callable[..., str], thorough: bool) ->
         wrong.append(f"{at(*here, 'severity')}: {unknown('severity', severity, SEVERITIES)}")
     if not isinstance(kwargs, dict) or not isinstance(meta, dict):
         raise SuiteError("\n".join([*wrong, f"{at(*here)}: kwargs and meta must be mappings"]))
+    arguments = known[kind]["arguments"] if isinstance(kind, str) and kind in known else {}
     for key in kwargs:
         place = f"{at(*here, 'kwargs', key)}: {kind}"
+        wanted = str(arguments.get(key, {}).get("kind", ""))
+        if isinstance(kwargs[key], bool) and wanted.startswith(("number", "whole number")):
+            wrong.append(f"{place}: expected a {wanted.split(' or ')[0]}, not {'true' if kwargs[key] else 'false'}")
         if key in NOT_KWARGS:
             wrong.append(f"{place}: not an option of a rule")
         if holds_nan(kwargs[key]):

@@ -68,6 +68,14 @@ def test_a_good_suite_loads_in_full():
             "kwargs.min_value: expect_column_values_to_be_between: NaN cannot be compared with",
         ),
         (
+            changed(kwargs={"column": "a", "min_value": 0, "mostly": True}),
+            "kwargs.mostly: expect_column_values_to_be_between: expected a number from 0 to 1, not true",
+        ),
+        (
+            changed(kwargs={"column": "a", "min_value": False}),
+            "kwargs.min_value: expect_column_values_to_be_between: expected a number, not false",
+        ),
+        (
             changed(type="expect_rows_to_satisfy_sql", kwargs={"column_list": ["a", "b"], "ignore_row_if": "some"}),
             "kwargs.ignore_row_if: unexpected value; permitted: 'all_values_are_missing'",
         ),
