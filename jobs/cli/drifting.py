@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from headgate.jobs.cli.options import Command, as_json, in_lake, listed
+from headgate.jobs.cli.options import Command, FiniteRange, as_json, in_lake, listed
 from headgate.jobs.cli.output import json_text, show
 from headgate.jobs.cli.places import Place
 from headgate.jobs.errors import UsageError
@@ -20,7 +20,9 @@ DRIFTED = 0.25  # population stability index from which on distributions count a
 @click.option("--columns", metavar="COL,…", help="Columns to compare (default: all that are plain).")
 @click.option("--by", metavar="COL,…", help="Compare inside each stratum of these (default: none; all rows).")
 @click.option("--auc", is_flag=True, help="Ask a classifier to tell the two apart (adversarial validation).")
-@click.option("--at-most", type=float, default=DRIFTED, help="Greatest index that is no drift (default: 0.25).")
+@click.option(
+    "--at-most", type=FiniteRange(0), default=DRIFTED, help="Greatest index that is no drift (default: 0.25)."
+)
 @in_lake
 @as_json
 def drift(

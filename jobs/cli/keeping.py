@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgate.jobs.cli import places
-from headgate.jobs.cli.options import Command, Commands, as_json, in_lake
+from headgate.jobs.cli.options import Command, Commands, FiniteRange, as_json, in_lake
 from headgate.jobs.cli.output import pairs_text, show
 from headgate.jobs.cli.places import Place
 from headgate.jobs.errors import InputMissing, UsageError
@@ -57,7 +57,7 @@ def pinned_by(lake: "Lake", release: str, table: str | None) -> list[tuple[str, 
 @in_lake
 @click.option("--table", "tables", multiple=True, metavar="NAME", help="Only this table (default: all).")
 @click.option("--retain-days", type=click.IntRange(0), help="Days to keep versions (default: the environment's).")
-@click.option("--grace-hours", type=click.FloatRange(0), default=24.0, show_default=True, help="Spare newer files.")
+@click.option("--grace-hours", type=FiniteRange(0, 1e6), default=24.0, show_default=True, help="Spare newer files.")
 @click.option("--archive", metavar="ROOT", help="Copy versions there before they go (default: nowhere).")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @as_json

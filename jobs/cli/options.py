@@ -1,6 +1,7 @@
 """Parts that the commands share: groups that know misspelt names, and the options, each declared once."""
 
 import functools
+import math
 import os
 import re
 from collections.abc import Callable
@@ -110,6 +111,16 @@ def in_lake(command: Callable[..., None], landing: bool = True) -> Callable[...,
         command(place=Place(env, lake, landing), **others)
 
     return env_option(lake_option(landing_option(placed) if landing else placed))
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds; `nan` and `inf`, which Python reads as numbers, are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 def duration(ctx: click.Context, param: click.Parameter, value: str) -> timedelta:

@@ -82,6 +82,8 @@ def here(tmp_path, monkeypatch, capsys):
         (["steps", "drop_duplicate"], 2, "did you mean 'drop_duplicates'? (headgate steps lists them)"),
         (["expectations", "nosuch"], 2, "there is no expectation 'nosuch' (headgate expectations lists them)"),
         (["run", PIPELINE, "--table", "nosuch"], 2, "there is no table 'nosuch' (tables: raw_flights, "),
+        (["drift", "t", "--at-most", "nan"], 2, "'--at-most': nan is not a finite number"),
+        (["vacuum", "--grace-hours", "inf"], 2, "'--grace-hours': inf is not"),
         (["restore", "flights"], 2, "give TABLE with --version, or --release"),
         (["restore", "flights", "--version", "-1"], 2, "'--version'"),
         (["restore", "flights", "--version", "one"], 2, "'--version'"),
