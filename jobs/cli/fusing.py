@@ -3,14 +3,14 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from headgate.jobs.cli.one_table import Options, need_columns, no_such_input, source_of, types_of
-from headgate.jobs.config.columns import ARRIVES
+from headgate.jobs.config.columns import ARRIVES, NOT_WRITABLE, UNWRITABLE
 from headgate.jobs.config.document import checked, read_yaml
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline
 from headgate.jobs.errors import InputMissing, UsageError
@@ -18,6 +18,7 @@ from headgate.jobs.lake.columns import columns_in
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import TABLE_NAME
 from headgate.transforms.cleaning.mapping import MapColumns
+from headgate.transforms.kinds import WHOLE, is_plain
 from headgate.transforms.rows import is_own, quoted
 from headgate.transforms.step import StepError
 from headgate.transforms.steps import options_of
@@ -61,7 +62,7 @@ class Input:
     given: Sequence[str]
     folder: str | None = None
     source: dict[str, Any] | None = None
-    mapped: tuple[str, dict[str, Any]] | None = None
+    mapped: tuple[str, list[dict[str, Any]]] | None = None
 
     @property
     def start(self) -> str:
@@ -75,6 +76,8 @@ def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
     if not re.match(TABLE_NAME, into):
         raise UsageError(f"--into: '{into}' is not a valid table name: use lower-case letters, digits and '_'")
     inputs = inputs_of(fusion, lake)
+    need_names(inputs)
+    inputs = of_one_type(inputs, into)
     made = [into, *(f"{into}_{part}" for part in PARTS), *(i.table for i in inputs if i.source is not None)]
     made += [i.start for i in inputs if i.mapped is not None]
     stands = next((t for t in made if lake.open(t) is not None), None)
@@ -102,8 +105,7 @@ def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
             path = os.path.join(os.path.relpath(os.path.abspath(i.folder), landing), i.source["path"])
             tables[i.table] = {"source": i.source | {"path": os.path.normpath(path)}, "suite": None}
         if i.mapped is not None:
-            steps = [{"map_columns": i.mapped[1]}, *as_others(i, inputs)]
-            tables[i.start] = {"from": i.table, "suite": None, "steps": steps}
+            tables[i.start] = {"from": i.table, "suite": None, "steps": i.mapped[1]}
     for option, (file, (names, delimiter)) in known.items():
         tables |= table_of_pairs(f"{into}_{option}", file, names, delimiter, landing, inputs)
     tables |= derived_tables(fusion, inputs, [*known, *(["decisions"] if earlier else [])])
@@ -194,15 +196,49 @@ def mapped_input(
     except StepError as e:
         raise UsageError(f"--mapping: {fusion.mapping}: {name}: {e}") from e
     need_columns(f"{name}: --key, as mapped", fusion.key, list(after))
-    mapped = (f"{fusion.into}_{name}_mapped", options)
+    mapped = (f"{fusion.into}_{name}_mapped", [{"map_columns": options}])
     return Input(name=name, table=table, columns=after, given=list(columns), mapped=mapped, **files)
 
 
-def as_others(source: Input, inputs: Sequence[Input]) -> list[dict[str, Any]]:
-    """Return the step by which mapped columns are text where they are text in another source, as those of csv are."""
-    texts = {c for i in inputs if i is not source for c, kind in i.columns.items() if kind == "string"}
-    other = {c: "string" for c, kind in source.columns.items() if c in texts and kind not in ("string", None)}
-    return [{"cast": {"columns": other}}] if other else []
+def need_names(inputs: Sequence[Input]) -> None:
+    """Raise `UsageError` for a column that no table can have, or that another source names in another case."""
+    seen: dict[str, tuple[str, str]] = {}
+    for i in inputs:
+        wrong = next((c for c in i.given if set(c) & set(UNWRITABLE)), None) if i.source is not None else None
+        if wrong is not None:
+            allowed = NOT_WRITABLE.split(". ")[0]
+            raise UsageError(f"{i.name}: column '{wrong}' {allowed}. Rename it in the file")
+        for column in i.columns:
+            other, name = seen.setdefault(column.lower(), (column, i.name))
+            if other != column:
+                raise UsageError(
+                    f"column '{other}' of {name} and '{column}' of {i.name} differ only in case: rename one, or "
+                    "map it (headgate fuse --suggest prints a mapping)"
+                )
+
+
+def of_one_type(inputs: Sequence[Input], into: str) -> list[Input]:
+    """Return the sources with a cast of each column that has other types in others: whole numbers to bigint, all else
+    to text, as all of csv files is. Bytes and nested values raise `UsageError`."""
+    kinds: dict[str, dict[str, str]] = {}
+    for i in inputs:
+        for column, kind in i.columns.items():
+            if kind is not None:
+                kinds.setdefault(column, {})[i.name] = kind
+    common: dict[str, str] = {}
+    for column, of in kinds.items():
+        if len(set(of.values())) < 2:
+            continue
+        if not all(map(is_plain, of.values())):
+            each = " and ".join(f"{kind} in {name}" for name, kind in of.items())
+            raise UsageError(f"fuse: column '{column}' is {each}: rename one of them, or leave it out")
+        common[column] = "bigint" if set(of.values()) <= set(WHOLE) else "string"
+    found = []
+    for i in inputs:
+        casts = {c: common[c] for c, kind in i.columns.items() if c in common and kind not in (common[c], None)}
+        table, steps = i.mapped or (f"{into}_{i.name}_mapped", [])
+        found.append(replace(i, mapped=(table, [*steps, {"cast": {"columns": casts}}])) if casts else i)
+    return found
 
 
 def known_pairs(option: str, place: str, lake: Lake) -> tuple[Path, tuple[list[str], str]]:

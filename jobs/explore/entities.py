@@ -1,5 +1,6 @@
 """What an entity is made of, and which pairs people should look at. Needs no JVM."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ ENTITIES = {
 PAIRS = {"id_a", "id_b", "key_a", "key_b", "score", "probability", "weights", "rule", "linked"}  # of pairs,
 GOLDEN = {"entity_id", "evidence", "records", PARENTS}  # of golden records
 MEMBERS = 20  # records of an entity that are shown, and links of it
+ENDS = ("key", "source")  # columns of records whose cells would be named as the ends of a pair
 OWN = {"entity_id", "entity_size", "weakest_link", "weakest_pair"}
 
 
@@ -97,9 +99,8 @@ def claims(table: str, row: Mapping[str, Any], members: Sequence[Mapping[str, An
     found = []
     for column, why in dict(row["evidence"] or ()).items():
         said = [m.get(column) for m in members]
-        counts = sorted(
-            ((said.count(v), str(v)) for v in {v for v in said if v is not None}), key=lambda c: (-c[0], c[1])
-        )
+        times = Counter(str(v) for v in said if v is not None)  # as text: an array, a struct and NaN count too
+        counts = sorted(((n, v) for v, n in times.items()), key=lambda c: (-c[0], c[1]))
         every = "; ".join(f"{value} ({n})" for n, value in counts[:5]) or "nothing"
         sure = "" if why["confidence"] is None else f", confidence {why['confidence']:.2f}"
         source = f" of {why['source']}" if why["source"] else ""
@@ -134,10 +135,11 @@ def uncertain(lake: Lake, pairs: str, most: int) -> list[dict[str, Any]]:
     for pair in rows.to_pylist():
         ends = {c: pair[c] for c in ("source_a", "key_a", "source_b", "key_b") if pair[c] not in (None, "")}
         judged = {"same": None, "probability": pair["probability"], "score": round(pair["score"], 2)}
+        both = [(c, end) for c in shared for end in ("a", "b")]
         sides = {
-            f"{column}_{end}": cells.get(pair[f"id_{end}"], {}).get(column) for column in shared for end in ("a", "b")
+            f"its_{c}_{end}" if c in ENDS else f"{c}_{end}": cells.get(pair[f"id_{end}"], {}).get(c) for c, end in both
         }
-        found.append(ends | judged | {c: v for c, v in sides.items() if c not in ends})
+        found.append(ends | judged | sides)
     return found
 
 

@@ -112,6 +112,8 @@ def sql(lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Ta
         delta = lake.open(name, version)
         if delta is not None:
             connection.register(name, dataset(delta))
+        elif name in SYSTEM_TABLES:
+            connection.register(name, lake.system(name))  # without rows: nothing was written to it yet
     try:
         kinds = [statement.type.name for statement in connection.extract_statements(query)]
         if len(kinds) != 1:
@@ -144,6 +146,8 @@ def sql_by_spark(spark: Any, lake: Lake, query: str, release: str | None, limit:
             if version is not None:
                 reader = reader.option("versionAsOf", version)
             reader.load(lake.path(name)).createOrReplaceTempView(name)
+        elif name in SYSTEM_TABLES:
+            spark.createDataFrame(lake.system(name)).createOrReplaceTempView(name)
     try:
         rows = spark.sql(query)
         return (rows.limit(limit) if limit is not None else rows).toArrow()

@@ -5,6 +5,8 @@ import random
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from headgate.jobs.cli import fusing
@@ -103,6 +105,22 @@ def test_ids_last_when_a_record_is_taken_away(fuse):
 
 
 PAIRS = "key_a,key_b,same"
+
+
+@pytest.mark.slow
+def test_sources_of_other_types_meet_as_text(fuse):
+    """As those of a csv and a Parquet file do."""
+    every = list(people(4, 30))
+    write("a.csv", [[i, f"{p[0]}", p[1], p[3]] for i, p in enumerate(every)], "id,name,street,phone")
+    columns = {"id": [100 + i for i in range(20)], "name": [p[0] for p in every[10:]]}
+    columns |= {"street": [p[1] for p in every[10:]], "phone": pa.array([int(p[3]) for p in every[10:]])}
+    pq.write_table(pa.table(columns), "b.parquet")
+    code, _, error = fuse("a.csv", "b.parquet", "--key", "id", "--into", "t")
+    assert code == 0, error
+    found = answer("select key_a, key_b from t_links")
+    assert len(found) >= 18 and all(int(b) - int(a) == 90 for a, b in found)
+    assert answer("select distinct typeof(id), typeof(phone) from t_b_mapped") == [("VARCHAR", "VARCHAR")]
+    assert answer("select distinct typeof(phone) from t") == [("VARCHAR",)]
 
 
 @pytest.mark.slow
@@ -214,12 +232,21 @@ def test_a_mapping_that_is_wrong_is_said(tmp_path, monkeypatch, text, told):
         (("a=a.csv", "--key", "id", "--labels", "c.csv"), "--labels: c.csv is not a csv with three columns"),
         (("a=a.csv", "--threshold", "1.5"), "threshold: 1.5 is not a probability"),
         (("empty.csv",), "the file is empty"),
+        (
+            ("a=a.csv", "d=d.csv"),
+            "column 'name' of a and 'NAME' of d differ only in case: rename one",
+        ),
+        (("e=e.csv",), "e: column 'first name' cannot be published: Delta allows none of space"),
+        (("a=a.csv", "f=f.parquet"), "column 'name' is string in a and array<string> in f: rename one of them"),
     ],
 )
 def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, arguments, told):
     monkeypatch.chdir(tmp_path)
     write("a.csv", [["1", "ada", "x", "y", "z"]])
     write("c.csv", [["1", "ada"]], "id,who")
+    write("d.csv", [["1", "ada"]], "id,NAME")
+    write("e.csv", [["1", "ada"]], "id,first name")
+    pq.write_table(pa.table({"name": [["ada"]]}), "f.parquet")
     Path("empty.csv").write_text("")
     inputs = [a for i, a in enumerate(arguments) if not a.startswith("--") and not arguments[i - 1].startswith("--")]
     options = {a[2:]: arguments[i + 1] for i, a in enumerate(arguments) if a.startswith("--")}

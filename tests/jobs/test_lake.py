@@ -9,7 +9,7 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
-from headgate.jobs.explore import trace
+from headgate.jobs.explore import queries, trace
 from headgate.jobs.keep.restore import restore
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import commits
@@ -24,6 +24,14 @@ def test_an_empty_lake_says_so(tmp_path):
     with pytest.raises(InputMissing, match="has no table 'x'"):
         lake.need_table("x")
     assert not (tmp_path / "lake").exists()
+
+
+def test_a_system_table_that_nothing_was_written_to_has_no_rows(tmp_path, spark):
+    lake = Lake(str(tmp_path))
+    write_deltalake(lake.path("t"), pa.table({"n": [1]}))
+    query = "select count(*) as n, count(distinct reason) as reasons from ledger"
+    for answer in (queries.sql(lake, query, None, None), queries.sql_by_spark(spark, lake, query, None, None)):
+        assert answer.to_pylist() == [{"n": 0, "reasons": 0}]
 
 
 def test_releases_are_numbered_named_and_never_change(tmp_path):

@@ -30,7 +30,7 @@ def lake(tmp_path):
     three = {"entity_id": "e1", "entity_size": 3, "weakest_link": 1.5, "weakest_pair": ["r2", "r3"]}
     of = {"r1": three, "r2": three, "r3": three, "r4": alone | {"entity_id": "e4"}, "r5": alone | {"entity_id": "e5"}}
     columns = ["_row_id", "id", "name"]
-    records = [dict(zip(columns, p, strict=True)) for p in people]
+    records = [{**dict(zip(columns, p, strict=True)), "key": f"k{p[1]}", "tags": [p[2], "x"]} for p in people]
     ends = ["id_a", "key_a", "id_b", "key_b", "score", "probability", "linked", "rule"]
     pairs = [
         {**dict(zip(ends, p, strict=True)), "_row_id": f"p{i}", "source_a": "a", "source_b": "b", "pattern": "1 5"}
@@ -39,8 +39,9 @@ def lake(tmp_path):
     weights = pa.array([list(PARTS.items())] * len(pairs), pa.map_(pa.string(), pa.float64()))
     entities = [r | of[r["_row_id"]] for r in records]
     golden = pa.table({"_row_id": ["g1"], "entity_id": ["e1"], "records": [3], "_parents": [["r1", "r2", "r3"]]})
-    evidence = pa.array([[("name", WHY)]], pa.map_(pa.string(), pa.infer_type([WHY])))
-    golden = golden.append_column("name", [["Ada"]]).append_column("evidence", evidence)
+    evidence = pa.array([[("name", WHY), ("tags", WHY)]], pa.map_(pa.string(), pa.infer_type([WHY])))
+    golden = golden.append_column("name", [["Ada"]]).append_column("tags", [[["Ada", "x"]]])
+    golden = golden.append_column("evidence", evidence)
     tables = {"t_raw": pa.Table.from_pylist(records), "t_entities": pa.Table.from_pylist(entities), "t": golden}
     tables["t_pairs"] = pa.Table.from_pylist(pairs).append_column("weights", weights)
     for name, rows in tables.items():
@@ -73,8 +74,9 @@ def test_an_entity_is_traced_to_its_records_links_and_claims(here, row, claimed)
     assert [d.split(":")[0] for e, d in story if e == "not linked"] == ["a a1 and b b2"]
     (link,) = [d for e, d in story if e == "link"]
     assert link.endswith("9.0 bits, probability 0.998 by model ((prior) -12.0, name +9.5, city +4.0)")
-    wanted = "name=Ada by vote of a, confidence 0.67; the records say Ada (2); Adda (1)"
-    assert [d for e, d in story if e == "claim"] == ([wanted] if claimed else [])
+    sure = "by vote of a, confidence 0.67; the records say"
+    wanted = [f"name=Ada {sure} Ada (2); Adda (1)", f"tags=['Ada', 'x'] {sure} ['Ada', 'x'] (2); ['Adda', 'x'] (1)"]
+    assert [d for e, d in story if e == "claim"] == (wanted if claimed else [])
 
 
 def test_the_least_sure_pairs_are_shown_side_by_side(here, tmp_path):
@@ -85,6 +87,7 @@ def test_the_least_sure_pairs_are_shown_side_by_side(here, tmp_path):
         ("a1", "b2", "", "Ada", "Adda"),
         ("b1", "b2", "", "Ada", "Adda"),
     ], "nothing that people decided"
+    assert rows[0]["its_key_a"] == "ka1" and rows[0]["its_key_b"] == "kb2", "a column `key` of the records"
     code, out, _ = here("review", "t_pairs", "--json")
     assert code == 0 and len(json.loads(out)) == 3
 

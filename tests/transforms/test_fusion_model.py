@@ -5,9 +5,10 @@ import pyarrow as pa
 import pytest
 
 from headgate.transforms.fusion import model, supervised
-from headgate.transforms.fusion.clusters import components, one_to_one, parts
+from headgate.transforms.fusion.clusters import DECIDED, components, one_to_one, parts
 from headgate.transforms.fusion.groups import whole_groups
 from headgate.transforms.fusion.levels import Column, Frequencies, first_equal
+from headgate.transforms.fusion.scoring import PARTS, summary
 from headgate.transforms.fusion.truth import Accuracy, Claims, Confusion, Distance, learn
 from headgate.transforms.fusion.values import Comparison, choose, normal_form, worded
 
@@ -95,6 +96,12 @@ def test_a_cannot_link_holds_against_must_links_and_evidence():
     assert label[0] != label[3]
 
 
+def test_the_expected_f1_is_of_the_threshold_that_is_given():
+    found = summary([(900, 0, 10, 9 * PARTS), (100, 0, 10, PARTS)])
+    assert (found.cut, found.f1) == (0.9, pytest.approx(0.9))
+    assert [found.f1_from(cut) for cut in (0.9, 0.05, 1.0)] == pytest.approx([0.9, 20 / 30, 0.0])
+
+
 def test_components_and_one_partner_each():
     assert components(6, np.array([4, 3, 1]), np.array([3, 1, 5])).tolist() == [0, 1, 2, 1, 1, 1]
     one, other, score = np.array([0, 0, 1]), np.array([2, 3, 3]), np.array([5.0, 9, 9])
@@ -102,6 +109,8 @@ def test_components_and_one_partner_each():
     assert one_to_one(one, other, nothing.astype(int), score, nothing).tolist() == [False, True, False]
     common = np.array([0.0, 0.1, 0.9])
     assert one_to_one(one, other, nothing.astype(int), score, common).tolist() == [True, False, True]
+    decided = np.array([9.0, DECIDED, DECIDED])
+    assert one_to_one(one, other, nothing.astype(int), decided, nothing).tolist() == [False, True, True]
 
 
 def test_groups_are_never_parted():

@@ -66,6 +66,10 @@ def test_the_middle_of_numbers_is_numpys():
         assert np.isnan(found[50:]).all()
     one = middle_of(np.array([0, 0, 0]), np.array([1.0, 5.0, 9.0]), np.array([1.0, 1e-6, 1e-6]), 1, "median")
     assert one[0] == 1.0
+    large, weights = np.array([1.5e308, 1.7e308]), np.ones(2)
+    for middle in ("mean", "median"):
+        assert middle_of(np.zeros(2, int), large, weights, 1, middle)[0] == pytest.approx(1.6e308)
+        assert middle_of(np.zeros(2, int), np.array([1.0, np.inf]), weights, 1, middle)[0] == np.inf
 
 
 def test_one_source_and_claims_that_agree_teach_nothing():

@@ -208,6 +208,18 @@ def test_people_decide_and_labels_teach(spark):
         run(LinkRecords(key=("key",), labels="known"), df, known=unknown)
 
 
+def test_all_partners_that_people_gave_a_record_are_linked(spark, monkeypatch):
+    df = frame(spark, f"{SOURCE} string, {PERSON}", *(("b" if p[0][0] == "q" else "a", *p) for p in persons(20, 10)))
+    pairs = "key_a string, key_b string, same boolean, source_a string, source_b string"
+    both = [(f"p{i}", "q0", True, "a", "b") for i in (0, 15)]
+    step = LinkRecords(key=("key",), decisions="decided", one_to_one=True)
+    for few in (records.FEW, 0):
+        monkeypatch.setattr(records, "FEW", few)
+        found = run(step, df, decided=spark.createDataFrame(both, pairs))
+        linked = {r["key_a"] for r in found if r["key_b"] == "q0" and r["linked"]}
+        assert linked == {"p0", "p15"}
+
+
 def test_inputs_that_cannot_be_linked(spark):
     nothing = frame(spark, "a string, b int", *[(None, None)] * 3)
     with pytest.raises(StepError, match=r"no column can be compared: 'a' \(no value\), 'b' \(no value\)"):
@@ -223,7 +235,7 @@ def test_inputs_that_cannot_be_linked(spark):
     df = with_bookkeeping(df.withColumn("_row_id", row_id(df, "test", ["key"])))
     said = []
     run(LinkRecords(key=("key",)), df, said)
-    assert said[0] == "4 rows repeat the row id of another one: these are one record"
+    assert said[0] == "4 rows repeat the row id of another one (a source's key, or content): one record"
     for options, told in (
         ({"columns": {"nam": "name"}}, "there is no column 'nam'"),
         ({"threshold": 2.0}, "threshold: 2.0 is not a probability"),
@@ -291,7 +303,7 @@ def test_rounds_give_what_one_task_gives(spark, monkeypatch):
     names = [f"{r.random():.12f}" for _ in range(200)]
     edges = spark.createDataFrame([(r.choice(names), r.choice(names)) for _ in range(150)], "a string, b string")
     pairs = [(r.randrange(40), 0, 100 + r.randrange(40), 1, float(r.randrange(6))) for _ in range(150)]
-    pairs = {(p[0], p[2]): (*p, "model", True) for p in pairs}.values()
+    pairs = {(p[0], p[2]): (*p, "must_link" if p[4] == 5 else "model", True) for p in pairs}.values()
     schema = "one long, src_one int, other long, src_other int, score double, rule string, linked boolean"
     scored = spark.createDataFrame(list(pairs), schema)
     words = spark.createDataFrame([(i, [f"w{i % 7}", "x"]) for i in range(140)], "rid long, words array<string>")
@@ -303,6 +315,8 @@ def test_rounds_give_what_one_task_gives(spark, monkeypatch):
             return labels, plain_rows(one_partner_each(scored, words, context), "one", "other", "linked")
 
     at_once = both()
+    decided = {(p[0], p[2]) for p in pairs if p[5] == "must_link"}
+    assert decided <= {(one, other) for one, other, linked in at_once[1] if linked}
     monkeypatch.setattr(components, "FEW", 0)
     assert both() == at_once
     monkeypatch.setattr(components, "EDGES_AT_ONCE", 60)
@@ -566,6 +580,26 @@ def test_golden_records(spark):
     assert x["evidence"]["street"]["tie"] and x["evidence"]["name"]["majority"] == "Ada L"
 
 
+def test_evidence_of_values_that_are_not_plain(spark):
+    schema = "e string, source string, tags array<string>, at struct<a:int,b:string>, raw binary, n bigint"
+    rows = [("x", "a", ["p", "q"], (1, None), b"\x00\xff", 2**53 + 1), ("x", "b", ["r"], None, b"", None)]
+    step = GoldenRecords(by="e", source="source", rule="priority", sources=("b",), columns={"n": "median"})
+    (made,) = run(step, frame(spark, schema, *rows))
+    why = {c: (e["majority"], e["runner_up"]) for c, e in made["evidence"].items()}
+    assert why["tags"] == ('["r"]', '["p","q"]') and why["raw"] == ("", "00FF")
+    assert why["at"] == ('{"a":1,"b":null}', None) and made["tags"] == ["r"]
+    assert made["n"] == 2.0**53 and why["n"][0] == str(2**53 + 1), "the nearest double"
+
+
+def test_a_vote_is_what_a_vote_says(spark):
+    """Where values have as many records, the source that comes first decides."""
+    df = frame(spark, "e string, source string, v string", ("x", "b", "m"), ("x", "a", "n"))
+    for rule in ("vote", "longest"):
+        (made,) = run(GoldenRecords(by="e", source="source", rule=rule, sources=("a",)), df)
+        why = made["evidence"]["v"]
+        assert (made["v"], why["majority"], why["runner_up"], why["tie"]) == ("n", "n", "m", True)
+
+
 def test_what_is_learned_of_sources_is_the_same_in_spark(spark, monkeypatch):
     r = random.Random(3)
     rows = [
@@ -594,6 +628,8 @@ def test_what_is_learned_of_sources_is_the_same_in_spark(spark, monkeypatch):
         ({"rule": "recent"}, "'name' has the rule recent"),
         ({"rule": "priority"}, "'name' has the rule priority: name the sources"),
         ({"rule": "weighted_vote"}, "'name' has the rule weighted_vote: give weights"),
+        ({"rule": "weighted_vote", "weights": {"crm": -1.0}}, "weights: -1.0 of 'crm' is not 0 or above"),
+        ({"rule": "weighted_vote", "weights": {"crm": float("nan")}}, "weights: nan of 'crm' is not 0 or above"),
         ({"together": (("name", "n"), ("n",))}, "together: 'n' is in two lists"),
         ({"columns": {"e": "vote"}}, "'e' names the entity"),
     ],

@@ -108,9 +108,13 @@ class Choice:
         distinct = pc.unique(self.texts)
         distinct = distinct.take(pc.sort_indices(distinct))
         self.value: Ints = pc.index_in(self.texts, distinct).to_numpy().astype(np.int64)
+        # Bytes and nested values are compared by a text that only equal ones have, and shown by another.
+        shown = f"s{unit}"
+        self.shown = one_array(table[shown]).take(pa.array(self.at)) if shown in table.column_names else self.texts
         self.distinct = distinct
         self.source = one_array(table["source"]).take(pa.array(self.at)).to_pylist()
-        key, self.candidate = np.unique(self.entity * max(len(distinct), 1) + self.value, return_inverse=True)
+        pair = self.entity * max(len(distinct), 1) + self.value
+        key, self.says, self.candidate = np.unique(pair, return_index=True, return_inverse=True)
         self.of, self.value_of = key // max(len(distinct), 1), key % max(len(distinct), 1)
         self.votes = np.bincount(self.candidate, minlength=len(key)).astype(float)
         self.claims = np.bincount(self.entity, minlength=entities)
@@ -124,14 +128,20 @@ class Choice:
         self.learned = plan.learned[unit] if rule in MADE and rule in LEARNED else None
         merit = self.merit(table, rule)
         rank, n = table["rank"].to_numpy()[self.at], np.arange(len(self.at))  # rows come in order of rank and id
-        order = np.lexsort((n, rank, -self.votes[self.candidate], -np.round(merit, 9), -filled, self.entity))
-        first = np.r_[True, self.entity[order][1:] != self.entity[order][:-1]] if len(order) else np.zeros(0, bool)
-        best = order[first]
-        self.chosen = np.full(entities, -1)
-        self.chosen[self.entity[best]] = best
+        ties = (n, rank, -self.votes[self.candidate])
+        self.chosen = self.first(*ties, -np.round(merit, 9), -filled)
+        self.majority = self.first(*ties, -filled)
         places = np.where(self.chosen >= 0, self.at[self.chosen] if len(self.at) else 0, -1)
         self.rows = pa.array(places, mask=places < 0)
         self.merits, self.filled = merit, filled
+
+    def first(self, *by: npt.NDArray[Any]) -> Ints:
+        """Return the claim of each entity that comes first by these, the last of them before all; -1 where none is."""
+        order = np.lexsort((*by, self.entity))
+        begins = np.r_[True, self.entity[order][1:] != self.entity[order][:-1]] if len(order) else np.zeros(0, bool)
+        found = np.full(self.entities, -1)
+        found[self.entity[order[begins]]] = order[begins]
+        return found
 
     def merit(self, table: pa.Table, rule: How) -> Floats:
         """Return what a rule goes by, the greatest first, for each claim."""
@@ -155,7 +165,7 @@ class Choice:
 
     def number(self, values: pa.Array) -> pa.Array:
         """Return the mean or median of each entity's numbers, weighted or not, added up in their order."""
-        numbers = values.take(pa.array(self.at)).cast(pa.float64()).to_numpy()
+        numbers = values.take(pa.array(self.at)).cast(pa.float64(), safe=False).to_numpy()  # beyond 2^53 the nearest
         middle: Middle = "mean" if self.rule.endswith("mean") else "median"
         weight, entity = np.ones(len(numbers)), self.entity
         if self.learned is not None:
@@ -182,7 +192,6 @@ class Choice:
         rounded, of = np.unique(share, return_inverse=True)
         confidence = np.array([round(x, 6) for x in rounded.tolist()])[of]
         order = np.lexsort((self.value_of, -self.votes, -np.round(self.support, 9), self.of))
-        by_votes = np.lexsort((self.value_of, -self.votes, self.of))
         ends = np.searchsorted(self.of[order], np.arange(self.entities + 1))
         begins, several = np.minimum(ends[:-1], len(order) - 1), np.diff(ends) > 1
         next_one = order[np.minimum(begins + 1, len(order) - 1)]
@@ -191,10 +200,10 @@ class Choice:
             pa.array(self.source, pa.string()).take(pa.array(claim, mask=none | made)),
             self.rules(),
             pa.array(confidence, mask=none),
-            self.distinct.take(pa.array(self.value_of[other], mask=none | made | ~several)),
+            self.shown.take(pa.array(self.says[other], mask=none | made | ~several)),
             pa.array(several & ~none),
             pa.array((self.best_values() > 1) & ~none & (not made)),
-            self.distinct.take(pa.array(self.value_of[by_votes[begins]], mask=none)),
+            self.shown.take(pa.array(self.majority, mask=none)),
         ]
         return pa.StructArray.from_arrays(parts, fields=list(EVIDENCE))
 

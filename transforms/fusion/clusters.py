@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 ABSENT = -4.0  # bits of a cross pair that is not among the links
+DECIDED = 1e6  # the score of a pair that people decided to be one
 LIMIT = 12.0  # bits that one pair may give either way
 
 
@@ -37,13 +38,14 @@ def components(n: int, one: Ints, other: Ints) -> Ints:
 def one_to_one(one: Ints, other: Ints, side: Ints, score: Floats, common: Floats) -> Bools:
     """Choose pairs best first, so that no record has two; ties by `common`, then by the numbers of the records.
 
+    Pairs with a score of `DECIDED` or more are all chosen: people said so.
     side: of each pair, a number for the two sources: one record may have a partner in each.
     """
     used: set[tuple[int, int]] = set()
     keep = np.zeros(len(one), np.bool_)
     for i in np.lexsort((other, one, -common, -score)).tolist():
         mine, theirs = (int(one[i]), int(side[i])), (int(other[i]), int(side[i]))
-        if mine not in used and theirs not in used:
+        if score[i] >= DECIDED or (mine not in used and theirs not in used):
             keep[i] = True
             used |= {mine, theirs}
     return keep

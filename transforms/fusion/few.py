@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from headgate.transforms.fusion import model, scoring, supervised
 from headgate.transforms.fusion.blocking import CAPS, REFINED, SKEWED, SMALL_BUDGET, Blocks, space_of
-from headgate.transforms.fusion.clusters import one_to_one
+from headgate.transforms.fusion.clusters import DECIDED, one_to_one
 from headgate.transforms.fusion.groups import one_array
 from headgate.transforms.fusion.keys import keys_of, member
 from headgate.transforms.fusion.levels import Frequencies, patterns
@@ -209,7 +209,7 @@ class Few:
         score, probability = self.score[shown], self.probability[shown]
         linked = np.where(same >= 0, same == 1, probability >= cut)
         if alone:
-            linked = self._one_partner_each(some, linked, np.where(same == 1, 1e6, score))
+            linked = self._one_partner_each(some, linked, np.where(same == 1, DECIDED, score))
         usual = "supervised" if isinstance(scorer, supervised.Supervised) else "model"
         rule = np.where(same == 1, "must_link", np.where(same == 0, "cannot_link", usual))
         ids = one_array(self.table["id"])

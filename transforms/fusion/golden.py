@@ -1,5 +1,6 @@
 """One golden record for each entity, each of its values with where it comes from and how sure it is."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -54,11 +55,12 @@ class GoldenRecords(Step):
         them filled, the one that the rule of the first column chooses.
     source: the column that names a record's source, if it is there; it is not in the golden record.
     sources: names of sources, the most trusted first; others come after these.
-    weights: source -> weight for `weighted_vote`; others weigh 1.
+    weights: source -> weight for `weighted_vote`, not negative; others weigh 1.
     recent: the column that orders records for `recent`, the greatest last; a null comes before all.
     The table's `grain` is new: its rows have the id of the entity, `records` (of how many rows it is made), all
     columns, and `evidence`: column -> source, rule, confidence, runner_up (the next best value), conflict (whether the
-    records contradict each other), tie (whether the rule alone did not decide) and majority (what a vote would say).
+    records contradict each other), tie (whether the rule alone did not decide) and majority (what a vote would say);
+    arrays, structs and maps are JSON there, bytes hexadecimal.
     The columns that `assign_entities` adds are left out. Nulls and NaN have no say; where all are, so is the value.
     Ties fall to the value of more records, then to the source that comes first, then to the smaller row id. Confidence
     is the value's share of what decides: of votes, of weight, its probability; for other rules the share of the records
@@ -69,7 +71,7 @@ class GoldenRecords(Step):
     """
 
     name: ClassVar[str] = "golden_records"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     scope: ClassVar[Literal["row", "table"]] = "table"
     grain: ClassVar[Literal["rows", "new"]] = "new"
     by: str = "entity_id"
@@ -97,6 +99,9 @@ class GoldenRecords(Step):
             raise StepError(f"together: '{twice}' is in two lists")
         if self.by in (*grouped, *(self.columns or ())):
             raise StepError(f"'{self.by}' names the entity: it cannot have a rule")
+        for name, weight in (self.weights or {}).items():
+            if not 0 <= weight < math.inf:
+                raise StepError(f"weights: {weight} of '{name}' is not 0 or above")
         after: dict[str, str | None] = {self.by: have[self.by], "records": "bigint"}
         for columns in self.units(have):
             rule, first = self.rule_of(columns[0]), columns[0]
@@ -213,11 +218,20 @@ class GoldenRecords(Step):
                 return as_text(cell(column), have[column])
             return F.when(F.col(quoted(column)).isNotNull(), canonical(F.col(quoted(column)), types[column]))
 
+        def shown(column: str) -> Column:
+            value, kind = cell(column), have[column] or ""
+            if kind.startswith(("array", "struct", "map", "variant")):
+                return F.to_json(value, {"ignoreNullFields": "false"})
+            return F.hex(value) if kind == "binary" else value.cast("string")
+
         made, names = [], [c for u in units for c in u]
         for i, unit in enumerate(units):
             filled = sum((text(c).isNotNull().cast("int") for c in unit), F.lit(0))
             whole = text(unit[0]) if len(unit) == 1 else F.to_json(F.array(*map(text, unit)))
             made += [F.when(filled > 0, whole).alias(f"t{i}"), filled.alias(f"f{i}")]
+            if not all(is_plain(have[c]) for c in unit):
+                told = [shown(c) for c in unit]
+                made.append((told[0] if len(unit) == 1 else F.to_json(F.array(*told))).alias(f"s{i}"))
         parents = F.when(F.col(MADE).isNull(), F.array(ROW_ID)).otherwise(F.col(PARENTS))
         return df.where(is_kept() & F.col(quoted(self.by)).isNotNull()).select(
             F.col(quoted(self.by)).alias("e"),

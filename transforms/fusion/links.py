@@ -33,8 +33,8 @@ class LinkRecords(Estimator):
     key: the columns that a reader knows a record by. They are shown, as `key_a` and `key_b`, and not compared.
     source: the column that names a record's source: records of one source are not linked. Without it `_source`, where
         the table starts from several; else all records are of one source, and are linked with each other.
-    one_to_one: whether a record has at most one partner in each other source. Without it, yes where there are several
-        sources and none repeats its own records.
+    one_to_one: whether a record has at most one partner in each other source, but for what people decided. Without it,
+        yes where there are several sources and none repeats its own records.
     threshold: least probability of a link. Without it, the one with the best expected F1.
     labels: a table of pairs that are known: `key_a`, `key_b`, `same` (true or false), and with several sources
         `source_a`, `source_b`. The score is then learned from them as well.
@@ -78,7 +78,7 @@ class LinkRecords(Estimator):
     """
 
     name: ClassVar[str] = "link_records"
-    revision: ClassVar[int] = 4
+    revision: ClassVar[int] = 5
     grain: ClassVar[Literal["rows", "new"]] = "new"
     columns: Mapping[str, Kind] | None = None
     key: tuple[str, ...] = ()
@@ -161,7 +161,9 @@ class LinkRecords(Estimator):
         if records is None:
             return replace(frozen, found=Found(None))
         if records.repeated:
-            context.warn(f"{records.repeated:,} rows repeat the row id of another one: these are one record")
+            context.warn(
+                f"{records.repeated:,} rows repeat the row id of another one (a source's key, or content): one record"
+            )
         chosen = ", ".join(map(str, records.comparisons))
         left = ", ".join(f"{c} ({why})" for c, why in list(records.left_out.items())[:10])
         context.warn(f"compared: {chosen}" + (f"; left out: {left}" if left else ""))
@@ -258,7 +260,8 @@ class LinkRecords(Estimator):
             f"{records_in} records: {blocks.found:,} candidate pairs of {blocks.space:,} (at most "
             f"{most:,} of a key), among them {found.likely:,} matches by estimate; {missing}"
         )
-        context.warn(f"linked from a probability of {cut:.3f} on; expected F1 {found.f1:.3f}")
+        f1 = found.f1 if self.threshold is None else found.f1_from(cut)
+        context.warn(f"linked from a probability of {cut:.6g} on; expected F1 {f1:.3f}")
         if blocks.refined:
             names = [c.column for c in records.comparisons]
             skew = "; ".join(

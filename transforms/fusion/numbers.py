@@ -13,6 +13,7 @@ Floats = npt.NDArray[np.float64]
 
 MOST = 16.0  # deviations, squared or not, that one claim counts at most: so no sum of whole numbers overflows
 SHRINK = 4.0  # claims by which a source is drawn to what all are off
+SMALL = 2.0**-64  # numbers times it add up to no infinity
 GRAIN = 1 << 20  # parts of a weight of 1
 Middle = Literal["mean", "median"]
 SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
@@ -30,7 +31,13 @@ def middle_of(entity: Ints, number: Floats, weight: Floats, entities: int, middl
     if middle == "mean":
         total = np.bincount(entity, weight, entities)
         there = total > 0
-        found[there] = np.bincount(entity, weight * number, entities)[there] / total[there]
+        with np.errstate(over="ignore", invalid="ignore"):
+            found[there] = np.bincount(entity, weight * number, entities)[there] / total[there]
+        known = np.bincount(entity, ~np.isfinite(number), entities) == 0
+        beyond = there & known & ~np.isfinite(found)  # the sum of numbers near 1e308, not their mean
+        if beyond.any():
+            small = np.bincount(entity, weight * (number * SMALL), entities)[beyond] / total[beyond]
+            found[beyond] = small / SMALL
         return found
     # In whole numbers: so sums over the entities before leave no trace.
     whole = np.maximum(np.rint(weight * GRAIN), 1).astype(np.int64)
@@ -40,8 +47,11 @@ def middle_of(entity: Ints, number: Floats, weight: Floats, entities: int, middl
     for reached in (twice >= total, twice > total):  # the middle from below, and from above
         at = np.flatnonzero(reached)
         known, first = np.unique(entity[at], return_index=True)
-        number_there = number[at[first]]
-        found[known] = np.where(np.isnan(found[known]), number_there, (found[known] + number_there) / 2)
+        one, other = found[known], number[at[first]]
+        with np.errstate(over="ignore", invalid="ignore"):
+            both = (one + other) / 2
+            both = np.where(np.isinf(both), one / 2 + other / 2, both)  # of two numbers near 1e308
+        found[known] = np.where(np.isnan(one), other, both)
     return found
 
 

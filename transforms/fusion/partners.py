@@ -8,21 +8,22 @@ from pyspark.sql import DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
-from headgate.transforms.fusion.clusters import one_to_one
+from headgate.transforms.fusion.clusters import DECIDED, one_to_one
 from headgate.transforms.step import Context
 
 PAIRS_AT_ONCE = 2_000_000  # that one task may hold, some 100 bytes each
 
 
 def one_partner_each(pairs: DataFrame, words: DataFrame, context: Context) -> DataFrame:
-    """Leave of the linked pairs those of the greedy choice; others are not linked. What people decided comes first.
+    """Leave of the linked pairs those of the greedy choice; others are not linked. What people decided comes first,
+    and stays.
 
     words: rid, words (all words of a record). Of pairs with one score, that with the larger share of common words is
     better, then the one of smaller ids.
 
     In one task if it can hold them, else in rounds of pairs that are the best of both records, until it can.
     """
-    rank = F.when(F.col("rule") == "must_link", F.lit(1e6)).otherwise(F.col("score"))
+    rank = F.when(F.col("rule") == "must_link", F.lit(DECIDED)).otherwise(F.col("score"))
     same = ["one", "src_one", "other", "src_other"]
     linked = pairs.where("linked").select(*same, rank.alias("score"))
     for mine in ("one", "other"):
@@ -38,9 +39,9 @@ def one_partner_each(pairs: DataFrame, words: DataFrame, context: Context) -> Da
             )
             for mine in ("one", "other")
         }
-        best = context.keep(
-            left.withColumns(place).where("place_one = 1 AND place_other = 1").select(*same), f"chosen_{turn}"
-        )
+        first = (F.col("place_one") == 1) & (F.col("place_other") == 1)
+        best = left.withColumns(place).where(first | (F.col("score") >= DECIDED)).select(*same)
+        best = context.keep(best, f"chosen_{turn}")
         chosen.append(best)
         for mine in ("one", "other"):
             left = left.join(

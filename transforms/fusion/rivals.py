@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.fusion.clusters import one_to_one
+from headgate.transforms.fusion.clusters import DECIDED, one_to_one
 from headgate.transforms.fusion.few import rivals_of, shared_words
 from headgate.transforms.fusion.holders import some_of
 from headgate.transforms.fusion.keys import Bools, Ints
@@ -82,7 +82,7 @@ def judged_together(known: Knowledge, pairs: pa.Table, raw: DataFrame) -> tuple[
     contested = repeats(one, side) | repeats(other, side)
     if contested.any():
         common[contested] = words_shared(known, raw, one[contested], other[contested])
-    rank = np.where(must, 1e6, score)[at]
+    rank = np.where(must, DECIDED, score)[at]
     linked = np.zeros(len(likely), np.bool_)
     linked[at[one_to_one(one, other, side, rank, common)]] = True
     return probability, linked

@@ -78,6 +78,12 @@ class Scored:
     f1: float
     histogram: dict[int, tuple[int, float]] = field(default_factory=dict)
 
+    def f1_from(self, cut: float) -> float:
+        """Return the expected F1 of linking from a probability on, to the whole `STEPS` above it."""
+        linked = [h for step, h in self.histogram.items() if step >= cut * STEPS - 1e-9]
+        pairs, right = sum(n for n, _ in linked), sum(p for _, p in linked)
+        return 2 * right / (pairs + self.matches) if pairs + self.matches > 0 else 0.0
+
 
 class Pairs(Protocol):
     """Candidate pairs of records with their levels: in Spark, or at once where records are few. Both say the same."""
