@@ -176,8 +176,11 @@ def load_rule(index: int, entry: Any, at: Callable[..., str], thorough: bool) ->
     for key in kwargs:
         place = f"{at(*here, 'kwargs', key)}: {kind}"
         wanted = str(arguments.get(key, {}).get("kind", ""))
-        if isinstance(kwargs[key], bool) and wanted.startswith(("number", "whole number")):
-            wrong.append(f"{place}: expected a {wanted.split(' or ')[0]}, not {'true' if kwargs[key] else 'false'}")
+        shares = [*kwargs[key].values()] if wanted == "mapping" and isinstance(kwargs[key], dict) else []
+        boolean = next((v for v in (kwargs[key], *shares) if isinstance(v, bool)), None)
+        if boolean is not None and (shares or wanted.startswith(("number", "whole number"))):
+            kind_wanted = "number" if shares else wanted.split(" or ")[0]
+            wrong.append(f"{place}: expected a {kind_wanted}, not {'true' if boolean else 'false'}")
         if key in NOT_KWARGS:
             wrong.append(f"{place}: not an option of a rule")
         if holds_nan(kwargs[key]):

@@ -72,6 +72,10 @@ def test_a_good_suite_loads_in_full():
             "kwargs.mostly: expect_column_values_to_be_between: expected a number from 0 to 1, not true",
         ),
         (
+            changed(type="expect_mixture_to_be_near", kwargs={"column": "a", "shares": {"x": True}}),
+            "kwargs.shares: expect_mixture_to_be_near: expected a number, not true",
+        ),
+        (
             changed(kwargs={"column": "a", "min_value": False}),
             "kwargs.min_value: expect_column_values_to_be_between: expected a number, not false",
         ),
