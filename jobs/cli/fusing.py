@@ -26,6 +26,7 @@ from headgate.words import did_you_mean
 
 SOURCE = "fuse_source"  # a column of the entities: the name of the source as it was given
 PARTS = ("pairs", "entities", "history", "events", "xref", "links", "labels", "decisions")
+PAIR = ("key_a", "key_b", "same")
 YES = "('1', '1.0', 'true', 't', 'yes', 'y', 'match', 'same')"
 NO = "('0', '0.0', 'false', 'f', 'no', 'n', 'no match', 'different')"
 
@@ -107,6 +108,9 @@ def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
         if i.mapped is not None:
             tables[i.start] = {"from": i.table, "suite": None, "steps": i.mapped[1]}
     for option, (file, (names, delimiter)) in known.items():
+        before = [c for c in columns_in(lake, f"{into}_{option}_input") or {} if not is_own(c)]
+        need_same_form(option, file, names, before)
+        names = [*names, *(c for c in before if c not in names)]
         tables |= table_of_pairs(f"{into}_{option}", file, names, delimiter, landing, inputs)
     tables |= derived_tables(fusion, inputs, [*known, *(["decisions"] if earlier else [])])
     places: dict[Any, str] = {"columns": "--columns", "threshold": "--threshold", "key": "--key", "rule": "--rule"}
@@ -255,24 +259,35 @@ def known_pairs(option: str, place: str, lake: Lake) -> tuple[Path, tuple[list[s
     return path, (list(columns), str(source["delimiter"]))
 
 
+def need_same_form(option: str, file: Path, columns: Sequence[str], before: Sequence[str]) -> None:
+    """Raise `UsageError` where files of before, which count too, name the columns of pairs otherwise than this one."""
+    found, kept = ([*PAIR] if {*PAIR} <= set(names) else list(names[:3]) for names in (columns, before))
+    if before and found != kept:
+        raise UsageError(
+            f"--{option}: {file} has the columns {', '.join(found)}, but files given before, whose pairs count too, "
+            f"have {', '.join(kept)}: name them alike"
+        )
+
+
 def table_of_pairs(
     table: str, path: Path, columns: Sequence[str], delimiter: str, landing: str, inputs: Sequence[Input]
 ) -> dict[str, Any]:
     """Return the table of known pairs: key_a, key_b, same, and with two sources source_a, source_b.
 
     By these names where the file has them; else its first three columns are those. A pair without an answer decides
-    nothing; one with another answer than yes or no is rejected.
+    nothing; one with another answer than yes or no is rejected. columns: of this file, then others of files before.
     """
-    named = {"key_a", "key_b", "same"} <= set(columns)
-    key_a, key_b, same = ("key_a", "key_b", "same") if named else columns[:3]
+    named = {*PAIR} <= set(columns)
+    key_a, key_b, same = PAIR if named else columns[:3]
     derived = {
         "fuse_key_a": f"trim({quoted(key_a)})",
         "fuse_key_b": f"trim({quoted(key_b)})",
         "fuse_same": f"nullif(lower(trim({quoted(same)})), '') IN {YES}",
     }
     sources = named and {"source_a", "source_b"} <= set(columns)
-    if not sources and len(inputs) == 2:
-        derived |= {"fuse_source_a": f"'{inputs[0].name}'", "fuse_source_b": f"'{inputs[1].name}'"}
+    if len(inputs) == 2:  # by the order of the sources, where a pair does not name them
+        both = [(f"source_{e}", f"'{i.name}'") for e, i in zip("ab", inputs, strict=True)]
+        derived |= {f"fuse_{c}": f"coalesce({quoted(c)}, {name})" if sources else name for c, name in both}
     elif sources:
         derived |= {"fuse_source_a": "`source_a`", "fuse_source_b": "`source_b`"}
     elif len(inputs) > 2:
@@ -280,7 +295,7 @@ def table_of_pairs(
     relative = os.path.relpath(os.path.abspath(path), landing)
     schema = ", ".join(f"{quoted(c)} STRING" for c in columns)
     source = {"format": "csv", "path": relative, "schema": schema, "delimiter": delimiter, "key": []}
-    source |= {"on_changed_file": "replace"}
+    source |= {"on_changed_file": "replace", "on_other_columns": "evolve"}
     unclear = f"NOT nullif(lower(trim({quoted(same)})), '') IN {YES.rstrip(')')}, {NO.lstrip('(')}"
     return {
         f"{table}_input": {"source": source, "suite": None},

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 
 from headgate.jobs.cli import fusing
 from headgate.jobs.errors import InputMissing, UsageError
@@ -144,6 +145,12 @@ def test_decisions_bind_later_runs(fuse):
     assert code == 0, error
     later = dict(answer("select key, entity_id from persons_xref"))
     assert {k: v for k, v in later.items() if k != "a999"} == of
+    # Another file adds to it, also where it names the sources and the first did not.
+    write("more.csv", [["b", "b71", "a", "a3", "yes"]], "source_a,key_a,source_b,key_b,same")
+    code, _, error = fuse("a=a.csv", "b=b.csv", "--key", "id", "--into", "persons", "--decisions", "more.csv")
+    assert code == 0, error
+    of = dict(answer("select key, entity_id from persons_xref"))
+    assert of["a3"] == of["b71"] and of["a40"] != of["b0"] and of["a0"] == of["b70"]
 
 
 @pytest.mark.slow
@@ -261,6 +268,18 @@ def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, arguments, told):
     with pytest.raises((UsageError, InputMissing)) as error:
         fusing.pipeline_of(fusion, Lake("lake"))
     assert told in str(error.value) and "\n" not in str(error.value), str(error.value)
+
+
+def test_files_of_pairs_that_name_their_columns_otherwise_are_refused(tmp_path, monkeypatch):
+    """Pairs of earlier files count as well: their columns would be read as empty."""
+    monkeypatch.chdir(tmp_path)
+    write("a.csv", [["1", "ada"]], "id,name")
+    write("d.csv", [["1", "2", "yes"]], "key_a,key_b,same")
+    lake = Lake("lake")
+    write_deltalake(lake.path("t_decisions_input"), pa.table({c: ["1"] for c in ("x", "y", "z", "_row_id")}))
+    lake.record("runs", [{"pipeline": "fuse_t", "run_id": "r"}])
+    with pytest.raises(UsageError, match=r"d\.csv has the columns key_a, key_b, same, but files .* have x, y, z: name"):
+        fusing.pipeline_of(fusing.Fusion(inputs=["a.csv"], into="t", key=["id"], decisions="d.csv"), lake)
 
 
 def test_what_came_in_stays_where_nothing_can_be_compared_and_a_later_run_goes_on(fuse):
