@@ -246,6 +246,16 @@ def test_masks_follow_what_is_missing():
     assert 70 < mine[:500].sum() < 95 and not mine[500:].any()
 
 
+def test_columns_with_gaps_are_masked_half_as_much_as_others_at_least():
+    """Where few rows lack all that another does, hardly any gaps are borrowed: some cells are drawn."""
+    rng = np.random.default_rng(0)
+    table = {f"c{j}": np.where(rng.random(2000) < 0.1, NAN, 1.0) for j in range(25)}
+    borrowed = borrowed_gaps(np.isnan(np.column_stack([*table.values()])), np.random.default_rng([0, 0]))
+    assert borrowed.mean() < 0.04  # else this proves nothing
+    masks = masked_cells(table, list(table), "pattern", 0.1, seed=0)
+    assert all(0.04 < mask.mean() < 0.06 for mask in masks.values())
+
+
 def test_a_masked_row_lacks_what_another_row_lacks_and_no_more():
     rng = np.random.default_rng(0)
     lacking = rng.random((400, 12)) < 0.15

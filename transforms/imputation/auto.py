@@ -93,7 +93,7 @@ class ImputeAuto(ImputeByTrees):
     """
 
     name: ClassVar[str] = "impute_auto"
-    revision: ClassVar[int] = 4
+    revision: ClassVar[int] = 5
     by: tuple[str, ...] = ()
     method: Method = "auto"
     masking: Masking = "pattern"

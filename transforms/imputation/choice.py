@@ -13,6 +13,7 @@ CELLS = 1_000  # masked cells a column that settle a choice; small tables are ma
 TURNS = 10
 TRIES = 20  # rows among which one is looked for that another is masked as
 ENOUGH = 0.2  # of the cells that would be masked without that
+HALF = 0.5  # of the share, which is masked of columns with gaps of their own as well
 FOLDS = 5
 LEAD = {"number": 1.0, "category": 0.5}  # standard errors by which a method must beat the simple fill
 BULK = 0.99  # of the cells decides: a few far ones do not
@@ -169,7 +170,10 @@ def masked_cells(
 ) -> dict[str, Any]:
     """Choose known cells to mask: about a share of each column, as `masking` says (see `impute_auto`).
 
-    Those that are drawn are others each turn, until all cells had theirs: so turns tell as much as they can.
+    `pattern` borrows gaps, and draws cells where they and a column's own gaps are less than the share, or they alone less
+    than half of it: a few cells choose by luck, but trees learn less of rows with many gaps, and seem worse than they
+    are. Those that are drawn are others each turn (nearly so in the second case), until all cells had theirs: so turns
+    tell as much as they can.
     """
     gone = {c: unknown(table[c]) for c in targets}
     lacking = np.column_stack([gone[c] for c in targets])
@@ -179,7 +183,7 @@ def masked_cells(
     masks = {}
     for j, c in enumerate(targets):
         chosen = borrowed[:, j].copy()
-        rest = max(share - gone[c].mean(), 0.0) if by_pattern else share
+        rest = max(share - gone[c].mean(), HALF * share - borrowed[:, j].mean(), 0.0) if by_pattern else share
         for part, rate in parts_of(table[c], gone[c], masking, groups):
             few = round(min(rest * rate, 0.9) * len(part))
             chosen[part] |= (rng.permutation(len(part)) - turn * few) % len(part) < few
