@@ -170,8 +170,8 @@ def masked_cells(
 ) -> dict[str, Any]:
     """Choose known cells to mask: about a share of each column, as `masking` says (see `impute_auto`).
 
-    `pattern` borrows gaps, and draws cells where they and a column's own gaps are less than the share, or they alone less
-    than half of it: a few cells choose by luck, but trees learn less of rows with many gaps, and seem worse than they
+    `pattern` borrows gaps, and draws cells where they and a column's own gaps are less than the share, or they alone
+    less than half: a few cells choose by luck, but trees learn less of rows with many gaps, and seem worse than they
     are. Those that are drawn are others each turn (nearly so in the second case), until all cells had theirs: so turns
     tell as much as they can.
     """
