@@ -366,7 +366,7 @@ def test_deduplicated_as_reported(name, tmp_path, command, monkeypatch):
         table = arguments[arguments.index("--into") + 1]
         wanted = DEDUPED[name][table]
         if wanted is None:
-            assert code == 2 and "'Customer Id' cannot be published" in error
+            assert code == 2 and "‹Customer Id› cannot be published" in error
             continue
         assert code == 0, error
         found = Lake("lake").need_table(table).to_pyarrow_table()[wanted[0]].to_pylist()

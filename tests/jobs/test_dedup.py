@@ -256,7 +256,7 @@ def test_files_of_several_kinds_are_understood(tmp_path):
     steps = [("drop_duplicates", {"columns": ["text"]})]
     for name in (*kinds, "c.parquet"):
         if name.startswith("d"):
-            with pytest.raises(UsageError, match="the column 'a,b,c,d' cannot be published"):
+            with pytest.raises(UsageError, match="the column ‹a,b,c,d› cannot be published"):
                 deduping.pipeline_of(one_table.Request("dedup", str(tmp_path / name), "t"), steps, lake)
             continue
         pipeline, start = deduping.pipeline_of(one_table.Request("dedup", str(tmp_path / name), "t"), steps, lake)

@@ -243,7 +243,7 @@ def test_a_mapping_that_is_wrong_is_said(tmp_path, monkeypatch, text, told):
             ("a=a.csv", "d=d.csv"),
             "column 'name' of a and 'NAME' of d differ only in case: rename one",
         ),
-        (("e=e.csv",), "e: column 'first name' cannot be published: Delta allows none of space"),
+        (("e=e.csv",), "e.csv: the column ‹first name› cannot be published: Delta allows none of space"),
         (("a=a.csv", "f=f.parquet"), "column 'name' is string in a and array<string> in f: rename one of them"),
     ],
 )

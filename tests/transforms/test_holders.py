@@ -52,12 +52,10 @@ def test_keys_are_looked_up_in_spark_as_at_once(spark, rows, asked, tmp_path, mo
 
     limit = LIMITS.single**2 // 2
     assert same(few.count(single, limit), many.count(single, limit))
-    for keys, hits in (
-        (single, [h.singles(single) for h in (few, many)]),
-        (double, [h.doubles(double, over, LIMITS) for h in (few, many)]),
-    ):
-        assert same(*(h.tally() for h in hits))
-        found = [sorted(map(repr, h.of(keys[::2]).to_pylist())) for h in hits]
+    hits = [h.doubles(double, single, over, LIMITS) for h in (few, many)]
+    assert same(*(h.tally() for h in hits))
+    for tables in ([h.singles(single[::2]) for h in (few, many)], [h.of(double[::2]) for h in hits]):
+        found = [sorted(map(repr, table.to_pylist())) for table in tables]
         assert found[0] == found[1] and len(found[0]) > 100
     # Each has a bound of what comes to the driver.
     for bound, n, ask, told in (
@@ -87,7 +85,7 @@ def test_records_that_are_compared_are_bounded(spark, monkeypatch):
 
 def test_pairs_that_changed_records_meet_in_are_bounded(rows, asked, monkeypatch):
     few, (single, double, over) = FewHolders(rows, 2), asked
-    touched = Touched(rid=np.arange(10), single=single, double=double, hits=[few.doubles(double, over, LIMITS)])
+    touched = Touched(rid=np.arange(10), single=single, double=double, hits=[few.doubles(double, single, over, LIMITS)])
 
     def met():
         return [sorted(zip(*renewal.meetings(touched, few, linking), strict=True)) for linking in (False, True)]
