@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from headgate.jobs.cli.one_table import Options, need_columns, no_such_input, source_of, types_of
-from headgate.jobs.config.columns import ARRIVES, NOT_WRITABLE, UNWRITABLE
+from headgate.jobs.config.columns import ARRIVES
 from headgate.jobs.config.document import checked, read_yaml
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline
 from headgate.jobs.errors import InputMissing, UsageError
@@ -77,7 +77,7 @@ def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
     if not re.match(TABLE_NAME, into):
         raise UsageError(f"--into: '{into}' is not a valid table name: use lower-case letters, digits and '_'")
     inputs = inputs_of(fusion, lake)
-    need_names(inputs)
+    need_one_case(inputs)
     inputs = of_one_type(inputs, into)
     made = [into, *(f"{into}_{part}" for part in PARTS), *(i.table for i in inputs if i.source is not None)]
     made += [i.start for i in inputs if i.mapped is not None]
@@ -204,14 +204,10 @@ def mapped_input(
     return Input(name=name, table=table, columns=after, given=list(columns), mapped=mapped, **files)
 
 
-def need_names(inputs: Sequence[Input]) -> None:
-    """Raise `UsageError` for a column that no table can have, or that another source names in another case."""
+def need_one_case(inputs: Sequence[Input]) -> None:
+    """Raise `UsageError` for a column that another source names in another case."""
     seen: dict[str, tuple[str, str]] = {}
     for i in inputs:
-        wrong = next((c for c in i.given if set(c) & set(UNWRITABLE)), None) if i.source is not None else None
-        if wrong is not None:
-            allowed = NOT_WRITABLE.split(". ")[0]
-            raise UsageError(f"{i.name}: column '{wrong}' {allowed}. Rename it in the file")
         for column in i.columns:
             other, name = seen.setdefault(column.lower(), (column, i.name))
             if other != column:

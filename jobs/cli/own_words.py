@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from headgate.jobs.config.columns import ARRIVES, UNWRITABLE
+from headgate.jobs.config.columns import ARRIVES, NOT_HELD, UNWRITABLE
 from headgate.jobs.errors import FileRefused, InputMissing, UsageError
 from headgate.transforms.cleaning.expressions import checked
 from headgate.transforms.step import StepError
@@ -30,10 +30,7 @@ def need_writable(given: object, columns: Iterable[str]) -> None:
     """Raise `UsageError` for a column of an input whose name no published table can hold."""
     name = next((c for c in columns if set(c) & set(UNWRITABLE)), None)
     if name is not None:
-        raise UsageError(
-            f"{given}: the column {cell(name)} cannot be published: Delta allows none of space , ; {{ }} ( ) = and "
-            "line breaks in a name. Rename it in the file"
-        )
+        raise UsageError(f"{given}: the column {cell(name)} {NOT_HELD}. Rename it in the file")
 
 
 @contextlib.contextmanager

@@ -20,10 +20,8 @@ from headgate.transforms.steps import STEPS
 from headgate.words import did_you_mean
 
 UNWRITABLE = " ,;{}()\n\t="  # in names of columns that are published
-NOT_WRITABLE = (
-    "cannot be published: Delta allows none of space , ; { } ( ) = and line breaks in a name. Rename it before (step "
-    "rename)"
-)
+NOT_HELD = "cannot be published: Delta allows none of space , ; { } ( ) = and line breaks in a name"
+NOT_WRITABLE = f"{NOT_HELD}. Rename it before (step rename)"
 ARRIVES = {FILE: "string", FILE_DATE: "date"}  # what steps see of where a row came from
 
 
