@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headgate.jobs.cli.one_table import Options, kind_of, need_columns, no_such_input, source_of, typed_columns
+from headgate.jobs.cli.given_files import kind_of, need_columns, source_of, typed_columns
+from headgate.jobs.cli.one_table import Options, no_such_input
 from headgate.jobs.config.columns import ARRIVES
 from headgate.jobs.config.own_steps import code_of_step
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline

@@ -7,7 +7,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headgate.jobs.cli.one_table import Request, Start, checked, need_columns, start_of
+from headgate.jobs.cli.given_files import need_columns
+from headgate.jobs.cli.one_table import Request, Start, checked, start_of
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.lake import Lake

@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from headgate.jobs.cli.one_table import Options, need_columns, no_such_input, source_of, types_of
+from headgate.jobs.cli.given_files import need_columns, source_of, types_of
+from headgate.jobs.cli.one_table import Options, no_such_input
 from headgate.jobs.config.columns import ARRIVES
 from headgate.jobs.config.document import checked, read_yaml
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline

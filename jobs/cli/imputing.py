@@ -16,7 +16,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from headgate.jobs.cli.one_table import Request, Start, checked, lines_of, need_columns, start_of, types_of
+from headgate.jobs.cli.given_files import lines_of, need_columns, types_of
+from headgate.jobs.cli.one_table import Request, Start, checked, start_of
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.artifacts import read_fitted

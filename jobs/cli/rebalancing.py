@@ -10,7 +10,8 @@ from typing import Any
 
 import duckdb
 
-from headgate.jobs.cli.one_table import Options, need_columns, no_such_input, source_of
+from headgate.jobs.cli.given_files import need_columns, source_of
+from headgate.jobs.cli.one_table import Options, no_such_input
 from headgate.jobs.cli.own_words import not_selected
 from headgate.jobs.config.columns import ARRIVES
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline

@@ -19,7 +19,7 @@ import yaml
 from rapidfuzz import fuzz
 
 from headgate.jobs.cli.fusing import Fusion, Input, inputs_of
-from headgate.jobs.cli.one_table import lines_of
+from headgate.jobs.cli.given_files import lines_of
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.sources.documents import Malformed, loaded

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from headgate.jobs.cli import deduping, one_table
+from headgate.jobs.cli import deduping, given_files, one_table
 from headgate.jobs.config.models import Environment
 from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.explore import trace
@@ -263,7 +263,7 @@ def test_files_of_several_kinds_are_understood(tmp_path):
         source = pipeline.tables["t_input"].source
         found = (start.landing, source.path, source.columns, source.delimiter)
         assert found == (str(tmp_path), name, kinds.get(name), delimiters.get(name, ","))
-    names, delimiter = one_table.header_of([tmp_path / "d.TSV.CSV"], None, [])
+    names, delimiter = given_files.header_of([tmp_path / "d.TSV.CSV"], None, [])
     assert (names, delimiter) == (["id", "text", "a,b,c,d"], "\t")
 
 
