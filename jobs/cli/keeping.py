@@ -12,8 +12,7 @@ from headgate.jobs.cli import places
 from headgate.jobs.cli.options import Command, Commands, FiniteRange, as_json, in_lake
 from headgate.jobs.cli.output import pairs_text, show
 from headgate.jobs.cli.places import Place
-from headgate.jobs.errors import InputMissing, UsageError
-from headgate.words import did_you_mean
+from headgate.jobs.errors import UsageError
 
 if TYPE_CHECKING:
     from headgate.jobs.keep.erasure.reach import Reach
@@ -47,10 +46,7 @@ def restore(table: str | None, place: Place, version: int | None, release: str |
 
 def pinned_by(lake: "Lake", release: str, table: str | None) -> list[tuple[str, int]]:
     """Return the tables of a release, or one of them, with the versions that it pins."""
-    pinned = {t["table_name"]: t["version"] for t in lake.release(release)["tables"]}
-    if table is not None and table not in pinned:
-        raise InputMissing(f"release '{release}' has no table '{table}'{did_you_mean(table, pinned)}")
-    return [(t, v) for t, v in pinned.items() if table in (None, t)]
+    return [*lake.pins(release, [] if table is None else [table]).items()]
 
 
 @click.command(cls=Command)

@@ -135,5 +135,8 @@ as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for scr
 
 
 def listed(text: str | None) -> list[str]:
-    """Return the words of an option that takes several, separated by commas."""
-    return [word.strip() for word in (text or "").split(",") if word.strip()]
+    """Return the words of an option that takes several, separated by commas; none of one that is not given."""
+    found = [word.strip() for word in (text or "").split(",") if word.strip()]
+    if text and not found:
+        raise UsageError(f"'{text}' names nothing: give names, separated by commas")
+    return found

@@ -10,13 +10,17 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from headgate.jobs.errors import UsageError, first_line
+from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.lake.duck import connect
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.log import paths_of
+from headgate.jobs.lake.log import missing_files, paths_of
 from headgate.jobs.lake.storage import file_system, parquet_format, quoted
 from headgate.transforms.rows import ROW_ID, is_own
+from headgate.words import did_you_mean
 
 EXAMPLES = 5
+WHOLE_DIGITS = 19  # of a bigint
+MOST_DIGITS = 38  # of a decimal
 
 
 def diff(lake: Lake, a: str, b: str, key: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -26,7 +30,7 @@ def diff(lake: Lake, a: str, b: str, key: Sequence[str] = ()) -> list[dict[str, 
         if one != other:
             raise UsageError(f"diff compares two versions of one table, not of '{one}' and '{other}'")
         return [diff_table(lake, one, before, after, key)]
-    pins = [{t["table_name"]: t["version"] for t in lake.release(name)["tables"]} for name in (a, b)]
+    pins = [lake.pins(name) for name in (a, b)]
     return [diff_table(lake, t, pins[0].get(t), pins[1].get(t), key) for t in sorted({*pins[0], *pins[1]})]
 
 
@@ -36,7 +40,7 @@ def version_of(lake: Lake, text: str) -> tuple[str, int]:
     delta = lake.need_table(table)
     if not version:
         raise UsageError(f"'{text}': give a version, as in {table}@{delta.version()}")
-    if version.isdigit():
+    if version.isdecimal():
         lake.open(table, int(version))
         return table, int(version)
     if version == "latest":
@@ -53,12 +57,17 @@ def diff_table(
     of a row that one version alone has.
 
     Rows with the same key are paired in the order of their content. None as a version: the table is not there. NaN
-    equals NaN, and null equals null.
+    equals NaN, and null equals null. Of a column whose type changed, numbers are compared by value and all else as
+    text. Versions without a common column have no common row. Raises `InputMissing` where files of a version are gone.
     """
     difference: dict[str, Any] = {"table": table, "from": before, "to": after, "added": 0, "removed": 0, "changed": 0}
     difference |= {"schema": [], "columns": {}, "examples": []}
     if before == after:
         return difference
+    for version in (before, after):
+        gone = missing_files(lake, table, version) if version is not None else []
+        if gone:
+            raise InputMissing(f"table '{table}': version {version} cannot be read: {gone[0]} is gone")
     sides = {n: lake.open(table, v) if v is not None else None for n, v in (("a", before), ("b", after))}
     schemas = {n: pa.schema(d.schema().to_arrow()) if d else pa.schema([]) for n, d in sides.items()}
     difference["schema"] = (
@@ -67,27 +76,43 @@ def diff_table(
     paths = {n: set(paths_of(d)) if d else set() for n, d in sides.items()}
     shared = paths["a"] & paths["b"]
     files, base = file_system(lake.path(table))
-    connection = duckdb.connect()
+    connection = connect()
     for name in sides:
         schema = schemas[name] if sides[name] else schemas["b" if name == "a" else "a"]
         own = [f"{base}/{p}" for p in sorted(paths[name] - shared)]
         kind = parquet_format()
         rows = ds.dataset(own, schema=schema, filesystem=files, format=kind) if own else schema.empty_table()
-        connection.register(f"_hg_{name}", rows)
+        connection.register(f"_hg_rows_{name}", rows)
     common = [n for n in schemas["a"].names if n in schemas["b"].names]
+    if all(sides.values()) and not common:
+        counts = [connection.execute(f"select count(*) from _hg_rows_{n}").fetchall()[0][0] for n in sides]
+        return difference | {"removed": counts[0], "added": counts[1]}
     compared = common or schemas["b"].names or schemas["a"].names
-    keys = [*key] or ([ROW_ID] if ROW_ID in compared else compared)
+    keys = [*dict.fromkeys(key)] or ([ROW_ID] if ROW_ID in compared else compared)
     for column in keys:
         if column not in compared:
-            raise UsageError(f"--key: table '{table}' has no column '{column}' in both versions")
-    values = [c for c in compared if c not in keys]
-    try:
-        difference |= counted(connection, keys, values)
-    except duckdb.IOException as e:
-        raise UsageError(f"table '{table}': a version's files are gone ({first_line(e)})") from e
-    except FileNotFoundError as e:
-        raise UsageError(f"table '{table}': a version's files are gone: vacuum removed {e.filename}") from e
-    return difference
+            known = f"{did_you_mean(column, compared)} (columns: {', '.join(compared)})"
+            raise UsageError(f"--key: table '{table}' has no column '{column}' in both versions{known}")
+    one, other = schemas["a"], schemas["b"]
+    as_text = [c for c in common if not comparable(one.field(c).type, other.field(c).type)]
+    casts = ", ".join(f"cast({quoted(c)} as varchar) as {quoted(c)}" for c in as_text)
+    for name in sides:
+        columns = f"* replace ({casts})" if casts else "*"
+        connection.execute(f"create temp view _hg_{name} as select {columns} from _hg_rows_{name}")
+    return difference | counted(connection, keys, [c for c in compared if c not in keys])
+
+
+def comparable(a: pa.DataType, b: pa.DataType) -> bool:
+    """Return whether DuckDB compares values of two types by value, whatever they are."""
+    if a == b:
+        return True
+    numbers = [pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t) for t in (a, b)]
+    exact = [t for t in (a, b) if pa.types.is_decimal(t)]
+    if not all(numbers):
+        return False
+    scale = max((t.scale for t in exact), default=0)
+    whole = max((t.precision - t.scale for t in exact), default=0)
+    return not exact or max(whole, WHOLE_DIGITS if len(exact) < len(numbers) else 0) + scale <= MOST_DIGITS
 
 
 def counted(connection: duckdb.DuckDBPyConnection, keys: Sequence[str], values: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.duck import connect
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history, stored_files
+from headgate.jobs.lake.releases import CLOCKS
 from headgate.jobs.lake.system import SYSTEM_TABLES
 from headgate.words import did_you_mean
 
@@ -20,13 +21,13 @@ ANSWERING = ("SELECT", "EXPLAIN", "PRAGMA", "CALL", "MULTI")  # statements; a pi
 
 def tables(lake: Lake, release: str | None) -> list[dict[str, Any]]:
     """Every table at its newest version, or at the one that a release pins, with the newest release pinning it."""
-    pinned = {t["table_name"]: t["version"] for t in lake.release(release)["tables"]} if release else None
+    pinned = lake.pins(release) if release else None
     releases = lake.releases
     rows = []
     for name in lake.tables() if pinned is None else sorted(pinned):
         found = lake.published(name, None if pinned is None else pinned[name])
-        if found is None:
-            raise InputMissing(f"release '{release}' names table '{name}', which does not exist in lake {lake.root}")
+        if found is None:  # it was removed just now
+            continue
         holding = [r["release"] for r in releases if {"table_name": name, "version": found.version} in r["tables"]]
         rows.append(
             {
@@ -92,11 +93,15 @@ def releases(lake: Lake) -> list[dict[str, Any]]:
 
 
 def readable(lake: Lake, release: str | None) -> dict[str, int | None]:
-    """The tables that a query may name, with the version of each (None: the newest)."""
+    """The tables that a query may name, with the version of each (None: the newest).
+
+    Of a release those are not among them that are gone, or were made anew since.
+    """
     if release is None:
         chosen: dict[str, int | None] = dict.fromkeys(lake.tables())
     else:
-        chosen = {t["table_name"]: t["version"] for t in lake.release(release)["tables"]}
+        pinned, anew = lake.release(release), lake.made_anew(lake.release(release), CLOCKS)
+        chosen = {t["table_name"]: t["version"] for t in pinned["tables"] if t["table_name"] not in anew}
     return chosen | {name: None for name in SYSTEM_TABLES if name not in chosen}
 
 
@@ -131,6 +136,8 @@ def sql(lake: Lake, query: str, release: str | None, limit: int | None) -> pa.Ta
         missing = re.match(r"Catalog Error: Table with name (\S+) does not exist", message)
         if missing is None:
             raise UsageError(f"sql: {message}") from e
+        if release is not None and missing[1] not in SYSTEM_TABLES:
+            lake.pins(release, [missing[1]])
         known = lake.tables()
         hint = f"{did_you_mean(missing[1], [*known, *SYSTEM_TABLES])} (tables: {', '.join([*known, *SYSTEM_TABLES])})"
         raise InputMissing(f"sql: there is no table '{missing[1]}'{hint}") from e

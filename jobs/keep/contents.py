@@ -34,7 +34,7 @@ def contents(lake: Lake, release: str | None = None) -> Contents:
     is what no version names: leftovers, staged work, old versions of system tables.
     """
     found = files_of(lake, lake.path("releases"), None, only_newest=True) if lake.open("releases") else {}
-    pinned = {t["table_name"]: t["version"] for t in lake.release(release)["tables"]} if release else None
+    pinned = lake.pins(release) if release else None
     tables = {t: lake.need_table(t).version() for t in lake.tables()} if pinned is None else pinned
     for table, version in tables.items():
         found |= files_of(lake, lake.path(table), version, only_newest=release is not None)

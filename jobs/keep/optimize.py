@@ -96,7 +96,7 @@ def plan_of(lake: Lake, table: str, delta: DeltaTable, order: Order | None, size
     need_readable(delta)
     need_plain(delta)
     if order is not None:
-        need_sortable(delta, order)
+        need_sortable(table, delta, order)
     added = pa.table(delta.get_add_actions()).sort_by([("modification_time", "ascending"), ("path", "ascending")])
     sizes = dict(zip(added["path"].to_pylist(), added["size_bytes"].to_pylist(), strict=True))
     small = [p for p, n in sizes.items() if n < SMALL * size]

@@ -45,7 +45,8 @@ def vacuum(
     known = lake.tables()
     for name in tables:
         if name not in known:
-            raise InputMissing(f"--table: the lake has no table '{name}'{did_you_mean(name, known)}")
+            there = f"{did_you_mean(name, known)} (tables: {', '.join(known)})" if known else ""
+            raise InputMissing(f"--table: the lake has no table '{name}'{there}")
     pinned: dict[str, set[int]] = {}
     for release in lake.releases:
         for entry in release["tables"]:
@@ -164,12 +165,15 @@ def drop_releases(
     delta = lake.open("releases")
     known = lake.releases
     newest = {r["pipeline"]: r["number"] for r in known}
+    if pipeline is not None and pipeline not in newest:
+        there = f"{did_you_mean(pipeline, newest)} (pipelines: {', '.join(newest)})" if newest else ""
+        raise InputMissing(f"--pipeline: the lake has no release of a pipeline '{pipeline}'{there}")
     if names:
-        chosen = [lake.release(name) for name in names if name != "latest"]
+        chosen = [lake.release(name) for name in dict.fromkeys(names) if name != "latest"]
         for r in chosen:
             if r["number"] == newest[r["pipeline"]]:
                 raise UsageError(f"'{r['release']}' is the newest release of '{r['pipeline']}' and cannot be dropped")
-        if len(chosen) < len(names):
+        if "latest" in names:
             raise UsageError("'latest' cannot be dropped")
     else:
         since = datetime.now(timezone.utc) - timedelta(days=older_than or 0)

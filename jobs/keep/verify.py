@@ -18,6 +18,7 @@ from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.frames import frame
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import missing_files
+from headgate.jobs.lake.releases import CLOCKS
 from headgate.jobs.lake.storage import remove
 from headgate.jobs.pipeline import writing
 from headgate.jobs.pipeline.arrivals import landed_rows
@@ -50,12 +51,15 @@ def verify(
     over each table, and one build without writing for each that is rebuilt.
     """
     verdicts = []
+    anew = lake.made_anew(lake.release(release), CLOCKS)
     for pin in lake.release(release)["tables"]:
         table, version = pin["table_name"], pin["version"]
         found: dict[str, Any] = {"table": table, "version": version, "rows": None}
         missing = missing_files(lake, table, version)
         found["files"] = OK if not missing else f"{len(missing)} are gone, such as {missing[0]}"
-        published = lake.published(table, version) if not missing else None
+        published = lake.published(table, version) if not missing and table not in anew else None
+        if published is None and not missing:
+            found["files"] = f"of another table, made at {anew[table]:%F %T} UTC" if table in anew else "no such table"
         if published is None:
             verdicts.append(found | {"content": "", "balance": "", "rebuilt": "", "failed": True})
             continue

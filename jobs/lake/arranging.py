@@ -40,7 +40,7 @@ class Order:
         return {"zorder" if self.zorder else "sort": list(self.columns)} if self.columns else {}
 
 
-def need_sortable(delta: DeltaTable, order: Order) -> None:
+def need_sortable(table: str, delta: DeltaTable, order: Order) -> None:
     """Raise `UsageError` unless a table has the columns of an order, with types that have one."""
     option = "--zorder" if order.zorder else "--sort"
     kinds = {f.name: f.type for f in pa.schema(delta.schema().to_arrow())}
@@ -48,7 +48,8 @@ def need_sortable(delta: DeltaTable, order: Order) -> None:
         raise UsageError(f"{option}: at most {MOST_COLUMNS} columns, not {len(order.columns)}")
     for column in order.columns:
         if column not in kinds:
-            raise UsageError(f"{option}: {delta.table_uri} has no column '{column}'{did_you_mean(column, kinds)}")
+            known = f"{did_you_mean(column, kinds)} (columns: {', '.join(kinds)})"
+            raise UsageError(f"{option}: table '{table}' has no column '{column}'{known}")
         if pa.types.is_nested(kinds[column]):
             raise UsageError(f"{option}: column '{column}' is {kinds[column]}, which has no order")
 

@@ -1,7 +1,8 @@
 """Releases: the versions of all tables together, each published by exactly one winner."""
 
 import re
-from datetime import date
+from collections.abc import Collection, Mapping
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,9 @@ from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.records import Records
 from headgate.jobs.lake.system import SCHEMAS, TABLE_NAME, compact_now_and_then, now
 from headgate.words import did_you_mean
+
+
+CLOCKS = timedelta(minutes=5)  # by which those of machines may differ
 
 
 class Releases(Records):
@@ -33,21 +37,55 @@ class Releases(Records):
             raise InputMissing(f"the lake {self.root} has no release yet")
         if name == "latest":
             return known[-1]
-        for row in known:
-            if name in (row["release"], str(row["number"])):
-                return row
         names = [r["release"] for r in known]
+        for listed in (names, [str(r["number"]) for r in known]):  # a name goes before a number
+            if name in listed:
+                return known[listed.index(name)]
         if re.match(TABLE_NAME, name) and self.open(name) is not None:
             raise InputMissing(f"'{name}' is a table, not a release; a version of it is {name}@VERSION")
         raise InputMissing(f"there is no release '{name}'{did_you_mean(name, names)} (newest: {', '.join(names[-5:])})")
 
+    def pins(self, name: str, tables: Collection[str] = ()) -> dict[str, int]:
+        """Return the versions that a release pins, of some tables or (default) of all.
+
+        Raises `InputMissing` for a table that it does not pin, one that is gone, and one that was made anew since: its
+        versions are others than the release's.
+        """
+        release = self.release(name)
+        pins = {t["table_name"]: int(t["version"]) for t in release["tables"]}
+        for table in tables:
+            if table not in pins:
+                self.need_table(table)
+                raise InputMissing(f"release '{name}' has no table '{table}'{did_you_mean(table, pins)}")
+        chosen = {t: v for t, v in pins.items() if not tables or t in tables}
+        anew = self.made_anew(release, CLOCKS)
+        for table in chosen:
+            if self.open(table) is None:
+                raise InputMissing(f"release '{name}' names table '{table}', which does not exist in lake {self.root}")
+            if table in anew:
+                raise InputMissing(
+                    f"release '{name}' names version {pins[table]} of a table '{table}' that is gone: the one in lake "
+                    f"{self.root} was made anew at {anew[table]:%Y-%m-%d %H:%M:%S} UTC"
+                )
+        return chosen
+
+    def made_anew(self, release: Mapping[str, Any], clocks: timedelta = timedelta(0)) -> dict[str, datetime]:
+        """Return the tables of a release that are there, but were made after it, and when.
+
+        clocks: by how much those of machines may differ.
+        """
+        found = {}
+        for table in (t["table_name"] for t in release["tables"]):
+            delta = self.open(table)
+            made = (delta.metadata().created_time if delta else None) or 0
+            at = datetime.fromtimestamp(made / 1000, tz=timezone.utc)
+            if at > release["recorded_at"] + clocks:
+                found[table] = at
+        return found
+
     def pinned_version(self, table: str, name: str) -> int:
-        """Return the version of a table that a release pins; raise `InputMissing` where it pins none."""
-        pins = {t["table_name"]: t["version"] for t in self.release(name)["tables"]}
-        if table not in pins:
-            self.need_table(table)
-            raise InputMissing(f"release '{name}' has no table '{table}'{did_you_mean(table, pins)}")
-        return int(pins[table])
+        """Return the version of a table that a release pins; raise `InputMissing` as `pins` does."""
+        return self.pins(name, [table])[table]
 
     def publish_release(
         self,

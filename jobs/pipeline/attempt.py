@@ -37,7 +37,7 @@ from headgate.jobs.pipeline.tables import build_one, skipped
 from headgate.jobs.pipeline.work import Run
 from headgate.jobs.progress import Progress
 from headgate.jobs.sources.landing import absolute
-from headgate.words import did_you_mean
+from headgate.words import counted, did_you_mean
 
 SILENCE = timedelta(days=7)  # after which a run on another machine that has not finished is taken for dead
 
@@ -184,8 +184,10 @@ class Attempt:
         return Outcome(self.run_id, name, self.records, time.monotonic() - self.started, built, missing)
 
     def needs_release(self, records: Sequence[TableOutcome]) -> bool:
-        pinned = {t["table_name"]: t["version"] for t in self.latest["tables"]} if self.latest else None
-        return pinned != versions_of(records) or bool(self.choice.release)
+        if self.latest is None or self.choice.release:
+            return True
+        pinned = {t["table_name"]: t["version"] for t in self.latest["tables"]}
+        return pinned != versions_of(records) or bool(self.lake.made_anew(self.latest))
 
     def task(self, table: str) -> Callable[[], TableOutcome]:
         """Plan a table, and start Spark where it must be built or judged."""
@@ -194,11 +196,20 @@ class Attempt:
         plan = self.plans.pop(table, None) or self.plan(table)
         for note in plan.notes:
             self.progress.tell("warning", table=table, message=note)
+        if plan.current is None:
+            self.tell_made_anew(table)
         if plan.why_to_act is None:
             return partial(skipped, plan)
         if self.building is None:
             self.building = self.begin()
         return partial(build_one, self.building, plan)
+
+    def tell_made_anew(self, table: str) -> None:
+        """Say which releases name versions of a table that is not there any more."""
+        names = [r["release"] for r in self.lake.releases if table in {t["table_name"] for t in r["tables"]}]
+        if names:
+            gone = f"what {counted(len(names), 'release')} named of it is gone (newest: {names[-1]})"
+            self.progress.tell("warning", table=table, message=f"table '{table}' is made anew: {gone}")
 
     def begin(self) -> Run:
         """Record the start of the run, and start Spark."""

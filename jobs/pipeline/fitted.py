@@ -103,7 +103,7 @@ def state_to_apply(
 
 
 def state_of_release(pipeline: Pipeline, lake: Lake, table: str, release: str) -> str:
-    pinned = {t["table_name"]: t["version"] for t in lake.release(release)["tables"]}
+    pinned = lake.pins(release)
     published = lake.published(table, pinned[table]) if table in pinned else None
     state = published.facts.get("state") if published else None
     if state is None:

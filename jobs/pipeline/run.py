@@ -24,6 +24,9 @@ def check_release(release: str | None, tables: Sequence[str]) -> None:
     """Raise `UsageError` for a name that no release can have, or one beside a choice of tables."""
     if release and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", release):
         raise UsageError(f"--release: invalid name '{release}': use letters, digits, '_', '-' and '.'")
+    if release and (release == "latest" or release.isdecimal()):
+        what = "the newest release" if release == "latest" else "a release by its number"
+        raise UsageError(f"--release: '{release}' stands for {what} everywhere; choose another name")
     if release and tables:
         raise UsageError("--release names all tables together; it cannot be combined with --table")
 

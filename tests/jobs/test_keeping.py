@@ -5,6 +5,8 @@ import json
 import math
 import os
 import shutil
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -190,6 +192,37 @@ def test_columns_may_be_named_as_what_diff_works_with(tmp_path):
     for example, value in ((told["examples"][0], 3), (told["examples"][2], 1)):
         a = 9 if value == 3 else value
         assert example["cells"] == [f"a: {{'kind': {a}}}", *(f"{name}: {value}" for name in others)]
+
+
+def test_versions_whose_columns_have_other_types_or_names_are_compared(tmp_path):
+    lake, ids = Lake(str(tmp_path)), ["a", "b", "c"]
+    days = [date(2024, 1, 1), date(2024, 1, 2), None]
+    for columns in (
+        {"_row_id": ids, "n": [1, 2, 3], "d": ["2024-01-01", "x", None], "m": dec("1.10", 3, 2), "w": dec("1", 38, 0)},
+        {"_row_id": ids, "n": ["1", "2", "x"], "d": days, "m": dec("1.1", 12, 3), "w": dec("0.1", 38, 38)},
+        {"other": ids[:2]},
+    ):
+        write_deltalake(lake.path("t"), pa.table(columns), mode="overwrite", schema_mode="overwrite")
+    (told,) = diff.diff(lake, "t@0", "t@1")
+    assert told["schema"][:2] == ["n int64 -> string", "d string -> date32[day]"] and told["changed"] == 3
+    assert {c: n["cells"] for c, n in told["columns"].items()} == {"n": 1, "d": 1, "w": 3}
+    assert told["examples"][1]["cells"] == ["d: x -> 2024-01-02", "w: 1 -> .10000000000000000000000000000000000000"]
+    (told,) = diff.diff(lake, "t@0", "t@1", ["n", "n"])
+    assert (told["added"], told["removed"], told["changed"]) == (1, 1, 2)
+    (told,) = diff.diff(lake, "t@1", "t@2")
+    assert (told["added"], told["removed"], told["changed"], told["examples"]) == (2, 3, 0, [])
+    with pytest.raises(InputMissing, match="no release yet"):
+        diff.diff(lake, "t@²", "t@1")
+    with pytest.raises(UsageError, match=r"no column 'N' in both versions.*columns: _row_id, n, d, m, w"):
+        diff.diff(lake, "t@0", "t@1", ["N"])
+    for file in Path(lake.path("t")).glob("*.parquet"):
+        file.unlink()
+    with pytest.raises(InputMissing, match=r"table 't': version 0 cannot be read: \S+ is gone"):
+        diff.diff(lake, "t@0", "t@1")
+
+
+def dec(text: str, precision: int, scale: int) -> pa.Array:
+    return pa.array([Decimal(text)] * 3, pa.decimal128(precision, scale))
 
 
 def test_diff_equals_a_plain_comparison_of_all_rows(people, spark, tmp_path):

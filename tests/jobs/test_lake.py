@@ -1,7 +1,9 @@
 import json
+import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import duckdb
 import pyarrow as pa
@@ -9,11 +11,17 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from headgate.jobs.errors import HeadgateError, InputMissing, LostRace, UsageError
-from headgate.jobs.explore import queries, trace
+from headgate.jobs.explore import diff, queries, trace
+from headgate.jobs.keep import verify as verifying
+from headgate.jobs.keep.contents import contents
 from headgate.jobs.keep.restore import restore
+from headgate.jobs.keep.retention import drop_releases, vacuum
+from headgate.jobs.lake import releases
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import commits
 from headgate.jobs.lake.system import COMPACT_EVERY, DESCRIPTIONS, PINNED, SCHEMAS, now
+from headgate.jobs.pipeline.run import check_release
+from headgate.jobs.progress import Progress
 
 
 def test_an_empty_lake_says_so(tmp_path):
@@ -287,3 +295,58 @@ def test_rows_are_found_by_nan_and_those_of_other_writers_have_no_story(tmp_path
     write_deltalake(lake.path("others"), pa.table({"f": [1.0]}))
     with pytest.raises(UsageError, match="table 'others' has no _row_id"):
         trace.ids_of(lake, "others", {"f": "1"})
+
+
+def test_names_that_stand_for_other_releases_are_refused_and_a_name_goes_before_a_number(tmp_path):
+    for name in ("latest", "2", "07"):
+        with pytest.raises(UsageError, match=f"'{name}' stands for"):
+            check_release(name, ())
+    lake = Lake(str(tmp_path))
+    for i, name in enumerate((None, None, "1")):
+        lake.publish_release("p", f"r{i}", {"a": i}, None, i or None, name)
+    assert lake.release("1")["tables"] == [{"table_name": "a", "version": 2}] and lake.release("2")["release"] == "p-2"
+
+
+def test_a_release_never_gives_a_table_that_was_made_anew_for_the_one_that_it_names(tmp_path, monkeypatch):
+    lake = Lake(str(tmp_path / "lake"))
+    for table, ids in {"t": [1], "u": [1], "v": [7]}.items():
+        write_deltalake(lake.path(table), pa.table({"id": ids}))
+    lake.publish_release("p", "r", {"t": 0, "u": 0, "v": 0}, None, None, None)
+    lake.publish_release("p", "s", {"t": 0, "u": 0}, None, 1, None)
+    assert lake.made_anew(lake.release("p-1")) == {}
+    shutil.rmtree(lake.path("t"))
+    shutil.rmtree(lake.path("u"))
+    time.sleep(0.01)
+    write_deltalake(lake.path("t"), pa.table({"id": [2]}))
+    assert [*lake.made_anew(lake.release("p-1"))] == ["t"]
+    assert lake.pins("p-1", ["t"]) == {"t": 0}, "clocks of machines may differ by minutes"
+    for module in (releases, queries, verifying):
+        monkeypatch.setattr(module, "CLOCKS", timedelta(0))
+    anew, gone = (
+        "version 0 of a table 't' that is gone: the one in lake .* was made anew at",
+        "'p-1' names table 'u', wh",
+    )
+    for table, why in (("t", anew), ("u", gone)):
+        with pytest.raises(InputMissing, match=why):
+            queries.sql(lake, f"select * from {table}", "p-1", None)
+        with pytest.raises(InputMissing, match=why):
+            lake.pinned_version(table, "p-1")
+    assert queries.sql(lake, "select * from v", "p-1", None).to_pylist() == [{"id": 7}]
+    for read in (queries.tables, contents, lambda lake, name: diff.diff(lake, name, name)):
+        with pytest.raises(InputMissing, match=anew):
+            read(lake, "p-1")
+    of_t, of_u = verifying.verify(None, lake, "p-2", Progress(watched=False))
+    assert "of another table, made at" in of_t["files"] and of_u["files"] == "no such table"
+    assert of_t["failed"] and of_u["failed"]
+
+
+def test_names_of_what_is_dropped_are_looked_at(tmp_path):
+    lake = Lake(str(tmp_path))
+    for i in range(3):
+        lake.publish_release("shop", f"r{i}", {"a": i}, None, i or None, None)
+    with pytest.raises(InputMissing, match=r"of a pipeline 'shp' — did you mean 'shop'\? \(pipelines: shop\)"):
+        drop_releases(lake, keep=1, pipeline="shp")
+    assert [r["release"] for r in drop_releases(lake, ["shop-1", "shop-1"])] == ["shop-1"]
+    write_deltalake(lake.path("t"), pa.table({"id": [1]}))
+    with pytest.raises(InputMissing, match=r"has no table 'T' \(tables: t\)"):
+        vacuum(lake, 1, 1.0, ["T"])

@@ -223,7 +223,7 @@ def test_a_kill_leaves_the_table_as_it_was(lake, monkeypatch):
 @pytest.mark.parametrize(
     ("order", "told"),
     [
-        (Order(("idd",)), "--sort: .* has no column 'idd' — did you mean 'id'"),
+        (Order(("idd",)), "--sort: table 'nested' has no column 'idd' — did you mean 'id'"),
         (Order(("tags",)), "--sort: column 'tags' is list"),
         (Order(tuple("abcdefghi"), zorder=True), "--zorder: at most 8 columns, not 9"),
     ],

@@ -75,7 +75,7 @@ def entries(lake: Lake, views: bool, releases: Collection[str] = ()) -> list[Ent
     if not views:
         return [replace(e, marks={**e.marks, PINNED: json.dumps(pinned(chosen, e.name))}) for e in found]
     for release in chosen:
-        found += [entry(lake, t["table_name"], release["release"], t["version"]) for t in release["tables"]]
+        found += [entry(lake, t, release["release"], v) for t, v in lake.pins(release["release"]).items()]
     names: dict[str, Entry] = {}
     for each in found:
         other = names.setdefault(each.name, each)

@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
-from headgate.jobs.errors import InputMissing, UsageError, first_line
+from headgate.jobs.keep.erasure.asked import matching
 from headgate.jobs.keep.erasure.cells import Emptying, trace_cells
 from headgate.jobs.keep.erasure.files import (
     id_columns,
@@ -23,11 +20,10 @@ from headgate.jobs.keep.erasure.files import (
     read_file,
     row_counts,
     text_columns,
-    whole_files,
 )
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import history
-from headgate.jobs.lake.storage import file_system, open_table, parquet_format, quoted
+from headgate.jobs.lake.storage import open_table
 from headgate.transforms.rows import FILE, JOINED, ROW_ID, is_own
 
 
@@ -192,63 +188,6 @@ def takers(lake: Lake, tables: Iterable[str], rows: Mapping[str, set[str]]) -> d
                         took.setdefault(name, set()).update(new)
         if sum(map(len, took.values())) == before:
             return took
-
-
-def matching(lake: Lake, table: str, where: str | None, keys: Path | None) -> set[str]:
-    """Ids of the rows of any version of a table that satisfy the condition or carry one of the keys."""
-    delta = lake.need_table(table)
-    schema = pa.schema(delta.schema().to_arrow())
-    if ROW_ID not in schema.names:
-        raise UsageError(f"table '{table}' has no {ROW_ID}, so its rows cannot be followed")
-    files, base = file_system(lake.path(table))
-    paths = [f"{base}/{p}" for p in whole_files(lake.path(table))]
-    connection = duckdb.connect()
-    rows = (
-        ds.dataset(paths, schema=schema, filesystem=files, format=parquet_format()) if paths else schema.empty_table()
-    )
-    connection.register(table, rows)
-    if keys is not None:
-        listed = read_keys(keys, schema, table)
-        connection.register("_hg_keys", listed)
-        on = " and ".join(f"_hg_t.{quoted(c)} = _hg_k.{quoted(c)}" for c in listed.column_names)
-        query = f'select distinct _hg_t.{ROW_ID} as _hg_i from "{table}" _hg_t join _hg_keys _hg_k on {on}'
-    else:
-        query = f'select distinct {ROW_ID} as _hg_i from "{table}" where ({where})'
-    connection.execute("SET enable_external_access = false")
-    try:
-        statements = connection.extract_statements(query)
-        if len(statements) != 1:
-            raise UsageError("--where: give one condition, not statements")
-        return {r[0] for r in connection.execute(query).fetchall()}
-    except duckdb.Error as e:
-        option = "--where" if keys is None else "--keys"
-        shown = ", ".join(c for c in schema.names if c != ROW_ID)
-        raise UsageError(f"{option}: {first_line(e)} (columns of table '{table}': {shown})") from e
-
-
-def read_keys(file: Path, schema: pa.Schema, table: str) -> pa.Table:
-    """A file of keys, in the types of the table's columns."""
-    from pyarrow import csv
-
-    if not file.exists():
-        raise InputMissing(f"--keys: there is no file {file}")
-    try:
-        if file.suffix == ".parquet":
-            keys = pq.read_table(file)
-        else:
-            names = csv.open_csv(file).schema.names
-            keys = csv.read_csv(
-                file, convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
-            )
-        missing = [c for c in keys.column_names if c not in schema.names]
-        if missing:
-            raise UsageError(f"--keys: {file}: table '{table}' has no column '{missing[0]}'")
-        empty = next((c for c in keys.column_names if keys[c].null_count), None)
-        if empty is not None:
-            raise UsageError(f"--keys: {file}: '{empty}' is null in some row; name rows without a value by --where")
-        return keys.cast(pa.schema([schema.field(c) for c in keys.column_names]))
-    except (OSError, pa.ArrowException) as e:
-        raise UsageError(f"--keys: {file} cannot be read: {first_line(e)}") from e
 
 
 # -- texts of the erased rows
