@@ -1,7 +1,8 @@
 """Versions of tables that are about to be removed, copied to a folder elsewhere, where each table can be read."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from pyarrow import fs
 
@@ -43,10 +44,16 @@ def archive(lake: Lake, table: str, versions: Collection[int], root: str) -> int
 
 
 def need_same_past(source: str, target: str, logs: Collection[str]) -> None:
-    """Raise `UsageError` where an erasure changed the log of a table, or reached it, after it was archived."""
+    """Raise `UsageError` where an erasure changed the log of a table, or reached it, after it was archived.
+
+    Also where the archive holds another table, of which somebody removed the folder.
+    """
     before = dict(commits(target))
     if not before:
         return
+    ids = {identity(next(commits(place))[1]) for place in (source, target)}
+    if len(ids - {None}) > 1:
+        raise UsageError(f"{target} holds another table, which was there before {source} was made: archive it elsewhere")
     for version, actions in commits(source):
         known = before.get(version)
         changed = known is not None and known != actions
@@ -60,3 +67,8 @@ def need_same_past(source: str, target: str, logs: Collection[str]) -> None:
                 f"rows of {source} were erased since it was archived: remove {target}, which may hold them still, and "
                 "run again"
             )
+
+
+def identity(actions: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return the id that a commit gives its table; None where it names none."""
+    return next((str(a["metaData"]["id"]) for a in actions if "metaData" in a), None)

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from pyarrow import fs
@@ -29,6 +29,7 @@ from headgate.jobs.lake.system import now
 from headgate.words import did_you_mean
 
 FORMAT_FILE = "_system/format.json"
+STAMP, STEP = "%Y%m%dT%H%M%S%f", timedelta(microseconds=1)  # of the names of backups
 BACKUPS, OBJECTS = "backups", "objects"
 LEFT = timedelta(days=1)  # after which nobody goes on with what a killed backup copied
 
@@ -62,8 +63,7 @@ def backup(
     root = located(root)
     need_apart(lake, root)
     erasing = lake.erasing  # first: an erasure that begins now ends this
-    for erasure in lake.unfinished_erasures:
-        raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
+    lake.need_no_erasure()
     what, run_id = f"backup to {root}", f"backup-{uuid.uuid4().hex[:12]}"
     with held(Folder(root), "backup", run_id, timedelta(0), tell, what) as lease:  # one that ends removes files
         return copied(lake, root, release, keep, erasing, lease)
@@ -223,9 +223,10 @@ def named(root: str, name: str | None) -> str:
 
 
 def write_backup(root: str, made: Backup) -> str:
-    content = json.dumps(asdict(made)).encode()
-    at = now().strftime("%Y%m%dT%H%M%S%f")
-    name = f"{at}-{hashlib.sha256(content).hexdigest()[:16]}"
+    content, at = json.dumps(asdict(made)).encode(), now()
+    for newest in backups(root)[-1:]:  # names are in the order of backups, though a clock may have gone back
+        at = max(at, datetime.strptime(newest.partition("-")[0], STAMP).replace(tzinfo=timezone.utc) + STEP)
+    name = f"{at:{STAMP}}-{hashlib.sha256(content).hexdigest()[:16]}"
     put(root, f"{BACKUPS}/{name}.json", content)
     return name
 

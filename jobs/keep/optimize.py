@@ -75,8 +75,7 @@ def optimized(
     lake: Lake, table: str, order: Order | None, size: int, dry_run: bool, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     erasing = lake.erasing  # first: an erasure that begins now stops this
-    for erasure in lake.unfinished_erasures:
-        raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
+    lake.need_no_erasure()
     delta = lake.need_table(table)
     plan = plan_of(lake, table, delta, order, size)
     told = {"table": table, "version": plan.version, "files": len(plan.sizes), "bytes": sum(plan.sizes.values())}

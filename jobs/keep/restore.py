@@ -13,6 +13,7 @@ def restore(lake: Lake, targets: Sequence[tuple[str, int]], run_id: str) -> list
     """Make an older version of each table the newest again, by a new commit that names it."""
     from deltalake import CommitProperties
 
+    lake.need_no_erasure()
     for table, version in targets:  # all are checked before the first is touched
         lake.need_table(table)
         lake.open(table, version)

@@ -42,6 +42,8 @@ def vacuum(
     made, so versions keep their numbers. Leftovers of runs that died and fitted state of versions that are gone go
     too; the system tables are compacted. Cost: one reading of each table's log and one listing of its folder.
     """
+    if archive_to is not None:
+        lake.need_no_erasure()
     known = lake.tables()
     for name in tables:
         if name not in known:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from headgate.jobs.errors import LostRace
 from headgate.jobs.lake.commits import Commits, facts_of
 from headgate.jobs.lake.records import Records
 from headgate.jobs.lake.system import REARRANGING
@@ -22,6 +23,11 @@ class Erasures(Commits, Records):
         rows = self.system("erasures").to_pylist()
         finished = {r["erasure"] for r in rows if r["event"] == "finished"}
         return [r for r in rows if r["event"] == "started" and r["erasure"] not in finished]
+
+    def need_no_erasure(self) -> None:
+        """Raise `LostRace` where an erasure is not finished: what it has not reached yet must not spread."""
+        for erasure in self.unfinished_erasures:
+            raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
 
     @property
     def erasing(self) -> int:

@@ -47,7 +47,7 @@ def batched(versions: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 class History:
     """All versions of a table, by its log."""
 
-    at: dict[int, datetime]  # version -> time of its commit
+    at: dict[int, datetime]  # version -> time of its commit, never before that of an earlier one
     files: dict[int, frozenset[str]] = field(default_factory=dict)  # version -> its data files, of those asked for
 
 
@@ -57,16 +57,16 @@ def history(table: str, wanted: Collection[int] | None = None) -> History:
     files: dict[int, frozenset[str]] = {}
     active: set[str] = set()
     whole = True
+    stamp = 0
     for version, actions in commits(table):
         whole = whole and (version == 0 or version - 1 in at)
-        stamp = 0
         for action in actions:
             if "remove" in action:
                 active.discard(unquote(action["remove"]["path"]))
             elif "add" in action:
                 active.add(unquote(action["add"]["path"]))
             elif "commitInfo" in action:
-                stamp = action["commitInfo"].get("timestamp", 0)
+                stamp = max(stamp, action["commitInfo"].get("timestamp", 0))  # a clock may have gone back
         at[version] = datetime.fromtimestamp(stamp / 1000, tz=timezone.utc)
         if whole and (wanted is None or version in wanted):
             files[version] = frozenset(active)

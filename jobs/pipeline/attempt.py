@@ -216,8 +216,7 @@ class Attempt:
         self.pipeline.check_thoroughly(self.wanted)
         self.lake.need_writable()
         erasing = self.lake.erasing  # first: an erasure that begins now stops what is built from here on
-        for erasure in self.lake.unfinished_erasures:
-            raise LostRace(f"the erasure {erasure['erasure']} is not finished: headgate erase --resume")
+        self.lake.need_no_erasure()
         process = f"{this_process()} {process_space()}"
         begins = {"event": "started", "status": "running", "recorded_at": now(), "process": process}
         self.recorded = True  # first: an interruption may come in the midst of it

@@ -1,6 +1,7 @@
 """Old versions: how long single tables keep them, and the archive to which they go before they are removed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,9 +9,10 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from headgate.jobs.cli import main as cli
-from headgate.jobs.errors import UsageError
+from headgate.jobs.errors import LostRace, UsageError
 from headgate.jobs.explore import queries
 from headgate.jobs.keep import archive as archiving
+from headgate.jobs.keep.restore import restore
 from headgate.jobs.keep.retention import vacuum
 from headgate.jobs.lake.lake import Lake
 
@@ -93,6 +95,36 @@ def test_an_archive_that_may_hold_erased_rows_is_named(lake, tmp_path):
         commit.write_text(commit.read_text().replace(file, f"erased-{file}"))
     with pytest.raises(UsageError, match=f"remove {root}/u"):
         archiving.archive(lake, "u", [1], str(root))
+
+
+def test_an_archive_of_a_table_that_was_made_anew_stays_as_it_is(lake, tmp_path):
+    root = tmp_path / "archive"
+    vacuum(lake, 0, 0, archive_to=str(root))
+    shutil.rmtree(lake.path("u"))
+    for version in range(3):
+        write_deltalake(lake.path("u"), rows(version + 5), mode="overwrite")
+    with pytest.raises(UsageError, match=f"{root}/u holds another table, .* archive it elsewhere"):
+        vacuum(lake, 0, 0, archive_to=str(root))
+    assert ids(root / "u", 0) == [0] and ids(lake.path("u"), 0) == [5]
+
+
+def test_nothing_is_archived_or_restored_while_an_erasure_is_not_finished(lake, tmp_path):
+    lake.record("erasures", [{"erasure": "e", "event": "started", "table_name": "t"}])
+    with pytest.raises(LostRace, match="the erasure e is not finished: headgate erase --resume"):
+        vacuum(lake, 0, 0, archive_to=str(tmp_path / "archive"))
+    with pytest.raises(LostRace, match="the erasure e is not finished"):
+        restore(lake, [("t", 0)], "r")
+
+
+def test_a_version_counts_as_old_from_when_it_was_replaced_though_the_clock_went_back(lake):
+    log = Path(lake.path("u"), "_delta_log", f"{1:020}.json")
+    actions = [json.loads(line) for line in log.read_text().splitlines()]
+    for action in actions:
+        if "commitInfo" in action:
+            action["commitInfo"]["timestamp"] -= 400 * 86_400_000
+    log.write_text("".join(json.dumps(action) + "\n" for action in actions))
+    (told,) = vacuum(lake, 365, 0, ["u"])
+    assert told["kept"] == 2 and ids(lake.path("u"), 0) == [0]
 
 
 def test_tables_keep_their_versions_as_long_as_the_environment_says(lake, tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -200,6 +201,18 @@ def test_older_backups_are_removed_with_what_only_they_hold(lake, tmp_path):
     backup(lake, root, keep=1)
     assert not half.exists()
     recover(Lake(str(tmp_path / "new")), root)
+
+
+def test_the_newest_backup_is_the_last_one_though_the_clock_went_back(lake, tmp_path, monkeypatch):
+    root = str(tmp_path / "backups")
+    first = backup(lake, root)["backup"]
+    before = now() - timedelta(days=2)
+    monkeypatch.setattr(keeping, "now", lambda: before)
+    write_deltalake(lake.path("u"), rows(8), mode="overwrite")
+    told = backup(lake, root, keep=1)
+    assert told["backups_removed"] == [first] and keeping.backups(root) == [told["backup"]]
+    assert recover(Lake(str(tmp_path / "new")), root)["made"] == before.isoformat(timespec="seconds")
+    assert Lake(str(tmp_path / "new")).need_table("u").version() == 1
 
 
 def test_of_backups_to_one_folder_one_is_at_work(lake, tmp_path, monkeypatch):
