@@ -15,7 +15,6 @@ from headgate.jobs.lake.records import Records
 from headgate.jobs.lake.system import SCHEMAS, TABLE_NAME, compact_now_and_then, now
 from headgate.words import did_you_mean
 
-
 CLOCKS = timedelta(minutes=5)  # by which those of machines may differ
 
 
