@@ -53,9 +53,7 @@ def need_same_past(source: str, target: str, logs: Collection[str]) -> None:
         return
     ids = {identity(next(commits(place))[1]) for place in (source, target)}
     if len(ids - {None}) > 1:
-        raise UsageError(
-            f"{target} holds another table, which was there before {source} was made: archive it elsewhere"
-        )
+        raise UsageError(f"{target} holds another table, of before {source} was made: archive it elsewhere")
     for version, actions in commits(source):
         known = before.get(version)
         changed = known is not None and known != actions
