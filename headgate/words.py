@@ -81,7 +81,9 @@ def rejected_line(why: str, rows: int) -> str:
 
 def did_you_mean(word: str, known: Iterable[str], quote: Callable[[str], str] = "'{}'".format) -> str:
     """A hint naming the closest known word, or an empty string; `quote`: `cell`, where the words are values of data."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    words = list(known)
+    match = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    match = match or [w for w in words if w.lower() == word.lower()]
     return f" — did you mean {quote(match[0])}?" if match else ""
 
 

@@ -9,6 +9,7 @@ from headgate.jobs.cli.options import Command, as_json, in_lake, listed
 from headgate.jobs.cli.output import json_text, summary
 from headgate.jobs.cli.places import Place
 from headgate.jobs.errors import UsageError
+from headgate.words import cell, counted
 
 if TYPE_CHECKING:
     from headgate.jobs.cli.fusing import Fusion
@@ -119,14 +120,22 @@ def build(place: Place, fusion: "Fusion", json_: bool) -> None:
     environment = place.environment()
     lake = places.lake_of(environment, needed=False)
     pipeline, folder = fusing.pipeline_of(fusion, lake)
+    for table, names in fusing.renamed_in(pipeline).items():
+        shown = ", ".join(f"{cell(given)} as {name}" for given, name in names.items())
+        source = table.removeprefix(f"{fusion.into}_")
+        click.echo(f"{source}: published under names that Delta can hold: {shown}", err=True)
     environment = environment.model_copy(update={"landing": folder})
     with places.spark_of(environment) as start, own_words.files_as_given():
         outcome = runs.run(pipeline, environment, lake, start, Progress())
-    made = pipeline.tables
-    starts = [start for start in made[f"{fusion.into}_pairs"].starts if start in made]
-    for table in (t for start in starts for t in (start, *made[start].starts)):
-        if table in made and made[table].source is not None:
+    starts = pipeline.starts(f"{fusion.into}_pairs")
+    for table in pipeline.upstream(starts):
+        if pipeline.tables[table].source is not None:
             one_table.need_some_rows(lake, outcome, table, table)
+    for source, records in fusing.without_key(lake, pipeline, fusion.into).items():
+        key, xref = " or ".join(fusion.key), f"{fusion.into}_xref"
+        click.echo(f"{source}: {counted(records, 'record')} without {key}: {xref} shows no key of theirs", err=True)
+    if fusion.refit and not any(t.built for t in outcome.tables if t.table == f"{fusion.into}_pairs"):
+        click.echo("--refit: the records are those that the present pairs were learned from", err=True)
     if json_:
         click.echo(json_text(outcome.asdict()))
     else:

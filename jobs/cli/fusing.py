@@ -1,35 +1,39 @@
 """The pipeline that `headgate fuse` builds, made of its options."""
 
+import functools
+import operator
 import os
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from headgate.jobs.cli.fused_sources import SOURCE, Input, need_free_names, need_one_case, of_one_type
 from headgate.jobs.cli.given_files import need_columns, source_of, types_of
 from headgate.jobs.cli.one_table import Options, no_such_input
-from headgate.jobs.config.columns import ARRIVES
+from headgate.jobs.cli.pair_files import known_pairs, need_same_form, pairs_before, table_of_pairs
+from headgate.jobs.config.columns import ARRIVES, writable_names
 from headgate.jobs.config.document import checked, read_yaml
 from headgate.jobs.config.pipeline import Pipeline, check_pipeline
-from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.config.shorthand import RAW
+from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.columns import columns_in
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import TABLE_NAME
+from headgate.transforms.cleaning.columns import Rename
 from headgate.transforms.cleaning.mapping import MapColumns
-from headgate.transforms.kinds import WHOLE, is_plain
-from headgate.transforms.rows import is_own, quoted
+from headgate.transforms.rows import is_own
 from headgate.transforms.step import StepError
 from headgate.transforms.steps import options_of
 from headgate.words import did_you_mean
 
-SOURCE = "fuse_source"  # a column of the entities: the name of the source as it was given
 PARTS = ("pairs", "entities", "history", "events", "xref", "links", "labels", "decisions")
-PAIR = ("key_a", "key_b", "same")
-YES = "('1', '1.0', 'true', 't', 'yes', 'y', 'match', 'same')"
-NO = "('0', '0.0', 'false', 'f', 'no', 'n', 'no match', 'different')"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,38 +54,25 @@ class Fusion:
     refit: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Input:
-    """A source: its name, its table, its columns and, where it is of files, folder and source as in YAML.
-
-    columns: as they are linked, with their types where these are known. given: the source's own. mapped: the table of
-    its mapped columns, and the options of the step that maps them.
-    """
-
-    name: str
-    table: str
-    columns: Mapping[str, str | None]
-    given: Sequence[str]
-    folder: str | None = None
-    source: dict[str, Any] | None = None
-    mapped: tuple[str, list[dict[str, Any]]] | None = None
-
-    @property
-    def start(self) -> str:
-        """Return the table whose rows are linked."""
-        return self.mapped[0] if self.mapped else self.table
-
-
 def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
     """Return the pipeline that builds `into` and the tables beside it, and its landing folder."""
     into = fusion.into
     if not re.match(TABLE_NAME, into):
         raise UsageError(f"--into: '{into}' is not a valid table name: use lower-case letters, digits and '_'")
     inputs = inputs_of(fusion, lake)
+    other_names = {given: name for i in reversed(inputs) for given, name in i.renamed.items()}
+    key, columns = ([other_names.get(c, c) for c in given] for given in (fusion.key, fusion.columns))
+    fusion = replace(fusion, key=key, columns=columns)
     need_one_case(inputs)
     inputs = of_one_type(inputs, into)
     made = [into, *(f"{into}_{part}" for part in PARTS), *(i.table for i in inputs if i.source is not None)]
-    made += [i.start for i in inputs if i.mapped is not None]
+    made += [i.start for i in inputs if i.mapped is not None] + [i.landed for i in inputs if i.renamed]
+    made += [f"{into}_{option}_input" for option in ("labels", "decisions")]
+    twice = next(
+        (t for n, t in enumerate([*made, *(i.table for i in inputs if i.source is None)]) if t in made[:n]), None
+    )
+    if twice is not None:
+        raise UsageError(f"'{twice}' would be two tables: give --into another name, or the source (NAME=INPUT)")
     stands = next((t for t in made if lake.open(t) is not None), None)
     if stands and f"fuse_{into}" not in lake.system("runs")["pipeline"].to_pylist():
         raise UsageError(f"--into: the table '{stands}' exists and is not of `headgate fuse`; choose another name")
@@ -91,9 +82,7 @@ def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
         beside = f" beside the key {', '.join(fusion.key)}" if fusion.key else ""
         raise UsageError(f"the sources share no column{beside}: rename those that mean the same ({each})")
     need_columns("--columns", fusion.columns, shared)
-    taken = next((i.name for i in inputs if SOURCE in i.columns), None)
-    if taken is not None:
-        raise UsageError(f"{taken}: '{SOURCE}' is a column that this command adds; rename it")
+    need_free_names(inputs)
     known = {o: known_pairs(o, p, lake) for o, p in (("labels", fusion.labels), ("decisions", fusion.decisions)) if p}
     kept = f"{into}_decisions"
     earlier = {} if fusion.decisions else columns_in(lake, kept) or {}  # what people decided binds every later run
@@ -106,18 +95,19 @@ def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
         if i.source is not None and i.folder is not None:
             path = os.path.join(os.path.relpath(os.path.abspath(i.folder), landing), i.source["path"])
             tables[i.table] = {"source": i.source | {"path": os.path.normpath(path)}, "suite": None}
+            tables[i.table] |= {"steps": [{"rename": {"columns": i.renamed}}]} if i.renamed else {}
         if i.mapped is not None:
             tables[i.start] = {"from": i.table, "suite": None, "steps": i.mapped[1]}
     for option, (file, (names, delimiter)) in known.items():
-        before = [c for c in columns_in(lake, f"{into}_{option}_input") or {} if not is_own(c)]
+        before = pairs_before(lake, f"{into}_{option}_input")
         need_same_form(option, file, names, before)
         names = [*names, *(c for c in before if c not in names)]
-        tables |= table_of_pairs(f"{into}_{option}", file, names, delimiter, landing, inputs)
+        tables |= table_of_pairs(f"{into}_{option}", file, names, delimiter, landing, [i.name for i in inputs])
     tables |= derived_tables(fusion, inputs, [*known, *(["decisions"] if earlier else [])])
     places: dict[Any, str] = {"columns": "--columns", "threshold": "--threshold", "key": "--key", "rule": "--rule"}
     places |= {("table", i.table): i.name for i in inputs} | {("table", into): "--into"}
     places |= {"map_columns": "--mapping", "labels": "--labels", "decisions": "--decisions", "delimiter": "--delimiter"}
-    there: dict[str, Any] = {i.table: {**dict.fromkeys(i.given), **ARRIVES} for i in inputs}
+    there: dict[str, Any] = {i.landed: {**dict.fromkeys(i.in_files), **ARRIVES} for i in inputs}
     there |= {kept: {c: kind for c, kind in earlier.items() if not is_own(c)}} if earlier else {}
     document = Options(Path("fuse"), {"pipeline": f"fuse_{into}", "tables": tables}, {}, places, "fuse")
     return check_pipeline(document, there), landing
@@ -131,28 +121,40 @@ def inputs_of(fusion: Fusion, lake: Lake) -> list[Input]:
         name, _, place = given.partition("=") if "=" in given and not os.path.lexists(given) else ("", "", given)
         path = Path(place)
         if not name:
-            name = re.sub(r"\W+", "_", path.name.split(".")[0].lower()).strip("_") or "source"
+            plain = unicodedata.normalize("NFKD", path.name.split(".")[0].lower()).encode("ascii", "ignore").decode()
+            name = re.sub(r"\W+", "_", plain).strip("_") or "source"
+            name = f"source_{name}" if name[0].isdigit() else name
         if not re.match(TABLE_NAME, name):
             raise UsageError(
                 f"{given}: '{name}' is not a valid name of a source: use lower-case letters, digits and '_'"
             )
         options = mapping.pop(name, None)
-        key = [key_in_source(c, options) for c in fusion.key]
         if name in PARTS or name in (i.name for i in found):
             why = "is a name that this command uses" if name in PARTS else "names two sources"
             raise UsageError(f"{given}: '{name}' {why}; name the source by NAME={place}")
         table = f"{fusion.into}_{name}"
         if os.path.lexists(path):
-            folder, source, found_columns = source_of(path, (), "", fusion.delimiter, lake, table)
-            columns = {c: kind.lower() for c, kind in found_columns.items()}
+            known, odd = (lake.open(t) is not None for t in (table, table + RAW))
+            holds = table + RAW if odd else table
+            folder, source, found_columns = source_of(path, (), "", fusion.delimiter, lake, holds, odd or not known)
+            renamed = writable_names(found_columns)
+            if odd and not renamed:
+                raise UsageError(f"{given}: other columns than the table '{holds}' has; give --into another name")
+            columns = {renamed.get(c, c): kind.lower() for c, kind in found_columns.items()}
+            key = [key_in_source(c, options) for c in fusion.key]
+            other = {**writable_names(key), **renamed}
+            key = [c if c in columns or other.get(c) not in columns else other[c] for c in key]
             need_columns(f"{name}: --key", key, list(columns))
-            source |= {"key": key, "on_changed_file": "replace"}
-            found.append(mapped_input(fusion, options, name, table, columns, folder=folder, source=source))
+            in_file = {new: c for c, new in renamed.items()}
+            source |= {"key": [in_file.get(c, c) for c in key], "on_changed_file": "replace"}
+            found.append(
+                mapped_input(fusion, options, name, table, columns, folder=folder, source=source, renamed=renamed)
+            )
         elif re.match(TABLE_NAME, place) and place in lake.tables():
             columns = {
                 c: kind.lower() for c, kind in types_of(pa.schema(lake.need_table(place).schema().to_arrow())).items()
             }
-            need_columns(f"{name}: --key", key, list(columns))
+            need_columns(f"{name}: --key", [key_in_source(c, options) for c in fusion.key], list(columns))
             found.append(mapped_input(fusion, options, name, place, columns))
         else:
             raise no_such_input(place, lake)
@@ -205,108 +207,25 @@ def mapped_input(
     return Input(name=name, table=table, columns=after, given=list(columns), mapped=mapped, **files)
 
 
-def need_one_case(inputs: Sequence[Input]) -> None:
-    """Raise `UsageError` for a column that another source names in another case."""
-    seen: dict[str, tuple[str, str]] = {}
-    for i in inputs:
-        for column in i.columns:
-            other, name = seen.setdefault(column.lower(), (column, i.name))
-            if other != column:
-                raise UsageError(
-                    f"column '{other}' of {name} and '{column}' of {i.name} differ only in case: rename one, or "
-                    "map it (headgate fuse --suggest prints a mapping)"
-                )
-
-
-def of_one_type(inputs: Sequence[Input], into: str) -> list[Input]:
-    """Return the sources with a cast of each column that has other types in others: whole numbers to bigint, all else
-    to text, as all of csv files is. Bytes and nested values raise `UsageError`."""
-    kinds: dict[str, dict[str, str]] = {}
-    for i in inputs:
-        for column, kind in i.columns.items():
-            if kind is not None:
-                kinds.setdefault(column, {})[i.name] = kind
-    common: dict[str, str] = {}
-    for column, of in kinds.items():
-        if len(set(of.values())) < 2:
-            continue
-        if not all(map(is_plain, of.values())):
-            each = " and ".join(f"{kind} in {name}" for name, kind in of.items())
-            raise UsageError(f"fuse: column '{column}' is {each}: rename one of them, or leave it out")
-        common[column] = "bigint" if set(of.values()) <= set(WHOLE) else "string"
-    found = []
-    for i in inputs:
-        casts = {c: common[c] for c, kind in i.columns.items() if c in common and kind not in (common[c], None)}
-        table, steps = i.mapped or (f"{into}_{i.name}_mapped", [])
-        found.append(replace(i, mapped=(table, [*steps, {"cast": {"columns": casts}}])) if casts else i)
-    return found
-
-
-def known_pairs(option: str, place: str, lake: Lake) -> tuple[Path, tuple[list[str], str]]:
-    """Return the path of a file of known pairs, its columns and its delimiter."""
-    path = Path(place)
-    if not path.is_file():
-        raise InputMissing(f"--{option}: there is no file {place}")
-    _, source, columns = source_of(path, (), "", None, lake, f"no_such_{option}")
-    if source["format"] != "csv" or len(columns) < 3:
-        raise UsageError(
-            f"--{option}: {place} is not a csv with three columns: the key of one record, the key of the other, and "
-            "whether they are the same (1 or 0)"
-        )
-    return path, (list(columns), str(source["delimiter"]))
-
-
-def need_same_form(option: str, file: Path, columns: Sequence[str], before: Sequence[str]) -> None:
-    """Raise `UsageError` where files of before, which count too, name the columns of pairs otherwise than this one."""
-    found, kept = ([*PAIR] if {*PAIR} <= set(names) else list(names[:3]) for names in (columns, before))
-    if before and found != kept:
-        raise UsageError(
-            f"--{option}: {file} has the columns {', '.join(found)}, but files given before, whose pairs count too, "
-            f"have {', '.join(kept)}: name them alike"
-        )
-
-
-def table_of_pairs(
-    table: str, path: Path, columns: Sequence[str], delimiter: str, landing: str, inputs: Sequence[Input]
-) -> dict[str, Any]:
-    """Return the table of known pairs: key_a, key_b, same, and with two sources source_a, source_b.
-
-    By these names where the file has them; else its first three columns are those. A pair without an answer decides
-    nothing; one with another answer than yes or no is rejected. columns: of this file, then others of files before.
-    """
-    named = {*PAIR} <= set(columns)
-    key_a, key_b, same = PAIR if named else columns[:3]
-    derived = {
-        "fuse_key_a": f"trim({quoted(key_a)})",
-        "fuse_key_b": f"trim({quoted(key_b)})",
-        "fuse_same": f"nullif(lower(trim({quoted(same)})), '') IN {YES}",
-    }
-    sources = named and {"source_a", "source_b"} <= set(columns)
-    if len(inputs) == 2:  # by the order of the sources, where a pair does not name them
-        both = [(f"source_{e}", f"'{i.name}'") for e, i in zip("ab", inputs, strict=True)]
-        derived |= {f"fuse_{c}": f"coalesce({quoted(c)}, {name})" if sources else name for c, name in both}
-    elif sources:
-        derived |= {"fuse_source_a": "`source_a`", "fuse_source_b": "`source_b`"}
-    elif len(inputs) > 2:
-        raise UsageError(f"{path}: with more than two sources, the columns source_a and source_b must name them")
-    relative = os.path.relpath(os.path.abspath(path), landing)
-    schema = ", ".join(f"{quoted(c)} STRING" for c in columns)
-    source = {"format": "csv", "path": relative, "schema": schema, "delimiter": delimiter, "key": []}
-    source |= {"on_changed_file": "replace", "on_other_columns": "evolve"}
-    unclear = f"NOT nullif(lower(trim({quoted(same)})), '') IN {YES.rstrip(')')}, {NO.lstrip('(')}"
+def renamed_in(pipeline: Pipeline) -> dict[str, Mapping[str, str]]:
+    """Return the columns that are published under other names than files have, by table: name there -> name."""
     return {
-        f"{table}_input": {"source": source, "suite": None},
-        table: {
-            "from": f"{table}_input",
-            "suite": None,
-            "steps": [
-                {"reject_rows": {"where": unclear, "reason": "neither_yes_nor_no", "show": [key_a, key_b, same]}},
-                {"derive": {"columns": derived}},
-                {"select_columns": {"columns": list(derived)}},
-                {"rename": {"columns": {c: c.removeprefix("fuse_") for c in derived}}},
-            ],
-        },
+        table: step.columns
+        for table in pipeline.raw_of.values()
+        for step in pipeline.steps[table][:1]
+        if isinstance(step, Rename)
     }
+
+
+def without_key(lake: Lake, pipeline: Pipeline, into: str) -> dict[str, int]:
+    """Return how many published records of each source lack a value of the key, by source; of those that have any."""
+    *_, step = pipeline.steps[f"{into}_pairs"]
+    key = list(getattr(step, "key", ()))
+    if not key:
+        return {}
+    lacks = functools.reduce(operator.or_, (pc.field(c).is_null() for c in key))
+    rows = lake.dataset(f"{into}_entities").to_table([SOURCE], filter=lacks)
+    return dict(sorted(Counter(rows[SOURCE].to_pylist()).items()))
 
 
 def derived_tables(fusion: Fusion, inputs: Sequence[Input], known: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from headgate.jobs.cli.own_words import need_writable
+from headgate.jobs.config.columns import name_of
 from headgate.jobs.config.models import DATE_PLACE
 from headgate.jobs.config.source_checks import ddl_columns
 from headgate.jobs.errors import InputMissing, UsageError
@@ -46,11 +48,18 @@ def need_columns(option: str, wanted: Iterable[str], columns: Sequence[str]) -> 
 
 
 def source_of(
-    path: Path, key: Sequence[str], schema: str, delimiter: str | None, lake: Lake, table: str
+    path: Path,
+    key: Sequence[str],
+    schema: str,
+    delimiter: str | None,
+    lake: Lake,
+    table: str,
+    raw: bool = False,
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
     """The landing folder, the source as in YAML, and columns with types of a file or of a folder of files of one kind.
 
-    What the table holds already decides columns and types, what was taken up first the delimiter.
+    What the table holds already decides columns and types, what was taken up first the delimiter. raw: the table stands
+    for a source with steps, so that columns may have names that cannot be published.
     """
     if (path / "_delta_log").is_dir():
         raise UsageError(f"{path}: a Delta table; give a table of the lake by its name, another as a source in YAML")
@@ -84,6 +93,7 @@ def source_of(
     files.sort(key=lambda p: (p.name not in order, order.get(p.name, ()), p.name))
     delta = lake.open(table)
     before = types_of(pa.schema(delta.schema().to_arrow())) if delta else {}
+    before = {name_of(c): kind for c, kind in before.items()} if raw else before
     given_types = dict(ddl_columns(schema, "--schema")) if schema else {}
     if kind in ("parquet", "avro"):
         columns = typed_columns(files, str(kind))
@@ -94,7 +104,8 @@ def source_of(
         names = members_of(files, {*key, *given_types})
         columns = dict.fromkeys([*before, *names], "STRING")
         source["on_other_columns"] = "evolve"  # a record names the members that it has; another may have more
-    need_writable(path, columns)
+    if not raw:
+        need_writable(path, columns)
     need_columns("--schema", given_types, list(columns))
     need_columns("--key", key, list(columns))
     if kind in ("csv", "jsonl"):
@@ -151,7 +162,8 @@ def lines_of(file: Path) -> Iterator[str]:
         with pa.input_stream(str(file), compression=packed) as raw:
             yield from io.TextIOWrapper(raw, "utf-8-sig", newline="")
     except UnicodeDecodeError as e:
-        raise InputMissing(f"{file}: not a text file in UTF-8 ({e.reason})") from e
+        convert = f"iconv -f latin1 -t utf-8 {shlex.quote(str(file))}"
+        raise InputMissing(f"{file}: not a text file in UTF-8 ({e.reason}); one in Latin-1: {convert} > NEW") from e
     except (OSError, EOFError, pa.ArrowException) as e:
         raise InputMissing(f"{file}: cannot be read: {e}") from e
 

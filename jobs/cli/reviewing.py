@@ -1,15 +1,19 @@
 """`headgate review`: the uncertain pairs of a linkage, for people to decide, and pictures of its scores."""
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from headgate.jobs.cli import places
 from headgate.jobs.cli.options import Command, as_json, in_lake
-from headgate.jobs.cli.output import show
+from headgate.jobs.cli.output import as_it_is, console, plain_table, shortened, show
 from headgate.jobs.cli.places import Place
 from headgate.jobs.errors import UsageError
+
+NAME = 24  # characters of a column's name that are shown
 
 
 @click.command(cls=Command)
@@ -66,7 +70,10 @@ def review(
     rows = entities.uncertain(lake, pairs, limit)
     columns = list(rows[0]) if rows else ["key_a", "key_b", "same", "probability", "score"]
     if csv_ is None:
-        show(rows, json_, columns)
+        if json_ or not rows:
+            show(rows, json_, columns)
+        else:
+            show_pairs(rows)
         return
     try:
         with Path(csv_).open("w", newline="", encoding="utf-8") as file:
@@ -76,3 +83,44 @@ def review(
     except OSError as e:
         raise UsageError(f"--csv: {csv_} cannot be written: {e.strerror}") from e
     click.echo(f"{len(rows):,} pairs in {csv_}: write yes or no in the column same")
+
+
+def show_pairs(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print each pair by itself, as wide as the terminal: how sure it is, both keys, and the columns that differ."""
+    from rich.text import Text
+
+    out = console()
+    ends = [[c for c in (f"source_{end}", f"key_{end}") if c in rows[0]] for end in ("a", "b")]
+    columns = [c.removesuffix("_a") for c in rows[0] if c.endswith("_a") and c not in ends[0]]
+    first = min(max(map(len, columns), default=0), NAME)
+    half = max((out.width - first - 4) // 2, 8)  # two blanks between columns
+    for number, row in enumerate(rows, 1):
+        names = [" ".join(str(row[c]) for c in end if row[c] not in (None, "")) for end in ends]
+        cells = {c: (text_or_null(row[f"{c}_a"]), text_or_null(row[f"{c}_b"])) for c in columns}
+        differ = {c: both for c, both in cells.items() if both[0] != both[1]}
+        table = plain_table()
+        table.show_header = False
+        for width in (first, half, half):
+            table.add_column(width=width, no_wrap=True, overflow="ellipsis")
+        table.add_row("", *(Text(shortened(name, half)) for name in names))
+        for name, both in differ.items():
+            table.add_row(*map(Text, (shortened(name, first), *side_by_side(*both, half))))
+        click.echo(f"-- pair {number}: probability {row['probability']:.3f}, score {row['score']:.1f} bits")
+        out.print(table)
+        alike = [c for c, both in cells.items() if both[0] is not None and c not in differ]
+        if alike:
+            click.echo(shortened(f"alike: {', '.join(alike)}", out.width))
+
+
+def text_or_null(value: Any) -> str | None:
+    return None if value is None else as_it_is(value)
+
+
+def side_by_side(one: str | None, other: str | None, width: int) -> tuple[str, str]:
+    """Return two cells that differ in so many characters, from where they differ if that is further on; `-`: a null."""
+    if one is not None and other is not None and one[:width] == other[:width]:
+        same = zip(one, other, strict=False)
+        at = next((i for i, (a, b) in enumerate(same) if a != b), min(len(one), len(other))) - width // 2
+        one, other = f"…{one[at:]}", f"…{other[at:]}"
+    cells = ["-" if cell is None else shortened(cell, width) for cell in (one, other)]
+    return cells[0], cells[1]

@@ -18,7 +18,8 @@ import pyarrow.dataset as ds
 import yaml
 from rapidfuzz import fuzz
 
-from headgate.jobs.cli.fusing import Fusion, Input, inputs_of
+from headgate.jobs.cli.fused_sources import Input
+from headgate.jobs.cli.fusing import Fusion, inputs_of
 from headgate.jobs.cli.given_files import lines_of
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.lake import Lake
@@ -143,6 +144,7 @@ def suggest(inputs: Sequence[str], key: Sequence[str], delimiter: str | None, la
     if len(inputs) < 2:
         raise UsageError("--suggest: give the source whose columns are known first, and then the new one")
     first, *others = inputs_of(Fusion(inputs=inputs, into="suggested", delimiter=delimiter), lake)
+    key = [*key, *(i.renamed[c] for i in (first, *others) for c in key if c in i.renamed)]
     known = [p for p in profiles(first, lake) if p.name not in key]
     found = []
     for source in others:
@@ -159,7 +161,8 @@ def profiles(source: Input, lake: Lake) -> list[Profile]:
     """Return the profiles of a source's columns, from its first rows."""
     cells: dict[str, list[str]] = {c: [] for c in source.given if not is_own(c)}
     for row in itertools.islice(rows_of(source, lake), ROWS):
-        for column, value in row.items():
+        for given, value in row.items():
+            column = source.renamed.get(given, given)
             if column in cells and value is not None and str(value).strip():
                 cells[column].append(str(value))
     return [Profile(name=c, values=v) for c, v in cells.items()]

@@ -1,8 +1,9 @@
 """The columns of each table and their types, followed through its steps before Spark starts."""
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from headgate.expectations.suites import Suite
 from headgate.jobs.config.document import Complaints, Yaml
@@ -193,6 +194,23 @@ def stored_name(column: str) -> str:
 def name_of(stored: str) -> str:
     """Return the name of a column that is kept under its `stored_name`."""
     return re.sub(r"%([0-9A-F]{2})", lambda m: chr(int(m[1], 16)), stored)
+
+
+def writable_names(columns: Iterable[str]) -> dict[str, str]:
+    """Return a name that Delta can hold for each column whose own it cannot: `Price (USD)` is `Price_USD`.
+
+    Columns that need no other name keep theirs; a number tells two apart that would have one name, in any case.
+    """
+    names = list(columns)
+    odd = sorted(c for c in names if set(c) & set(UNWRITABLE))
+    taken = {c.lower() for c in names if c not in odd}
+    found = {}
+    for column in odd:
+        base = "_".join(filter(None, re.split(f"[{re.escape(UNWRITABLE)}]+", column))) or "column"
+        tried = (base if n == 1 else f"{base}_{n}" for n in itertools.count(1))
+        found[column] = next(name for name in tried if name.lower() not in taken and not is_own(name))
+        taken.add(found[column].lower())
+    return found
 
 
 def check_published(

@@ -18,6 +18,7 @@ from headgate.jobs.config.models import PipelineFile, Publish, PythonSource, Tab
 from headgate.jobs.config.own_steps import code_of_step, steps_of
 from headgate.jobs.config.shorthand import RAW, expanded, with_mappings
 from headgate.jobs.config.source_checks import check_source, code_of
+from headgate.jobs.config.source_names import check_source_names
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.system import SYSTEM_TABLES, TABLE_NAME
 from headgate.transforms.balancing.split import splits_after
@@ -101,8 +102,7 @@ def load_pipeline(
 
     seen: the columns that a table of a source without a schema had when it was last read. tables: those that are
     wanted, of which alone, and of what they are made from, the columns are followed; none: of all. Not thorough: what
-    costs much (columns behind steps and expressions, values of arguments in suites) is left to
-    `Pipeline.check_thoroughly`, to be called before anything is built.
+    costs much (columns behind steps and expressions, values in suites) is left to `Pipeline.check_thoroughly`.
     """
     document = read_yaml(file)
     if document.data is None:
@@ -127,6 +127,7 @@ def check_pipeline(
         document, mapped = with_mappings(document, complaints)
         read = models_of(document, complaints)
         pipeline = check_models(document, *read, complaints, there, seen, tables, thorough)
+        check_source_names(document, pipeline.steps, pipeline.starts, mapped, complaints)
         return dataclasses.replace(pipeline, mapped=mapped)
 
 

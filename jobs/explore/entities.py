@@ -132,8 +132,9 @@ def uncertain(lake: Lake, pairs: str, most: int) -> list[dict[str, Any]]:
     cells = records(lake, pairs, {*rows["id_a"].to_pylist(), *rows["id_b"].to_pylist()})
     shared = [c for c in dict.fromkeys(c for r in cells.values() for c in r)]
     found = []
+    named = [c for c in ("source_a", "key_a", "source_b", "key_b") if {*rows[c].to_pylist()} - {None, ""}]
     for pair in rows.to_pylist():
-        ends = {c: pair[c] for c in ("source_a", "key_a", "source_b", "key_b") if pair[c] not in (None, "")}
+        ends = {c: pair[c] for c in named}
         judged = {"same": None, "probability": pair["probability"], "score": round(pair["score"], 2)}
         both = [(c, end) for c in shared for end in ("a", "b")]
         sides = {

@@ -14,6 +14,7 @@ from headgate.jobs.config.pipeline import load_pipeline
 from headgate.jobs.config.schema import json_schema
 from headgate.jobs.config.source_checks import ddl_columns
 from headgate.jobs.errors import UsageError
+from headgate.transforms.step import StepError
 from headgate.transforms.steps import STEPS, options_of
 from tests.conftest import ROOT
 
@@ -853,3 +854,37 @@ def test_a_step_of_ones_own_is_not_asked_for_columns_without_types(write):
 def test_a_file_whose_tables_are_no_tables_is_refused(write, tables):
     with pytest.raises(UsageError, match="tables"):
         load_pipeline(write(f"pipeline: p\ntables: {tables}\n"))
+
+
+SOURCES = """pipeline: p
+tables:
+  abt: {source: {format: csv, path: a.csv, schema: "id STRING, name STRING, score DOUBLE"}, suite: null}
+  buy: {source: {format: csv, path: b.csv, schema: "number STRING, name STRING, score DOUBLE"}, suite: null}
+  both: {from: [abt, buy], mapping: {buy: {columns: {id: number}}}, suite: null}
+  later: {from: both, suite: null, steps: [derive: {columns: {e: id}}]}
+  golden: {from: later, grain: new, suite: null, steps: [golden_records: {by: e, OPTIONS}]}
+  fused:
+    from: both
+    grain: new
+    suite: null
+    steps: [combine_predictions: {by: [id], scores: [score], weights: {WEIGHT: 2}}]
+"""
+
+
+def test_misspelt_sources_are_told_before_spark_starts(write):
+    load_pipeline(write(SOURCES.replace("OPTIONS", "sources: [buy, abt], weights: {abt: 2}").replace("WEIGHT", "abt")))
+    with pytest.raises(UsageError) as error:
+        load_pipeline(write(SOURCES.replace("OPTIONS", "sources: [bye], weights: {crm: 2}").replace("WEIGHT", "abbt")))
+    told = [line.partition(": tables.")[2] for line in str(error.value).splitlines()]
+    known = "(sources: abt, buy)"
+    assert told == [
+        f"golden.steps[0].golden_records.sources: there is no source 'bye' — did you mean 'buy'? {known}",
+        f"golden.steps[0].golden_records.weights: there is no source 'crm' {known}",
+        f"fused.steps[0].combine_predictions.weights: there is no source 'abbt' — did you mean 'abt'? {known}",
+    ]
+
+
+def test_an_aggregate_makes_some_column():
+    with pytest.raises(StepError, match="by, columns: name a column to group by, or one to make"):
+        STEPS["aggregate"](by=(), columns={}).columns_after({"a": "int"}, {})
+    assert STEPS["aggregate"](by=("a",), columns={}).columns_after({"a": "int"}, {}) == {"a": "int"}

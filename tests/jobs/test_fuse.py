@@ -243,8 +243,12 @@ def test_a_mapping_that_is_wrong_is_said(tmp_path, monkeypatch, text, told):
             ("a=a.csv", "d=d.csv"),
             "column 'name' of a and 'NAME' of d differ only in case: rename one",
         ),
-        (("e=e.csv",), "e.csv: the column ‹first name› cannot be published: Delta allows none of space"),
-        (("a=a.csv", "f=f.parquet"), "column 'name' is string in a and array<string> in f: rename one of them"),
+        (("a=a.csv", "f=f.parquet"), "column 'name' is string in a and binary in f: rename one of them"),
+        (("a=a.csv", "g=g.csv"), "g: 'entity_id', 'Records': this command gives columns of such names a meaning of"),
+        (("a=a.csv", "--key", "song id"), "a: --key: there is no column 'song id'"),
+        (("a=a.csv", "--key", "ID"), "a: --key: there is no column 'ID' — did you mean 'id'?"),
+        (("a=a.csv", "labels_input=c.csv"), "'t_labels_input' would be two tables: give --into another name"),
+        (("a=a.csv", "l=l.csv"), "one in Latin-1: iconv -f latin1 -t utf-8 l.csv > NEW"),
     ],
 )
 def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, arguments, told):
@@ -252,8 +256,9 @@ def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, arguments, told):
     write("a.csv", [["1", "ada", "x", "y", "z"]])
     write("c.csv", [["1", "ada"]], "id,who")
     write("d.csv", [["1", "ada"]], "id,NAME")
-    write("e.csv", [["1", "ada"]], "id,first name")
-    pq.write_table(pa.table({"name": [["ada"]]}), "f.parquet")
+    write("g.csv", [["1", "ada", "e", "r"]], "id,name,entity_id,Records")
+    Path("l.csv").write_bytes("id,prénom,name\n".encode("latin-1"))
+    pq.write_table(pa.table({"name": [b"ada"]}), "f.parquet")
     Path("empty.csv").write_text("")
     inputs = [a for i, a in enumerate(arguments) if not a.startswith("--") and not arguments[i - 1].startswith("--")]
     options = {a[2:]: arguments[i + 1] for i, a in enumerate(arguments) if a.startswith("--")}
@@ -268,6 +273,45 @@ def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, arguments, told):
     with pytest.raises((UsageError, InputMissing)) as error:
         fusing.pipeline_of(fusion, Lake("lake"))
     assert told in str(error.value) and "\n" not in str(error.value), str(error.value)
+
+
+SONG = {"Song ID": "Song_ID", "Song Name": "Song_Name"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "asked", "renamed"),
+    [
+        (("Song ID,Song Name", "Song ID,Song Name"), "Song ID", SONG),
+        (("Song ID,Song Name", "Song_ID,Song_Name"), "Song ID", SONG),
+        (("Song ID,Song Name", "Song_ID,Song_Name"), "Song_ID", SONG),
+        (("ltable.id,Price (USD)", "ltable.id,Price_USD"), "ltable.id", {"Price (USD)": "Price_USD"}),
+        (("id,a b,a_b,A=B", "id,a_b"), "id", {"A=B": "A_B_2", "a b": "a_b_3"}),
+        (("=( ),name", "column,name"), "=( )", {"=( )": "column"}),
+        ((" _row_id, id,x", "id,x"), "id", {" _row_id": "_row_id_2", " id": "id"}),
+    ],
+)
+def test_headers_that_delta_cannot_hold(tmp_path, monkeypatch, headers, asked, renamed):
+    """As tables of the field have: they come under names that it can hold, and may be named either way."""
+    monkeypatch.chdir(tmp_path)
+    for name, header in zip("ab", headers, strict=True):
+        write(f"{name}.csv", [], header)
+    pipeline, _ = fusing.pipeline_of(fusing.Fusion(inputs=["a.csv", "b.csv"], into="t", key=[asked]), Lake("lake"))
+    assert fusing.renamed_in(pipeline)["t_a"] == renamed
+    assert pipeline.steps["t_pairs"][-1].key == (renamed.get(asked, asked),)
+    landed = pipeline.tables["t_a_raw"].source
+    assert list(landed.key) == ([given for given, new in renamed.items() if asked in (given, new)] or [asked])
+
+
+def test_names_of_files_that_no_table_can_have(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("Données (1).csv", "2024.csv", "l.csv"):
+        write(name, [], "left id,right id,same?" if name == "l.csv" else "id,name")
+    inputs = ["Données (1).csv", "2024.csv"]
+    fusion = fusing.Fusion(inputs=inputs, into="t", key=["id"], labels="l.csv")
+    pipeline, _ = fusing.pipeline_of(fusion, Lake("lake"))
+    assert pipeline.starts("t_pairs") == ("t_donnees_1", "t_source_2024")
+    assert pipeline.raw_of == {"t_labels_input_raw": "t_labels_input"}, "labels under names that Delta can hold"
+    assert "`left_id`" in str(pipeline.steps["t_labels"][1]), pipeline.steps["t_labels"]
 
 
 def test_files_of_pairs_that_name_their_columns_otherwise_are_refused(tmp_path, monkeypatch):

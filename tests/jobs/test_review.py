@@ -7,8 +7,10 @@ import sys
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
+from rich.console import Console
 
 from headgate.jobs.cli import main as cli
+from headgate.jobs.cli import reviewing
 from headgate.jobs.lake.lake import Lake
 
 PARTS = {"(prior)": -12.0, "name": 9.5, "city": 4.0}
@@ -90,6 +92,39 @@ def test_the_least_sure_pairs_are_shown_side_by_side(here, tmp_path):
     assert rows[0]["its_key_a"] == "ka1" and rows[0]["its_key_b"] == "kb2", "a column `key` of the records"
     code, out, _ = here("review", "t_pairs", "--json")
     assert code == 0 and len(json.loads(out)) == 3
+
+
+def test_pairs_fit_a_terminal(here, lake, monkeypatch):
+    """Each by itself: of many and long columns those that differ, from where they do."""
+    long = "the same words again and again, and once more, " * 3
+    records = [
+        {"_row_id": f"r{i}", "id": f"k{i}", "text": f"{long}{i}", "tags": [i], "none": None, "city": "Bern"}
+        | {f"c{j}": f"{i if j == 7 else 0}" for j in range(20)}
+        for i in (1, 2, 3)
+    ]
+    write_deltalake(lake.path("t_raw"), pa.Table.from_pylist(records), mode="overwrite", schema_mode="overwrite")
+    monkeypatch.setattr(reviewing, "console", lambda: Console(width=80, highlight=False, markup=False))
+    code, out, error = here("review", "t", "--limit", "2")
+    assert code == 0, error
+    assert out.startswith("-- pair 1: probability 0.460, score -0.2 bits\n      a a1")
+    assert all(len(line) <= 80 for line in out.splitlines())
+    first = [line.split() for line in out.split("-- pair 2")[0].splitlines()]
+    assert [cells[0] for cells in first[2:-1]] == ["id", "text", "tags", "c7"]
+    assert first[3][-1].endswith("3") and first[-1][:3] == ["alike:", "city,", "c0,"], out
+
+
+def test_pairs_of_records_without_a_key(here, lake, tmp_path):
+    pairs = lake.need_table("t_pairs").to_pyarrow_table().to_pylist()
+    keys = {"r1": None}
+    pairs = [p | {"key_a": keys.get(p["id_a"], p["key_a"]), "weights": None} for p in pairs]
+    kinds = lake.need_table("t_pairs").schema().to_arrow()
+    table = pa.Table.from_pylist(pairs, schema=pa.schema(kinds))
+    write_deltalake(lake.path("t_pairs"), table, mode="overwrite")
+    assert here("review", "t", "--csv", "review.csv")[0] == 0
+    rows = list(csv.DictReader((tmp_path / "review.csv").open()))
+    assert sorted((r["key_a"], r["key_b"]) for r in rows) == [("", "b1"), ("", "b2"), ("b1", "b2")]
+    code, out, error = here("review", "t")
+    assert code == 0 and ["a", "b", "b2"] in [line.split() for line in out.splitlines()], error + out
 
 
 def test_one_pair_is_explained(here):

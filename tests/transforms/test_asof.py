@@ -97,3 +97,17 @@ def test_as_of_joins_that_cannot_be(changes, told):
     assert told in str(error.value)
     after = JoinAsof(**options()).columns_after(KINDS, {"quotes": OTHER})
     assert after == {**KINDS, "bid": "int", "found": "boolean", "gap": "double"}
+
+
+def test_rows_at_an_infinity_are_at_one_place(spark):
+    far = float("inf")
+    left = frame(spark, "k string, at double", ("a", far), ("a", -far), ("b", 1.0))
+    right = spark.createDataFrame([("a", far, 1), ("a", -far, 2), ("b", -far, 3)], "key string, time double, price int")
+    for tolerance, of_b in ((None, (3, True, -far)), (5.0, (None, False, None))):
+        out = applied(JoinAsof(**options(tolerance=tolerance)), left, quotes=right).collect()
+        found = {(x["k"], x["at"]): (x["bid"], x["found"], x["gap"]) for x in out}
+        assert found == {("a", far): (1, True, 0.0), ("a", -far): (2, True, 0.0), ("b", 1.0): of_b}
+    left = spark.sql(f"select 'a' k, cast('9{'0' * 37}' as decimal(38,0)) at")
+    right = spark.sql(f"select 'a' key, cast('-9{'0' * 37}' as decimal(38,0)) time, 7 price")
+    (row,) = applied(JoinAsof(**options()), with_bookkeeping(left), quotes=right).collect()
+    assert (row["bid"], row["found"], row["gap"]) == (7, True, -1.8e38), "beyond 38 digits"

@@ -220,6 +220,22 @@ def test_all_partners_that_people_gave_a_record_are_linked(spark, monkeypatch):
         assert linked == {"p0", "p15"}
 
 
+@pytest.mark.parametrize("few", [records.FEW, pytest.param(0, marks=pytest.mark.slow)])
+def test_keys_of_decisions_with_blanks_and_without(spark, monkeypatch, few):
+    people = [(None if i in (3, 4) else f" p{i} ", *p) for i, (_, *p) in enumerate(persons(20, 10))]
+    df = frame(spark, f"{SOURCE} string, {PERSON}", *(("ab"[i % 2], *p) for i, p in enumerate(people)))
+    pairs = "key_a string, key_b string, same boolean"
+    decided = [("p0", "p7", True), (" p2 ", "p9", True), (None, "p1", True), ("p6", None, True)]
+    step = LinkRecords(key=("key",), decisions="decided", one_to_one=True)
+    monkeypatch.setattr(records, "FEW", few)
+    said = []
+    found = run(step, df, said, decided=spark.createDataFrame(decided, pairs))
+    must = {(r["key_a"], r["key_b"]) for r in found if r["rule"] == "must_link"}
+    assert must == {(" p0 ", " p7 "), (" p2 ", " p9 ")}
+    told = "2 of 4 pairs of table 'decided' name records that are not there (‹(null)› and ‹p1›, ‹p6› and ‹(null)›)"
+    assert f"decisions: {told}" in said, said
+
+
 def test_inputs_that_cannot_be_linked(spark):
     nothing = frame(spark, "a string, b int", *[(None, None)] * 3)
     with pytest.raises(StepError, match=r"no column can be compared: 'a' \(no value\), 'b' \(no value\)"):
@@ -416,6 +432,20 @@ def test_decisions_that_cannot_hold_are_said(spark, either):
     assert said[0] == "decided to be one, but kept apart by pairs decided to be two: ‹b› and ‹c›"
 
 
+def test_records_are_named_as_their_readers_know_them(spark):
+    rows = with_bookkeeping(spark.createDataFrame([(m,) for m in "abc"], "_row_id string"))
+    decided = [("a", "b", 0.0, "must_link", True), ("b", "c", 0.0, "must_link", True)]
+    decided += [("a", "c", 30.0, "cannot_link", False)]
+    ends = {"a": ("crm", "1"), "b": ("web", "1"), "c": ("web", None)}
+    shown = [(*link, *ends[link[0]], *ends[link[1]]) for link in decided]
+    columns = ", source_a string, key_a string, source_b string, key_b string"
+    said = []
+    links = spark.createDataFrame(shown, LINKS + columns)
+    run(AssignEntities(links="links", giant=1), rows, said, links=links)
+    assert said[0].endswith("to be two: ‹web 1› and ‹c›"), "without a key by its row id"
+    assert said[2].endswith("its weakest link has 0.0 bits: ‹crm 1› and ‹web 1›")
+
+
 def expected(before, groups):
     """Return record -> id by the rules as they are written: `before`: record -> id; groups of records."""
     parts = defaultdict(list)
@@ -600,6 +630,31 @@ def test_a_vote_is_what_a_vote_says(spark):
         assert (made["v"], why["majority"], why["runner_up"], why["tie"]) == ("n", "n", "m", True)
 
 
+def test_the_longest_of_each_type(spark):
+    schema = "e string, source string, t string, tags array<string>, m map<string,int>, raw binary, n double, at date"
+    rows = [
+        ("x", "a", "abcd", ["a long element", None], {"k": None, "l": None}, b"1234", 1e10, None),
+        ("x", "b", "äöü", ["p", "q"], {"k": 1}, b"12345", 5.0, None),
+        ("x", "c", "äöü", ["p", "q"], {"k": 1}, b"12345", 5.0, None),
+    ]
+    df = frame(spark, schema, *rows)
+    (made,) = run(GoldenRecords(by="e", source="source", rule="longest"), df)
+    assert (made["t"], made["tags"], made["m"], made["raw"]) == ("abcd", ["p", "q"], {"k": 1}, b"12345")
+    assert made["n"] == 5.0 and made["evidence"]["n"]["rule"] == "vote", "what has no length is voted on"
+    (made,) = run(GoldenRecords(by="e", columns={"tags": "longest"}, together=(("tags", "n", "t"),)), df)
+    assert (made["tags"], made["n"], made["t"]) == (["p", "q"], 5.0, "äöü") or made["t"] == "abcd"
+
+
+@pytest.mark.parametrize("option", [{"sources": ("crm", "wbe")}, {"weights": {"wbe": 2.0}}])
+def test_a_source_that_is_misspelt_is_refused(spark, option):
+    with pytest.raises(StepError) as error:
+        golden(spark, rule="weighted_vote", **({"weights": {"crm": 1.0}} | option))
+    (name,) = option
+    told = f"{name}: no record is of 'wbe' — did you mean ‹web›? (in 'source': ‹app›, ‹crm›, ‹web›)"
+    assert str(error.value) == told
+    assert golden(spark, sources=("web", "app", "crm", "brings no rows today"))["x"]["n"] == 3
+
+
 def test_what_is_learned_of_sources_is_the_same_in_spark(spark, monkeypatch):
     r = random.Random(3)
     rows = [
@@ -631,12 +686,16 @@ def test_what_is_learned_of_sources_is_the_same_in_spark(spark, monkeypatch):
         ({"rule": "weighted_vote", "weights": {"crm": -1.0}}, "weights: -1.0 of 'crm' is not 0 or above"),
         ({"rule": "weighted_vote", "weights": {"crm": float("nan")}}, "weights: nan of 'crm' is not 0 or above"),
         ({"together": (("name", "n"), ("n",))}, "together: 'n' is in two lists"),
+        ({"columns": {"n": "longest"}}, "'n' is int, which has no longest: texts, arrays, maps and bytes do"),
+        ({"rule": "recent", "recent": "tags"}, "recent: 'tags' is array<string>, not a plain value"),
+        ({"sources": ("a",)}, "source, of which sources speaks: there is no column '_source' here"),
         ({"columns": {"e": "vote"}}, "'e' names the entity"),
     ],
 )
 def test_golden_records_that_cannot_be(options, told):
     with pytest.raises(StepError, match=told):
-        GoldenRecords(by="e", **options).columns_after({"e": "string", "name": "string", "n": "int"}, {})
+        columns = {"e": "string", "name": "string", "n": "int", "tags": "array<string>"}
+        GoldenRecords(by="e", **options).columns_after(columns, {})
 
 
 def test_what_readers_join_by(spark):

@@ -52,6 +52,16 @@ def test_votes_and_means_of_models(spark):
     assert votes[1] == ("y", pytest.approx(2 / 3), False) and votes[2] == ("x", 0.5, True)
 
 
+def test_weights_of_a_model_that_is_not_there(spark):
+    df = frame(spark, MODELS, (1, "a", "x", 0.9, 0.1), (1, "bert", "y", 0.2, 0.8))
+    step = CombinePredictions(by=("id",), model="model", label="label", weights={"berd": 9.0})
+    with pytest.raises(StepError) as error:
+        applied(step, df)
+    assert str(error.value) == "weights: no record is of 'berd' — did you mean ‹bert›? (in 'model': ‹a›, ‹bert›)"
+    both = {"a": 1.0, "bert": 2.0, "brings no rows today": 3.0}
+    applied(CombinePredictions(by=("id",), model="model", label="label", weights=both), df)
+
+
 def test_folds_and_bags_by_entity(spark):
     df = frame(spark, "id int, entity int", *((i, i // 3) for i in range(3000)))
     out = AssignBags(by=("entity",), bags=3).apply(AssignFolds(by=("entity",)).apply(df))

@@ -45,7 +45,8 @@ class Aggregate(Step):
     columns: new column -> {how, of}. `count` counts the rows, or with `of` its values; `count_distinct` counts distinct
         ones; `sum` and `mean` are of whole numbers and decimals (put a cast to decimal before: a sum of doubles depends
         on their order); `min` and `max` of any plain type. Nulls and NaN are left out; of nothing, a count is 0 and all
-        else null. A sum of whole numbers is bigint, one of decimals has 10 digits more, a mean is a double.
+        else null. A sum of whole numbers is bigint, one of decimals has 10 digits more, a mean is a double. With
+        none, a row is the columns of `by` alone: their distinct tuples.
     The table's `grain` is new: each row has the id of its group and names in `_parents` the rows that came in and of
     which it was made, and in `_joined` those whose cells they took. Rows that an earlier step marked stay marked and
     are in no group. A sum beyond a bigint ends the run. Cost: one shuffle of the named columns and the row ids.
@@ -58,6 +59,8 @@ class Aggregate(Step):
     columns: Mapping[str, Summary]
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
+        if not self.by and not self.columns:
+            raise StepError("by, columns: name a column to group by, or one to make")
         require_columns([*self.by, *(s.of for s in self.columns.values() if s.of is not None)], have)
         place = next((c for c in self.by if c in (FILE, FILE_DATE)), None)
         if place is not None:

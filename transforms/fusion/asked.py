@@ -4,13 +4,13 @@ import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion.meetings import TooMany
 from headgate.transforms.fusion.records import Records
 from headgate.transforms.step import Context, StepError
-from headgate.words import cell
+from headgate.words import cell, value_or_null
 
 NAMED = 3
 ASKED_AT_ONCE = 1_000_000  # pairs
@@ -19,7 +19,7 @@ ASKED_AT_ONCE = 1_000_000  # pairs
 def known_pairs(option: str, table: str | None, records: Records, context: Context) -> DataFrame | None:
     """Return the pairs of a table of labels or decisions: one, src_one, other, src_other, same.
 
-    `same` is null where the table contradicts itself.
+    `same` is null where the table contradicts itself. No key names the records that have none.
     """
     if table is None:
         return None
@@ -33,10 +33,8 @@ def known_pairs(option: str, table: str | None, records: Records, context: Conte
         elif len(records.sources) == 2:
             number = F.lit(0 if end == "a" else 1)
         ends.append(number.alias(f"source_{end}"))
-    wanted = given.where(F.col("same").isNotNull()).select(
-        *ends, F.col("key_a").cast("string"), F.col("key_b").cast("string"), "same"
-    )
-    keys = records.many.select("src", "key", "rid")
+    wanted = given.where(F.col("same").isNotNull()).select(*ends, name_in("key_a"), name_in("key_b"), "same")
+    keys = records.many.select("src", name_in("key"), "rid")
     for end in ("a", "b"):
         there = keys.select(*(F.col(c).alias(f"{c}_{end}_") for c in keys.columns))
         same_source = F.col(f"source_{end}").isNull() | (F.col(f"source_{end}") == F.col(f"src_{end}_"))
@@ -67,11 +65,16 @@ def known_pairs(option: str, table: str | None, records: Records, context: Conte
     return pairs
 
 
+def name_in(column: str) -> Column:
+    """Return the keys of a column as pairs name records: blanks around them make no difference."""
+    return F.trim(F.col(column).cast("string")).alias(column)
+
+
 def tell_unknown(
-    option: str, table: str, n: int, every: int, named: Sequence[tuple[str, str]], context: Context
+    option: str, table: str, n: int, every: int, named: Sequence[tuple[str | None, str | None]], context: Context
 ) -> None:
     """Say which pairs name records that are not there; raise `StepError` if all do."""
-    shown = ", ".join(f"{cell(a)} and {cell(b)}" for a, b in named)
+    shown = ", ".join(f"{cell(value_or_null(a))} and {cell(value_or_null(b))}" for a, b in named)
     message = f"{option}: {n:,} of {every:,} pairs of table '{table}' name records that are not there ({shown})"
     if n == every and option == "labels":  # decisions stay when the records that they name are gone
         raise StepError(message)
@@ -95,16 +98,18 @@ def known_at_once(
     assert records.table is not None
     given = context.table(table)
     columns = [c for c in ("source_a", "source_b", "key_a", "key_b", "same") if c in given.columns]
-    rows = given.where(F.col("same").isNotNull()).select(*(F.col(c).cast("string") for c in columns[:-1]), "same")
+    texts = [name_in(c) if c.startswith("key") else F.col(c).cast("string") for c in columns[:-1]]
+    rows = given.where(F.col("same").isNotNull()).select(*texts, "same")
     pairs = rows.limit(ASKED_AT_ONCE + 1).toArrow().to_pylist()
     if len(pairs) > ASKED_AT_ONCE:
         raise TooMany
     places = defaultdict(list)
     src = records.table["src"].to_pylist()
     for i, key in enumerate(records.table["key"].to_pylist()):
-        places[key].append(i)
+        if key is not None:
+            places[key.strip(" ")].append(i)
     found: dict[tuple[int, int], bool | None] = {}
-    unknown: list[tuple[str, str]] = []
+    unknown: list[tuple[str | None, str | None]] = []
     every = 0
     for pair in pairs:
         ends = []
@@ -124,6 +129,7 @@ def known_at_once(
                 same: bool | None = pair["same"]
                 found[a, b] = same if found.get((a, b), same) == same else None
     if unknown:
-        tell_unknown(option, table, len(unknown), every, sorted(unknown)[:NAMED], context)
+        unknown.sort(key=lambda pair: [(key is not None, key) for key in pair])
+        tell_unknown(option, table, len(unknown), every, unknown[:NAMED], context)
     tell_contradictions(option, table, sum(same is None for same in found.values()), context)
     return found

@@ -41,6 +41,7 @@ class JoinAsof(JoinTable):
     """
 
     name: ClassVar[str] = "join_asof"
+    revision: ClassVar[int] = 2
     order: Mapping[str, str]
     direction: Literal["backward", "forward", "nearest"] = "backward"
     exact: bool = True
@@ -156,7 +157,8 @@ def distance(there: Column, here: Column, kind: str) -> Column:
         return F.date_diff(there, here).cast("double")
     if kind in TIMES:
         return (F.unix_micros(there) - F.unix_micros(here)) / F.lit(1e6)
+    apart = there.cast("double") - here.cast("double")
     if kind in FLOATS:
-        return there.cast("double") - here.cast("double")
+        return F.when(there == here, F.lit(0.0)).otherwise(apart)  # infinities too
     wide = "decimal(20,0)" if kind in WHOLE else kind
-    return F.try_subtract(there.cast(wide), here.cast(wide)).cast("double")
+    return F.coalesce(F.try_subtract(there.cast(wide), here.cast(wide)).cast("double"), apart)  # beyond 38 digits

@@ -126,7 +126,7 @@ class Choice:
         elif rule in LEARNED:
             self.support = plan.learned[unit].probabilities(self.entity, self.source, self.texts)
         self.learned = plan.learned[unit] if rule in MADE and rule in LEARNED else None
-        merit = self.merit(table, rule)
+        merit = self.merit(table, rule, unit)
         rank, n = table["rank"].to_numpy()[self.at], np.arange(len(self.at))  # rows come in order of rank and id
         ties = (n, rank, -self.votes[self.candidate])
         self.chosen = self.first(*ties, -np.round(merit, 9), -filled)
@@ -143,10 +143,10 @@ class Choice:
         found[self.entity[order[begins]]] = order[begins]
         return found
 
-    def merit(self, table: pa.Table, rule: How) -> Floats:
+    def merit(self, table: pa.Table, rule: How, unit: int) -> Floats:
         """Return what a rule goes by, the greatest first, for each claim."""
         if rule == "longest":
-            return np.asarray(pc.utf8_length(self.texts).to_numpy(), float)
+            return np.asarray(table[f"l{unit}"].to_numpy()[self.at], float)
         if rule == "priority":
             return -np.asarray(table["rank"].to_numpy()[self.at], float)
         if rule == "recent":

@@ -21,6 +21,7 @@ from headgate.words import cell, did_you_mean
 
 NEW = {"entity_id": "string", "entity_size": "int", "weakest_link": "double", "weakest_pair": "array<string>"}
 NEEDED = ("id_a", "id_b", "score", "rule", "linked")
+ENDS = ("source_a", "key_a", "source_b", "key_b")  # as readers know records; links of another make need not have them
 GROUPED = "id string, grp string, weakest double, pair array<string>, component string"
 NAMED = 3
 
@@ -113,9 +114,9 @@ class AssignEntities(Step):
         before = rest[0] if rest else None
         links = few_entities.links_there(links, there)
         groups = few_entities.groups_of(links, self.one_to_one)
-        tell_broken(few_entities.broken(links, groups), context)
+        self.tell_broken(few_entities.broken(links, groups), context)
         ids, fates = few_entities.named(groups, there, before, context.moment(), self.giant, NAMED)
-        tell(fates, context)
+        self.tell(fates, context)
         return arrow_frame(df.sparkSession, ids)
 
     def in_spark(self, there: DataFrame, links: DataFrame, before: DataFrame | None, context: Context) -> DataFrame:
@@ -124,9 +125,9 @@ class AssignEntities(Step):
         ends = [there.select(F.col("id").alias(f"id_{e}"), F.col("source").alias(f"source_{e}")) for e in ("a", "b")]
         links = context.keep(links.join(ends[0], on="id_a", how="inner").join(ends[1], on="id_b", how="inner"), "links")
         groups = context.keep(self.grouped(links, context), "groups")
-        tell_broken(broken_pairs(links, groups), context)
+        self.tell_broken(broken_pairs(links, groups), context)
         ids = context.keep(self.named(groups, there, before, context.moment()), "ids")
-        tell(self.fates(ids, before, context), context)
+        self.tell(self.fates(ids, before, context), context)
         return ids
 
     def grouped(self, links: DataFrame, context: Context) -> DataFrame:
@@ -224,19 +225,39 @@ class AssignEntities(Step):
             **became,
         )
 
+    def tell(self, fates: Fates, context: Context) -> None:
+        """Say how many entities there are and what became of those of before, and name giant ones."""
+        line = f"{fates.entities:,} entities, {fates.several:,} of several records, the largest of {fates.largest:,}"
+        if context.partial:
+            line = f"of what changed: {line}; {fates.minted:,} minted"
+        elif fates.gone is not None:
+            line += f"; {fates.minted:,} minted, {fates.merged:,} merged, {fates.split:,} split, {fates.gone:,} gone"
+        context.warn(line)
+        shown = self.shown([record for *_, pair in fates.giants for record in pair or ()], context)
+        for entity, size, weakest, pair in fates.giants:
+            one, other = (shown[record] for record in pair) if pair else ("", "")
+            bits = f"its weakest link has {weakest or 0:.1f} bits: {one} and {other}"
+            context.warn(f"entity {entity} has {size:,} records; {bits if one else 'they have one row id'}")
 
-def tell(fates: Fates, context: Context) -> None:
-    """Say how many entities there are and what became of those of before, and name giant ones."""
-    line = f"{fates.entities:,} entities, {fates.several:,} of several records, the largest of {fates.largest:,}"
-    if context.partial:
-        line = f"of what changed: {line}; {fates.minted:,} minted"
-    elif fates.gone is not None:
-        line += f"; {fates.minted:,} minted, {fates.merged:,} merged, {fates.split:,} split, {fates.gone:,} gone"
-    context.warn(line)
-    for entity, size, weakest, pair in fates.giants:
-        one, other = pair or ("", "")
-        bits = f"its weakest link has {weakest or 0:.1f} bits: {cell(one)} and {cell(other)}"
-        context.warn(f"entity {entity} has {size:,} records; {bits if one else 'they have one row id'}")
+    def tell_broken(self, pairs: Sequence[tuple[str, str]], context: Context) -> None:
+        """Say which pairs that people decided to be one are not, as another decision keeps them apart."""
+        if pairs:
+            shown = self.shown([record for pair in pairs[:NAMED] for record in pair], context)
+            listed = "; ".join(f"{shown[a]} and {shown[b]}" for a, b in pairs[:NAMED])
+            more = ", and others" if len(pairs) > NAMED else ""
+            context.warn(f"decided to be one, but kept apart by pairs decided to be two: {listed}{more}")
+
+    def shown(self, records: Sequence[str], context: Context) -> dict[str, str]:
+        """Return how messages name linked records: by source and key, as the links have them; else by row id."""
+        found, links = {record: cell(record) for record in records}, context.table(self.links)
+        if not records or not {*ENDS} <= {*links.columns}:
+            return found
+        for end in ("a", "b"):
+            named = links.select(F.col(f"id_{end}").alias("id"), f"source_{end}", f"key_{end}")
+            for id_, source, key in named.where(F.col("id").isin(*found)).distinct().collect():
+                if key is not None:
+                    found[id_] = cell(f"{source} {key}" if source else key)
+        return found
 
 
 def broken_pairs(links: DataFrame, groups: DataFrame) -> list[tuple[str, str]]:
@@ -245,14 +266,6 @@ def broken_pairs(links: DataFrame, groups: DataFrame) -> list[tuple[str, str]]:
     must = links.where("rule = 'must_link'").select("id_a", "id_b")
     apart = must.join(ends[0], on="id_a", how="inner").join(ends[1], on="id_b", how="inner").where("grp_a <> grp_b")
     return [(r["id_a"], r["id_b"]) for r in apart.orderBy("id_a", "id_b").limit(NAMED + 1).collect()]
-
-
-def tell_broken(pairs: Sequence[tuple[str, str]], context: Context) -> None:
-    """Say which pairs that people decided to be one are not, as another decision keeps them apart."""
-    if pairs:
-        shown = "; ".join(f"{cell(a)} and {cell(b)}" for a, b in pairs[:NAMED])
-        more = ", and others" if len(pairs) > NAMED else ""
-        context.warn(f"decided to be one, but kept apart by pairs decided to be two: {shown}{more}")
 
 
 def by_component(apart: bool) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:

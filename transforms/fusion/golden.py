@@ -13,7 +13,8 @@ from headgate.transforms.fusion.choices import MADE as MADE_RULES
 from headgate.transforms.fusion.choices import How, Plan, by_entity
 from headgate.transforms.fusion.entities import NEW
 from headgate.transforms.fusion.learning import LEARNED, learned_from
-from headgate.transforms.kinds import as_text, is_number, is_plain, present
+from headgate.transforms.fusion.sources import require_sources
+from headgate.transforms.kinds import as_text, is_number, is_plain, is_text, present
 from headgate.transforms.rows import (
     BOOKKEEPING,
     CHANGED,
@@ -31,7 +32,17 @@ from headgate.transforms.rows import (
     quoted,
     struct_of,
 )
-from headgate.transforms.step import Changes, Columns, Context, MakeAll, Step, StepError, require_columns, user_columns
+from headgate.transforms.step import (
+    Changes,
+    Columns,
+    Context,
+    MakeAll,
+    NoSuchColumn,
+    Step,
+    StepError,
+    require_columns,
+    user_columns,
+)
 
 EVIDENCE = (
     "map<string,struct<source:string,rule:string,confidence:double,runner_up:string,conflict:boolean,tie:boolean,"
@@ -48,14 +59,17 @@ class GoldenRecords(Step):
     columns: column -> rule. `vote`: the value of most records. `weighted_vote`: of most weight (`weights`). `truth`: a
         vote in which sources count by an accuracy that is learned from all entities; `crh`: by their distance from the
         truth; `dawid_skene`: by what they confuse, for columns of at most 50 values. `priority`: of the first of
-        `sources`. `recent`: of the record that is last by `recent`. `longest`: the longest text. `complete`: of the
-        record with most values. `mean`, `median`: of numbers, as a double. `weighted_mean`, `weighted_median`: those in
-        which sources weigh by how far they are off, as all entities tell; infinities have no say in them.
+        `sources`. `recent`: of the record that is last by `recent`. `longest`: the text of most characters, the array
+        or map of most elements that are not null, the binary of most bytes; of other types it is refused here, and as
+        the `rule` of all columns a vote. `complete`: of the record with most values. `mean`, `median`: of numbers, as a
+        double. `weighted_mean`, `weighted_median`: those in which sources weigh by how far they are off, as all
+        entities tell; infinities have no say in them.
     together: lists of columns that are taken whole from one record, such as street, city and zip: of those with most of
         them filled, the one that the rule of the first column chooses.
     source: the column that names a record's source, if it is there; it is not in the golden record.
     sources: names of sources, the most trusted first; others come after these.
-    weights: source -> weight for `weighted_vote`, not negative; others weigh 1.
+    weights: source -> weight for `weighted_vote`, not negative; others weigh 1. A name that no record has is refused,
+        here and in `sources`, where records are of a source that is not named.
     recent: the column that orders records for `recent`, the greatest last; a null comes before all.
     The table's `grain` is new: its rows have the id of the entity, `records` (of how many rows it is made), all
     columns, and `evidence`: column -> source, rule, confidence, runner_up (the next best value), conflict (whether the
@@ -71,7 +85,7 @@ class GoldenRecords(Step):
     """
 
     name: ClassVar[str] = "golden_records"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
     scope: ClassVar[Literal["row", "table"]] = "table"
     grain: ClassVar[Literal["rows", "new"]] = "new"
     by: str = "entity_id"
@@ -102,9 +116,16 @@ class GoldenRecords(Step):
         for name, weight in (self.weights or {}).items():
             if not 0 <= weight < math.inf:
                 raise StepError(f"weights: {weight} of '{name}' is not 0 or above")
+        if self.recent is not None and not is_plain(have[self.recent] or "string"):
+            raise StepError(f"recent: '{self.recent}' is {have[self.recent]}, not a plain value; put a cast before")
+        named = next((o for o in self.named_sources if self.source not in have), None)
+        if named is not None:
+            raise NoSuchColumn(self.source, [*have], f"source, of which {named} speaks: ")
         after: dict[str, str | None] = {self.by: have[self.by], "records": "bigint"}
         for columns in self.units(have):
-            rule, first = self.rule_of(columns[0]), columns[0]
+            rule, first = self.rule_of(columns[0], have), columns[0]
+            if rule == "longest" and not has_length(have[first]):
+                raise StepError(f"'{first}' is {have[first]}, which has no longest: texts, arrays, maps and bytes do")
             if rule in MADE_RULES:
                 if len(columns) > 1:
                     raise StepError(f"together: '{first}' has the rule {rule}, which makes a value of no record")
@@ -123,8 +144,20 @@ class GoldenRecords(Step):
             raise StepError(f"there is a column '{taken}' already; rename it before")
         return {**after, "evidence": EVIDENCE}
 
-    def rule_of(self, column: str) -> How:
-        return (self.columns or {}).get(column, self.rule)
+    @property
+    def source_column(self) -> str:
+        return self.source
+
+    @property
+    def named_sources(self) -> dict[str, tuple[str, ...]]:
+        """Return the names of sources that options say something of, by option."""
+        named = {"sources": self.sources, "weights": tuple(self.weights or ())}
+        return {option: names for option, names in named.items() if names}
+
+    def rule_of(self, column: str, have: Columns) -> How:
+        """Return the rule of a column; that of all columns is a vote where it can say nothing of a type."""
+        usual = "vote" if self.rule == "longest" and not has_length(have[column]) else self.rule
+        return (self.columns or {}).get(column, usual)
 
     def units(self, have: Columns) -> list[tuple[str, ...]]:
         """Return the columns in order, those that are taken together as one."""
@@ -140,11 +173,14 @@ class GoldenRecords(Step):
         if changes is not None:
             marked = marked.join(changes.ids, on=ROW_ID, how="left_semi")
             df = self.of_changed(df, changes, context)
+        else:
+            require_sources(df, self.source, self.named_sources)
         have = user_columns(df)
         units = self.units(have)
         rows = self.claims(df, have, units)
         learned = {}
-        wanted = {i: self.rule_of(u[0]) for i, u in enumerate(units) if self.rule_of(u[0]) in LEARNED}
+        rules = tuple(self.rule_of(u[0], have) for u in units)
+        wanted = {i: rule for i, rule in enumerate(rules) if rule in LEARNED}
         if wanted:
             rows = context.keep(rows, "claims")
             for i, rule in wanted.items():
@@ -162,7 +198,7 @@ class GoldenRecords(Step):
         schema = T.StructType([*schema.fields, *struct_of(f"evidence {EVIDENCE}").fields])
         plan = Plan(
             units=tuple(units),
-            rules=tuple(self.rule_of(u[0]) for u in units),
+            rules=rules,
             weights=dict(self.weights or {}),
             learned=learned,
         )
@@ -201,7 +237,8 @@ class GoldenRecords(Step):
 
     def claims(self, df: DataFrame, have: Mapping[str, str], units: Sequence[tuple[str, ...]]) -> DataFrame:
         """Return the unmarked rows of entities: e, id, source, rank (of the source), last (in time), parents, then of
-        each unit its text t0 …, how much of it is filled, f0 …, and the cells c0 … of all columns."""
+        each unit its text t0 …, how much of it is filled, f0 …, where the rule asks how long it is, l0 …, and the
+        cells c0 … of all columns."""
         types = {f.name: f.dataType for f in df.schema.fields}
         source = F.col(quoted(self.source)).cast("string") if self.source in df.columns else F.lit(None).cast("string")
         rank = F.lit(len(self.sources))
@@ -229,6 +266,9 @@ class GoldenRecords(Step):
             filled = sum((text(c).isNotNull().cast("int") for c in unit), F.lit(0))
             whole = text(unit[0]) if len(unit) == 1 else F.to_json(F.array(*map(text, unit)))
             made += [F.when(filled > 0, whole).alias(f"t{i}"), filled.alias(f"f{i}")]
+            if self.rule_of(unit[0], have) == "longest":
+                lengths = [length(cell(c), have[c]) for c in unit if has_length(have[c])]
+                made.append(sum(lengths, F.lit(0)).alias(f"l{i}"))
             if not all(is_plain(have[c]) for c in unit):
                 told = [shown(c) for c in unit]
                 made.append((told[0] if len(unit) == 1 else F.to_json(F.array(*told))).alias(f"s{i}"))
@@ -243,3 +283,17 @@ class GoldenRecords(Step):
             *made,
             *(cell(c).alias(f"c{i}") for i, c in enumerate(names)),
         )
+
+
+def has_length(kind: str | None) -> bool:
+    """Return whether values of a type, or of one that is not known, can be long or short."""
+    return kind is None or is_text(kind) or kind == "binary" or kind.startswith(("array<", "map<"))
+
+
+def length(value: Column, kind: str | None) -> Column:
+    """Return the characters of a text, the bytes of a binary, the elements of an array or a map that are not null."""
+    of = kind or ""
+    if of.startswith("map<"):
+        value = F.map_values(value)
+    long = F.size(F.filter(value, lambda x: x.isNotNull())) if of.startswith(("array<", "map<")) else F.length(value)
+    return F.coalesce(long, F.lit(0))

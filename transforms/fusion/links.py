@@ -37,7 +37,7 @@ class LinkRecords(Estimator):
         yes where there are several sources and none repeats its own records.
     threshold: least probability of a link. Without it, the one with the best expected F1.
     labels: a table of pairs that are known: `key_a`, `key_b`, `same` (true or false), and with several sources
-        `source_a`, `source_b`. The score is then learned from them as well.
+        `source_a`, `source_b`. The score is then learned from them as well. Blanks around keys make no difference.
     decisions: a table of the same form with what people decided: pairs that are one, whatever their score, and pairs
         that are not.
     cap: a key that many records share makes at most half the square of it in pairs. Without it from 6 to 200, as the
@@ -78,7 +78,7 @@ class LinkRecords(Estimator):
     """
 
     name: ClassVar[str] = "link_records"
-    revision: ClassVar[int] = 5
+    revision: ClassVar[int] = 6
     grain: ClassVar[Literal["rows", "new"]] = "new"
     columns: Mapping[str, Kind] | None = None
     key: tuple[str, ...] = ()

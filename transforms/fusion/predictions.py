@@ -10,6 +10,7 @@ from pyspark.sql import Window as W
 from pyspark.sql import functions as F
 
 from headgate.transforms.fusion.crossreference import with_made
+from headgate.transforms.fusion.sources import require_sources
 from headgate.transforms.kinds import is_number, is_plain, present
 from headgate.transforms.rows import (
     MADE,
@@ -34,7 +35,8 @@ class CombinePredictions(Step):
     label: the column of predicted classes, decided by vote.
     scores: columns of numbers, averaged: predicted values, or probabilities, one column for each class.
     best: name of an added column: the one of `scores` whose mean is greatest, ties falling to the one named first.
-    weights: model -> weight of its vote and its numbers, not negative; others weigh 1.
+    weights: model -> weight of its vote and its numbers, not negative; others weigh 1. A name that no model has is
+        refused, where there are models that are not named.
     The table's `grain` is new: a row for each item, with `by`, `models` (how many had a say), the label with
     `<label>_share` (its share of the weight) and `<label>_tie` (whether another had as much weight), the means, and
     `best`. Ties of votes fall to the class with more votes, then to the smaller one. A null label and a null or NaN
@@ -53,6 +55,15 @@ class CombinePredictions(Step):
     scores: tuple[str, ...] = ()
     best: str | None = None
     weights: Mapping[str, float] | None = None
+
+    @property
+    def source_column(self) -> str:
+        return self.model
+
+    @property
+    def named_sources(self) -> dict[str, tuple[str, ...]]:
+        """Return the names of models that options say something of, by option."""
+        return {"weights": tuple(self.weights)} if self.weights else {}
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         if not self.by:
@@ -83,6 +94,7 @@ class CombinePredictions(Step):
         return with_new(after, {self.best: "string"}) if self.best else after
 
     def run(self, df: DataFrame, context: Context) -> DataFrame:
+        require_sources(df, self.model, self.named_sources)
         kinds = dict(df.dtypes)
         model = F.col(quoted(self.model)).cast("string")
         item = W.partitionBy(*map(quoted, self.by)).orderBy(~is_kept(), "_hg_model", ROW_ID)

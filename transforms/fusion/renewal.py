@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.fusion.asked import ASKED_AT_ONCE, known_at_once
+from headgate.transforms.fusion.asked import ASKED_AT_ONCE, known_at_once, name_in
 from headgate.transforms.fusion.blocking import Blocks
 from headgate.transforms.fusion.few import Few, Known, with_others
 from headgate.transforms.fusion.holders import (
@@ -96,7 +96,7 @@ def renewed(step: Asks, known: Knowledge, df: DataFrame, changes: Changes, conte
 
     def keys(rows: DataFrame) -> DataFrame:
         cells = (f"c{j}" for j in range(len(known.comparisons)))
-        return rows.select("rid", number.alias("src"), "id", "key", *cells).mapInArrow(body, KEYED)
+        return rows.select("rid", number.alias("src"), "id", name_in("key"), *cells).mapInArrow(body, KEYED)
 
     holders: Holders
     if sum(known.sizes) <= FEW:
@@ -152,7 +152,7 @@ def asked_again(step: Asks, changes: Changes, holders: Holders) -> pa.Table | No
         rows = changes.other(table) if table is not None else None
         if rows is not None:
             for end in ("key_a", "key_b"):
-                names |= set(rows.select(F.col(end).cast("string")).limit(MOST + 1).toArrow()[end].to_pylist())
+                names |= set(rows.select(name_in(end)).limit(MOST + 1).toArrow()[end].to_pylist())
     if len(names) > MOST:
         raise MakeAll("too many decisions changed")
     return holders.named("name", pa.array(sorted(x for x in names if x is not None), pa.string())) if names else None
@@ -251,7 +251,7 @@ def named(option: str, step: Asks, known: Knowledge, holders: Holders, touched: 
     if table is None:
         return None
     given = context.table(table)
-    keys = given.select(F.col("key_a").cast("string").alias("name")).union(given.select(F.col("key_b").cast("string")))
+    keys = given.select(name_in("key_a").alias("name")).union(given.select(name_in("key_b")))
     names = keys.where("name IS NOT NULL").distinct().limit(2 * ASKED_AT_ONCE + 1).toArrow()["name"]
     there = holders.named("name", pc.unique(names)).select(["rid", "src", "name"]).sort_by("rid")
     records = Records(

@@ -16,8 +16,12 @@ WORDED = ("name", "text", "set")  # kinds whose values are words
 IDEOGRAPHS = "㐀-鿿豈-﫿぀-ヿ가-힯"
 WORD = re.compile(rf"[{IDEOGRAPHS}]|[^\W_{IDEOGRAPHS}]+")
 IDEOGRAPH = re.compile(f"[{IDEOGRAPHS}]")
-NUMBER = re.compile(r"^[\s$€£¥(\['\"]*[-+]?\d[\d,]*(?:\.\d+)?\s*(?:%|usd|eur|abv)?[\s)\].,;:'\"]*$")
-DIGITS = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
+SIGN = "[-+\N{MINUS SIGN}]?"
+MONEY = r"(?:[$€£¥₹₩₽₺₪฿¢]|(?:usd|eur|gbp|chf|jpy|cny|inr|aud|cad|sek|nok|dkk|pln|czk|us\$|rs\.?|kr\.?)(?![a-z]))"
+PARTED = r"\d{1,3}(?:[ '’]\d{3})+[.,]\d{1,2}|\d{1,3}(?:['’]\d{3})+|\d{1,3}(?:\.\d{3})+,\d+"  # 1 234,56; 1'234; 1.234,56
+DIGITS = rf"{PARTED}|\d+(?:\.\d+)?e[-+]?\d+|\d+,\d{{1,2}}|\d[\d,]*(?:\.\d+)?|\.\d+"
+NUMBER = re.compile(rf"^[\s(\['\"]*({SIGN})\s*{MONEY}?\s*({SIGN})({DIGITS})\s*(?:%|abv|{MONEY})?[\s)\].,;:'\"]*$")
+DECIMAL_COMMA = re.compile(r"(?:\d{1,3}(?:[ '’.]\d{3})+|\d+),\d{1,2}|\d{1,3}(?:\.\d{3})+,\d+")
 MONTHS = {
     m: i + 1 for i, m in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"])
 }
@@ -62,9 +66,20 @@ def squeezed(text: str) -> str | None:
 
 
 def number(text: str) -> float:
-    """Read a plain text as a number, thousands by commas, with or without a currency; NaN where it is none."""
-    found = DIGITS.search(text) if NUMBER.match(text) else None
-    return float(found[0].replace(",", "")) if found else math.nan
+    """Read a plain text as a number, with or without a currency; NaN where it is none.
+
+    A comma parts thousands, but before one or two last digits, and behind points that part thousands, the decimals.
+    """
+    found = NUMBER.match(text)
+    if found is None:
+        return math.nan
+    before, after, digits = found.groups()
+    if DECIMAL_COMMA.fullmatch(digits):
+        digits = re.sub(r"[ '’.]", "", digits).replace(",", ".")
+    value = float(re.sub(r"[ '’,]", "", digits))
+    if f"{before}{after}" in ("-", "\N{MINUS SIGN}"):
+        value = -value
+    return math.nan if math.isinf(value) else value + 0.0  # -0.0 is 0.0
 
 
 def one_number(text: str) -> str:
@@ -107,16 +122,17 @@ def elements(text: str) -> str | None:
 
 
 def year_month_day(text: str) -> tuple[int, int | None, int]:
-    if g := re.match(r"^(\d{4})-(\d{1,2})-(\d{1,2})(?:[t ].*)?$", text):
-        return int(g[1]), int(g[2]), int(g[3])
+    if g := re.match(r"^(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?:[t ].*)?$", text):
+        return int(g[1]), int(g[3]), int(g[4])
     if re.match(r"^\d{8}$", text):
         return int(text[:4]), int(text[4:6]), int(text[6:])
-    if g := re.match(r"^(\d{1,2})[-/. ](\d{1,2})[-/. ](\d{4})$", text):
-        one, other = int(g[1]), int(g[2])
-        return (int(g[3]), other, one) if one > 12 else (int(g[3]), one, other)
+    if g := re.match(r"^(\d{1,2})([-/. ])(\d{1,2})[-/. ](\d{4})$", text):
+        one, other = int(g[1]), int(g[3])
+        day_first = one > 12 or (g[2] == "." and other <= 12)  # points are written where the day comes first
+        return (int(g[4]), other, one) if day_first else (int(g[4]), one, other)
     if g := re.match(r"^(\d{1,2})[- ]([a-z]{3})[a-z]*[-, ]+(\d{2,4})$", text):
         return int(g[3]), MONTHS.get(g[2]), int(g[1])
-    if g := re.match(r"^([a-z]{3})[a-z]* (\d{1,2})\s*,?\s*(\d{4})$", text):
+    if g := re.match(r"^([a-z]{3})[a-z]*\.? (\d{1,2})\s*,?\s*(\d{4})$", text):
         return int(g[3]), MONTHS.get(g[1]), int(g[2])
     return 0, None, 0
 
