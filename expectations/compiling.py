@@ -22,14 +22,16 @@ from great_expectations.validator.v1_validator import Validator
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from headgate.expectations import suites
+
 # Counts without examples: the ledger holds the examples.
 RESULT_FORMAT = {"result_format": "BASIC", "partial_unexpected_count": 0}
 SCHEMA_METRICS = ("table.columns", "table.column_types")
 LAZY = (".condition", ".aggregate_fn", ".map")
 # Conditions that look at other rows: uniqueness is counted per key, without the stock engine's window over whole rows;
 # order stays with the stock engine.
-UNIQUE = ("column_values.unique.", "compound_columns.unique.")
-WINDOWED = (*UNIQUE, "column_values.increasing.", "column_values.decreasing.")
+UNIQUE = tuple(f"{metric}." for metric in suites.UNIQUE)
+WINDOWED = (*UNIQUE, *(f"{metric}." for metric in suites.ORDERED))
 
 
 class GateEngine(SparkDFExecutionEngine):

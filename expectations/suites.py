@@ -5,6 +5,7 @@ every entry is built on its own and anything that is not exactly understood is r
 """
 
 import copy
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,12 @@ SEVERITIES = ("critical", "warning", "info")
 DIMENSIONS = ("completeness", "validity", "uniqueness", "consistency", "timeliness", "accuracy")
 ON_ROW_FAIL = ("publish", "quarantine")
 MAX_RULES = 500
+PARAMETERS = ("as_of", "newest_file_date", "previous_rows")  # of a run, which rules may name
+PARSERS = ("spark", "great_expectations", "great_expectations__experimental__")
+BOUNDS = (("min_value", "max_value"), ("min_ratio", "max_ratio"))
+# What rules count that look at other rows: so they cannot say which row fails.
+UNIQUE = ("column_values.unique", "compound_columns.unique")
+ORDERED = ("column_values.increasing", "column_values.decreasing")
 
 ROW_FLOORS = ("expect_table_row_count_to_be_between", "expect_table_row_count_to_equal")
 PRESENCE = (
@@ -79,7 +86,7 @@ class Rule:
     def expressions(self) -> dict[str, str]:
         """Return the Spark SQL over the columns of a row that the rule holds, by option."""
         written = {"predicate": self.kwargs.get("predicate")}
-        if self.kwargs.get("condition_parser") != "great_expectations":
+        if self.kwargs.get("condition_parser", "spark") == "spark":
             written["row_condition"] = self.kwargs.get("row_condition")
         return {option: sql for option, sql in written.items() if isinstance(sql, str)}
 
@@ -185,6 +192,14 @@ def load_rule(index: int, entry: Any, at: Callable[..., str], thorough: bool) ->
             wrong.append(f"{place}: not an option of a rule")
         if holds_nan(kwargs[key]):
             wrong.append(f"{place}: NaN cannot be compared with")
+        for name in parameters_in(kwargs[key]):
+            if re.fullmatch(r"[A-Za-z_]\w*", name) and name not in PARAMETERS:  # else it is a calculation with one
+                wrong.append(f"{place}: {unknown('parameter', name, PARAMETERS)}")
+    if isinstance(kwargs.get("row_condition"), str) and kwargs.get("condition_parser") not in PARSERS:
+        given, allowed = kwargs.get("condition_parser"), PARSERS[:2]
+        need = f"row_condition needs a condition_parser: one of {', '.join(allowed)}"
+        parser = need if given is None else unknown("condition_parser", given, allowed)
+        wrong.append(f"{at(*here, 'kwargs')}: {kind}: {parser}")
     dimension = meta.get("dimension")
     if dimension is None:
         wrong.append(f"{at(*here, 'meta')}: meta.dimension is required: one of {', '.join(DIMENSIONS)}")
@@ -247,6 +262,7 @@ def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
     from great_expectations.compatibility.pydantic import ValidationError
     from great_expectations.exceptions import SuiteParameterError
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+    from great_expectations.expectations.legacy_row_conditions import ConditionParserError
 
     from headgate.expectations import balance, drift, own  # noqa: F401  (register headgate's own expectations)
 
@@ -254,7 +270,9 @@ def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
         configuration = ExpectationConfiguration(**copy.deepcopy(rule.configuration()))
         if parameters is not None:
             configuration.process_suite_parameters(dict(parameters))
-        return configuration.to_domain_obj()
+        built = configuration.to_domain_obj()
+        need_sense(rule, getattr(type(built), "map_metric", None))
+        return built
     except ValidationError as e:
         fields = known_types()[rule.type]["arguments"]
         said: dict[str, list[str]] = {}
@@ -270,8 +288,31 @@ def build(rule: Rule, parameters: Mapping[str, Any] | None = None) -> Any:
                 said[place] = [f"{given!r} is neither a number nor a day or moment such as 2013-01-31T12:00:00Z"]
         lines = [place + " or ".join(dict.fromkeys(messages)) for place, messages in said.items()]
         raise SuiteError("\n".join(f"{rule.where}: {rule.type}: {line}" for line in lines)) from e
-    except (SuiteParameterError, TypeError, ValueError, KeyError, AttributeError) as e:
+    except SuiteError:
+        raise
+    except (SuiteParameterError, ConditionParserError, TypeError, ValueError, KeyError, AttributeError) as e:
         raise SuiteError(f"{rule.where}: {rule.type}: {e}") from e
+
+
+def need_sense(rule: Rule, counts: str | None) -> None:
+    """Raise `SuiteError` for bounds that nothing is between, and for a quarantine of rows that a rule cannot tell.
+
+    counts: the metric of rows that the rule counts, if there is one.
+    """
+    for least, most in BOUNDS:
+        low, high = rule.kwargs.get(least), rule.kwargs.get(most)
+        if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
+            raise SuiteError(f"{rule.where}: {rule.type}: {least} {low} is above {most} {high}")
+    if rule.quarantine and (counts is None or counts in (*UNIQUE, *ORDERED)):
+        raise SuiteError(f"{rule.where}: {rule.type} is no row rule, so it cannot quarantine rows")
+
+
+def parameters_in(value: Any) -> list[str]:
+    """Return what values of the run, or calculations with them, stand in an argument as `{$PARAMETER: …}`."""
+    if isinstance(value, Mapping):
+        own = [value["$PARAMETER"]] if isinstance(value.get("$PARAMETER"), str) else []
+        return [*own, *(name for each in value.values() for name in parameters_in(each))]
+    return [name for each in value for name in parameters_in(each)] if isinstance(value, list | tuple) else []
 
 
 def plainly(message: str) -> str:

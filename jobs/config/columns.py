@@ -236,7 +236,8 @@ def check_rules(table: str, suite: Suite | None, have: Sequence[str] | None) -> 
     for rule in suite.rules if suite else ():
         for column in rule.columns:
             if have is not None and column not in have and not is_own(column):
-                wrong.append(f"{rule.where}: table '{table}' has no column '{column}'{did_you_mean(column, have)}")
+                known = f"{did_you_mean(column, have)} (columns: {', '.join(have)})"
+                wrong.append(f"{rule.where}: table '{table}' has no column '{column}'{known}")
         for option, sql in rule.expressions.items():
             try:
                 checked_expression(sql, have)

@@ -1,5 +1,6 @@
 """The gate at work: the rows of a build counted by what happens to them, and the table that readers will see judged."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -10,7 +11,7 @@ from pyspark.sql import functions as F
 
 from headgate.expectations.drift import PREVIOUS
 from headgate.expectations.gate import MASK, Gate
-from headgate.expectations.suites import SuiteError
+from headgate.expectations.suites import SuiteError, parameters_in
 from headgate.expectations.verdict import Verdict
 from headgate.jobs.errors import GateBlocked, HeadgateError, UsageError
 from headgate.jobs.lake.commits import Published
@@ -87,11 +88,8 @@ def make_gate(
 
 
 def named_in(rules: Any) -> list[str]:
-    """Return the parameters that rules name, as `{$PARAMETER: name}`."""
-    if isinstance(rules, Mapping):
-        own = [rules["$PARAMETER"]] if isinstance(rules.get("$PARAMETER"), str) else []
-        return sorted({*own, *(name for value in rules.values() for name in named_in(value))})
-    return sorted({name for rule in rules for name in named_in(rule)}) if isinstance(rules, list | tuple) else []
+    """Return the parameters that rules name, as `{$PARAMETER: name}` or in a calculation."""
+    return sorted({name for text in parameters_in(rules) for name in re.findall(r"[A-Za-z_]\w*", text)})
 
 
 def parents_of(run: Run, table: str, parents: Mapping[str, int], base: int) -> dict[str, DataFrame]:

@@ -83,6 +83,40 @@ def test_a_good_suite_loads_in_full():
             changed(type="expect_rows_to_satisfy_sql", kwargs={"column_list": ["a", "b"], "ignore_row_if": "some"}),
             "kwargs.ignore_row_if: unexpected value; permitted: 'all_values_are_missing'",
         ),
+        (
+            changed(kwargs={"column": "a", "min_value": 2, "max_value": 1}),
+            "expect_column_values_to_be_between: min_value 2 is above max_value 1",
+        ),
+        (
+            changed(kwargs={"column": "a", "min_value": {"$PARAMETER": "asof"}}),
+            "kwargs.min_value: expect_column_values_to_be_between: unknown parameter 'asof' — did you mean 'as_of'?",
+        ),
+        (
+            changed(kwargs={"column": "a", "min_value": 0, "row_condition": "b > 1"}),
+            "row_condition needs a condition_parser: one of spark, great_expectations",
+        ),
+        (
+            changed(kwargs={"column": "a", "min_value": 0, "row_condition": "b > 1", "condition_parser": "pandas"}),
+            "unknown condition_parser 'pandas'; expected one of spark, great_expectations",
+        ),
+        (
+            changed(
+                kwargs={
+                    "column": "a",
+                    "min_value": 0,
+                    "row_condition": "b > 1",
+                    "condition_parser": "great_expectations",
+                },
+            ),
+            "expect_column_values_to_be_between: unable to parse condition: b > 1",
+        ),
+        (
+            changed(
+                type="expect_column_mean_to_be_between",
+                meta={"dimension": "validity", "on_row_fail": "quarantine"},
+            ),
+            "expect_column_mean_to_be_between is no row rule, so it cannot quarantine rows",
+        ),
         (changed(meta={}), "meta.dimension is required: one of"),
         (changed(meta={"dimension": "validty"}), "did you mean 'validity'?"),
         (changed(meta={"dimension": "validity", "on_row_fail": "quarantaine"}), "did you mean 'quarantine'?"),
