@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from headgate.transforms.rows import quoted
@@ -218,3 +218,18 @@ def key_texts(values: Iterable[str], kind: str, what: str) -> Mapping[str, Colum
         else:
             texts[value] = F.lit(value)
     return texts
+
+
+def named_values(spark: SparkSession, given: Iterable[str], kind: str, column: str, option: str) -> dict[str, str]:
+    """Return the values that some texts stand for, as `as_text` writes them, each with its text.
+
+    Raises `StepError` where two texts are one value, as 1 and 1.0 in a column of doubles.
+    """
+    texts = key_texts(given, kind, column)
+    found = spark.range(1).select(*(t.alias(f"t{i}") for i, t in enumerate(texts.values()))).first()
+    named: dict[str, str] = {}
+    for value, text in zip(found or (), texts, strict=True):
+        if value in named:
+            raise StepError(f"{option}: '{named[value]}' and '{text}' are one value of '{column}', which is {kind}")
+        named[value] = text
+    return named

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from headgate.jobs.cli.given_files import need_columns, source_of
 from headgate.jobs.cli.one_table import Options, no_such_input
@@ -19,7 +20,7 @@ from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import TABLE_NAME
 from headgate.transforms.rows import SPLIT, TRAIN, is_own
-from headgate.words import did_you_mean, read_value, stratum_of_values
+from headgate.words import did_you_mean, read_value, value_or_null
 
 UNITS = ("rows", "characters", "bytes", "tokens")
 SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
@@ -206,13 +207,20 @@ def target_options(request: Request) -> dict[str, Any]:
 
 
 def pairs_of(option: str, text: str, kind: type) -> dict[str, Any]:
-    """Return `a=1,b=2` as a mapping; raise `UsageError` where it is none."""
+    """Return `a=1,b=2` as a mapping, in which a name may have commas; raise `UsageError` where it is none."""
     pairs: dict[str, Any] = {}
-    for part in filter(None, (p.strip() for p in text.split(","))):
+    part = ""
+    for piece in text.split(","):
+        part = f"{part},{piece}" if part else piece.strip()
         name, equals, value = part.rpartition("=")
-        if not equals or not name.strip() or name.strip() in pairs:
+        if not equals:
+            continue
+        if not name.strip() or name.strip() in pairs:
             raise UsageError(f"{option}: '{part}' is not NAME=NUMBER, with every name once")
         pairs[name.strip()] = share_of(option, value.strip()) if kind is float else value.strip()
+        part = ""
+    if part.strip():
+        raise UsageError(f"{option}: '{part}' is not NAME=NUMBER")
     if not pairs:
         raise UsageError(f"{option}: write NAME=NUMBER,NAME=NUMBER")
     return pairs
@@ -258,16 +266,17 @@ def before_and_after(lake: Lake, request: Request, begins: str) -> list[dict[str
 
     Only training rows where there is a split. The largest strata of the input come first.
     """
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    found: dict[tuple[str, ...], dict[str, tuple[int, int]]] = {}
     for when, table in (("before", begins), ("after", request.into)):
         for key, n, units in counted(lake, request, table):
-            same = tuple(math.nan if v != v else v for v in key)  # one NaN, as others are not equal
-            found.setdefault(same, {})[when] = (n, units)
+            sides = found.setdefault(tuple(map(told, key)), {})
+            rows_there, units_there = sides.get(when, (0, 0))
+            sides[when] = (rows_there + n, units_there + units)
     rows: list[dict[str, Any]] = []
     total = sum(f.get("after", (0, 0))[1] for f in found.values())
     for key, sides in found.items():
         before, after = sides.get("before", (0, 0)), sides.get("after", (0, 0))
-        row: dict[str, Any] = {"stratum": stratum_of_values(key)}
+        row: dict[str, Any] = {"stratum": "/".join(key)}
         row |= {"rows_before": before[0], "rows_after": after[0]}
         if request.unit != "rows":
             row |= {f"{request.unit}_before": before[1], f"{request.unit}_after": after[1]}
@@ -275,10 +284,19 @@ def before_and_after(lake: Lake, request: Request, begins: str) -> list[dict[str
     return sorted(rows, key=lambda r: (-r["rows_before"], r["stratum"]))
 
 
+def told(value: Any) -> str:
+    """Return a value of a stratum as it is shown: equal for equal ones, as which lists of the same labels count."""
+    if isinstance(value, list) and not any(isinstance(v, list | dict) for v in value):
+        return f"[{', '.join(sorted({repr(v) for v in value}))}]"
+    return value_or_null(value)
+
+
 def counted(lake: Lake, request: Request, table: str) -> list[tuple[tuple[Any, ...], int, int]]:
     rows = lake.dataset(table)
     column = '"' + (request.counted or "").replace('"', '""') + '"'
     units = {"rows": "count(*)", "characters": f"sum(length({column}))", "bytes": f"sum(strlen({column}))"}
+    if request.counted and pa.types.is_binary(rows.schema.field(request.counted).type):
+        units["bytes"] = f"sum(octet_length({column}))"
     amount = units.get(request.unit, f"sum({column})")
     names = ", ".join('"' + c.replace('"', '""') + '"' for c in request.by)
     where = f"WHERE {SPLIT} = '{TRAIN}'" if SPLIT in rows.schema.names else ""

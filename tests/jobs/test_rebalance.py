@@ -71,6 +71,19 @@ def test_a_stratum_of_nan_has_one_line(tmp_path):
     ]
 
 
+def test_lists_of_labels_structs_and_bytes_are_counted_in_what_is_shown(tmp_path):
+    lake = Lake(str(tmp_path))
+    lists = [["a", "b"], ["b", "a", "a"], ["a"], ["a, b"], None]
+    cells = {"x": lists, "s": [{"n": i % 2} for i in range(5)], "b": [b"12", b"3", b"", None, b"45"]}
+    write_deltalake(lake.path("a"), pa.table(cells))
+    lines = before_and_after(lake, Request(given="a", into="a", by=["x"], target="equal"), "a")
+    found = {r["stratum"]: (r["rows_before"], r["rows_after"]) for r in lines}
+    assert found == {"['a', 'b']": (2, 2), "['a']": (1, 1), "['a, b']": (1, 1), "(null)": (1, 1)}
+    mix = Request(given="a", into="a", by=["s"], mixture="a=1", unit="bytes", column="b")
+    found = {r["stratum"]: r["bytes_after"] for r in before_and_after(lake, mix, "a")}
+    assert found == {"{'n': 0}": 4, "{'n': 1}": 1}
+
+
 def test_a_text_that_reads_null_is_told_from_a_missing_value(tmp_path):
     lake = Lake(str(tmp_path))
     values = ["null", None, "(null)", "\\(null)", "a"]
@@ -83,6 +96,13 @@ def test_a_text_that_reads_null_is_told_from_a_missing_value(tmp_path):
 
 def test_shares_and_strata_are_read_as_written():
     assert pairs_of("--mixture", "en=0.5, zh=30%,a=b=.2", float) == {"en": 0.5, "zh": 0.3, "a=b": 0.2}
+    assert pairs_of("--target", "Korea, Republic of=5,a=b, c=7,", str) == {
+        "Korea, Republic of": "5",
+        "a": "b",
+        "c": "7",
+    }
+    with pytest.raises(UsageError, match="--target: 'x, y' is not NAME=NUMBER"):
+        pairs_of("--target", "a=1,x, y", str)
     assert split_values("en/(null)", ["a", "b"]) == ["en", None]
     assert split_values("en/a/b", ["a", "b"]) == ["en", "a/b"]
     with pytest.raises(UsageError, match="a value for each of --by a,b"):

@@ -14,9 +14,28 @@ from headgate.transforms.fusion.join import JoinTable
 from headgate.transforms.imputation.simple import ImputeMean
 from headgate.transforms.rows import with_bookkeeping
 from headgate.transforms.step import StepError
-from headgate.transforms.steps import options_of
+from headgate.transforms.steps import STEPS, options_of
 from tests.conftest import assert_rows, plain_rows
 from tests.transforms.frames import applied, columns_of, frame, kept, rejected
+
+ONE_VALUE = {
+    "sample_strata": {"by": ["y"], "targets": [{"values": ["1"], "rows": 1}, {"values": ["1.0"], "rows": 2}]},
+    "mix_sources": {"by": ["y"], "shares": {"1": 0.5, "1.0": 0.5}},
+    "class_weights": {"label": "y", "weights": {"1": 1.0, "1.0": 2.0}},
+    "make_minority": {"label": "y", "columns": ["x"], "targets": {"1": 5, "1.0": 9}},
+    "split_by_column": {"column": "y", "values": {"1": "train", "1.0": "test"}},
+    "encode_ordinal": {"columns": ["y"], "order": {"y": ["1", "1.0"]}},
+    "map_columns": {"columns": {"z": {"of": "y", "codes": {"1": "a", "1.0": "b"}}}},
+}
+
+
+@pytest.mark.parametrize("name", ONE_VALUE)
+def test_two_texts_for_one_value_are_refused(spark, name):
+    if name == "make_minority":
+        pytest.importorskip("sklearn")
+    df = frame(spark, "y double, x double", *[(float(i % 2), float(i)) for i in range(6)])
+    with pytest.raises(StepError, match=r"'1' and '1\.0' are one (stratum|value of 'y', which is double)"):
+        applied(options_of(STEPS[name]).validate_python(ONE_VALUE[name]), df)
 
 
 def people(spark, sizes, split="train"):

@@ -6,13 +6,14 @@ import struct
 import zlib
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from headgate.jobs.pipeline.context import BuildContext
 from headgate.transforms.cleaning.urls import NormalizeUrl, normal
 from headgate.transforms.deduplication.images import DropNearImages, alike, look_of
-from headgate.transforms.deduplication.lines import DropRepeatedLines
+from headgate.transforms.deduplication.lines import SEPARATORS, DropRepeatedLines, rest
 from headgate.transforms.step import StepError
 from tests.conftest import plain_rows
 from tests.transforms.frames import applied, columns_of, frame, kept, rejected
@@ -206,6 +207,24 @@ def test_parts_that_stand_twice_in_one_text_stand_once(spark):
     assert plain_rows(applied(step, df), "text") == [(f"{line}\n\nshort\n\nshort\n\nend",)]
     step = DropRepeatedLines(columns=("text",), unit="paragraph", texts=0, within="keep")
     assert plain_rows(applied(step, df), "text") == [(text,)]
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "left"),
+    [
+        ("paragraph", "{0}\r\n\r\none\r\ntwo\r\n\r\n{0}\r\n", "{0}\r\n\r\none\r\ntwo"),
+        ("paragraph", "{0}\n \t\none\n\n\n{0}\n\n\n\nend", "{0}\n \t\none\n\n\nend"),
+        ("paragraph", "{0}\r\rone\r\r{0}", "{0}\r\rone"),
+        ("paragraph", "{0}\r\n{0}\r\n", "{0}\r\n{0}\r\n"),
+        ("line", "{0}\rone\r{0}\rend\r", "{0}\rone\rend\r"),
+        ("line", "one\r\n{0}\r\n{0}\r\n{0}", "one\r\n{0}"),
+        ("line", "{0}\n{0}", "{0}"),
+    ],
+)
+def test_lines_and_paragraphs_end_as_any_system_writes_them(unit, text, left):
+    line = "A sentence that is long enough."
+    found = rest(SEPARATORS[unit], 20, True)(pa.array([text.format(line)]), pa.array([None], pa.list_(pa.int64())))
+    assert found.to_pylist() == [left.format(line)]
 
 
 def test_lines_go_the_same_in_any_layout(spark):

@@ -40,6 +40,24 @@ def test_plain_values_are_left_alone(counts):
     assert hidden_in("c", counts, rows=sum(counts.values())) == []
 
 
+DAYS = {f"2020-01-{d:02}": 2 for d in range(1, 29)}
+
+
+@pytest.mark.parametrize(
+    ("counts", "values"),
+    [
+        (AGES | {"-2147483648": 2}, ["-2147483648"]),
+        (AGES | {"2147483647": 2}, ["2147483647"]),
+        (AGES | {"-999": 3, "-999.0": 2, "twenty": 1}, ["-999", "-999.0"]),
+        (DAYS | {"9999-12-31": 4, "soon": 1}, ["9999-12-31"]),
+        ({f"{d} 10:00:00": n for d, n in DAYS.items()} | {"9999-12-31 00:00:00": 4}, ["9999-12-31 00:00:00"]),
+    ],
+)
+def test_hidden_values_are_named_as_their_cells_spell_them(counts, values):
+    found = hidden_in("c", counts, rows=sum(counts.values()))
+    assert [(h.value, h.rows, h.apply) for h in found] == [(v, counts[v], True) for v in values]
+
+
 def test_declared_markers_are_emptied_and_noted(spark):
     df = frame(spark, "n int, t string, d date, x double", (-9, "?", date(9999, 12, 31), -1.0), (1, "a", None, NAN))
     step = NullMarkers(markers={"n": (-9,), "t": ("?", ""), "d": ("9999-12-31",), "x": (-1.0,)})

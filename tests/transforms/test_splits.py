@@ -195,6 +195,21 @@ def test_splits_by_time_leave_a_gap_and_mark_what_has_no_time(spark):
         applied(SplitByTime(column="d", starts={"train": None, "a": "2020-13-02"}), df)
 
 
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("double", {"0": "train", "1": "test"}),
+        ("decimal(5,2)", {"0.0": "train", "1": "test"}),
+        ("boolean", {"false": "train", "true": "test"}),
+        ("bigint", {"00": "train", "1": "test"}),
+    ],
+)
+def test_a_column_of_any_type_is_taken_for_the_split(spark, kind, values):
+    df = frame(spark, "i int", (0,), (1,)).withColumn("part", F.col("i").cast(kind))
+    out = applied(SplitByColumn(column="part", values=values), df)
+    assert plain_rows(kept(out), "i", "split") == [(0, "train"), (1, "test")]
+
+
 @pytest.mark.slow
 def test_a_column_is_taken_for_the_split(spark):
     df = frame(spark, "split string, i int", ("train", 1), ("test", 2), (None, 3))

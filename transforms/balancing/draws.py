@@ -360,7 +360,7 @@ def keys_of_values(
 ) -> list[str]:
     """Return the strata that some values, as texts, stand for: in a column of doubles 1 and 1.0 are one.
 
-    Raises `StepError` for a text that the column's type does not hold.
+    Raises `StepError` for a text that the column's type does not hold, and where two name one stratum.
     """
     kinds = {c: "int" if c in edges else k for c, k in dict(df.dtypes).items()}
     nested = next((c for c in by if not is_plain(kinds[c])), None)
@@ -370,11 +370,16 @@ def keys_of_values(
     texts = local_frame(df.sparkSession, values, ", ".join(f"{n} string" for n in names))
     typed = texts.select(*(F.col(n).try_cast(kinds[c]).alias(n) for n, c in zip(names, by, strict=True)))
     found = typed.select(content_key(typed, names).alias("key"), *names).collect()
-    for row, given in zip(found, values, strict=True):
-        for n, column, text in zip(names, by, given, strict=True):
+    for row, texts_given in zip(found, values, strict=True):
+        for n, column, text in zip(names, by, texts_given, strict=True):
             if text is not None and row[n] is None:
                 raise StepError(f"targets: '{column}' is {kinds[column]}, which does not hold '{text}'")
-    return [row["key"] for row in found]
+    named: dict[str, str] = {}
+    for (key, *_), given in zip(found, map(stratum_of_values, values), strict=True):
+        if key in named:
+            raise StepError(f"targets: '{named[key]}' and '{given}' are one stratum")
+        named[key] = given
+    return [*named]
 
 
 def need_known(named: Sequence[str], there: Mapping[str, int], what: str) -> None:

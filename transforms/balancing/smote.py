@@ -32,7 +32,7 @@ from headgate.transforms.balancing.synthetic import (
     weights_of,
 )
 from headgate.transforms.cleaning.scores import need_scikit
-from headgate.transforms.kinds import WHOLE, as_text, is_category, is_number, key_texts, known_kinds, need_kinds
+from headgate.transforms.kinds import WHOLE, as_text, is_category, is_number, known_kinds, named_values, need_kinds
 from headgate.transforms.kinds import scale_of as digits_of
 from headgate.transforms.rows import (
     CHANGED,
@@ -185,9 +185,8 @@ class MakeMinority(Step):
             raise StepError(f"label: '{self.label}' has more than {MOST_CLASSES:,} classes")
         sizes = {r["label"]: r["count"] for r in found}
         if self.targets is not None:
-            texts = key_texts(self.targets, kind, self.label)
-            named = rows.sparkSession.range(1).select(*(t.alias(f"t{i}") for i, t in enumerate(texts.values()))).first()
-            wanted = dict(zip(named or (), self.targets.values(), strict=True))
+            named = named_values(rows.sparkSession, self.targets, kind, self.label, "targets")
+            wanted = {value: self.targets[name] for value, name in named.items()}
             unknown = next((name for name in wanted if name not in sizes), None)
             if unknown is not None:
                 raise StepError(

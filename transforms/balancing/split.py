@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.cleaning.columns import Derive, DropColumns, Rename, SelectColumns
 from headgate.transforms.features.aggregate import Aggregate
 from headgate.transforms.fusion.join import JoinTable
-from headgate.transforms.kinds import TIMES, as_text, constant, held, need_kinds
+from headgate.transforms.kinds import TIMES, as_text, constant, held, key_texts, named_values, need_kinds
 from headgate.transforms.rows import SPLIT, TRAIN, Rejection, is_kept, quoted, reject, stable_hash, training_rows
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns
 
@@ -144,7 +144,8 @@ class SplitByColumn(MakesSplit, Step):
     """Take a column that is there already for the split.
 
     column: holds the name of each row's split; it stays, unless it is `split` itself.
-    values: what it holds -> name of the split, as {dev: valid}; without it, the names are taken as they are.
+    values: what it holds -> name of the split, as {dev: valid}, or of numbers {0: train, 1: test}; without it, the
+        names are taken as they are.
     Rows without a value, or with one that `values` does not have, are marked. Cost: one pass, no shuffle.
     """
 
@@ -162,11 +163,18 @@ class SplitByColumn(MakesSplit, Step):
     def for_new_rows(self) -> Step | None:
         return None if self.column == SPLIT else super().for_new_rows()
 
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        if self.values is not None:
+            named_values(df.sparkSession, self.values, dict(df.dtypes)[self.column], self.column, "values")
+
     def apply(self, df: DataFrame) -> DataFrame:
-        given = as_text(F.col(quoted(self.column)), dict(df.dtypes)[self.column])
+        kind = dict(df.dtypes)[self.column]
+        given = as_text(F.col(quoted(self.column)), kind)
         found = given
         if self.values is not None:
-            pairs = [F.lit(x) for pair in self.values.items() for x in pair]
+            texts = key_texts(self.values, kind, self.column)
+            pairs = [x for value, name in self.values.items() for x in (texts[value], F.lit(name))]
             found = F.try_element_at(F.create_map(*pairs), given)
         df = df.withColumns({"_hg_given": given, "_hg_split": found})
         evidence = {"column": F.lit(self.column), "value": F.col("_hg_given")}

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.imputation.simple import LARGEST_STATE
-from headgate.transforms.kinds import as_text, key_texts, need_kinds
+from headgate.transforms.kinds import as_text, key_texts, named_values, need_kinds
 from headgate.transforms.rows import SPLIT, TRAIN, quoted
 from headgate.transforms.step import Columns, Context, Estimator, Step, StepError, require_columns, with_new
 from headgate.words import few_of
@@ -102,9 +102,8 @@ class ClassWeights(OfClasses, Estimator):
         if self.weights is None:
             found = weights_of(sizes, self.method, self.beta)
             return AssignWeights(label=self.label, weights=found, into=self.into)
-        texts = key_texts(self.weights, kind, self.label)
-        named = df.sparkSession.range(1).select(*(t.alias(f"t{i}") for i, t in enumerate(texts.values()))).first()
-        own = dict(zip(named or (), self.weights.values(), strict=True))
+        named = named_values(df.sparkSession, self.weights, kind, self.label, "weights")
+        own = {value: self.weights[name] for value, name in named.items()}
         missing = [name for name in sizes if name not in own]
         if missing:
             raise StepError(f"weights: none for class {few_of(missing)}")

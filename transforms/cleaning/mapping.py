@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 from headgate.transforms.cleaning.columns import Cast, type_of
 from headgate.transforms.cleaning.times import LocalToUtc
 from headgate.transforms.cleaning.units import UnitChange, factor_and_offset
-from headgate.transforms.kinds import as_text, constant, is_plain, key_texts, require_type, simple
+from headgate.transforms.kinds import as_text, constant, is_plain, key_texts, named_values, require_type, simple
 from headgate.transforms.parsing import Marks, check_pattern, parsed, without_ntz
 from headgate.transforms.rows import (
     FILE,
@@ -25,7 +25,7 @@ from headgate.transforms.rows import (
     reject,
     with_values,
 )
-from headgate.transforms.step import Columns, NoSuchColumn, Step, StepError, require_columns
+from headgate.transforms.step import Columns, Context, NoSuchColumn, Step, StepError, require_columns
 
 STAYS = (FILE, FILE_DATE, SOURCE)
 
@@ -122,6 +122,14 @@ class MapColumns(Step):
             local(column).columns_after({"local": None}, {})
             return "timestamp"
         return simple(column.type) if column.type else "string" if column.codes is not None else kind
+
+    def check(self, df: DataFrame, context: Context) -> None:
+        super().check(df, context)
+        kinds = dict(df.dtypes)
+        for new, column in self.columns.items():
+            if column.codes and column.of is not None:
+                codes = f"{new}: codes"
+                named_values(df.sparkSession, map(str, column.codes), kinds[column.of], column.of, codes)
 
     def apply(self, df: DataFrame) -> DataFrame:
         kinds = {f.name: f.dataType for f in df.schema.fields}

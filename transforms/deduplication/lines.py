@@ -1,6 +1,7 @@
 """Lines and paragraphs that stand again and again, within a text or over many: boilerplate."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -13,7 +14,8 @@ from headgate.transforms.batches import by_batches
 from headgate.transforms.rows import ROW_ID, change_cells, is_kept, quoted
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
-SEPARATORS = {"line": "\n", "paragraph": "\n\n"}
+BREAK = r"(?:\r\n|\n|\r(?!\n))"
+SEPARATORS = {"line": re.compile(rf"({BREAK})"), "paragraph": re.compile(rf"({BREAK}(?:[^\S\r\n]*{BREAK})+)")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class DropRepeatedLines(Step):
     """Take lines (or paragraphs) out of texts that also stand in many other texts, or again in the same one.
 
     columns: the text columns, each on its own.
-    unit: `line`, or `paragraph` (parted by an empty line).
+    unit: `line`, or `paragraph` (parted by empty lines, or blank ones). Lines end as in Unix, Windows or old Mac files.
     texts: a part that stands in at least so many rows goes from all of them; 0 leaves such parts.
     within: `drop` (default) takes a part out of a text where it stands in it before, `keep` leaves it.
     min_length: parts with fewer characters stay, as short lines repeat in good texts too.
@@ -32,6 +34,7 @@ class DropRepeatedLines(Step):
     """
 
     name: ClassVar[str] = "drop_repeated_lines"
+    revision: ClassVar[int] = 2
     scope: ClassVar[Literal["row", "table"]] = "table"
     columns: tuple[str, ...]
     unit: Literal["line", "paragraph"] = "line"
@@ -76,27 +79,30 @@ def part_hash(part: str, min_length: int) -> int | None:
     return int.from_bytes(hashlib.blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest(), "big", signed=True)
 
 
-def distinct_hashes(separator: str, min_length: int) -> Callable[[pa.Array], pa.Array]:
+def distinct_hashes(separator: re.Pattern[str], min_length: int) -> Callable[[pa.Array], pa.Array]:
     def hashes(texts: pa.Array) -> pa.Array:
-        numbers = [[part_hash(p, min_length) for p in t.split(separator)] for t in texts.to_pylist()]
+        numbers = [[part_hash(p, min_length) for p in separator.split(t)[::2]] for t in texts.to_pylist()]
         return pa.array([sorted({n for n in found if n is not None}) for found in numbers], pa.list_(pa.int64()))
 
     return hashes
 
 
-def rest(separator: str, min_length: int, once: bool) -> Callable[[pa.Array, pa.Array], pa.Array]:
+def rest(separator: re.Pattern[str], min_length: int, once: bool) -> Callable[[pa.Array, pa.Array], pa.Array]:
     """Return texts without their common parts, and without parts that stand in them before if `once`."""
 
     def left(text: str, common: Sequence[int] | None) -> str:
         gone = set(common) if common is not None else set()
-        stays = []
-        for part in text.split(separator):
+        stays: list[str] = []
+        parts = separator.split(text)  # each with what parts it from the next one behind it
+        for part, end in zip(parts[::2], [*parts[1::2], ""], strict=True):
             number = part_hash(part, min_length)
             if number is None or number not in gone:
-                stays.append(part)
+                stays += [part, end]
                 if once and number is not None:
                     gone.add(number)
-        return separator.join(stays)
+            elif not end:  # with the last part goes what parts it from those before
+                del stays[-1:]
+        return "".join(stays)
 
     def texts_left(texts: pa.Array, common: pa.Array) -> pa.Array:
         pairs = zip(texts.to_pylist(), common.to_pylist(), strict=True)

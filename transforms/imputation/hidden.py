@@ -3,14 +3,17 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from headgate.transforms.cleaning.markers import MARKERS, WORDS
 
-SENTINEL = re.compile(r"-?(9{2,}|8{2,}|7{3,}|1)(\.0+)?|-?9{2,}\.9+|1e\+?30|-?2147483648|-?32768|65535|2147483647")
+SENTINEL = re.compile(
+    r"-?(9{2,}|8{2,}|7{3,}|1)(\.0+)?|-?9{2,}\.9+|1e\+?30|(-?2147483648|-?32768|65535|2147483647)(\.0)?"
+)
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
 SENTINEL_DATES = ("9999-12-31", "9999-01-01", "2999-12-31", "2099-12-31", "1900-01-01", "1899-12-30", "1899-12-31",
                   "1753-01-01", "1582-10-15", "0001-01-01", "0000-00-00")  # fmt: skip
 EPOCH = "1970-01-01"
@@ -58,7 +61,7 @@ def hidden_in(column: str, counts: Mapping[str, int], *, rows: int) -> list[Hidd
     numbers = numeric_counts(plain)
     known = sum(plain.values())
     numeric = known > 0 and sum(numbers.values()) >= 0.95 * known
-    dated = known > 0 and sum(n for v, n in plain.items() if re.match(r"\d{4}-\d\d-\d\d", v)) >= 0.95 * known
+    dated = known > 0 and sum(n for v, n in plain.items() if DAY.match(v)) >= 0.95 * known
     for value, n in sorted(texts.items()):
         low = value.strip().lower()
         if low in MARKERS:
@@ -68,7 +71,7 @@ def hidden_in(column: str, counts: Mapping[str, int], *, rows: int) -> list[Hidd
         elif low in WORDS:
             found.append(Hidden(column=column, value=value, kind="word", rows=n, apply=numeric or dated))
     if numeric:
-        found += sentinels(column, numbers)
+        found += [as_spelt for hidden in sentinels(column, numbers) for as_spelt in spelt(hidden, plain)]
         zero = zero_is_hidden(column, numbers)
         found += [zero] if zero else []
     if dated:
@@ -87,6 +90,12 @@ def numeric_counts(counts: Mapping[str, int]) -> dict[float, int]:
         if math.isfinite(number):
             numbers[number] = numbers.get(number, 0) + n
     return numbers
+
+
+def spelt(hidden: Hidden, counts: Mapping[str, int]) -> list[Hidden]:
+    """Return what is believed of a number for each text that stands for it, as -999 and -999.0 in a text column."""
+    texts = [v for v in sorted(counts) if float(hidden.value) in numeric_counts({v: 1})]
+    return [replace(hidden, value=v, rows=counts[v]) for v in texts]
 
 
 def weighted_quantile(values: Any, weights: Any, share: float) -> float:
@@ -119,8 +128,7 @@ def sentinels(column: str, numbers: Mapping[float, int]) -> list[Hidden]:
             if far or (often and lone) or (often and gap > spread / 2 and gap > iqr):
                 strong = gap >= 3 * max(spread, iqr, 1e-300) and n >= 2
                 why = {"gap": float(gap), "iqr": iqr, "spread": spread, "neighbours": float(np.mean(neighbours))}
-                text = f"{value:.15g}"
-                found.append(Hidden(column=column, value=text, kind="sentinel", rows=n, apply=strong, why=why))
+                found.append(Hidden(column=column, value=repr(value), kind="sentinel", rows=n, apply=strong, why=why))
                 del rest[value]
                 break
         if len(found) == before:
@@ -163,9 +171,10 @@ def zero_is_hidden(column: str, numbers: Mapping[float, int]) -> Hidden | None:
 def sentinel_dates(column: str, counts: Mapping[str, int]) -> list[Hidden]:
     """Find sentinel dates: known ones that stand apart in count or by a gap of 20 years from the rest."""
     found = []
+    texts = [v for v in sorted(counts) if DAY.match(v)]
     days: dict[str, int] = {}
-    for value, n in counts.items():
-        days[value[:10]] = days.get(value[:10], 0) + n
+    for value in texts:
+        days[value[:10]] = days.get(value[:10], 0) + counts[value]
     for day in (*SENTINEL_DATES, EPOCH):
         n = days.get(day, 0)
         others = {d: m for d, m in days.items() if d != day}
@@ -176,5 +185,9 @@ def sentinel_dates(column: str, counts: Mapping[str, int]) -> list[Hidden]:
         often = n >= 10 * sum(others.values()) / len(others)
         if gap >= 20 or (often and n >= 2):
             why = {"years_apart": gap, "mean_rows": sum(others.values()) / len(others)}
-            found.append(Hidden(column=column, value=day, kind="date", rows=n, apply=gap >= 20, why=why))
+            found += [
+                Hidden(column=column, value=v, kind="date", rows=counts[v], apply=gap >= 20, why=why)
+                for v in texts
+                if v[:10] == day
+            ]
     return found

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.batches import by_batches
-from headgate.transforms.kinds import key_texts
+from headgate.transforms.kinds import named_values
 from headgate.transforms.rows import Rejection, drop_values, quoted, reject, with_values
 from headgate.transforms.scaling.categories import (
     code_of,
@@ -149,9 +149,4 @@ class EncodeOrdinal(Estimator):
     def given(self, df: DataFrame) -> dict[str, tuple[str, ...]]:
         """Return the listed categories as their columns' type writes them: of a double, 1 is 1.0."""
         kinds = dict(df.dtypes)
-        cells = [
-            F.array(*key_texts(texts, kinds[column], column).values()).alias(f"c{i}")
-            for i, (column, texts) in enumerate(self.order.items())
-        ]
-        (row,) = df.sparkSession.range(1).select(*cells).collect()
-        return {column: tuple(row[i]) for i, column in enumerate(self.order)}
+        return {c: tuple(named_values(df.sparkSession, texts, kinds[c], c, "order")) for c, texts in self.order.items()}
