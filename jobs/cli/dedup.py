@@ -59,11 +59,14 @@ def dedup(
 
 
 def build(place: Place, request: "Request", step: str, options: Mapping[str, Any], json_: bool) -> None:
-    from headgate.jobs.cli import deduping, one_table
+    from headgate.jobs.cli import deduping, one_table, text_types
+    from headgate.transforms.deduplication.keep import order_of
 
     environment = place.environment()
     lake = places.lake_of(environment, needed=False)
     pipeline, start = deduping.pipeline_of(request, [(step, options)], lake)
+    for notice in text_types.text_orders(start, [c for c, _ in order_of(options["keep"])] if "keep" in options else []):
+        click.echo(notice, err=True)
     outcome = one_table.built(request, start, pipeline, environment, lake)
     report(lake, request.into, step, options, outcome, start.table, json_)
 

@@ -1,44 +1,26 @@
 """The pipeline that `headgate impute` builds, made of its options, and what its report shows."""
 
-import contextlib
-import csv
-import itertools
-import json
 import math
-import re
 import statistics
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from headgate.jobs.cli.given_files import lines_of, need_columns, types_of
+from headgate.jobs.cli.given_files import need_columns, types_of
 from headgate.jobs.cli.one_table import Request, Start, checked, start_of
+from headgate.jobs.cli.text_types import columns_of_files, type_of
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.artifacts import read_fitted
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.storage import quoted
-from headgate.jobs.sources.documents import Malformed, loaded
-from headgate.transforms.cleaning.markers import is_marker
 from headgate.transforms.rows import CHANGED
 
-SAMPLE = 20_000  # records whose texts tell the types of columns
-DAY = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
-EXPONENT = r"[eE](-\d{1,3}|[+]?(\d{1,2}|1\d\d|2[0-8]\d))"  # with 18 digits before the point a double still
-TYPES = {  # what all texts of a column are -> its type; the first that fits
-    "BOOLEAN": re.compile(r"(?i:true|false)"),
-    "BIGINT": re.compile(r"[+-]?(0|[1-9]\d{0,17})"),  # a number that begins with 0 is a code
-    "DOUBLE": re.compile(rf"[+-]?((0|[1-9]\d{{0,17}})(\.\d*)?|\.\d+)({EXPONENT})?|(?i:nan|[+-]?inf)"),
-    "DATE": re.compile(DAY),
-    "TIMESTAMP": re.compile(DAY + r"([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?"),
-}
 FILLED = ("BOOLEAN", "TINYINT", "SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DATE", "TIMESTAMP", "STRING")
-ALMOST = 0.9  # of the texts of a column of numbers; less is text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,55 +122,6 @@ def types_of_input(start: Start, into: str, key: Sequence[str], lake: Lake) -> t
         if notice:
             notices.append(f"'{column}' {notice}")
     return types, notices
-
-
-def columns_of_files(start: Start, columns: Collection[str]) -> dict[str, dict[str, int]]:
-    """Return the counts of the texts of columns in the first records of text files, nulls and empty ones left out."""
-    assert start.source is not None
-    folder, name = Path(start.landing), start.source["path"]
-    ending = name[1:].lower()
-    files = [folder / name]
-    if name.startswith("*"):
-        files = sorted(p for p in folder.iterdir() if p.name.lower().endswith(ending) and not p.name.startswith("."))
-    found: dict[str, dict[str, int]] = {c: defaultdict(int) for c in columns}
-    for record in itertools.islice(records_of(files, start.source), SAMPLE):
-        for column, value in record.items():
-            if column in found and value not in (None, ""):
-                found[column][value if isinstance(value, str) else json.dumps(value)] += 1
-    return found
-
-
-def records_of(files: Iterable[Path], source: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for file in files:
-        lines = lines_of(file)
-        if source["format"] == "csv":
-            with contextlib.suppress(csv.Error):  # the run sets aside what cannot be read
-                yield from csv.DictReader(lines, delimiter=source["delimiter"])
-        else:
-            for line in lines:
-                try:
-                    yield loaded(line)
-                except Malformed:
-                    continue
-
-
-def type_of(texts: Mapping[str, int]) -> tuple[str, str]:
-    """Return the type that all texts of a column are of, markers left out; a notice where almost all are numbers."""
-    known = {t.strip(): n for t, n in texts.items() if not is_marker(t)}
-    if not known:
-        return "STRING", ""
-    for kind, form in TYPES.items():
-        if all(form.fullmatch(t) for t in known):
-            return kind, ""
-    total = sum(known.values())
-    wrong = {t: n for t, n in known.items() if not TYPES["DOUBLE"].fullmatch(t)}
-    if sum(wrong.values()) > (1 - ALMOST) * total or any(re.fullmatch(r"0\d+", t) for t in known):
-        return "STRING", ""
-    some = ", ".join(repr(t) for t in sorted(wrong, key=lambda t: (-wrong[t], t))[:3])
-    return "STRING", (
-        f"is text, as {sum(wrong.values()):,} of {total:,} values looked at are no numbers ({some}); with "
-        "--schema it is a number, and such rows go to the ledger"
-    )
 
 
 # -- what came of it

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from headgate.jobs.cli import deduping, given_files, one_table
+from headgate.jobs.cli.text_types import text_orders
 from headgate.jobs.config.models import Environment
 from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.explore import trace
@@ -265,6 +267,22 @@ def test_files_of_several_kinds_are_understood(tmp_path):
         assert found == (str(tmp_path), name, kinds.get(name), delimiters.get(name, ","))
     names, delimiter = given_files.header_of([tmp_path / "d.TSV.CSV"], None, [])
     assert (names, delimiter) == (["id", "text", "a,b,c,d"], "\t")
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_column_of_numbers_that_orders_as_text_is_told(tmp_path, ending):
+    file, columns = tmp_path / f"a.{ending}", ("v", "year", "code", "mark")
+    rows = [("9", "2023", "x9", "1"), ("10", "2024", "x10", "?"), ("", "2022", "x1", "2")]
+    lines = [",".join(r) for r in (columns, *rows)]
+    records = [json.dumps(dict(zip(columns, r, strict=True))) for r in rows]
+    file.write_text("\n".join(lines if ending == "csv" else records) + "\n")
+    lake, request = Lake(str(tmp_path / "lake")), partial(one_table.Request, "dedup", str(file), "t")
+    start = one_table.start_of(request(), lake)
+    told = "warning: 'v' orders rows as text, ‹10› before ‹9›; as numbers with --schema \"v BIGINT\""
+    assert text_orders(start, columns) == [told]
+    assert text_orders(one_table.start_of(request(schema="v BIGINT"), lake), columns) == []
+    file.write_bytes(file.read_bytes() + b"\xff\xfe")
+    assert text_orders(start, columns) == []  # the run says of it what is wrong
 
 
 @pytest.mark.parametrize(

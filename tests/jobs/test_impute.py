@@ -15,6 +15,7 @@ from deltalake import write_deltalake
 
 from headgate.jobs.cli import imputing, one_table, places
 from headgate.jobs.cli import main as cli
+from headgate.jobs.cli.text_types import type_of
 from headgate.jobs.errors import InputMissing, UsageError
 from headgate.jobs.lake.lake import Lake
 from tests import lakes
@@ -123,11 +124,11 @@ def test_draws_differ_where_cells_were_missing_and_nowhere_else(impute):
     ],
 )
 def test_a_column_is_of_the_type_that_all_its_texts_have(texts, kind):
-    assert imputing.type_of(dict.fromkeys(texts, 1)) == (kind, "")
+    assert type_of(dict.fromkeys(texts, 1)) == (kind, "")
 
 
 def test_numbers_with_a_few_others_are_text_and_that_is_said():
-    kind, notice = imputing.type_of({"1": 50, "2": 48, "twelve": 2})
+    kind, notice = type_of({"1": 50, "2": 48, "twelve": 2})
     assert kind == "STRING" and "2 of 100 values" in notice and "'twelve'" in notice
 
 
