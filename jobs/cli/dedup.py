@@ -77,7 +77,7 @@ def report(lake: Any, into: str, step: str, options: Mapping[str, Any], outcome:
     from headgate.jobs.lake.confirmations import later_builds
 
     columns, exact = options["columns"], step == "drop_duplicates"
-    without = deduping.without_value(lake, begins, columns, every=not exact)
+    without = deduping.without_value(lake, begins, columns, every=not exact, ignore=options.get("ignore", ()))
     found = lake.published(into)
     build = found.facts["build"] if found else ""
     build = next(reversed(later_builds(lake, into, build)), build)

@@ -1,6 +1,8 @@
 """The pipeline that `headgate dedup` builds, made of its options, and what its report shows."""
 
-from collections.abc import Mapping, Sequence
+import functools
+import operator
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -18,6 +20,7 @@ from headgate.transforms.step import StepError
 
 BIGGEST = 5
 GIANT = 100
+BLANK = r"^[\p{Z}\p{Cc}\p{Cf}]*$"  # shows nothing
 Steps = Sequence[tuple[str, Mapping[str, Any]]]  # the last of which compares
 
 
@@ -43,14 +46,21 @@ def keep_order(option: str, keep: str, columns: Sequence[str], compared: str) ->
     need_columns(option, [c for c in named if not is_own(c)], [*columns, *length])
 
 
-def without_value(lake: Lake, table: str, columns: Sequence[str], every: bool) -> int:
-    """Return how many rows of a table are null or empty in one of the columns; `every`: in all of them."""
+def without_value(lake: Lake, table: str, columns: Sequence[str], every: bool, ignore: Collection[str] = ()) -> int:
+    """Return how many rows of a table are null or blank in one of the columns; `every`: in all of them.
+
+    ignore: what of a text makes no difference, so that a text of punctuation alone may be blank, too.
+    """
     rows = lake.dataset(table)
-    texts = [c for c in columns if pa.types.is_string(rows.schema.field(c).type)]
-    none = [pc.field(c).is_null() | (pc.field(c) == "") if c in texts else pc.field(c).is_null() for c in columns]
-    found = none[0]
-    for each in none[1:]:
-        found = found & each if every else found | each
+    blank = BLANK if "punctuation" not in ignore else BLANK.replace("]", r"\p{P}\p{S}]")
+
+    def none(column: str) -> pc.Expression:
+        value, kind = pc.field(column), rows.schema.field(column).type
+        if pa.types.is_string(kind):
+            return value.is_null() | pc.match_substring_regex(value, blank)
+        return value.is_null() | (value == b"") if pa.types.is_binary(kind) else value.is_null()
+
+    found = functools.reduce(operator.and_ if every else operator.or_, map(none, columns))
     return int(rows.count_rows(filter=found))
 
 

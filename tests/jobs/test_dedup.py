@@ -269,6 +269,18 @@ def test_files_of_several_kinds_are_understood(tmp_path):
     assert (names, delimiter) == (["id", "text", "a,b,c,d"], "\t")
 
 
+def test_rows_without_a_value_are_those_that_are_not_compared(tmp_path):
+    lake = Lake(str(tmp_path))
+    texts = ["a", None, "", " \u00a0\t\n", "\u200b\ufeff", "---", "a-b", " "]
+    cells = {"t": texts, "b": [b"", b"x", None, b"x", b"x", b"x", b"x", b"x"], "n": [1, 1, 1, 1, 1, 1, 1, None]}
+    write_deltalake(lake.path("a"), pa.table(cells))
+    assert deduping.without_value(lake, "a", ["t"], every=False) == 5
+    assert deduping.without_value(lake, "a", ["t"], every=False, ignore=["punctuation"]) == 6
+    assert deduping.without_value(lake, "a", ["b"], every=False) == 2
+    assert deduping.without_value(lake, "a", ["t", "b", "n"], every=False) == 6
+    assert deduping.without_value(lake, "a", ["t", "n"], every=True) == 1
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_a_column_of_numbers_that_orders_as_text_is_told(tmp_path, ending):
     file, columns = tmp_path / f"a.{ending}", ("v", "year", "code", "mark")

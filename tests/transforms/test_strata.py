@@ -16,7 +16,7 @@ from headgate.transforms.balancing.targets import Target, Wish, spread, wanted_o
 from headgate.transforms.step import StepError
 from headgate.transforms.steps import options_of
 from tests.conftest import plain_rows
-from tests.transforms.frames import applied, columns_of, frame, kept, rejected
+from tests.transforms.frames import Telling, applied, columns_of, frame, kept, rejected
 
 
 def people(spark, sizes, split="train"):
@@ -153,6 +153,13 @@ def test_numbers_are_strata_by_their_bins(spark):
     assert found == {1: 7, 2: 7, 3: 7, }  # fmt: skip
     with pytest.raises(StepError, match="'s' is string, not a number"):
         applied(SampleStrata(by=("s",), bins={"s": 3}, rows=1), people(spark, {"a": 2}))
+
+
+def test_a_total_that_is_not_reached_is_told(spark):
+    told = Telling()
+    frozen = SampleStrata(by=("s",), total=100, max_copies=2).fit(people(spark, {"a": 3, "b": 2}), told)
+    assert [(s["target"], s["copies"]) for s in frozen.strata] == [(6, 2), (4, 2)]
+    assert told.warnings == ["total: 100 rows were asked for; the strata give 10 (max_copies: 2)"]
 
 
 @pytest.mark.slow

@@ -50,7 +50,8 @@ class SampleStrata(Estimator):
     temperature: 1 (default) keeps the natural shares, larger evens them out.
     least, most: bounds of every stratum's rows; what a bound takes or leaves is spread again over the others.
     max_copies: how often a row may be taken at most (1: only leave rows out). Strata that reach it pass what they
-        cannot take on to the others (`total`, `share`), or stay smaller; then a warning names them.
+        cannot take on to the others (`total`, `share`), or stay smaller; then a warning names them, or the total that
+        is reached.
     min_rows: strata of fewer training rows are small (0), for which
     small: says what happens: `keep` (default) leaves them as they are, `drop` takes none, `merge` draws from all of
         them as from one stratum, `refuse` is an error.
@@ -206,6 +207,10 @@ class SampleStrata(Estimator):
         short = [p for p, n in targets.items() if n < self.asked(named, p)]
         if short:
             context.warn(f"fewer rows than asked for, as copies do not reach: {few_of([*map(shown, sorted(short))])}")
+        reached = sum(targets.values())
+        if self.total is not None and reached < self.total:
+            given = f"the strata give {reached:,} (max_copies: {self.max_copies})"
+            context.warn(f"total: {self.total:,} rows were asked for; {given}")
         pools |= {s: s for s in dropped}
         return pools, targets | dict.fromkeys(dropped, 0)
 
