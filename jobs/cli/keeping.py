@@ -13,6 +13,7 @@ from headgate.jobs.cli.options import Command, Commands, FiniteRange, as_json, i
 from headgate.jobs.cli.output import pairs_text, show
 from headgate.jobs.cli.places import Place
 from headgate.jobs.errors import UsageError
+from headgate.words import did_you_mean
 
 if TYPE_CHECKING:
     from headgate.jobs.keep.erasure.reach import Reach
@@ -83,6 +84,10 @@ def vacuum(
     days_of = environment.table_retention_days if retain_days is None else {}
     if root is not None:
         need_apart(lake, root, "archive")
+    known = lake.tables()
+    for name in [n for n in days_of if n not in known]:
+        hint = did_you_mean(name, known)
+        click.echo(f"warning: table_retention_days names '{name}', which the lake does not have{hint}", err=True)
     rows = clean(lake, days, grace_hours, tables, dry_run, days_of, root)
     show(rows, json_, ["table", "versions", "kept", "files_removed", "mb_removed"])
 

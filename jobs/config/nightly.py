@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 import pydantic
 
 from headgate.jobs.config.secrets import Model, SecretReference
+from headgate.words import did_you_mean
 
 Address = Annotated[str, pydantic.Field(pattern=r"^[^@\s]+@[^@\s]+$")]
 Url = Annotated[str, pydantic.Field(pattern=r"^https?://[^@\s]+$")]
@@ -39,7 +40,8 @@ class Expected(Model):
         try:
             zoneinfo.ZoneInfo(name)
         except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
-            raise ValueError(f"there is no time zone '{name}'") from None
+            hint = did_you_mean(name, zoneinfo.available_timezones())
+            raise ValueError(f"expected a time zone such as Europe/Berlin{hint}") from None
         return name
 
     @property
@@ -106,7 +108,7 @@ class Metrics(Model):
     """Where the figures of a run go, in Prometheus' text format."""
 
     textfile: str | None = pydantic.Field(
-        default=None, description="Folder of node_exporter's textfile collector; each pipeline has a file there"
+        default=None, min_length=1, description="Folder of node_exporter's textfile collector; each pipeline has a file there"
     )
     pushgateway: Url | SecretReference | None = pydantic.Field(
         default=None, description="URL of a Pushgateway; by reference where it holds a password"
@@ -124,7 +126,9 @@ class OpenLineage(Model):
 
     url: Url | None = pydantic.Field(default=None, description="The server; events are sent to its api/v1/lineage")
     api_key: SecretReference | None = None
-    file: str | None = pydantic.Field(default=None, description="A file to which each event is appended as a line")
+    file: str | None = pydantic.Field(
+        default=None, min_length=1, description="A file to which each event is appended as a line"
+    )
     namespace: str = pydantic.Field(default="headgate", min_length=1, description="Of the jobs")
 
     @pydantic.model_validator(mode="after")
@@ -145,7 +149,7 @@ class Tracing(Model):
         "OTEL_TRACES_EXPORTER says, or else otlp",
     )
     file: str | None = pydantic.Field(
-        default=None, description="Instead of an exporter: a file to which spans are appended as lines of JSON"
+        default=None, min_length=1, description="Instead of an exporter: a file to which spans are appended as lines of JSON"
     )
 
     @pydantic.model_validator(mode="after")

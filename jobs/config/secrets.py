@@ -19,8 +19,8 @@ class Model(pydantic.BaseModel):
 class SecretReference(Model):
     """A secret by reference: the name of an environment variable, or of a file."""
 
-    env: str | None = None
-    file: str | None = None
+    env: str | None = pydantic.Field(default=None, min_length=1)
+    file: str | None = pydantic.Field(default=None, min_length=1)
 
     def read(self, name: str) -> str:
         """Return the secret, which no output of this process shows from then on; `name`: its option, for errors."""

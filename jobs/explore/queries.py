@@ -18,6 +18,8 @@ from headgate.words import did_you_mean
 
 ANSWERING = ("SELECT", "EXPLAIN", "PRAGMA", "CALL", "MULTI")  # statements; a pivot is of several
 
+QUERIES = ("SELECT", "WITH", "FROM", "VALUES", "TABLE", "SHOW", "DESCRIBE", "DESC", "EXPLAIN")  # begin those of Spark
+
 
 def tables(lake: Lake, release: str | None) -> list[dict[str, Any]]:
     """Every table at its newest version, or at the one that a release pins, with the newest release pinning it."""
@@ -147,6 +149,10 @@ def sql_by_spark(spark: Any, lake: Lake, query: str, release: str | None, limit:
     """The same by Spark, for what DuckDB cannot say or hold."""
     from pyspark.errors import AnalysisException, ParseException
 
+    begins = re.match(r"(?:[\s(]|--[^\n]*(?:\n|$)|/\*.*?\*/)*(\w*)", query, re.DOTALL)
+    word = begins[1].upper() if begins else ""
+    if word not in QUERIES:  # Spark would carry it out, on the tables behind the views
+        raise UsageError(f"sql: {word or 'this'} is not a query; a lake is read here, not changed")
     for name, version in readable(lake, release).items():
         if lake.open(name) is not None:
             reader = spark.read.format("delta")

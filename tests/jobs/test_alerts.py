@@ -155,6 +155,7 @@ def test_a_run_that_cannot_begin_is_alerted(hook, tmp_path, here, monkeypatch): 
     [
         ({"on": ["failure"]}, "give webhook, email or both"),
         ({"webhook": "https://hooks.example.org/s3cret"}, "expected a mapping"),
+        ({"webhook": {"env": ""}}, "it should have at least 1 character"),
         ({"webhook": {"env": "HOOK"}, "on": ["failed"]}, "expected one of 'failure', 'warning' or 'late'"),
         ({"email": {"host": "h", "from": "a@b", "to": []}}, "expected at least 1 entry"),
         ({"email": {"host": "h", "from": "s3cret", "to": ["a@b"]}}, "it should match"),

@@ -96,7 +96,8 @@ def test_a_run_without_files_that_are_late_ends_with_exit_4_before_anything_is_b
     ("expected", "told"),
     [
         ("{by: 6am}", "it should match"),
-        ("{by: 06:00, timezone: Mars}", "there is no time zone 'Mars'"),
+        ("{by: 06:00, timezone: Mars}", "expected a time zone such as Europe/Berlin"),
+        ("{by: 06:00, timezone: europe/berlin}", "such as Europe/Berlin — did you mean 'Europe/Berlin'?"),
         ("{by: 06:00, weekdays: [monday]}", "expected one of 'mon'"),
         ("{by: 06:00, weekdays: []}", "weekdays: expected at least 1 entry"),
         ("{files: 3}", "by: this option is required"),

@@ -348,5 +348,22 @@ def test_names_of_what_is_dropped_are_looked_at(tmp_path):
         drop_releases(lake, keep=1, pipeline="shp")
     assert [r["release"] for r in drop_releases(lake, ["shop-1", "shop-1"])] == ["shop-1"]
     write_deltalake(lake.path("t"), pa.table({"id": [1]}))
-    with pytest.raises(InputMissing, match=r"has no table 'T' \(tables: t\)"):
+    with pytest.raises(InputMissing, match=r"has no table 'T' — did you mean 't'\? \(tables: t\)"):
         vacuum(lake, 1, 1.0, ["T"])
+
+
+@pytest.mark.parametrize(
+    ("query", "word"),
+    [
+        ("delete from t", "DELETE"),
+        ("-- all\n /* of\nit */ Truncate table t", "TRUNCATE"),
+        ("insert into t values (1)", "INSERT"),
+        ("", "this"),
+    ],
+)
+def test_a_lake_is_not_changed_by_a_query_of_spark(tmp_path, query, word):
+    with pytest.raises(UsageError, match=f"sql: {word} is not a query; a lake is read here, not changed"):
+        queries.sql_by_spark(None, Lake(str(tmp_path)), query, None, None)
+    for fine in ("with x as (select 1) select * from x", "(select 1)", "-- n\nselect 1", "describe t"):
+        with pytest.raises(AttributeError):  # there is no session to ask
+            queries.sql_by_spark(None, Lake(str(tmp_path)), fine, None, None)

@@ -11,7 +11,7 @@ from deltalake import write_deltalake
 
 from headgate.jobs.config.environment import load_environment
 from headgate.jobs.config.models import Environment
-from headgate.jobs.errors import GateBlocked
+from headgate.jobs.errors import GateBlocked, UsageError
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.notify.metrics import METRICS, escaped
 from headgate.jobs.notify.watching import watched
@@ -149,3 +149,11 @@ def test_figures_of_what_was_judged_again_have_no_rows_of_a_build(lake, tmp_path
     found = samples((tmp_path / "headgate_shop.prom").read_text())
     customers = {name for name in found if 'table="customers"' in name}
     assert any("expectations_passed" in name for name in customers) and not any("rows_in" in name for name in customers)
+
+
+@pytest.mark.parametrize("place", ["metrics: {textfile: ''}", "openlineage: {file: ''}", "tracing: {file: ''}"])
+def test_a_place_that_is_empty_is_not_the_working_folder(tmp_path, place):
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / "local.yaml").write_text(f"{place}\n")
+    with pytest.raises(UsageError, match="local.yaml:1: .*it should have at least 1 character"):
+        load_environment(None, tmp_path / "p.yaml")
