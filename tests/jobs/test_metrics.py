@@ -155,5 +155,5 @@ def test_figures_of_what_was_judged_again_have_no_rows_of_a_build(lake, tmp_path
 def test_a_place_that_is_empty_is_not_the_working_folder(tmp_path, place):
     (tmp_path / "env").mkdir()
     (tmp_path / "env" / "local.yaml").write_text(f"{place}\n")
-    with pytest.raises(UsageError, match="local.yaml:1: .*it should have at least 1 character"):
+    with pytest.raises(UsageError, match=r"local.yaml:1: .*it should have at least 1 character"):
         load_environment(None, tmp_path / "p.yaml")
