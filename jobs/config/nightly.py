@@ -108,7 +108,9 @@ class Metrics(Model):
     """Where the figures of a run go, in Prometheus' text format."""
 
     textfile: str | None = pydantic.Field(
-        default=None, min_length=1, description="Folder of node_exporter's textfile collector; each pipeline has a file there"
+        default=None,
+        min_length=1,
+        description="Folder of node_exporter's textfile collector; each pipeline has a file there",
     )
     pushgateway: Url | SecretReference | None = pydantic.Field(
         default=None, description="URL of a Pushgateway; by reference where it holds a password"
@@ -149,7 +151,9 @@ class Tracing(Model):
         "OTEL_TRACES_EXPORTER says, or else otlp",
     )
     file: str | None = pydantic.Field(
-        default=None, min_length=1, description="Instead of an exporter: a file to which spans are appended as lines of JSON"
+        default=None,
+        min_length=1,
+        description="Instead of an exporter: a file to which spans are appended as lines of JSON",
     )
 
     @pydantic.model_validator(mode="after")
