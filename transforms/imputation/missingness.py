@@ -89,7 +89,8 @@ class NullMarkers(Estimator):
                     continue
                 applied = self.learn == "apply" and hidden.apply
                 done = "emptied" if applied else "not emptied: name it in `markers` if so"
-                found = f"{cell(hidden.value)} ({hidden.rows:,} rows, {hidden.kind})"
+                told = f"{value:.15g}" if isinstance(value, float) else value
+                found = f"{cell(told)} ({hidden.rows:,} rows, {hidden.kind})"
                 context.warn(f"{self.name}: '{column}': {found} may stand for missing; {done}")
                 if applied:
                     markers.setdefault(column, []).append(value)
