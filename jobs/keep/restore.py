@@ -4,13 +4,18 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from headgate.jobs.errors import UsageError
+from headgate.jobs.errors import LostRace, UsageError
+from headgate.jobs.lake.conflicts import is_conflict
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import missing_files
 
 
 def restore(lake: Lake, targets: Sequence[tuple[str, int]], run_id: str) -> list[dict[str, Any]]:
-    """Make an older version of each table the newest again, by a new commit that names it."""
+    """Make an older version of each table the newest again, by a new commit that names it.
+
+    Raises `LostRace` where another writer changes a table meanwhile, or an erasure is not finished; `UsageError` where
+    files of a version are gone.
+    """
     from deltalake import CommitProperties
 
     lake.need_no_erasure()
@@ -26,7 +31,14 @@ def restore(lake: Lake, targets: Sequence[tuple[str, int]], run_id: str) -> list
         if delta.version() != version:
             facts = {"run_id": run_id, "restored_version": version, "base": delta.version()}
             properties = CommitProperties(custom_metadata={"userMetadata": json.dumps(facts)}, max_commit_retries=0)
-            delta.restore(version, commit_properties=properties)
+            try:
+                delta.restore(version, commit_properties=properties)
+            except Exception as e:
+                if not is_conflict(e):
+                    raise
+                done = f"; restored are {', '.join(r['table'] for r in rows)}" if rows else ""
+                why = f"table '{table}' was changed by another writer while it was being restored"
+                raise LostRace(f"{why}; run again{done}") from e
         found = lake.published(table)
         rows.append(
             {"table": table, "version": found.version if found else None, "content_of": version}

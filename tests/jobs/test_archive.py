@@ -116,6 +116,23 @@ def test_nothing_is_archived_or_restored_while_an_erasure_is_not_finished(lake, 
         restore(lake, [("t", 0)], "r")
 
 
+def test_a_restore_that_another_writer_overtook_says_so(lake, monkeypatch):
+    known, asked = Lake.need_table, []
+
+    def overtaken(self, table):
+        delta = known(self, table)
+        asked.append(table)
+        if asked.count("u") == 2:
+            write_deltalake(self.path("u"), rows(9), mode="append")
+        return delta
+
+    monkeypatch.setattr(Lake, "need_table", overtaken)
+    with pytest.raises(LostRace, match=r"table 'u' was changed by another writer .*; run again; restored are t"):
+        restore(lake, [("t", 0), ("u", 0)], "r")
+    monkeypatch.undo()
+    assert ids(lake.path("t")) == [0] and ids(lake.path("u")) == [1, 9]
+
+
 def test_a_version_counts_as_old_from_when_it_was_replaced_though_the_clock_went_back(lake):
     log = Path(lake.path("u"), "_delta_log", f"{1:020}.json")
     actions = [json.loads(line) for line in log.read_text().splitlines()]
