@@ -25,7 +25,7 @@ def restore(lake: Lake, targets: Sequence[tuple[str, int]], run_id: str) -> list
         missing = missing_files(lake, table, version)
         if missing:
             raise UsageError(f"version {version} of table '{table}' cannot be restored: vacuum removed {missing[0]}")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for table, version in targets:
         delta = lake.need_table(table)
         if delta.version() != version:
@@ -36,7 +36,7 @@ def restore(lake: Lake, targets: Sequence[tuple[str, int]], run_id: str) -> list
             except Exception as e:
                 if not is_conflict(e):
                     raise
-                done = f"; restored are {', '.join(r['table'] for r in rows)}" if rows else ""
+                done = f"; restored are {', '.join(str(r['table']) for r in rows)}" if rows else ""
                 why = f"table '{table}' was changed by another writer while it was being restored"
                 raise LostRace(f"{why}; run again{done}") from e
         found = lake.published(table)
