@@ -40,6 +40,23 @@ def test_the_keep_rule_names_any_column(spark):
     assert_rows(kept(applied(DropNearDuplicates(columns=("k",), keep=keep), df)), after, [(3, 1)])
 
 
+def test_nan_comes_last_either_way_and_what_has_no_order_is_refused(spark):
+    text = "one two three four five six seven"
+    df = frame(spark, "k string, v double, m map<string,int>", *((text, v, {"a": 1}) for v in (NAN, 10.0, 2.0, None)))
+    for step in (DropDuplicates, DropNearDuplicates):
+        for keep, stays in (("v desc", 10.0), ("v", 2.0)):
+            assert_rows(kept(applied(step(columns=("k",), keep=keep), df)), ["v"], [(stays,)])
+        with pytest.raises(StepError, match="keep: 'm' is map<string,int>, whose values have no order"):
+            applied(step(columns=("k",), keep="m"), df)
+
+
+def test_maps_are_compared_by_their_entries(spark):
+    maps = [{"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1}, {}, {}, None, None]
+    df = frame(spark, "n int, m map<string,int>, l array<map<string,int>>", *((i, m, [m]) for i, m in enumerate(maps)))
+    assert_rows(kept(applied(DropDuplicates(columns=("m",), keep="n"), df)), ["n"], [(n,) for n in (0, 2, 3, 5, 6)])
+    assert_rows(kept(applied(DropDuplicates(columns=("l",), keep="n"), df)), ["n"], [(n,) for n in (0, 2, 3, 5)])
+
+
 @pytest.mark.parametrize("keep", ["", "a,", ", a", "`a", "`a`b", "a b", "a desc c", "``", "a desc asc"])
 def test_what_is_no_order_is_refused(keep):
     with pytest.raises(StepError, match="is not an entry of ORDER BY"):

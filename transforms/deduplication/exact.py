@@ -9,10 +9,11 @@ from typing import ClassVar, Literal
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import Window as W
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from headgate.transforms.batches import by_batches
 from headgate.transforms.deduplication.forms import Ignored, compatible, without_accents
-from headgate.transforms.deduplication.keep import order_of, ordering
+from headgate.transforms.deduplication.keep import has_order, need_order, order_of, ordering
 from headgate.transforms.rows import FILE, ROW_ID, Rejection, canonical, content_hash, is_kept, is_own, quoted, reject
 from headgate.transforms.step import Columns, Context, Step, require_columns
 
@@ -27,16 +28,16 @@ SHOWN = r"(?U)[^\s\p{Cf}\p{Cc}]"  # a character that is seen
 class DropDuplicates(Step):
     """Keep one of the rows that are equal in some columns and mark the others.
 
-    columns: rows equal in all of these are duplicates; NaN equals NaN.
+    columns: rows equal in all of these are duplicates; NaN equals NaN, and a map one with the same entries.
     ignore: what of a text makes no difference: `case`, `accents`, `spaces` (runs of white space count as one, those at
         the ends not at all), `unicode` (the forms that Unicode holds for compatible, by NFKC, and what shows nothing),
         `punctuation` (with symbols).
     nulls: `distinct` (default) compares no row in which one of `columns` is null, or a text that is blank or of which
         `ignore` leaves nothing; `equal` takes these for values like others.
     keep: which copy stays, as an ORDER BY list: `arr_time desc, _file`; a name with spaces or commas stands in
-        backquotes. Nulls come last. Ties fall to the smaller `_row_id`, file and hash of the content, so that no order
-        of the input matters. In a table that grows by increments, rows of earlier builds stay; new rows find them by an
-        MD5 (128 bits) of the compared values.
+        backquotes. Nulls and NaN come last. Ties fall to the smaller `_row_id`, file and hash of the content, so that
+        no order of the input matters. In a table that grows by increments, rows of earlier builds stay; new rows find
+        them by an MD5 (128 bits) of the compared values.
     Evidence: the kept row's id and file. Cost: one shuffle of the rows by key, and from 10,000,000 rows on a look at
     the keys of one in 64; rows of a key that some 500,000 records share are spread, and read once more. `unicode` and
     `accents` add an Arrow round trip of the columns, an increment a scan of the keys of the rows before.
@@ -56,6 +57,7 @@ class DropDuplicates(Step):
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns((c for c in self.columns if c != ROW_ID), have)
         require_columns((c for c, _ in order_of(self.keep) if not is_own(c)), have)
+        need_order(order_of(self.keep), have)
         return have
 
     def run(self, df: DataFrame, context: Context) -> DataFrame:
@@ -74,12 +76,14 @@ class DropDuplicates(Step):
         return F.when(whole, self.key(df))
 
     def values(self, df: DataFrame) -> list[Column]:
-        kinds = dict(df.dtypes)
+        kinds = {f.name: f.dataType for f in df.schema.fields}
         return [self.without(F.col(quoted(c)), kinds[c]) for c in self.columns]
 
-    def without(self, value: Column, kind: str) -> Column:
-        """A value without what makes no difference."""
-        if kind != "string":
+    def without(self, value: Column, kind: T.DataType) -> Column:
+        """A value without what makes no difference; as text where Spark cannot compare it, as maps."""
+        if not has_order(kind.simpleString()):
+            return canonical(value, kind)
+        if kind.simpleString() != "string":
             return value
         if "unicode" in self.ignore:
             value = by_batches(compatible, "string", value)
@@ -94,9 +98,10 @@ class DropDuplicates(Step):
         return value
 
     def key(self, df: DataFrame) -> Column:
-        kinds = {f.name: f.dataType for f in df.schema.fields}
-        values = zip(self.columns, self.values(df), strict=True)
-        return F.unhex(F.md5(F.concat(*(canonical(v, kinds[c]) for c, v in values))))
+        kinds = [df.schema[c].dataType for c in self.columns]
+        texts = [k if has_order(k.simpleString()) else T.StringType() for k in kinds]
+        values = zip(self.values(df), texts, strict=True)
+        return F.unhex(F.md5(F.concat(*(canonical(v, kind) for v, kind in values))))
 
     def compared(self, df: DataFrame) -> Column:
         """Rows that an earlier step marked stay out of the competition."""
@@ -128,7 +133,7 @@ class DropDuplicates(Step):
         if not crowded.count():
             return None
         crowded = context.keep(crowded, "crowded")
-        first = W.partitionBy(*names).orderBy(*ordering(order_of(self.keep)), ROW_ID, *files_of(df))
+        first = W.partitionBy(*names).orderBy(*ordering(order_of(self.keep), df), ROW_ID, *files_of(df))
         rows = df.where(self.compared(df)).join(F.broadcast(crowded), on=self.matches(df, names), how="inner")
         # Spark leaves one row of each key in each task before it shuffles, and reads no other columns.
         firsts = rows.withColumn("_hg_rank", F.row_number().over(first)).where("_hg_rank = 1")
@@ -161,7 +166,9 @@ class DropDuplicates(Step):
             df = df.join(F.broadcast(crowds), on=compared & self.matches(df, keys), how="left")
             alone = alone.when(F.col(STAYS + ROW_ID).isNotNull(), F.concat(F.lit("="), ROW_ID))
         copies = W.partitionBy(*self.values(df), alone)
-        ranked = copies.orderBy(*ordering(order_of(self.keep)), *ties).rowsBetween(W.unboundedPreceding, W.currentRow)
+        ranked = copies.orderBy(*ordering(order_of(self.keep), df), *ties).rowsBetween(
+            W.unboundedPreceding, W.currentRow
+        )
         kept = {
             "kept_row_id": F.first(ROW_ID).over(ranked),
             **({"kept_file": F.first(FILE).over(ranked)} if files else {}),

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Sequence
 
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from headgate.transforms.kinds import FLOATS, known_kinds
 from headgate.transforms.rows import quoted
-from headgate.transforms.step import StepError
+from headgate.transforms.step import Columns, StepError
 from headgate.words import did_you_mean
 
 DIRECTIONS = ("ASC", "DESC")
@@ -36,12 +37,28 @@ def order_of(keep: str) -> list[tuple[str, bool]]:
         at = found.end()
 
 
-def ordering(order: Order) -> list[Column]:
-    """The list as Spark sorts by it: nulls come last."""
-    return [
-        F.col(quoted(c)).desc_nulls_last() if descending else F.col(quoted(c)).asc_nulls_last()
-        for c, descending in order
-    ]
+def need_order(order: Order, have: Columns) -> None:
+    """Raise `StepError` for the first column whose values have no order; one of no known type passes."""
+    for column, kind in known_kinds(have, [c for c, _ in order if c in have]):
+        if not has_order(kind):
+            raise StepError(f"keep: '{column}' is {kind}, whose values have no order")
+
+
+def has_order(kind: str) -> bool:
+    return not re.search(r"\b(map<|variant\b)", kind)
+
+
+def ordered_by(column: str, kind: str) -> Column:
+    """Return what rows are ordered by: a cell, null for NaN."""
+    value = F.col(quoted(column))
+    return F.when(~F.isnan(value), value) if kind in FLOATS else value
+
+
+def ordering(order: Order, df: DataFrame) -> list[Column]:
+    """The list as Spark sorts the rows of `df` by it: nulls and NaN come last."""
+    kinds = dict(df.dtypes)
+    values = [(ordered_by(c, kinds[c]), descending) for c, descending in order]
+    return [value.desc_nulls_last() if descending else value.asc_nulls_last() for value, descending in values]
 
 
 def precedes(order: Order, one: str, other: str) -> Column:

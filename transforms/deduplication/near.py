@@ -43,9 +43,9 @@ class DropNearDuplicates(NearStep):
     ignore: what else makes no difference: `case` (by full folding: ß is ss), `accents`, `unicode` (the forms that
         Unicode holds for compatible, by NFKC), `punctuation` (with symbols), `spaces` (they make none anyway).
     keep: which text stays, as the ORDER BY list of `drop_duplicates`; `length` is the text's number of characters in
-        the form compared, but for `ignore`; a column of that name comes before it. Nulls come last, ties fall to the
-        smaller `_row_id`. Texts are taken in this order, and one goes if a text that stays is similar to it: no chain
-        of similar texts takes one away whose own likeness is gone. Rows of earlier builds come first.
+        the form compared, but for `ignore`; a column of that name comes before it. Nulls and NaN come last, ties fall
+        to the smaller `_row_id`. Texts are taken in this order, and one goes if a text that stays is similar to it: no
+        chain of similar texts takes one away whose own likeness is gone. Rows of earlier builds come first.
     recall: least probability that a pair at the threshold is found; more alike pairs are found with a higher one.
     cluster: the name of a new column: nothing is marked, but the row id of the text that would stay is written there
         (of a row that stays, its own), and beside it `<cluster>_similarity`, the similarity with that text.

@@ -14,9 +14,9 @@ from pyspark.sql import types as T
 from headgate.transforms.deduplication import pairs
 from headgate.transforms.deduplication.crowds import rare
 from headgate.transforms.deduplication.exact import DropDuplicates
-from headgate.transforms.deduplication.keep import order_of, precedes
+from headgate.transforms.deduplication.keep import need_order, order_of, ordered_by, precedes
 from headgate.transforms.deduplication.shingles import PACKED
-from headgate.transforms.rows import FILE, ROW_ID, Rejection, is_kept, is_own, quoted, reject, struct_of
+from headgate.transforms.rows import FILE, ROW_ID, Rejection, is_kept, is_own, reject, struct_of
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
 LENGTH = "length"  # in `keep`: of the compared text, where no column has this name
@@ -76,6 +76,7 @@ class NearStep(Step):
     def with_cluster(self, have: Columns) -> Columns:
         """The columns after the step, given those before it."""
         require_columns((c for c, _ in order_of(self.keep) if not is_own(c) and c != LENGTH), have)
+        need_order(order_of(self.keep), have)
         new = [] if self.cluster is None else [self.cluster, f"{self.cluster}_similarity"]
         for column in new:
             if column.lower() in (c.lower() for c in have):
@@ -115,10 +116,10 @@ class NearStep(Step):
 
     def sketched(self, df: DataFrame) -> DataFrame:
         """Return of every row to be compared: row id, rank (what `keep` orders by), and its sketch."""
-        value = self.compared(df)
+        value, kinds = self.compared(df), dict(df.dtypes)
         order = {f"o{i}": c for i, (c, _) in enumerate(order_of(self.keep)) if c in df.columns}
         rows = df.where(is_kept() & (F.octet_length(value) > 0)).select(
-            value.alias("value"), ROW_ID, *(F.col(quoted(c)).alias(o) for o, c in order.items())
+            value.alias("value"), ROW_ID, *(ordered_by(c, kinds[c]).alias(o) for o, c in order.items())
         )
         schema = T.StructType([*rows.schema.fields[1:], *struct_of(FOUND).fields])
         sketches = rows.mapInArrow(sketch_batches(self.sketch()), schema)
