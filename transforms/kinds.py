@@ -87,6 +87,13 @@ def need_kinds(have: DataFrame | Columns, step: str, columns: Iterable[str], num
             raise StepError(f"{step}: '{column}' is {kind}, not {wanted}; put a cast before")
 
 
+def need_texts(have: Columns, step: str, columns: Iterable[str]) -> None:
+    """Raise `StepError` for the first column that is no text; one of no known type passes."""
+    for column, kind in known_kinds(have, columns):
+        if not is_text(kind):
+            raise StepError(f"{step}: '{column}' is {kind}, not a text; put a cast before")
+
+
 def known_kinds(have: DataFrame | Columns, columns: Iterable[str]) -> list[tuple[str, str]]:
     """Return the columns whose types are known, with these."""
     kinds = have if isinstance(have, Mapping) else dict(have.dtypes)

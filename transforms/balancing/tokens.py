@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.batches import by_batches
-from headgate.transforms.kinds import is_text, known_kinds
+from headgate.transforms.kinds import need_texts
 from headgate.transforms.rows import quoted
 from headgate.transforms.step import Columns, Step, StepError, require_columns, with_new
 
@@ -51,9 +51,7 @@ class CountTokens(Step):
         require_columns(self.columns, have)
         if not self.columns:
             raise StepError("columns: name at least one text")
-        for column, kind in known_kinds(have, self.columns):
-            if not is_text(kind):
-                raise StepError(f"{self.name}: '{column}' is {kind}, not a text")
+        need_texts(have, self.name, self.columns)
         self.content()
         return with_new(have, {self.into: "bigint"})
 

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from headgate.transforms.deduplication.hashing import constants, mixed
 from headgate.transforms.deduplication.pairs import Batches, Ints, scored
 from headgate.transforms.deduplication.similar import LENGTH, WINDOW, NearStep, compared
+from headgate.transforms.kinds import known_kinds
 from headgate.transforms.rows import quoted
 from headgate.transforms.step import Columns, Context, StepError, require_columns
 
@@ -58,6 +59,9 @@ class DropNearImages(NearStep):
         require_columns(self.columns, have)
         if len(self.columns) != 1:
             raise StepError("columns: name the one column of the images")
+        for column, kind in known_kinds(have, self.columns):
+            if kind != "binary":
+                raise StepError(f"{self.name}: '{column}' is {kind}, not binary, as the bytes of images are")
         if not 0 <= self.distance <= 20:
             raise StepError(f"distance: {self.distance} is not within 0 and 20")
         try:

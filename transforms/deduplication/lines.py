@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.batches import by_batches
+from headgate.transforms.kinds import need_texts
 from headgate.transforms.rows import ROW_ID, change_cells, is_kept, quoted
 from headgate.transforms.step import Columns, Context, Step, StepError, require_columns
 
@@ -46,6 +47,7 @@ class DropRepeatedLines(Step):
         require_columns(self.columns, have)
         if self.texts < 0 or self.texts == 1:
             raise StepError(f"texts: {self.texts} is neither 0 nor at least 2")
+        need_texts(have, self.name, self.columns)
         return have
 
     def run(self, df: DataFrame, context: Context) -> DataFrame:
