@@ -59,7 +59,12 @@ def read_value(text: str) -> str | None:
 
 def stratum_of_values(values: Iterable[object]) -> str:
     """Return a stratum as tables and messages show it: en/(null)."""
-    return "/".join(map(value_or_null, values))
+    return stratum_of_texts([*map(value_or_null, values)])
+
+
+def stratum_of_texts(texts: Sequence[str]) -> str:
+    r"""Return the values of a stratum as one text; of several values, a / within one is written \/."""
+    return "/".join(text.replace("/", r"\/") for text in texts) if len(texts) > 1 else "".join(texts)
 
 
 def few_of(values: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.system import TABLE_NAME
 from headgate.transforms.rows import SPLIT, TRAIN, is_own
-from headgate.words import did_you_mean, read_value, value_or_null
+from headgate.words import did_you_mean, read_value, stratum_of_texts, value_or_null
 
 UNITS = ("rows", "characters", "bytes", "tokens")
 SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
@@ -254,8 +254,10 @@ def some_of(option: str, text: str | None) -> int:
 
 
 def split_values(name: str, by: Sequence[str]) -> list[str | None]:
-    """Return the values of a stratum that is written as `en/web`; `(null)` stands for a missing one."""
-    values = name.split("/", len(by) - 1)
+    r"""Return the values of a stratum that is written as `en/web`: `(null)` is a missing one, `\/` a / within one."""
+    if len(by) == 1:
+        return [read_value(name)]
+    values = [value.replace(r"\/", "/") for value in re.split(r"(?<!\\)/", name, maxsplit=len(by) - 1)]
     if len(values) != len(by):
         raise UsageError(f"'{name}': write a value for each of --by {','.join(by)}, parted by '/'")
     return [*map(read_value, values)]
@@ -276,7 +278,7 @@ def before_and_after(lake: Lake, request: Request, begins: str) -> list[dict[str
     total = sum(f.get("after", (0, 0))[1] for f in found.values())
     for key, sides in found.items():
         before, after = sides.get("before", (0, 0)), sides.get("after", (0, 0))
-        row: dict[str, Any] = {"stratum": "/".join(key)}
+        row: dict[str, Any] = {"stratum": stratum_of_texts(key)}
         row |= {"rows_before": before[0], "rows_after": after[0]}
         if request.unit != "rows":
             row |= {f"{request.unit}_before": before[1], f"{request.unit}_after": after[1]}

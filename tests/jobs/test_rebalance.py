@@ -19,6 +19,7 @@ from headgate.jobs.cli.rebalancing import (
 )
 from headgate.jobs.errors import GateBlocked, HeadgateError, UsageError
 from headgate.jobs.lake.lake import Lake
+from headgate.words import stratum_of_values
 from tests import lakes
 from tests.conftest import SHARED_DATA
 from tests.transforms.test_mixture import tokenizer_file
@@ -105,6 +106,9 @@ def test_shares_and_strata_are_read_as_written():
         pairs_of("--target", "a=1,x, y", str)
     assert split_values("en/(null)", ["a", "b"]) == ["en", None]
     assert split_values("en/a/b", ["a", "b"]) == ["en", "a/b"]
+    assert split_values("a/b", ["a"]) == ["a/b"] and split_values(r"a\/b", ["a"]) == [r"a\/b"]
+    for values in (["a/b", "c"], ["a", "b/c"], ["/", "/"], [None, "x/(null)"]):
+        assert split_values(stratum_of_values(values), ["a", "b"]) == values
     with pytest.raises(UsageError, match="a value for each of --by a,b"):
         split_values("en", ["a", "b"])
 
