@@ -144,8 +144,8 @@ class SplitByColumn(MakesSplit, Step):
     """Take a column that is there already for the split.
 
     column: holds the name of each row's split; it stays, unless it is `split` itself.
-    values: what it holds -> name of the split, as {dev: valid}, or of numbers {0: train, 1: test}; without it, the
-        names are taken as they are.
+    values: what it holds, as text -> name of the split, as {dev: valid}, or of numbers {"0": train, "1": test}; without
+        it, the names are taken as they are.
     Rows without a value, or with one that `values` does not have, are marked. Cost: one pass, no shuffle.
     """
 
