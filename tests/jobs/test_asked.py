@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
 from headgate.jobs.errors import UsageError
 from headgate.jobs.keep.erasure.asked import matching
+from headgate.jobs.keep.erasure.rewrite import rewrite
 from headgate.jobs.lake.lake import Lake
 
 
@@ -88,3 +91,23 @@ def test_times_of_a_condition_are_in_utc_wherever_it_is_asked(tmp_path, monkeypa
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_files_that_are_written_again_keep_the_types_of_their_versions(lake):
+    """A version of before a cast has the texts that it had, also those that the newest version's type does not hold."""
+    table = lake.path("t")
+    wanted = pa.array(["b"])
+
+    def change(rows: pa.Table) -> pa.Table | None:
+        gone = pc.is_in(rows["_row_id"], wanted)
+        return rows.filter(pc.invert(gone)) if pc.any(gone).as_py() else None
+
+    assert rewrite(table, "e1", change, ["_row_id"]) == 2
+    before, now = (lake.dataset("t", version).to_table().sort_by("_row_id") for version in (0, 1))
+    assert before.select(["_row_id", "n", "Day"]).to_pylist() == [
+        {"_row_id": "a", "n": "1", "Day": "2024-01-01"},
+        {"_row_id": "c", "n": "three", "Day": "x"},
+    ]
+    assert now["n"].to_pylist() == [1] and now["day"].to_pylist() == [date(2024, 1, 1)]
+    kinds = {pq.read_schema(file).field("n").type for file in Path(table).glob("*-erased-e1.parquet")}
+    assert kinds == {pa.string(), pa.int64()}

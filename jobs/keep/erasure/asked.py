@@ -1,11 +1,9 @@
 """The rows that an erasure is asked for: by a condition or by keys, over all versions of a table."""
 
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -13,11 +11,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from headgate.jobs.errors import InputMissing, UsageError, first_line
-from headgate.jobs.keep.erasure.files import whole_files
+from headgate.jobs.keep.erasure.files import schemas_by_file, whole_files
 from headgate.jobs.lake.datafiles import readers
 from headgate.jobs.lake.duck import connect
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.log import commits
 from headgate.jobs.lake.storage import file_system, parquet_format, quoted
 from headgate.transforms.rows import OWN, ROW_ID
 from headgate.words import did_you_mean
@@ -76,7 +73,8 @@ class Part:
 def parts_of(path: str, schema: pa.Schema) -> list[Part]:
     """Return the rows of all data files of a table; first come the columns of the newest version, without rows."""
     files, base = file_system(path)
-    form, named = parquet_format(), columns_by_file(path)
+    form = parquet_format()
+    named = {p: frozenset(known.names) for p, known in schemas_by_file(path).items()}
     paths = whole_files(path)
     fragments = [form.make_fragment(f"{base}/{p}", files) for p in paths]
     with ThreadPoolExecutor(readers(files)) as pool:
@@ -89,25 +87,6 @@ def parts_of(path: str, schema: pa.Schema) -> list[Part]:
     for (fields, columns), mine in alike.items():
         parts.append(Part(ds.FileSystemDataset(mine, pa.schema(fields), form, files), columns))
     return parts
-
-
-def columns_by_file(path: str) -> dict[str, frozenset[str]]:
-    """Return the columns of the last version that names a data file, by the file."""
-    columns: frozenset[str] = frozenset()
-    found: dict[str, frozenset[str]] = {}
-    active: set[str] = set()
-    for _, actions in commits(path):
-        before = columns
-        for action in actions:
-            if "metaData" in action:
-                columns = frozenset(f["name"] for f in json.loads(action["metaData"]["schemaString"])["fields"])
-            elif "remove" in action:
-                file = unquote(action["remove"]["path"])
-                active.discard(file)
-                found[file] = before
-            elif "add" in action:
-                active.add(unquote(action["add"]["path"]))
-    return found | dict.fromkeys(active, columns)
 
 
 def views_of(connection: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> tuple[list[str], list[str]]:

@@ -4,22 +4,43 @@ import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import timedelta, timezone
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from deltalake import Schema
 from pyarrow import fs
 
 from headgate.jobs.errors import HeadgateError
 from headgate.jobs.keep.optimize import OWN_FOLDER
 from headgate.jobs.lake.lake import Lake
-from headgate.jobs.lake.log import below, history, stored_files
+from headgate.jobs.lake.log import below, commits, history, stored_files
 from headgate.jobs.lake.storage import file_system
 from headgate.jobs.lake.stores import scheme_of
 from headgate.jobs.lake.system import now
 from headgate.transforms.rows import JOINED, PARENTS, ROW_ID, is_own
 
 SETTLED = timedelta(hours=1)  # after which nobody goes on with a file that is cut short
+
+
+def schemas_by_file(table: str) -> dict[str, pa.Schema]:
+    """Return the columns of the last version that names a data file, by the file's path below the table."""
+    schema = pa.schema([])
+    found: dict[str, pa.Schema] = {}
+    active: set[str] = set()
+    for _, actions in commits(table):
+        before = schema
+        for action in actions:
+            if "metaData" in action:
+                schema = pa.schema(Schema.from_json(action["metaData"]["schemaString"]).to_arrow())
+            elif "remove" in action:
+                path = unquote(action["remove"]["path"])
+                active.discard(path)
+                found[path] = before
+            elif "add" in action:
+                active.add(unquote(action["add"]["path"]))
+    return found | dict.fromkeys(active, schema)
 
 
 def whole_files(table: str) -> list[str]:

@@ -14,7 +14,7 @@ from deltalake import CommitProperties, write_deltalake
 from pyarrow import fs
 
 from headgate.jobs.errors import HeadgateError
-from headgate.jobs.keep.erasure.files import put, read_file, remove_file, whole_files
+from headgate.jobs.keep.erasure.files import put, read_file, remove_file, schemas_by_file, whole_files
 from headgate.jobs.keep.erasure.texts import Fingerprints
 from headgate.jobs.lake.artifacts import index_of
 from headgate.jobs.lake.conflicts import TRIES, retrying
@@ -141,6 +141,7 @@ def rewrite(table: str, name: str, change: Callable[[pa.Table], pa.Table | None]
     """
     files, base = file_system(table)
     types = pa.schema(open_table(table).schema().to_arrow())
+    named = schemas_by_file(table)  # each file is of its versions, whose columns may have other types than the newest's
     replaced: dict[str, dict[str, Any]] = {}
     for path in whole_files(table):
         old = f"{base}/{path}"
@@ -158,8 +159,9 @@ def rewrite(table: str, name: str, change: Callable[[pa.Table], pa.Table | None]
             changed = change(read_file(files, old, None))
             if changed is None:
                 continue
+            mine = named.get(path, pa.schema([]))
             changed = changed.cast(
-                pa.schema([types.field(c) if c in types.names else changed.field(c) for c in changed.column_names])
+                pa.schema([mine.field(c) if c in mine.names else changed.field(c) for c in changed.column_names])
             )
             part = f"{base}/{new}.part"
             with files.open_output_stream(part) as out:
