@@ -1,6 +1,7 @@
 """`headgate fuse`: sources without a common key become entities, golden records and a cross-reference."""
 
 import csv
+import json
 import random
 from functools import partial
 from pathlib import Path
@@ -312,6 +313,35 @@ def test_names_of_files_that_no_table_can_have(tmp_path, monkeypatch):
     assert pipeline.starts("t_pairs") == ("t_donnees_1", "t_source_2024")
     assert pipeline.raw_of == {"t_labels_input_raw": "t_labels_input"}, "labels under names that Delta can hold"
     assert "`left_id`" in str(pipeline.steps["t_labels"][1]), pipeline.steps["t_labels"]
+
+
+def test_names_arrays_and_keys_as_files_of_the_field_have_them(fuse):
+    every = list(people(4, 40))
+    tags = [["x", p[1]] for p in every]
+    columns = {"Song ID": [f"a{i}" if i > 1 else None for i in range(30)], "Song Name": [p[0] for p in every[:30]]}
+    columns |= {"street (home)": [p[1] for p in every[:30]], "tags": tags[:30], "n": [[i] for i in range(30)]}
+    pq.write_table(pa.table(columns), "a.parquet")
+    rows = [
+        {"Song ID": f"b{i}", "Song Name": p[0], "street (home)": p[1], "tags": t}
+        for i, (p, t) in enumerate(zip(every[10:], tags[10:], strict=True))
+    ]
+    Path("b.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sources = ("a.parquet", "b.jsonl", "--key", "Song ID", "--into", "t")
+    code, _, error = fuse(*sources)
+    assert code == 0, error
+    names = "‹Song ID› as Song_ID, ‹Song Name› as Song_Name, ‹street (home)› as street_home"
+    assert [line for line in error.splitlines() if line.startswith(("a:", "b:"))] == [
+        f"a: published under names that Delta can hold: {names}",
+        f"b: published under names that Delta can hold: {names}",
+        "a: 2 records without Song ID: t_xref shows no key of theirs",
+    ]
+    found = answer("select key_a, key_b from t_links")
+    assert len(found) >= 18 and all(int(a[1:]) - int(b[1:]) == 10 for a, b in found)
+    assert answer("select distinct typeof(tags), typeof(n) from t") == [("VARCHAR", "BIGINT[]")]
+    assert answer("select count(*), count(key) from t_xref") == [(60, 58)]
+    code, out, error = fuse(*sources, "--refit")
+    assert code == 0 and "up to date" in out, error
+    assert error.endswith("--refit: the records are those that the present pairs were learned from\n")
 
 
 def test_files_of_pairs_that_name_their_columns_otherwise_are_refused(tmp_path, monkeypatch):

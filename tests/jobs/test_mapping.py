@@ -215,3 +215,10 @@ def test_real_columns_find_each_other(tmp_path, monkeypatch):
     pairs = {p.to: p.of for p in found["proposals"]}
     assert pairs == {"id": "pid", "title": "name", "authors": "written_by", "year": "published"}
     assert found["without"] == ["conf"] and found["left"] == ["venue"]
+
+
+def test_codes_that_yaml_reads_as_booleans_are_texts():
+    step = options_of(MapColumns).validate_python(
+        {"columns": {"s": {"of": "g", "codes": {True: "m", "x": False, 7: 1}}}}
+    )
+    assert step.columns["s"].codes == {"true": "m", "x": "false", 7: 1}

@@ -53,13 +53,15 @@ def test_votes_and_means_of_models(spark):
 
 
 def test_weights_of_a_model_that_is_not_there(spark):
-    df = frame(spark, MODELS, (1, "a", "x", 0.9, 0.1), (1, "bert", "y", 0.2, 0.8))
+    far = float("inf")
+    df = frame(spark, MODELS, (1, "a", "x", 0.9, far), (1, "bert", "y", 0.3, -far))
     step = CombinePredictions(by=("id",), model="model", label="label", weights={"berd": 9.0})
     with pytest.raises(StepError) as error:
         applied(step, df)
     assert str(error.value) == "weights: no record is of 'berd' — did you mean ‹bert›? (in 'model': ‹a›, ‹bert›)"
     both = {"a": 1.0, "bert": 2.0, "brings no rows today": 3.0}
-    applied(CombinePredictions(by=("id",), model="model", label="label", weights=both), df)
+    step = CombinePredictions(by=("id",), model="model", scores=("p", "q"), best="best", weights=both)
+    assert plain_rows(kept(applied(step, df)), "p", "q", "best") == [(pytest.approx(0.5), None, "p")]
 
 
 def test_folds_and_bags_by_entity(spark):
@@ -130,14 +132,14 @@ def test_stacking_in_spark(spark):
         y = i % 2
         a, b = y + r.gauss(0, 0.4), r.random()
         target = None if i >= 110 else "yn"[y]
-        rows.append((i, i // 4, None if i == 5 else a, b, target))
+        rows.append((i, i // 4, {5: None, 6: float("-inf")}.get(i, a), b, target))
     df = frame(spark, "id int, e int, a double, b double, y string", *rows)
     step = StackPredictions(columns=("a", "b"), target="y", by=("e",), into="s")
     out = applied(step, df.repartition(3))
     found = {x["id"]: x for x in AssignFolds(by=("e",)).apply(out).collect()}
     assert all(found[i]["s_fold"] == (found[i]["fold"] if i < 110 else None) for i in range(120))
-    assert found[5]["s"] is None and found[5]["s_probabilities"] is None
-    assert sum(found[i]["s"] == "yn"[i % 2] for i in range(120) if i != 5) > 95
+    assert all(found[i]["s"] is None and found[i]["s_probabilities"] is None for i in (5, 6))
+    assert sum(found[i]["s"] == "yn"[i % 2] for i in range(120)) > 95
     assert sum(found[7]["s_probabilities"].values()) == pytest.approx(1)
     like = {"columns": ("a", "b"), "target": "y", "by": ("e",), "into": "s", "folds": 1, "seed": 0, "how": "ridge"}
     stack = PredictStack(**like, classes=(), weights=(((5.0, 0.0, 0.0),), ((7.0, 0.0, 0.0),)))

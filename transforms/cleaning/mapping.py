@@ -30,6 +30,14 @@ from headgate.transforms.step import Columns, Context, NoSuchColumn, Step, StepE
 STAYS = (FILE, FILE_DATE, SOURCE)
 
 
+def as_text_of_yaml(code: Any) -> Any:
+    """Return a boolean as the text that it was written as: pydantic takes true for 1."""
+    return str(code).lower() if isinstance(code, bool) else code
+
+
+Code = Annotated[str | int, pydantic.BeforeValidator(as_text_of_yaml, json_schema_input_type=str | int | bool)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MappedColumn:
     """Where a column comes from: `of` a column of the source, and how its values are read, or a constant `value`."""
@@ -37,7 +45,7 @@ class MappedColumn:
     of: str | None = None
     value: str | int | float | bool | None = None
     type: str | None = None
-    codes: Mapping[str | int, str | int | None] | None = None
+    codes: Mapping[Code, Code | None] | None = None
     unit: str | None = None
     to_unit: str | None = None
     time_zone: str | None = None
@@ -61,8 +69,9 @@ class MapColumns(Step):
 
     columns: new column -> the source's column, or {of, type, codes, unit, to_unit, time_zone, decimal, thousands,
         date_format, timestamp_format}, or {value}: a constant, in `type` if that is given. `codes` is a list of the
-        source's codes -> values (null for none), applied first; then `type` as in `cast`, `unit` and `to_unit` as in
-        `convert_units` (the result is a double), or `time_zone` as in `local_to_utc`: one of the three.
+        source's codes (in quotes if they begin with 0) -> values (null for none), applied first; then `type` as in
+        `cast`, `unit` and `to_unit` as in `convert_units` (the result is a double), or `time_zone` as in
+        `local_to_utc`: one of the three.
     others: what happens to columns that are not mapped: `keep` (default) or `drop`.
     invalid: what happens to a row with a value that cannot be mapped: `reject` (default) marks it, with column, value
         and what was expected as evidence; `null` empties the cell and notes it in `_changed`.

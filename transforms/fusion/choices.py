@@ -173,7 +173,7 @@ class Choice:
             weight = self.learned.weights(self.source)[known]
             entity, numbers = entity[known], numbers[known]
         found = middle_of(entity, numbers, weight, self.entities, middle)
-        none = np.bincount(entity, minlength=self.entities) == 0
+        none = (np.bincount(entity, minlength=self.entities) == 0) | np.isnan(found)  # of infinities of both signs
         return pa.array(found, pa.float64(), mask=none)
 
     def evidence(self) -> pa.StructArray:

@@ -63,7 +63,7 @@ class GoldenRecords(Step):
         or map of most elements that are not null, the binary of most bytes; of other types it is refused here, and as
         the `rule` of all columns a vote. `complete`: of the record with most values. `mean`, `median`: of numbers, as a
         double. `weighted_mean`, `weighted_median`: those in which sources weigh by how far they are off, as all
-        entities tell; infinities have no say in them.
+        entities tell; infinities have no say in them. A mean of infinities of both signs is null.
     together: lists of columns that are taken whole from one record, such as street, city and zip: of those with most of
         them filled, the one that the rule of the first column chooses.
     source: the column that names a record's source, if it is there; it is not in the golden record.

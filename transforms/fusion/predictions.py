@@ -40,9 +40,10 @@ class CombinePredictions(Step):
     The table's `grain` is new: a row for each item, with `by`, `models` (how many had a say), the label with
     `<label>_share` (its share of the weight) and `<label>_tie` (whether another had as much weight), the means, and
     `best`. Ties of votes fall to the class with more votes, then to the smaller one. A null label and a null or NaN
-    number have no say; where none has, the result is null. Weights that add up to 0 are as none. A model that predicts
-    one item again is rejected with `repeated_prediction`, all but its smallest row id; a row without a model with
-    `missing_model`. `_parents` are the predictions. Sums are added in the order of the models' names.
+    number have no say; where none has, and of infinities of both signs, the result is null. Weights that add up to 0
+    are as none. A model that predicts one item again is rejected with `repeated_prediction`, all but its smallest row
+    id; a row without a model with `missing_model`. `_parents` are the predictions. Sums are added in the order of the
+    models' names.
     Cost: one shuffle of the named columns by item; the predictions of one item are held by one task.
     """
 
@@ -173,4 +174,4 @@ def mean(claims: Column, member: str) -> Column:
     said = F.filter(claims, lambda c: c[member].isNotNull())
     total = added(said)
     summed = F.aggregate(said, F.lit(0.0), lambda sum_, c: sum_ + c["weight"] * c[member])
-    return F.try_divide(summed, total)
+    return F.nanvl(F.try_divide(summed, total), F.lit(None).cast("double"))  # infinities of both signs

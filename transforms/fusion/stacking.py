@@ -1,6 +1,7 @@
 """Stacking: a model of models' predictions, which tells rows it learned from by a model that did not see them."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -99,9 +100,10 @@ class StackPredictions(Estimator):
     seed: of the sample and the folds.
     A training row with a target is predicted by the model that saw no row of its fold: so its prediction is as good as
     that of a new row, and can be learned from again. All others are predicted by the model of all rows. Rows with a
-    null or NaN in `columns` are not learned from and predicted as null. Ties fall to the class that comes first. The
-    run's summary says how well it does out of fold, beside the plain mean. The weights are saved as plain values; only
-    the fit needs the extra `models`. More than 100 classes, or a target of one value, are an error.
+    null, NaN or infinity in `columns` are not learned from and predicted as null; an infinite target is none. Ties fall
+    to the class that comes first. The run's summary says how well it does out of fold, beside the plain mean. The
+    weights are saved as plain values; only the fit needs the extra `models`. More than 100 classes, or a target of one
+    value, are an error.
     Cost: one pass to draw the sample, which comes to the driver, and folds + 1 small fits; one pass to apply. Source:
     Wolpert 1992; van der Laan, Polley, Hubbard 2007.
     """
@@ -140,7 +142,7 @@ class StackPredictions(Estimator):
     def fit(self, df: DataFrame, context: Context) -> PredictStack:
         kinds = dict(df.dtypes)
         target = present(self.target, kinds[self.target])
-        target = target.cast("double") if self.how == "ridge" else as_text(target, kinds[self.target])
+        target = finite(target.cast("double")) if self.how == "ridge" else as_text(target, kinds[self.target])
         drawn = df.select(
             stable_hash(df, self.seed, [ROW_ID]).alias("_hg_hash"),
             ROW_ID,
@@ -180,7 +182,11 @@ def added(into: str, how: How) -> dict[str, str]:
 
 
 def features(columns: Sequence[str], kinds: Mapping[str, str]) -> Column:
-    return F.array(*(present(c, kinds[c]).cast("double") for c in columns))
+    return F.array(*(finite(present(c, kinds[c]).cast("double")) for c in columns))
+
+
+def finite(number: Column) -> Column:
+    return F.when(F.abs(number) < F.lit(math.inf), number)
 
 
 Weights = tuple[tuple[tuple[float, ...], ...], ...]
