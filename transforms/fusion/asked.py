@@ -13,6 +13,7 @@ from headgate.transforms.step import Context, StepError
 from headgate.words import cell, value_or_null
 
 NAMED = 3
+Name = tuple[str | None, str | None]  # of a record: its source, its key
 ASKED_AT_ONCE = 1_000_000  # pairs
 
 
@@ -26,13 +27,12 @@ def known_pairs(option: str, table: str | None, records: Records, context: Conte
     given = context.table(table)
     names = F.array(*map(F.lit, records.sources))
     ends = []
-    for end in ("a", "b"):
-        number = F.lit(None).cast("int")
+    for i, end in enumerate("ab"):
+        source = F.lit(records.sources[i] if len(records.sources) == 2 else None).cast("string")
         if f"source_{end}" in given.columns:
-            number = (F.array_position(names, F.col(f"source_{end}")) - 1).cast("int")
-        elif len(records.sources) == 2:
-            number = F.lit(0 if end == "a" else 1)
-        ends.append(number.alias(f"source_{end}"))
+            source = F.col(f"source_{end}").cast("string")
+        number = F.array_position(names, source) - 1
+        ends += [source.alias(f"named_{end}"), number.cast("int").alias(f"source_{end}")]
     wanted = given.where(F.col("same").isNotNull()).select(*ends, name_in("key_a"), name_in("key_b"), "same")
     keys = records.many.select("src", name_in("key"), "rid")
     for end in ("a", "b"):
@@ -41,10 +41,11 @@ def known_pairs(option: str, table: str | None, records: Records, context: Conte
         wanted = wanted.join(there, on=(F.col(f"key_{end}") == F.col(f"key_{end}_")) & same_source, how="left")
     wanted = context.keep(wanted, option)
     known = F.col("rid_a_").isNotNull() & F.col("rid_b_").isNotNull()
-    unknown = wanted.where(~known).select("key_a", "key_b").orderBy("key_a", "key_b").limit(NAMED).collect()
+    asked = [f"{part}_{end}" for end in "ab" for part in ("named", "key")]
+    unknown = wanted.where(~known).orderBy("key_a", "key_b", *asked).select(*asked).limit(NAMED).collect()
     if unknown:
         n, every = wanted.where(~known).count(), wanted.count()
-        tell_unknown(option, table, n, every, [(row["key_a"], row["key_b"]) for row in unknown], context)
+        tell_unknown(option, table, n, every, [(row[:2], row[2:]) for row in unknown], context)
     a, b = (F.struct(F.col(f"src_{e}_").alias("src"), F.col(f"rid_{e}_").alias("rid")) for e in ("a", "b"))
     ends_of = wanted.where(known & (F.col("rid_a_") != F.col("rid_b_"))).select(
         F.least(a, b).alias("first"), F.greatest(a, b).alias("last"), "same"
@@ -71,14 +72,18 @@ def name_in(column: str) -> Column:
 
 
 def tell_unknown(
-    option: str, table: str, n: int, every: int, named: Sequence[tuple[str | None, str | None]], context: Context
+    option: str, table: str, n: int, every: int, named: Sequence[tuple[Name, Name]], context: Context
 ) -> None:
-    """Say which pairs name records that are not there; raise `StepError` if all do."""
-    shown = ", ".join(f"{cell(value_or_null(a))} and {cell(value_or_null(b))}" for a, b in named)
+    """Say which pairs name records that are not there, by source and key; raise `StepError` if all do."""
+    shown = ", ".join(" and ".join(cell(shown_name(*end)) for end in pair) for pair in named)
     message = f"{option}: {n:,} of {every:,} pairs of table '{table}' name records that are not there ({shown})"
     if n == every and option == "labels":  # decisions stay when the records that they name are gone
         raise StepError(message)
     context.warn(message)
+
+
+def shown_name(source: str | None, key: str | None) -> str:
+    return f"{source} {value_or_null(key)}" if source else value_or_null(key)
 
 
 def tell_contradictions(option: str, table: str, against: int, context: Context) -> None:
@@ -109,27 +114,28 @@ def known_at_once(
         if key is not None:
             places[key.strip(" ")].append(i)
     found: dict[tuple[int, int], bool | None] = {}
-    unknown: list[tuple[str | None, str | None]] = []
+    unknown: list[tuple[Name, Name]] = []
     every = 0
     for pair in pairs:
-        ends = []
+        ends, names = [], []
         for end, usual in (("a", 0), ("b", 1)):
             source = pair.get(f"source_{end}")
-            number = None if source is None else records.sources.index(source) if source in records.sources else -1
             if f"source_{end}" not in columns and len(records.sources) == 2:
-                number = usual
+                source = records.sources[usual]
+            number = None if source is None else records.sources.index(source) if source in records.sources else -1
             ends.append([i for i in places.get(pair[f"key_{end}"], ()) if number is None or src[i] == number])
+            names.append((source, pair[f"key_{end}"]))
         rows_of = max(len(ends[0]), 1) * max(len(ends[1]), 1)
         every += rows_of
         if not ends[0] or not ends[1]:
-            unknown += [(pair["key_a"], pair["key_b"])] * rows_of
+            unknown += [(names[0], names[1])] * rows_of
         for a, b in itertools.product(*ends):
             if a != b:
                 (_, a), (_, b) = sorted([(src[a], a), (src[b], b)])
                 same: bool | None = pair["same"]
                 found[a, b] = same if found.get((a, b), same) == same else None
     if unknown:
-        unknown.sort(key=lambda pair: [(key is not None, key) for key in pair])
+        unknown.sort(key=lambda pair: [(x is not None, x) for x in (pair[0][1], pair[1][1], *pair[0], *pair[1])])
         tell_unknown(option, table, len(unknown), every, unknown[:NAMED], context)
     tell_contradictions(option, table, sum(same is None for same in found.values()), context)
     return found
