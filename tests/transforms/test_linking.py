@@ -621,6 +621,19 @@ def test_evidence_of_values_that_are_not_plain(spark):
     assert made["n"] == 2.0**53 and why["n"][0] == str(2**53 + 1), "the nearest double"
 
 
+def test_blank_texts_have_no_say(spark):
+    """As quoted cells of csv files have them, and a file that was filled up with them."""
+    rows = [
+        ("x", "a", "", "", "x"),
+        ("x", "b", " \u200b\n", "", "y"),
+        ("x", "c", "Ada", " ", ""),
+        ("x", "d", "", "", ""),
+    ]
+    df = frame(spark, "e string, source string, v string, w string, z string", *rows)
+    (made,) = run(GoldenRecords(by="e", source="source"), df)
+    assert (made["v"], made["w"], made["evidence"]["v"]["conflict"]) == ("Ada", None, False)
+
+
 def test_a_vote_is_what_a_vote_says(spark):
     """Where values have as many records, the source that comes first decides."""
     df = frame(spark, "e string, source string, v string", ("x", "b", "m"), ("x", "a", "n"))

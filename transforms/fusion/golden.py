@@ -44,6 +44,7 @@ from headgate.transforms.step import (
     user_columns,
 )
 
+SHOWS = r"[^\p{Z}\p{Cc}\p{Cf}]"  # a text that is not blank
 EVIDENCE = (
     "map<string,struct<source:string,rule:string,confidence:double,runner_up:string,conflict:boolean,tie:boolean,"
     "majority:string>>"
@@ -75,10 +76,10 @@ class GoldenRecords(Step):
     columns, and `evidence`: column -> source, rule, confidence, runner_up (the next best value), conflict (whether the
     records contradict each other), tie (whether the rule alone did not decide) and majority (what a vote would say);
     arrays, structs and maps are JSON there, bytes hexadecimal.
-    The columns that `assign_entities` adds are left out. Nulls and NaN have no say; where all are, so is the value.
-    Ties fall to the value of more records, then to the source that comes first, then to the smaller row id. Confidence
-    is the value's share of what decides: of votes, of weight, its probability; for other rules the share of the records
-    that agree with it. Rows marked before stay marked.
+    The columns that `assign_entities` adds are left out. Nulls, NaN and blank texts have no say; where all are, the
+    value is null. Ties fall to the value of more records, then to the source that comes first, then to the smaller row
+    id. Confidence is the value's share of what decides: of votes, of weight, its probability; for other rules the share
+    of the records that agree with it. Rows marked before stay marked.
     Where rows changed, the records of their entities alone are made again, unless a rule learns from all entities.
     Cost: one shuffle of all rows by entity; a pass over the claims for each round of learning (60 at most), on the
     driver for up to 1,000,000 claims. Source: Dong, Berti-Equille, Srivastava 2009; Li et al. 2014; Dawid, Skene 1979.
@@ -248,7 +249,8 @@ class GoldenRecords(Step):
         last = F.lit(None).cast("string") if recent is None else F.col(quoted(recent))
 
         def cell(column: str) -> Column:
-            return present(column, have[column])
+            value = present(column, have[column])
+            return F.when(value.rlike(SHOWS), value) if is_text(have[column] or "") else value
 
         def text(column: str) -> Column:
             if is_plain(have[column]):
