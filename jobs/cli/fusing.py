@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,9 @@ def pipeline_of(fusion: Fusion, lake: Lake) -> tuple[Pipeline, str]:
         raise UsageError(f"--into: '{into}' is not a valid table name: use lower-case letters, digits and '_'")
     inputs = inputs_of(fusion, lake)
     other_names = {given: name for i in reversed(inputs) for given, name in i.renamed.items()}
-    key, columns = ([other_names.get(c, c) for c in given] for given in (fusion.key, fusion.columns))
+    key, columns = (
+        [other_names.get(c, published(c, inputs[0].columns)) for c in given] for given in (fusion.key, fusion.columns)
+    )
     fusion = replace(fusion, key=key, columns=columns)
     need_one_case(inputs)
     inputs = of_one_type(inputs, into)
@@ -141,9 +143,8 @@ def inputs_of(fusion: Fusion, lake: Lake) -> list[Input]:
             if odd and not renamed:
                 raise UsageError(f"{given}: other columns than the table '{holds}' has; give --into another name")
             columns = {renamed.get(c, c): kind.lower() for c, kind in found_columns.items()}
-            key = [key_in_source(c, options) for c in fusion.key]
-            other = {**writable_names(key), **renamed}
-            key = [c if c in columns or other.get(c) not in columns else other[c] for c in key]
+            options = as_published(options, renamed)
+            key = [renamed.get(c, published(c, columns)) for c in (key_in_source(c, options) for c in fusion.key)]
             need_columns(f"{name}: --key", key, list(columns))
             in_file = {new: c for c, new in renamed.items()}
             source |= {"key": [in_file.get(c, c) for c in key], "on_changed_file": "replace"}
@@ -154,7 +155,8 @@ def inputs_of(fusion: Fusion, lake: Lake) -> list[Input]:
             columns = {
                 c: kind.lower() for c, kind in types_of(pa.schema(lake.need_table(place).schema().to_arrow())).items()
             }
-            need_columns(f"{name}: --key", [key_in_source(c, options) for c in fusion.key], list(columns))
+            key = [published(key_in_source(c, options), columns) for c in fusion.key]
+            need_columns(f"{name}: --key", key, list(columns))
             found.append(mapped_input(fusion, options, name, place, columns))
         else:
             raise no_such_input(place, lake)
@@ -187,8 +189,31 @@ def mapping_of(fusion: Fusion) -> dict[str, dict[str, Any]]:
 
 def key_in_source(column: str, options: Mapping[str, Any] | None) -> str:
     """Return the source's own name of a key column."""
-    of = (options or {}).get("columns", {}).get(column, column)
+    mapped = (options or {}).get("columns", {})
+    of = mapped.get(published(column, mapped), column)
     return str(of if isinstance(of, str) else of.get("of", column))
+
+
+def published(column: str, columns: Collection[str]) -> str:
+    """Return the name that a column has among published ones: its own, or that which Delta can hold."""
+    other = writable_names([column]).get(column, column)
+    return column if column in columns or other not in columns else other
+
+
+def as_published(options: dict[str, Any] | None, renamed: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the mapping of a source with names as they are published, where it has those of the files.
+
+    renamed: the source's columns that are published under other names -> these.
+    """
+    if options is None:
+        return None
+    mapped = {}
+    for new, of in options["columns"].items():
+        there = of if isinstance(of, str) else of.get("of")
+        other = renamed.get(there, there)
+        name = writable_names([new]).get(new, new)
+        mapped[name] = other if isinstance(of, str) else of | ({} if there is None else {"of": other})
+    return {**options, "columns": mapped}
 
 
 def mapped_input(
@@ -202,7 +227,7 @@ def mapped_input(
         after = step.columns_after(columns, {})
     except StepError as e:
         raise UsageError(f"--mapping: {fusion.mapping}: {name}: {e}") from e
-    need_columns(f"{name}: --key, as mapped", fusion.key, list(after))
+    need_columns(f"{name}: --key, as mapped", [published(c, after) for c in fusion.key], list(after))
     mapped = (f"{fusion.into}_{name}_mapped", [{"map_columns": options}])
     return Input(name=name, table=table, columns=after, given=list(columns), mapped=mapped, **files)
 

@@ -303,6 +303,25 @@ def test_headers_that_delta_cannot_hold(tmp_path, monkeypatch, headers, asked, r
     assert list(landed.key) == ([given for given, new in renamed.items() if asked in (given, new)] or [asked])
 
 
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        "{Song_ID: id_no, Song_Name: {of: the_title}, n: {value: 1}}",
+        "{Song ID: id no, Song Name: {of: the title}, n: {value: 1}}",
+    ],
+)
+def test_a_mapping_has_names_as_published_or_as_in_the_files(tmp_path, monkeypatch, mapping):
+    monkeypatch.chdir(tmp_path)
+    write("a.csv", [], "Song ID,Song Name")
+    write("b.csv", [], "id no,the title")
+    Path("m.yaml").write_text(f"mapping: {{b: {{columns: {mapping}}}}}")
+    fusion = fusing.Fusion(inputs=["a.csv", "b.csv"], into="t", key=["Song ID"], mapping="m.yaml")
+    pipeline, _ = fusing.pipeline_of(fusion, Lake("lake"))
+    (step,) = pipeline.steps["t_b_mapped"]
+    assert {new: of.of for new, of in step.columns.items()} == {"Song_ID": "id_no", "Song_Name": "the_title", "n": None}
+    assert pipeline.tables["t_b_raw"].source.key == ("id no",) and pipeline.steps["t_pairs"][-1].key == ("Song_ID",)
+
+
 def test_names_of_files_that_no_table_can_have(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("Données (1).csv", "2024.csv", "l.csv"):
