@@ -54,9 +54,9 @@ class MixSources(Estimator):
     Whole epochs are taken whole; of what is left, the rows of the smallest hashes, up to where the source's units are
     nearest to its target: so it is off by half a row at most, and a warning says where that is more than .5 %. The
     same in any partitioning; with a larger budget a source draws a superset, but for a row where rounding gives it one
-    less. Rows with one row id are taken together. Further epochs are new rows that name their parent. What share each of
-    up to 1,000 sources has, beside what was asked for, is a figure of the build that draws: in its summary, and in the
-    table `metrics`.
+    less. Rows with one row id are taken together. Further epochs are new rows that name their parent. What share each
+    of up to 1,000 sources has, beside what was asked for, is a figure of the build that draws: in its summary, and in
+    the table `metrics`.
     Cost: two passes over the sources and the column to fit, one to apply. Source: temperatures as in Conneau et al.
     2020 (XLM-R); epochs as in Raffel et al. 2020 (T5).
     """

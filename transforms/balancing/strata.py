@@ -62,8 +62,8 @@ class SampleStrata(Estimator):
     number: a new column with the number of a row's copy, 0 for the row itself.
     seed: another seed draws other rows.
     Which rows are drawn is decided by a hash of the row id, so it is the same in any partitioning, and a larger target
-    of a stratum draws a superset. Rows with one row id are told apart by their content, and those that are equal in that too are
-    counted. The place of the step enters the row ids of copies, so that no two steps make the same one.
+    of a stratum draws a superset. Rows with one row id are told apart by their content, and those that are equal in
+    that too are counted. The place of the step enters the row ids of copies, so that no two steps make the same one.
     Cost: to fit, one pass over the columns `by` for their counts, and one over these and the row ids, which sorts the
     rows near the cuts alone. With `weight` or `replacement` both are over all of these (a histogram of the orders per
     stratum, then the exact cut inside one bin); with more than some 5,000 strata they are three then, and a sort of the
