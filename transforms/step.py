@@ -85,13 +85,16 @@ def follow(step: "Step", have: Columns, tables: Mapping[str, Columns]) -> Column
     """Follow the columns through a step; raise `StepError` for a name that it may not give to a column.
 
     No two columns may have one name, in any case of its letters, no new one may have a name of headgate's own, and no
-    option names a column twice. None where only a fit can tell.
+    option names a column twice, and a seed has 64 bits at most. None where only a fit can tell.
     """
     for option in ("columns", "using", "by"):
         names = getattr(step, option, ())
         twice = next((c for i, c in enumerate(names) if c in names[:i]), None) if isinstance(names, tuple) else None
         if twice is not None:
             raise StepError(f"{option}: '{twice}' is named twice")
+    seed = getattr(step, "seed", 0)
+    if not -(2**63) <= seed < 2**63:
+        raise StepError(f"seed: {seed} is beyond the whole numbers of 64 bits")
     after = step.columns_after(have, tables)
     seen: dict[str, str] = {}
     for name in after or ():

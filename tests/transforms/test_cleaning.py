@@ -3,6 +3,7 @@ from decimal import Decimal
 
 import pytest
 
+from headgate.transforms.balancing.split import SplitByHash
 from headgate.transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
 from headgate.transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns
 from headgate.transforms.cleaning.text import NormalizeText
@@ -65,6 +66,7 @@ def test_columns_are_renamed_selected_dropped_and_derived(spark):
         (Cast(columns={"a": "date"}, date_format="dd/MM"), "no whole day"),
         (ConvertUnits(columns={"a": UnitChange(from_unit="metre", to_unit="kg")}), "cannot convert"),
         (ConvertUnits(columns={"a": UnitChange(from_unit="metrre", to_unit="km")}), "cannot convert"),
+        (SplitByHash(key=("a",), seed=2**63), "seed: 9223372036854775808 is beyond the whole numbers of 64 bits"),
     ],
 )
 def test_wrong_options_are_refused_before_spark(step, told):

@@ -122,6 +122,12 @@ def cloud():
     return values
 
 
+@pytest.mark.parametrize("seed", [-1, 20240131235959])
+def test_any_whole_number_is_a_seed(cloud, seed):
+    pytest.importorskip("sklearn")
+    assert len(score_forest(cloud, fit_forest(cloud[:99], ("a", "b", "c"), trees=2, seed=seed))) == len(cloud)
+
+
 def test_scores_are_those_of_scikit_learn(cloud):
     ensemble = pytest.importorskip("sklearn.ensemble")
     forest = fit_forest(cloud, ("a", "b", "c"), seed=3)

@@ -130,6 +130,14 @@ def test_fitted_steps_survive_json(spark):
     assert plain_rows(again.apply(df)) == plain_rows(frozen.apply(df))
 
 
+@pytest.mark.parametrize("seed", [-1, 20240131235959])
+def test_any_whole_number_is_a_seed(seed):
+    x = np.random.default_rng(0).normal(size=30)
+    table = {"a": np.where(x > 1, NAN, x), "b": x, "c": np.array(["u", "v", None] * 10, dtype=object)}
+    chosen, _ = choose(table, ["a", "c"], masking="pattern", rounds=1, seed=seed)
+    assert {*chosen} == {"a", "c"}
+
+
 def test_a_model_is_chosen_only_where_it_beats_mean_and_mode(masked, monkeypatch):
     monkeypatch.setattr(choice, "CELLS", 200)
     rng = np.random.default_rng(1)

@@ -80,7 +80,8 @@ def fit_forest(
     known = np.where(np.isfinite(values), values, np.nan)
     fill = np.array([np.nanmedian(c) if np.isfinite(c).any() else 0.0 for c in known.T])
     x = np.where(np.isnan(known), fill, known).astype(np.float32)
-    forest = IsolationForest(n_estimators=trees, max_samples=min(rows, len(x)), random_state=seed, n_jobs=1).fit(x)
+    options = {"max_samples": min(rows, len(x)), "random_state": seed % 2**32, "n_jobs": 1}
+    forest = IsolationForest(n_estimators=trees, **options).fit(x)
     deepest = max(t.tree_.max_depth for t in forest.estimators_)
     inner = 2**deepest - 1
     feature, threshold = np.zeros((trees, inner), np.int32), np.full((trees, inner), np.inf, np.float32)

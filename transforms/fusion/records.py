@@ -345,7 +345,7 @@ def drawn_pairs(records: Records, seed: int) -> pa.Table:
     src = np.array([number[s] for s in records.sample["source"].to_pylist()], np.int32)
     rid, first = np.unique(rid, return_index=True)
     src = src[first]
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(seed % 2**64)
     a, b = (random.integers(0, len(rid), 3 * DRAWN) for _ in range(2))
     swap = (src[a] > src[b]) | ((src[a] == src[b]) & (a > b))
     a, b = np.where(swap, b, a), np.where(swap, a, b)

@@ -258,7 +258,7 @@ def fit_chain(table: Table, targets: Sequence[str], *, rounds: int = 2, seed: in
                     continue
                 if column in design.numbers:
                     rest = raw[known, places[0]] - linear_part(x[known], model, precision, places[0])
-                    learner = HistGradientBoostingRegressor(random_state=seed, max_iter=ITERATIONS, **TREES)
+                    learner = HistGradientBoostingRegressor(random_state=seed % 2**32, max_iter=ITERATIONS, **TREES)
                     seen = x[known][:, others]
                     turn[column] = trees_of(learner.fit(seen, rest), seen)
                 else:
@@ -268,7 +268,7 @@ def fit_chain(table: Table, targets: Sequence[str], *, rounds: int = 2, seed: in
                         continue
                     taken = known & np.array([v in common for v in table[column]])
                     options = TREES | {"max_iter": max(10, ITERATIONS // len(common)), "l2_regularization": REGULAR}
-                    chosen = HistGradientBoostingClassifier(random_state=seed, **options)
+                    chosen = HistGradientBoostingClassifier(random_state=seed % 2**32, **options)
                     seen = x[taken][:, others]
                     chosen.fit(seen, table[column][taken].astype(str))
                     turn[column] = trees_of(chosen, seen, [str(v) for v in chosen.classes_])

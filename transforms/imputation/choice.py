@@ -178,6 +178,7 @@ def masked_cells(
     gone = {c: unknown(table[c]) for c in targets}
     lacking = np.column_stack([gone[c] for c in targets])
     by_pattern = masking == "pattern"
+    seed %= 2**64
     borrowed = borrowed_gaps(lacking, np.random.default_rng([seed, turn])) if by_pattern else np.zeros_like(lacking)
     rng = np.random.default_rng([seed])
     masks = {}
