@@ -71,6 +71,9 @@ def test_wishes_are_met_exactly():
     assert wanted_of(Wish(of_all=0.29), {"a": 100}, 1) == {"a": 29}
     assert wanted_of(Wish(rows=3), {"a": 0}, 2) == {"a": 0}
     assert wanted_of(Wish(total=5), {}, 1) == {}
+    large = {"a": 10**6, "b": 999_000, "c": 0}
+    assert wanted_of(Wish(total=9, temperature=0.001), large, 1) == {"a": 7, "b": 2, "c": 0}
+    assert wanted_of(Wish(total=9, temperature=1e-320), large, 1) == {"a": 9, "b": 0, "c": 0}
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def wanted_of(wish: Wish, sizes: Mapping[str, int], times: float) -> dict[str, i
     elif wish.equal:
         weights = dict.fromkeys(names, 1.0)
     else:
-        weights = {n: float(sizes[n]) ** (1 / wish.temperature) if sizes[n] else 0.0 for n in names}
+        weights = natural({n: sizes[n] for n in names}, wish.temperature)
     total = wish.total
     if wish.of_all is not None:  # of 100 rows, .29 is 29: as a binary fraction it would be a little less
         total = math.floor(Decimal(str(wish.of_all)) * sum(sizes.values()))
@@ -84,6 +84,16 @@ def wanted_of(wish: Wish, sizes: Mapping[str, int], times: float) -> dict[str, i
         total = math.floor(min(shares) * sum(Fraction(str(w)) for w in weights.values())) if shares else 0
         total = max(total, sum(min(floors[n], caps[n]) for n in names))
     return spread(total, weights, caps, floors)
+
+
+def natural(sizes: Mapping[str, int], temperature: float) -> dict[str, float]:
+    """Return weights in proportion to sizes^(1/temperature), of any temperature above 0."""
+    power = min(1 / temperature, 1e300)
+    try:
+        return {n: float(size) ** power if size else 0.0 for n, size in sizes.items()}
+    except OverflowError:  # no double holds them, but their shares of the largest one
+        largest = max(sizes.values())
+        return {n: (size / largest) ** power for n, size in sizes.items()}
 
 
 def spread(
