@@ -93,7 +93,7 @@ def follow(step: "Step", have: Columns, tables: Mapping[str, Columns]) -> Column
         if twice is not None:
             raise StepError(f"{option}: '{twice}' is named twice")
     seed = getattr(step, "seed", 0)
-    if not -(2**63) <= seed < 2**63:
+    if isinstance(seed, int) and not -(2**63) <= seed < 2**63:
         raise StepError(f"seed: {seed} is beyond the whole numbers of 64 bits")
     after = step.columns_after(have, tables)
     seen: dict[str, str] = {}
