@@ -75,11 +75,11 @@ def write_small(path: str, value: dict[str, Any]) -> None:
 
 
 def read_small(path: str) -> dict[str, Any] | None:
-    """Return a JSON value that `write_small` wrote; None where there is none."""
+    """Return a JSON value that `write_small` wrote; None where there is none, or a crash cut it short."""
     files, name = file_system(path)
     try:
         with files.open_input_stream(name) as stream:
             value: dict[str, Any] = json.loads(stream.readall())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
     return value

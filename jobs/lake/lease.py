@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from pyarrow import fs
@@ -28,6 +28,8 @@ EVERY = 30.0  # seconds between signs of an owner
 SILENCE = timedelta(minutes=5)  # after which an owner on another machine, or in another container, is taken for dead
 PAUSE = 5.0  # seconds between looks of one that waits
 REPLACED = 1.0  # seconds in which HDFS, that moves a file over no other, has put a new sign in place of the old one
+CUT_SHORT: dict[str, Any] = {"": "what was written is no JSON"}
+NOBODY, EVER = "- 0 -", datetime.min.replace(tzinfo=timezone.utc)
 AT_WORK: set[str] = set()  # runs of this process, which may live on when one has ended and could not say so
 
 
@@ -80,17 +82,21 @@ class Lease:
                 return dict(json.loads(stream.readall()))
         except FileNotFoundError:
             return {}
+        except ValueError:  # a crash of the machine cut it short, so nobody is there who wrote it
+            return CUT_SHORT
 
     def newest(self) -> Term | None:
         """Return the newest term; None where there was none."""
         while numbers := self.numbers():
             facts, sign = self.read(f"{numbers[-1]:010}.json"), self.read(f"{numbers[-1]:010}.sign")
+            if facts is CUT_SHORT:
+                return Term(numbers[-1], NOBODY, "", "", EVER, EVER, over=True)
             if facts:  # else a next one has removed it
                 since = datetime.fromisoformat(facts["since"])
                 if not sign and now() - since > SILENCE:
                     time.sleep(REPLACED)
                     sign = self.read(f"{numbers[-1]:010}.sign")
-                seen = datetime.fromisoformat(sign["seen"]) if sign else since
+                seen = datetime.fromisoformat(sign["seen"]) if "seen" in sign else since
                 owner = (facts["process"], facts["space"], facts["run_id"])
                 return Term(numbers[-1], *owner, since, seen, bool(sign.get("over")))
         return None

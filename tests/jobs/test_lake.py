@@ -17,6 +17,7 @@ from headgate.jobs.keep.contents import contents
 from headgate.jobs.keep.restore import restore
 from headgate.jobs.keep.retention import drop_releases, vacuum
 from headgate.jobs.lake import releases
+from headgate.jobs.lake.artifacts import read_small
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import commits
 from headgate.jobs.lake.system import COMPACT_EVERY, DESCRIPTIONS, PINNED, SCHEMAS, now
@@ -367,3 +368,9 @@ def test_a_lake_is_not_changed_by_a_query_of_spark(tmp_path, query, word):
     for fine in ("with x as (select 1) select * from x", "(select 1)", "-- n\nselect 1", "describe t"):
         with pytest.raises(AttributeError):  # there is no session to ask
             queries.sql_by_spark(None, Lake(str(tmp_path)), fine, None, None)
+
+
+@pytest.mark.parametrize("cut", ["", '{"folder": "k-r'])
+def test_what_a_crash_of_the_machine_cut_short_counts_as_not_written(tmp_path, cut):
+    (tmp_path / "key.json").write_text(cut)
+    assert read_small(f"{tmp_path}/key.json") is None

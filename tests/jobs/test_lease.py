@@ -94,6 +94,14 @@ def test_the_lease_of_a_dead_owner_is_taken_with_a_note(lake, process, seen, sin
     assert len(told) == 1 and told[0].startswith("run other (") and "is gone without an end" in told[0]
 
 
+@pytest.mark.parametrize("kind", ["json", "sign"])
+def test_what_a_crash_of_the_machine_cut_short_keeps_nobody_out(lake, kind):
+    owned(lake, "elsewhere 1 1", seen=timedelta(hours=1), since=timedelta(hours=1))
+    Path(lake.root, "_system", "leases", "p", f"0000000007.{kind}").write_text("")
+    with held(lake, "p", "next", NO_TIME, [].append) as lease:
+        assert lease.number == 8
+
+
 def test_of_many_at_once_one_takes_the_lease_each_time(lake):
     owned(lake, process_that_ended(), NO_TIME)
     for turn in range(5):
