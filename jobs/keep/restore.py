@@ -6,6 +6,7 @@ from typing import Any
 
 from headgate.jobs.errors import LostRace, UsageError
 from headgate.jobs.lake.conflicts import is_conflict
+from headgate.jobs.lake.dataset import need_readable
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import missing_files
 
@@ -14,14 +15,15 @@ def restore(lake: Lake, targets: Sequence[tuple[str, int]], run_id: str) -> list
     """Make an older version of each table the newest again, by a new commit that names it.
 
     Raises `LostRace` where another writer changes a table meanwhile, or an erasure is not finished; `UsageError` where
-    files of a version are gone.
+    files of a version are gone, or its rows are told by more than its files.
     """
     from deltalake import CommitProperties
 
     lake.need_no_erasure()
     for table, version in targets:  # all are checked before the first is touched
-        lake.need_table(table)
-        lake.open(table, version)
+        for delta in (lake.need_table(table), lake.open(table, version)):
+            if delta is not None:
+                need_readable(delta)  # deltalake restores no rows that deletion vectors mark, and says nothing of it
         missing = missing_files(lake, table, version)
         if missing:
             raise UsageError(f"version {version} of table '{table}' cannot be restored: vacuum removed {missing[0]}")

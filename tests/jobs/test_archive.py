@@ -133,6 +133,19 @@ def test_a_restore_that_another_writer_overtook_says_so(lake, monkeypatch):
     assert ids(lake.path("t")) == [0] and ids(lake.path("u")) == [1, 9]
 
 
+def test_rows_that_deletion_vectors_mark_are_not_said_to_be_restored(lake):
+    features = {"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}
+    actions = [
+        {"commitInfo": {"operation": "SET TBLPROPERTIES", "timestamp": 1}},
+        {"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, **features}},
+    ]
+    log = Path(lake.path("u"), "_delta_log", f"{2:020}.json")
+    log.write_text("".join(json.dumps(action) + "\n" for action in actions))
+    with pytest.raises(UsageError, match="can only be read by Spark: it uses deletionVectors"):
+        restore(lake, [("t", 0), ("u", 0)], "r")
+    assert ids(lake.path("t")) == [12], "all are looked at before the first is touched"
+
+
 def test_a_version_counts_as_old_from_when_it_was_replaced_though_the_clock_went_back(lake):
     log = Path(lake.path("u"), "_delta_log", f"{1:020}.json")
     actions = [json.loads(line) for line in log.read_text().splitlines()]
