@@ -3,18 +3,21 @@
 Files that both versions share hold the same rows, so only the others are read: the cost is that of what changed.
 """
 
-from collections.abc import Sequence
+import posixpath
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
+from deltalake import DeltaTable
 
 from headgate.jobs.errors import InputMissing, UsageError
+from headgate.jobs.lake.dataset import dataset
 from headgate.jobs.lake.duck import connect
 from headgate.jobs.lake.lake import Lake
 from headgate.jobs.lake.log import missing_files, paths_of
-from headgate.jobs.lake.storage import file_system, parquet_format, quoted
+from headgate.jobs.lake.storage import file_system, quoted
 from headgate.transforms.rows import ROW_ID, is_own
 from headgate.words import did_you_mean
 
@@ -75,13 +78,9 @@ def diff_table(
     )
     paths = {n: set(paths_of(d)) if d else set() for n, d in sides.items()}
     shared = paths["a"] & paths["b"]
-    files, base = file_system(lake.path(table))
     connection = connect()
-    for name in sides:
-        schema = schemas[name] if sides[name] else schemas["b" if name == "a" else "a"]
-        own = [f"{base}/{p}" for p in sorted(paths[name] - shared)]
-        kind = parquet_format()
-        rows = ds.dataset(own, schema=schema, filesystem=files, format=kind) if own else schema.empty_table()
+    for name, delta in sides.items():
+        rows = rows_of(delta, shared) if delta else schemas["b" if name == "a" else "a"].empty_table()
         connection.register(f"_hg_rows_{name}", rows)
     common = [n for n in schemas["a"].names if n in schemas["b"].names]
     if all(sides.values()) and not common:
@@ -100,6 +99,15 @@ def diff_table(
         columns = f"* replace ({casts})" if casts else "*"
         connection.execute(f"create temp view _hg_{name} as select {columns} from _hg_rows_{name}")
     return difference | counted(connection, keys, [c for c in compared if c not in keys])
+
+
+def rows_of(delta: DeltaTable, but: Collection[str]) -> ds.FileSystemDataset:
+    """Return the rows of an open version but those of some files, by their paths below the table."""
+    whole = dataset(delta)
+    base = posixpath.normpath(file_system(delta.table_uri)[1])
+    passed = {f"{base}/{p}" for p in but}
+    fragments = [f for f in whole.get_fragments() if posixpath.normpath(f.path) not in passed]
+    return ds.FileSystemDataset(fragments, whole.schema, whole.format, whole.filesystem)
 
 
 def comparable(a: pa.DataType, b: pa.DataType) -> bool:

@@ -221,6 +221,20 @@ def test_versions_whose_columns_have_other_types_or_names_are_compared(tmp_path)
         diff.diff(lake, "t@0", "t@1")
 
 
+def test_tables_of_other_writers_are_compared_by_all_that_tells_their_rows(tmp_path):
+    lake = Lake(str(tmp_path))
+    for i, place in enumerate(("a", "b")):
+        rows = pa.table({"id": [1, 2], "place": ["x", place]})
+        write_deltalake(lake.path("t"), rows, partition_by=["place"], mode="overwrite" if i else "error")
+    (told,) = diff.diff(lake, "t@0", "t@1", ["id"])
+    assert (told["changed"], told["examples"][0]["cells"]) == (1, ["place: a -> b"])
+    features = {"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}
+    protocol = {"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, **features}}
+    Path(lake.path("t"), "_delta_log", f"{2:020}.json").write_text(json.dumps(protocol))
+    with pytest.raises(UsageError, match="can only be read by Spark: it uses deletionVectors"):
+        diff.diff(lake, "t@1", "t@2")
+
+
 def dec(text: str, precision: int, scale: int) -> pa.Array:
     return pa.array([Decimal(text)] * 3, pa.decimal128(precision, scale))
 
