@@ -14,7 +14,7 @@ from headgate.jobs.cli.one_table import Request, Start, checked, start_of
 from headgate.jobs.config.pipeline import Pipeline
 from headgate.jobs.errors import UsageError
 from headgate.jobs.lake.lake import Lake
-from headgate.transforms.deduplication.keep import order_of
+from headgate.transforms.deduplication.keep import need_order, order_of
 from headgate.transforms.rows import ROW_ID, is_own
 from headgate.transforms.step import StepError
 
@@ -30,16 +30,18 @@ def pipeline_of(request: Request, steps: Steps, lake: Lake) -> tuple[Pipeline, S
     name, options = steps[-1]
     compared = "--exact" if name == "drop_duplicates" else "--text"
     need_columns(compared, options["columns"], list(start.columns))
-    keep_order("--keep", options.get("keep", ""), list(start.columns), compared)
+    keep_order("--keep", options.get("keep", ""), start.columns, compared)
     places = {option: f"--{option}" for _, given in steps for option in given if option != "columns"}
     places |= {"columns": compared} | {step: compared for step, _ in steps}
     return checked(request, start, {request.into: steps}, places, "increment"), start
 
 
-def keep_order(option: str, keep: str, columns: Sequence[str], compared: str) -> None:
-    """Raise `UsageError` unless the order names columns, or `length` of a text."""
+def keep_order(option: str, keep: str, columns: Mapping[str, str], compared: str) -> None:
+    """Raise `UsageError` unless the order names columns whose values have one, or `length` of a text."""
     try:
-        named = [c for c, _ in order_of(keep)] if keep else []
+        order = order_of(keep) if keep else []
+        need_order(order, {c: kind.lower() for c, kind in columns.items()})
+        named = [c for c, _ in order]
     except StepError as e:
         raise UsageError(f"--{e}") from e
     length = ["length"] if compared == "--text" else []

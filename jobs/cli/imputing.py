@@ -21,6 +21,7 @@ from headgate.jobs.lake.storage import quoted
 from headgate.transforms.rows import CHANGED
 
 FILLED = ("BOOLEAN", "TINYINT", "SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DATE", "TIMESTAMP", "STRING")
+ALLOWED = "a number, a date, a time, a boolean or a text"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +77,11 @@ def pipeline_of(request: Request, asked: Asked, lake: Lake) -> Plan:
     columns = list(asked.columns or can)
     if not columns:
         raise UsageError(f"{request.given}: no column can be filled (columns: {', '.join(types)})")
-    drawn = next((c for c in columns if not can_fill(types[c], asked.draws)), None)
-    if asked.draws and drawn is not None:
-        raise UsageError(f"--columns: '{drawn}' is {types[drawn]}; draws fill numbers, dates, times and booleans")
+    for option, named in (("--columns", columns), ("--group-by", by)):
+        wrong = next((c for c in named if not can_fill(types[c], asked.draws if option == "--columns" else 0)), None)
+        if wrong is not None:
+            allowed = "draws fill numbers, dates, times and booleans" if asked.draws else f"expected {ALLOWED}"
+            raise UsageError(f"{option}: '{wrong}' is {types[wrong]}; {allowed}")
     using = [c for c in can if c not in columns] if asked.columns else []
     looked_at = [c for c in (*columns, *using) if types[c] not in ("BOOLEAN", "TIMESTAMP")]
     markers = [("null_markers", {"columns": looked_at, "learn": asked.hidden})]

@@ -314,6 +314,7 @@ def test_a_column_of_numbers_that_orders_as_text_is_told(tmp_path, ending):
         ("a.csv", {"schema": "id"}, "--schema: 'id' is not 'name TYPE'"),
         ("a.csv", {"delimiter": "::"}, "--delimiter: '::' is not one character"),
         ("c.parquet", {"schema": "id INT"}, "--schema: parquet files have types of their own"),
+        ("c.parquet", {"keep": "id, m desc"}, "--keep: 'm' is map<string,bigint>, whose values have no order"),
         ("c.parquet", {"delimiter": ";"}, "--delimiter: of csv files, not of parquet"),
         ("tie.csv", {}, "',' and ';' stand equally often in its header; say which by --delimiter"),
         ("twice.csv", {}, "its header names the column ‹ID› twice"),
@@ -353,7 +354,8 @@ def test_what_cannot_be_done_is_said(tmp_path, given, options, told):
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    pq.write_table(pa.table({"id": [1], "text": ["x"]}), tmp_path / "c.parquet")
+    entries = pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))
+    pq.write_table(pa.table({"id": [1], "text": ["x"], "m": entries}), tmp_path / "c.parquet")
     near = {**NEAR, **{k: v for k, v in options.items() if k in ("columns", "similarity", "keep", "cluster", "unit")}}
     into, key = options.get("into", "t"), options.get("key", [])
     lake, given = Lake(str(tmp_path / "lake")), str(tmp_path / given)

@@ -150,6 +150,11 @@ def test_numbers_with_a_few_others_are_text_and_that_is_said():
         (("a.csv", "--draws", "3", "--columns", "size"), "--columns: 'size' is STRING; draws fill"),
         (("a.csv", "--where", "x >"), "--where: 'x >' cannot be read: something is missing"),
         (("a.csv", "--where", "x > 1) or (y > 1"), "--where: 'x > 1) or (y > 1' cannot be read"),
+        (
+            ("a.parquet", "--columns", "l"),
+            "--columns: 'l' is ARRAY<BIGINT>; expected a number, a date, a time",
+        ),
+        (("a.parquet", "--group-by", "l"), "--group-by: 'l' is ARRAY<BIGINT>; expected a number, a date, a time"),
         (("spaced.csv",), "spaced.csv: the column ‹x y› cannot be published"),
         (("none.csv",), "none.csv: neither a file or folder nor a table"),
     ],
@@ -160,6 +165,7 @@ def test_what_cannot_be_done_is_said(tmp_path, monkeypatch, arguments, told):
     Path("wide.csv").write_text(",".join(f"c{i}" for i in range(300)) + "\n" + ",".join("1" for _ in range(300)) + "\n")
     Path("key.csv").write_text("id\n1\n")
     Path("spaced.csv").write_text("x y,b\n1,2\n")
+    pq.write_table(pa.table({"x": [1.5, None], "l": [[1], None]}), "a.parquet")
     monkeypatch.setattr(places, "spark_of", lambda environment: pytest.fail("Spark was started"))
     monkeypatch.setattr(sys, "argv", ["headgate", "impute", *arguments, "--lake", "lake", "--into", "t"])
     with pytest.raises((UsageError, InputMissing)) as error:
