@@ -1,6 +1,6 @@
 """The choice of golden values among the claims of the records of an entity, in numpy."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -80,8 +80,10 @@ def golden(rows: pa.Table, plan: Plan) -> pa.RecordBatch:
     keys: list[str] = []
     evidence: list[pa.StructArray] = []
     cell = 0
+    names = frozenset(rows.column_names)  # asked for once: of a thousand columns that takes as long as to choose
+    whole = sum((rows[f"f{i}"].to_numpy().astype(float) for i in range(len(plan.units))), np.zeros(len(codes)))
     for i, (unit, rule) in enumerate(zip(plan.units, plan.rules, strict=True)):
-        chosen = Choice(rows, codes, entities, i, rule, plan)
+        chosen = Choice(rows, codes, entities, i, rule, plan, names, whole)
         for column in unit:
             values = one_array(rows[f"c{cell}"])
             columns.append(chosen.number(values) if rule in MADE else values.take(chosen.rows))
@@ -93,14 +95,25 @@ def golden(rows: pa.Table, plan: Plan) -> pa.RecordBatch:
     told = pa.concat_arrays(evidence).take(pa.array(order)) if evidence else pa.array([], EVIDENCE)
     offsets = np.arange(entities + 1, dtype=np.int32) * len(keys)
     columns.append(pa.MapArray.from_arrays(pa.array(offsets), pa.array(keys * entities, pa.string()), told))
-    names = ["e", "records", "parents", *(f"o{i + 3}" for i in range(cell)), "evidence"]
-    return pa.RecordBatch.from_arrays(columns, names)
+    made = ["e", "records", "parents", *(f"o{i + 3}" for i in range(cell)), "evidence"]
+    return pa.RecordBatch.from_arrays(columns, made)
 
 
 class Choice:
     """The choice of a unit's value in each of some entities."""
 
-    def __init__(self, table: pa.Table, entity: Ints, entities: int, unit: int, rule: How, plan: Plan) -> None:
+    def __init__(
+        self,
+        table: pa.Table,
+        entity: Ints,
+        entities: int,
+        unit: int,
+        rule: How,
+        plan: Plan,
+        names: Collection[str],
+        whole: Floats,
+    ) -> None:
+        """Choose by a rule. names: of the table's columns. whole: how many values each record has."""
         texts = one_array(table[f"t{unit}"])
         self.at: Ints = np.flatnonzero(pc.is_valid(texts).to_numpy(zero_copy_only=False))
         self.entities, self.rule, self.entity = entities, rule, entity[self.at]
@@ -110,7 +123,7 @@ class Choice:
         self.value: Ints = pc.index_in(self.texts, distinct).to_numpy().astype(np.int64)
         # Bytes and nested values are compared by a text that only equal ones have, and shown by another.
         shown = f"s{unit}"
-        self.shown = one_array(table[shown]).take(pa.array(self.at)) if shown in table.column_names else self.texts
+        self.shown = one_array(table[shown]).take(pa.array(self.at)) if shown in names else self.texts
         self.distinct = distinct
         self.source = one_array(table["source"]).take(pa.array(self.at)).to_pylist()
         pair = self.entity * max(len(distinct), 1) + self.value
@@ -126,7 +139,7 @@ class Choice:
         elif rule in LEARNED:
             self.support = plan.learned[unit].probabilities(self.entity, self.source, self.texts)
         self.learned = plan.learned[unit] if rule in MADE and rule in LEARNED else None
-        merit = self.merit(table, rule, unit)
+        merit = self.merit(table, rule, unit, whole)
         rank, n = table["rank"].to_numpy()[self.at], np.arange(len(self.at))  # rows come in order of rank and id
         ties = (n, rank, -self.votes[self.candidate])
         self.chosen = self.first(*ties, -np.round(merit, 9), -filled)
@@ -143,7 +156,7 @@ class Choice:
         found[self.entity[order[begins]]] = order[begins]
         return found
 
-    def merit(self, table: pa.Table, rule: How, unit: int) -> Floats:
+    def merit(self, table: pa.Table, rule: How, unit: int, whole: Floats) -> Floats:
         """Return what a rule goes by, the greatest first, for each claim."""
         if rule == "longest":
             return np.asarray(table[f"l{unit}"].to_numpy()[self.at], float)
@@ -155,10 +168,7 @@ class Choice:
             found = np.where(pc.is_valid(last).to_numpy(zero_copy_only=False), ordered.to_numpy(), 0)
             return np.asarray(found[self.at], float)
         if rule == "complete":
-            filled = sum(
-                table[c].to_numpy().astype(float) for c in table.column_names if c[0] == "f" and c[1:].isdigit()
-            )
-            return np.asarray(filled)[self.at]
+            return whole[self.at]
         if rule in MADE:
             return np.zeros(len(self.at))
         return np.asarray(self.support[self.candidate], float)
