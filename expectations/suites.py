@@ -69,6 +69,14 @@ class Rule:
         return tuple(c for c in named if isinstance(c, str))
 
     @property
+    def condition_columns(self) -> tuple[str, ...]:
+        """Return the columns that a `row_condition` in Great Expectations' own form names, as `col("name")`."""
+        condition = self.kwargs.get("row_condition")
+        if not isinstance(condition, str) or self.kwargs.get("condition_parser") not in PARSERS[1:]:
+            return ()
+        return tuple(re.findall(r"""\bcol\(\s*["']([^"']+)["']\s*\)""", condition))
+
+    @property
     def proves_unique(self) -> frozenset[str] | None:
         """Return the columns whose tuples are unique in every table that passes the rule; None if it proves nothing.
 
@@ -195,7 +203,10 @@ def load_rule(index: int, entry: Any, at: Callable[..., str], thorough: bool) ->
         for name in parameters_in(kwargs[key]):
             if re.fullmatch(r"[A-Za-z_]\w*", name) and name not in PARAMETERS:  # else it is a calculation with one
                 wrong.append(f"{place}: {unknown('parameter', name, PARAMETERS)}")
-    if isinstance(kwargs.get("row_condition"), str) and kwargs.get("condition_parser") not in PARSERS:
+    condition = kwargs.get("row_condition")
+    if condition is not None and not isinstance(condition, str | dict):
+        wrong.append(f"{at(*here, 'kwargs', 'row_condition')}: {kind}: expected a text, not {condition}")
+    if isinstance(condition, str) and kwargs.get("condition_parser") not in PARSERS:
         given, allowed = kwargs.get("condition_parser"), PARSERS[:2]
         need = f"row_condition needs a condition_parser: one of {', '.join(allowed)}"
         parser = need if given is None else unknown("condition_parser", given, allowed)

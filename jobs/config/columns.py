@@ -234,7 +234,7 @@ def check_rules(table: str, suite: Suite | None, have: Sequence[str] | None) -> 
     """
     wrong = []
     for rule in suite.rules if suite else ():
-        for column in rule.columns:
+        for column in dict.fromkeys((*rule.columns, *rule.condition_columns)):
             if have is not None and column not in have and not is_own(column):
                 known = f"{did_you_mean(column, have)} (columns: {', '.join(have)})"
                 wrong.append(f"{rule.where}: table '{table}' has no column '{column}'{known}")

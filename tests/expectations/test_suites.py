@@ -51,7 +51,10 @@ def test_a_good_suite_loads_in_full():
             changed(severity="critcal"),
             "'critcal' — did you mean 'critical'?; expected one of critical, warning, info",
         ),
-        (changed(severity="CRITICAL"), "unknown severity 'CRITICAL'; expected one of critical, warning, info"),
+        (
+            changed(severity="CRITICAL"),
+            "unknown severity 'CRITICAL' — did you mean 'critical'?; expected one of critical, warning, info",
+        ),
         (changed(kwargs={"column": "a", "min_vlue": 0}), "kwargs.min_vlue: unknown — did you mean 'min_value'?"),
         (changed(kwargs={"min_value": 0}), "kwargs.column: field required"),
         (changed(kwargs={"column": "a", "min_value": 0, "mostly": 2}), "mostly"),
@@ -116,6 +119,10 @@ def test_a_good_suite_loads_in_full():
                 meta={"dimension": "validity", "on_row_fail": "quarantine"},
             ),
             "expect_column_mean_to_be_between is no row rule, so it cannot quarantine rows",
+        ),
+        (
+            changed(kwargs={"column": "a", "min_value": 0, "row_condition": 5, "condition_parser": "spark"}),
+            "kwargs.row_condition: expect_column_values_to_be_between: expected a text, not 5",
         ),
         (changed(meta={}), "meta.dimension is required: one of"),
         (changed(meta={"dimension": "validty"}), "did you mean 'validity'?"),

@@ -464,14 +464,18 @@ def test_the_sql_of_a_suite_is_checked_before_spark(write, tmp_path):
   - type: expect_column_values_to_not_be_null
     kwargs: {column: nope, row_condition: "b < now()", condition_parser: spark}
     meta: {dimension: validity}
+  - type: expect_column_values_to_not_be_null
+    kwargs: {column: a, row_condition: 'col("bb") == 1', condition_parser: great_expectations}
+    meta: {dimension: validity}
 """
     file = write(GOOD)
     (tmp_path / "one.yaml").write_text(SUITE.rstrip() + rule)
     with pytest.raises(UsageError) as e:
         load_pipeline(file)
     told = str(e.value).splitlines()
-    assert len(told) == 3 and "'uper', which is no function allowed here — did you mean 'upper'?" in told[0]
+    assert len(told) == 4 and "'uper', which is no function allowed here — did you mean 'upper'?" in told[0]
     assert "has no column 'nope'" in told[1] and "kwargs.row_condition: 'b < now()'" in told[2]
+    assert "has no column 'bb'" in told[3]
 
 
 def test_all_problems_of_a_pipeline_are_reported_in_one_run(write, tmp_path):
