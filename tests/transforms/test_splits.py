@@ -162,6 +162,18 @@ def test_bags_are_balanced_by_the_smallest_class(spark):
     assert len(of_keys) == 70 and all(len(bags) == 1 for bags in of_keys.values())
 
 
+def test_a_class_of_one_row_a_single_bag_and_a_single_split_have_all_that_is_asked(spark):
+    rows = [*((i, "often") for i in range(4)), (9, "once"), (10, None)]
+    df = frame(spark, "i int, y string", *rows)
+    found = dict(plain_rows(applied(BagExactly(label="y", bags=3), df), "i", "bags"))
+    assert found[9] == [1, 1, 1] and found[10] is None
+    assert [sum(found[i][bag] for i in range(4)) for bag in range(3)] == [1, 1, 1]
+    found = dict(plain_rows(applied(BagExactly(label="y", bags=1, rows=9), df), "i", "bags"))
+    assert found == {**{i: [1] for i in (0, 1, 2, 3, 9)}, 10: None}
+    out = applied(SplitExactly(by=("y",), shares={"train": 1.0}), df)
+    assert plain_rows(out, "i", "split") == [(i, "train") for i in (0, 1, 10, 2, 3, 9)]
+
+
 @pytest.mark.slow
 def test_no_key_is_in_two_parts(spark):
     rows = [("ab"[i % 3 == 0], i, f"k{i % 40}") for i in range(200)]

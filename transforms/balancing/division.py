@@ -220,7 +220,8 @@ def divided(
         units = rows.select(ROW_ID, stratum.alias("stratum"))
     keys = keys_of(units, F.col("stratum"), order)
     found = measured(keys, by)
-    parts = division(found.sizes)
+    # A row's part is told by the ends of all parts but the last.
+    parts = {s: [*n, 0] if len(n) == 1 else n for s, n in division(found.sizes).items()}
     ends = [(s, f"{i}:{s}", i, sum(n[: i + 1])) for s, n in sorted(parts.items()) for i in range(len(n) - 1)]
     ahead = {pool: rank for _, pool, _, rank in ends if rank}
     spark = df.sparkSession
