@@ -70,7 +70,7 @@ def need_free_names(inputs: Sequence[Input]) -> None:
         if taken:
             raise UsageError(
                 f"{i.name}: {taken}: this command gives columns of such names a meaning of its own; rename what the "
-                "source has so, in the file or by --mapping"
+                "source has so, in the file or by --mapping, or leave it out there (others: drop)"
             )
 
 
