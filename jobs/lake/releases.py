@@ -74,9 +74,13 @@ class Releases(Records):
         clocks: by how much those of machines may differ.
         """
         found = {}
-        for table in (t["table_name"] for t in release["tables"]):
+        for table, version in ((t["table_name"], t["version"]) for t in release["tables"]):
             delta = self.open(table)
-            made = (delta.metadata().created_time if delta else None) or 0
+            if delta is None or delta.version() < version:
+                continue
+            # As that version says it: another writer may have replaced the table by a later one of its own.
+            there = delta if delta.version() == version else self.open(table, version)
+            made = (there.metadata().created_time if there else None) or 0
             at = datetime.fromtimestamp(made / 1000, tz=timezone.utc)
             if at > release["recorded_at"] + clocks:
                 found[table] = at

@@ -341,6 +341,19 @@ def test_a_release_never_gives_a_table_that_was_made_anew_for_the_one_that_it_na
     assert of_t["failed"] and of_u["failed"]
 
 
+def test_a_table_that_another_writer_replaced_in_a_later_version_is_the_same(tmp_path):
+    lake = Lake(str(tmp_path))
+    write_deltalake(lake.path("t"), pa.table({"id": [1]}))
+    lake.publish_release("p", "r", {"t": 0}, None, None, None)
+    log = tmp_path / "t" / "_delta_log"
+    actions = [json.loads(line) for line in (log / f"{0:020}.json").read_text().splitlines()]
+    (table,) = (a["metaData"] for a in actions if "metaData" in a)
+    later = {"metaData": table | {"id": "another", "createdTime": table["createdTime"] + 86_400_000}}
+    (log / f"{1:020}.json").write_text(json.dumps(later))
+    assert lake.need_table("t").version() == 1 and lake.made_anew(lake.release("p-1")) == {}
+    assert lake.pins("p-1") == {"t": 0}
+
+
 def test_names_of_what_is_dropped_are_looked_at(tmp_path):
     lake = Lake(str(tmp_path))
     for i in range(3):
