@@ -14,7 +14,7 @@ REASONS = {
     "file_set_aside": "the whole file was set aside",
     "superseded_record": "superseded by a newer version of the same record in the delivery",
     "erased_on_request": "erased on request",
-    "invalid_local_time": "{columns} is nonexistent or ambiguous in its time zone",
+    "invalid_local_time": "{columns} is no date and time, or its time zone is not known",
     "out_of_bounds": "{columns} is out of bounds",
     "outlying_row": "is outlying in {columns}",
     "unseen_category": "has a category in {columns} that no training row has",

@@ -21,6 +21,7 @@ LARGEST = {"float": 3.4028234663852886e38, "double": sys.float_info.max}
 TIMES = ("timestamp", "timestamp_ntz")
 EXACT_DOUBLES = 2**52  # up to here the half between two whole numbers is a double too
 EXACT = Context(prec=80)
+MOST_DIGITS = 38  # of a decimal
 MOST_COLUMNS = 1_000  # of one aggregate, and of one expression that changes cells
 DATE = r"\d{4}-\d\d-\d\d"
 MOMENT = rf"({DATE})(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.\d{{1,6}})?)?(Z|[+-]\d\d:\d\d)?"
@@ -38,10 +39,14 @@ SYNONYMS = {
 
 
 def require_type(ddl: str) -> None:
-    """Raise `StepError` for a type that does not begin with a word of Spark's DDL."""
+    """Raise `StepError` for a type that does not begin with a word of Spark's DDL, and for decimals that it has not."""
     word = re.split(r"[^A-Za-z_]", ddl.strip().upper())[0]
     if word not in TYPES:
         raise StepError(f"there is no type '{ddl}'{did_you_mean(word, TYPES)}")
+    for digits, behind in re.findall(r"(?i)\b(?:DECIMAL|DEC|NUMERIC)\s*\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)", ddl):
+        if not 1 <= int(digits) <= MOST_DIGITS or int(behind or 0) > int(digits):
+            why = f"a decimal has 1 to {MOST_DIGITS} digits, and no more of them behind the point"
+            raise StepError(f"there is no type '{ddl}': {why}")
 
 
 def simple(ddl: str) -> str:

@@ -19,6 +19,7 @@ DAYS = ("0001-01-01", "9999-12-31")  # what every reader of the tables can hold
 LAST_MOMENT = f"{DAYS[1]} 23:59:59.999999"
 BOOLEANS = {True: ("true", "t", "yes", "y", "1"), False: ("false", "f", "no", "n", "0")}
 NOT_FINITE = r"[+-]?(?i:inf|infinity)|(?i:nan)"
+BLANKS = " \t\n\r\f\v"  # white space that makes no difference at the ends of a text
 CLOCK = r"[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6}0*)?)?"
 ZONE = r" ?(Z|UTC|[+-]\d{2}(:?\d{2})?)"
 WITH_ZONE = rf"^\d{{4}}-\d{{2}}-\d{{2}}{CLOCK}{ZONE}$"
@@ -42,6 +43,7 @@ PLAIN = Marks()
 
 
 DATE_LETTERS, TIME_LETTERS = "yMLdD", "ahHkKmsSVzOXxZ"
+MOST_LETTERS = {"y": 6, "M": 4, "L": 4, "D": 3, "S": 6, "a": 1, "z": 4, "O": 4, "X": 5, "x": 5, "Z": 5}  # others: 2
 
 
 def check_pattern(option: str, pattern: str | None, time: bool) -> None:
@@ -50,6 +52,12 @@ def check_pattern(option: str, pattern: str | None, time: bool) -> None:
         return
     plain = re.sub(r"'[^']*'", "", pattern)
     letters, allowed = {c for c in plain if c.isalpha()}, DATE_LETTERS + (TIME_LETTERS if time else "")
+    reserved = re.search(r"[#{}']", plain)
+    if reserved:
+        why = "a quote that does not close" if reserved[0] == "'" else f"'{reserved[0]}', which has no meaning"
+        raise StepError(f"{option}: '{pattern}' has {why}; letters and signs that stand for themselves are quoted by '")
+    if re.search(r"^[^[]*\]", re.sub(r"\[[^][]*\]", "", plain)):
+        raise StepError(f"{option}: '{pattern}' has a ] without its [ before it")
     strange = sorted(letters - set(allowed))
     if strange:
         raise StepError(f"{option}: '{pattern}': unknown letter '{strange[0]}'; expected one of {' '.join(allowed)}")
@@ -61,6 +69,11 @@ def check_pattern(option: str, pattern: str | None, time: bool) -> None:
         raise StepError(f"{option}: '{pattern}' has minutes (m) or seconds (s) but no hour (H)")
     if plain.count("S") > 6:
         raise StepError(f"{option}: '{pattern}': a time is held to the microsecond, six S")
+    for run in re.finditer(r"([A-Za-z])\1*", plain):
+        letter, most = run[1], MOST_LETTERS.get(run[1], 2)
+        if len(run[0]) > most or (letter == "V" and len(run[0]) < 2) or (letter == "O" and len(run[0]) in (2, 3)):
+            allowed = {"V": "VV", "O": "O or OOOO"}.get(letter, f"one to {most}" if most > 1 else "one")
+            raise StepError(f"{option}: '{pattern}' has {len(run[0])} '{letter}' in a row; allowed: {allowed}")
 
 
 def parsed(text: Column, kind: T.DataType, marks: Marks = PLAIN) -> Column:
@@ -93,7 +106,12 @@ def parsed(text: Column, kind: T.DataType, marks: Marks = PLAIN) -> Column:
         return F.when(F.length(text) <= kind.length, text)
     if isinstance(kind, T.BinaryType):
         return F.encode(text, "UTF-8")
-    return plain_value(F.trim(text), kind, marks)
+    return plain_value(trimmed(text), kind, marks)
+
+
+def trimmed(text: Column) -> Column:
+    """A text without white space at its ends, tabs and line ends included."""
+    return F.btrim(text, F.lit(BLANKS))
 
 
 def plain_value(text: Column, kind: T.DataType, marks: Marks) -> Column:
@@ -130,6 +148,35 @@ def within(value: Column, kind: str) -> Column:
     return F.when(value.between(F.lit(first).cast(kind), F.lit(last).cast(kind)), value)
 
 
+def holds_days(kind: T.DataType) -> bool:
+    """Return whether a type is of days or moments, or has such within it."""
+    if isinstance(kind, T.StructType):
+        return any(holds_days(f.dataType) for f in kind)
+    if isinstance(kind, T.MapType):
+        return holds_days(kind.keyType) or holds_days(kind.valueType)
+    return (
+        holds_days(kind.elementType)
+        if isinstance(kind, T.ArrayType)
+        else isinstance(kind, T.DateType | T.TimestampType)
+    )
+
+
+def outside(value: Column, kind: T.DataType) -> Column:
+    """Return whether a value is, or holds, a day or a moment that not every reader can hold; false for a null."""
+    found = F.lit(False)
+    if isinstance(kind, T.DateType | T.TimestampType):
+        found = value.isNotNull() & within(value, kind.simpleString()).isNull()
+    elif isinstance(kind, T.ArrayType) and holds_days(kind):
+        found = F.exists(value, lambda x: outside(x, kind.elementType))
+    elif isinstance(kind, T.MapType) and holds_days(kind):
+        keys, values = (F.map_keys(value), kind.keyType), (F.map_values(value), kind.valueType)
+        found = outside(keys[0], T.ArrayType(keys[1])) | outside(values[0], T.ArrayType(values[1]))
+    elif isinstance(kind, T.StructType):
+        for f in kind:
+            found = found | outside(value.getField(f.name), f.dataType) if holds_days(f.dataType) else found
+    return F.coalesce(found, F.lit(False))
+
+
 def number(text: Column, kind: T.DataType, marks: Marks) -> Column:
     point, group = re.escape(marks.decimal), re.escape(marks.thousands)
     whole = rf"(?:\d+|\d{{1,3}}(?:{group}\d{{3}})+)" if group else r"\d+"
@@ -142,16 +189,25 @@ def number(text: Column, kind: T.DataType, marks: Marks) -> Column:
     if isinstance(kind, T.IntegralType):
         return F.when(text.rlike(rf"^[+-]?{whole}$"), plain.try_cast(kind))
     if isinstance(kind, T.DecimalType):
-        # With an exponent only as far as 38 digits hold it exactly, before it is rounded to the scale.
-        wide = plain.try_cast("decimal(38,18)")
         value = plain.try_cast(kind)
-        exponent = rf"^[+-]?(?:{whole}(?:{point}\d{{0,12}})?|{point}\d{{1,12}})[eE](?:-0*[0-6]|[+]?\d{{1,2}})$"
+        exponent = rf"^[+-]?(?:{whole}(?:{point}\d*)?|{point}\d+)[eE][+-]?0*\d{{1,2}}$"
         fraction = rf"^[+-]?(?:{whole}(?:{point}(?:\d{{0,{kind.scale}}}0*))?|{point}(?=\d)\d{{0,{kind.scale}}}0*)$"
-        exact = text.rlike(fraction) | (text.rlike(exponent) & (wide == value))
+        exact = text.rlike(fraction) | (text.rlike(exponent) & (decimals(plain) <= kind.scale))
         return F.when(exact, value)
     value = plain.try_cast(kind)
     bounded = ~value.isin(float("inf"), float("-inf")) & ((value != 0) | ~text.rlike(r"^[^eE]*[1-9]"))
     return F.when(text.rlike(rf"^(?:{NOT_FINITE})$"), value).when(text.rlike(f"^{form}$") & bounded, value)
+
+
+def decimals(number: Column) -> Column:
+    """Return how many digits behind the point a number with an exponent needs: 2 for 1.20e-1, less than 1 for 0e-8."""
+    mantissa = F.regexp_extract(number, r"^[+-]?([\d.]+)", 1)
+    digits = F.replace(mantissa, F.lit("."), F.lit(""))
+    behind = (
+        F.length(F.regexp_extract(mantissa, r"\.(\d*)", 1)) - F.length(digits) + F.length(F.rtrim(digits, F.lit("0")))
+    )
+    exponent = F.regexp_extract(number, r"[eE](.+)$", 1).try_cast("int")
+    return F.when(digits.rlike("^0*$"), F.lit(0)).otherwise(behind - exponent)
 
 
 def text_type(kind: T.DataType) -> T.DataType:

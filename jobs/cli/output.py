@@ -1,7 +1,7 @@
 """Output of the commands: tables, rows one below the other, JSON, CSV, the summary of a run."""
 
-import csv
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headgate.jobs.errors import UsageError
 from headgate.words import NULL, counted, rejected_line
 
 if TYPE_CHECKING:
@@ -84,7 +85,10 @@ def show_answer(answer: "pa.Table", form: str, query: str, all_columns: bool) ->
     columns = [c for c in answer.column_names if all_columns or not is_own(c) or is_named(c, query)]
     answer = answer.select(columns or answer.column_names)
     kinds = {f.name: f.type for f in answer.schema}
-    rows = [{c: plain(v, kinds[c]) for c, v in row.items()} for row in answer.to_pylist()]
+    try:
+        rows = [{c: plain(v, kinds[c]) for c, v in row.items()} for row in answer.to_pylist()]
+    except OverflowError as e:
+        raise UsageError("sql: a date or time of the answer is outside the years 1 to 9999; cast it to VARCHAR") from e
     if form == "json":
         click.echo(json_text(rows))
     elif form == "csv":
@@ -119,10 +123,17 @@ def show_fitting(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> N
 
 
 def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([csv_text(row[c]) for c in columns])
+    """Print CSV (RFC 4180) in which an empty text is quoted and a null is not, so that they are told apart."""
+
+    for values in (columns, *([row[c] for c in columns] for row in rows)):
+        line = ",".join(map(csv_cell, values)) or '""'  # of one null: many readers pass over an empty line
+        sys.stdout.write(f"{line}\n")
+
+
+def csv_cell(value: Any) -> str:
+    text = csv_text(value)
+    quoted = text == "" or re.search(r'[",\r\n]', text)
+    return '"' + text.replace('"', '""') + '"' if value is not None and quoted else text
 
 
 def csv_text(value: Any) -> str:
@@ -152,7 +163,20 @@ def plain(value: Any, kind: "pa.DataType") -> Any:
 
 
 def json_text(value: Any) -> str:
-    return json.dumps(value, default=json_value, ensure_ascii=False)
+    """Return a value as JSON; what JSON has no form of is a text: decimals, days, NaN and infinities."""
+    try:
+        return json.dumps(value, default=json_value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(with_finite(value), default=json_value, ensure_ascii=False)
+
+
+def with_finite(value: Any) -> Any:
+    """Return a value with NaN and infinities, at any depth, as texts that Spark and Python read: NaN, Infinity."""
+    if isinstance(value, dict):
+        return {k: with_finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_finite(v) for v in value]
+    return json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def json_value(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from headgate.jobs.config.document import Complaints, Yaml
 from headgate.jobs.config.models import DATE_PLACE, FileSource, JdbcSource, PythonSource, Source, Table
 from headgate.jobs.errors import UsageError
-from headgate.transforms.kinds import require_type
+from headgate.transforms.kinds import require_type, simple
 from headgate.transforms.parsing import check_pattern
 from headgate.transforms.rows import OWN, is_own
 from headgate.transforms.step import StepError
@@ -36,7 +36,7 @@ def check_source(document: Yaml, place: tuple[Any, ...], source: Source) -> None
             with complaints.collecting():
                 typed = ddl_columns(columns, document.at(*place, "schema"))
                 present = [name for name, _ in typed]
-                check_types(typed, wrong)
+                check_types(typed, source.format, wrong)
         named = [("key", column) for column in source.key]
         if isinstance(source, FileSource):
             check_files(source, wrong)
@@ -61,8 +61,8 @@ def check_source(document: Yaml, place: tuple[Any, ...], source: Source) -> None
                 wrong(option, f"there is no column '{column}'{did_you_mean(column, present)}")
 
 
-def check_types(typed: Sequence[tuple[str, str]], wrong: Problem) -> None:
-    """Note reserved names, and types that Spark does not have."""
+def check_types(typed: Sequence[tuple[str, str]], format: str, wrong: Problem) -> None:
+    """Note reserved names, types that Spark does not have or no table holds, and those that no value of csv is of."""
     for column, kind in typed:
         if is_own(column):
             wrong("schema", f"column '{column}': this name is reserved, as are all that start with '{OWN}'")
@@ -70,6 +70,15 @@ def check_types(typed: Sequence[tuple[str, str]], wrong: Problem) -> None:
             require_type(kind)
         except StepError as e:
             wrong("schema", f"column '{column}': {e}")
+            continue
+        plain = re.sub(r"`[^`]*`|\w+(?=:)", "", simple(kind))  # without names of members
+        unheld = re.search(r"\b(time|interval|variant|void)\b", plain)
+        if unheld:
+            wrong("schema", f"column '{column}': no table can hold {unheld[0]}; take it up as a STRING")
+        elif format == "csv" and re.match("array|map|struct", plain):
+            wrong("schema", f"column '{column}': a value of csv is no {kind}; take it up as a STRING")
+        elif format in ("jsonl", "http", "python") and re.search(r"\bmap<(?!string,)", plain):
+            wrong("schema", f"column '{column}': the names of members are texts: MAP<STRING, …>, not {kind}")
 
 
 def check_files(source: FileSource, wrong: Problem) -> None:
@@ -78,6 +87,10 @@ def check_files(source: FileSource, wrong: Problem) -> None:
         wrong("schema", f"schema is required for {source.format}")
     if ".." in Path(source.path).parts or source.path.startswith("/"):
         wrong("path", "a path may not leave the landing folder: no '..' in it, no '/' before it")
+    elif any(part in ("", ".") for part in source.path.removesuffix("/" * (source.format == "delta")).split("/")):
+        plain = "/".join(part for part in source.path.split("/") if part not in ("", "."))
+        hint = f"; write '{plain}'" if plain else ""
+        wrong("path", f"'{source.path}' has a part that is empty or '.', which no name of a file has{hint}")
     for place in re.findall(r"\{[A-Za-z_]*\}", source.path):
         if place != DATE_PLACE:
             wrong("path", f"unknown place {place}; the day in a path is {DATE_PLACE}, and * stands for any text")

@@ -28,7 +28,7 @@ from headgate.jobs.pipeline.layout import published_columns
 from headgate.jobs.pipeline.prepare import prepare
 from headgate.jobs.pipeline.work import Arrival, Pin, Run, Work, build_key
 from headgate.jobs.progress import Progress
-from headgate.jobs.sources.files import assert_unchanged, columns_before, count_records
+from headgate.jobs.sources.files import assert_unchanged, columns_known, count_records
 from headgate.jobs.sources.landing import LandedFile
 from headgate.transforms.rows import REJECTED, content_hash, content_of, hash_sum, total_of
 
@@ -143,8 +143,8 @@ def rebuilt(
         except HeadgateError as e:
             return f"not possible: {str(e).split(';')[0]}"
         key = build_key(pipeline, table, {"files": [[f.path, f.sha256] for f in files], "base": facts["base"]})
-        reference = columns_before(f for f in lake.files_of(table).values() if f["base"] < facts["base"])
-        rows = functools.partial(landed_rows, run, table, files, reference)
+        known = columns_known(f for f in lake.files_of(table).values() if f["base"] < facts["base"])
+        rows = functools.partial(landed_rows, run, table, files, known)
         arrival = Arrival(files, rows, count_records(files), Publish(**facts["publish"]))
     else:
         return "not possible: its source is not asked again for the past"

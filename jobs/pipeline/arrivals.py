@@ -18,7 +18,14 @@ from headgate.jobs.pipeline.records import record_files
 from headgate.jobs.pipeline.work import Arrival, Run
 from headgate.jobs.sources.base import source_name
 from headgate.jobs.sources.delta import with_delta_facts
-from headgate.jobs.sources.files import columns_before, count_records, fingerprint, read_files
+from headgate.jobs.sources.files import (
+    columns_before,
+    columns_known,
+    count_records,
+    fingerprint,
+    read_files,
+    with_columns_of,
+)
 from headgate.jobs.sources.landing import LandedFile
 from headgate.jobs.sources.policy import apply_file_policy
 from headgate.jobs.sources.pull import pull
@@ -52,13 +59,12 @@ def new_files_of(run: Run, plan: TablePlan, source: FileSource) -> Arrival | Non
     landing, spark, table = run.environment.landing, run.spark, plan.table
     taken: list[LandedFile] = []
     changed, touched = [], []
-    before_all: Mapping[str, str] | None = None
+    before_all = columns_known(plan.known.values()) if source.format != "delta" else {}
     if source.format == "delta":
         taken = [apply_file_policy(source, with_delta_facts(spark, landing, f), None) for f in plan.fresh]
         changed = [f.path for f in plan.fresh]
     else:
-        before_all = columns_before(plan.known.values())
-        reference: Mapping[str, str] | None = before_all
+        reference, known = columns_before(plan.known.values()), before_all
         for file in fingerprint(spark, landing, source, plan.fresh):
             before = plan.known.get(file.path)
             if before is not None and before["sha256"] == file.sha256:
@@ -74,9 +80,9 @@ def new_files_of(run: Run, plan: TablePlan, source: FileSource) -> Arrival | Non
                         "put it back as it was",
                     )
                 changed.append(file.path)
-            file = apply_file_policy(source, file, reference)
-            if file.problem is None and reference is None:
-                reference = file.columns
+            file = apply_file_policy(source, file, reference, known)
+            if file.problem is None and file.columns is not None:
+                reference, known = reference or dict(file.columns), with_columns_of(known, file.columns)
             if file.problem is not None:
                 run.progress.tell("warning", table=table, message=f"set aside {file.path}: {file.problem}")
             elif not file.size:
@@ -98,11 +104,11 @@ def new_files_of(run: Run, plan: TablePlan, source: FileSource) -> Arrival | Non
     )
 
 
-def landed_rows(run: Run, table: str, files: list[LandedFile], reference: Mapping[str, str] | None) -> DataFrame:
-    """Return the rows of files; `reference`: the columns of the file that was taken up last before them."""
+def landed_rows(run: Run, table: str, files: list[LandedFile], known: Mapping[str, str]) -> DataFrame:
+    """Return the rows of files; `known`: the columns of the files that were taken up before them."""
     source = run.pipeline.tables[table].source
     assert isinstance(source, FileSource)
-    return read_files(run.spark, run.environment.landing, source, table, files, reference)
+    return read_files(run.spark, run.environment.landing, source, table, files, known)
 
 
 def pulled(run: Run, plan: TablePlan, source: Any) -> Arrival | None:

@@ -7,7 +7,7 @@ from typing import Any
 from pyspark.errors import PySparkException
 
 from headgate.jobs.config.models import FileSource, Frozen
-from headgate.jobs.errors import UsageError, source_failure
+from headgate.jobs.errors import UsageError, first_line, source_failure
 from headgate.jobs.lake.storage import remove
 from headgate.jobs.pipeline.affected import moved_inputs
 from headgate.jobs.pipeline.arrivals import arrival_of
@@ -20,6 +20,7 @@ from headgate.jobs.pipeline.publishing import Built, publish
 from headgate.jobs.pipeline.staging import remove_work, stage, taken_up
 from headgate.jobs.pipeline.work import Run, Work, build_key, digest, work_key
 from headgate.transforms.step import LearnAnew, MakeAll
+from headgate.words import cell
 
 
 def build(run: Run, work: Work) -> Built:
@@ -62,10 +63,19 @@ def build_planned(run: Run, plan: TablePlan) -> Built | None:
         work = work_of(run, plan)
         return None if work is None else build(run, work)
     except PySparkException as e:
-        failure = source_failure(e)
+        failure = source_failure(e) or row_failure(e, plan.table)
         if failure is None:
             raise
         raise failure from e
+
+
+def row_failure(error: PySparkException, table: str) -> UsageError | None:
+    """Return the error as an expression that fails on a row, such as a division by zero; None if it is another."""
+    if not (error.getSqlState() or "").startswith("22"):  # of data, by the SQL standard
+        return None
+    found = next((c.fragment() for c in error.getQueryContext() or () if c.fragment()), None)
+    expression = f"the expression '{found}'" if found else "an expression of its steps"
+    return UsageError(f"table '{table}': {expression} fails on one of its rows: {cell(first_line(error))}")
 
 
 def work_of(run: Run, plan: TablePlan) -> Work | None:

@@ -241,7 +241,8 @@ def check_schema(pipeline: Pipeline, lake: Lake, table: str, key: list[str] | No
 
 def passed_over(paths: Sequence[str], pattern: str) -> tuple[str, ...]:
     """Return a line for each of the first files that nearly match a pattern, and one for the others."""
-    notes = [f"{path} is not taken up: it does not match '{pattern}' exactly" for path in paths[:MOST_NOTES]]
+    folder, other = f"it is a folder; '{pattern}/*' names the files in it", f"it does not match '{pattern}' exactly"
+    notes = [f"{p} is not taken up: {folder if p.endswith('/') else other}" for p in paths[:MOST_NOTES]]
     more = len(paths) - len(notes)
     return (*notes, *([f"{more} more files are not taken up for the same reason"] if more else []))
 

@@ -200,11 +200,34 @@ def unpacked(raw: Any, path: str) -> Stream:
     if path.endswith(".gz"):
         return gzip.GzipFile(fileobj=buffered)
     if path.endswith(".bz2"):
-        return bz2.BZ2File(buffered)
+        return Bz2Streams(buffered)
     if path.endswith(".zst"):
         stream: Stream = pa.CompressedInputStream(pa.PythonFile(buffered, mode="r"), "zstd")
         return stream
     return buffered
+
+
+class Bz2Streams:
+    """The text of bzip2 streams, one after the other; `bz2.BZ2File` takes a damaged one for the end of the file."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self.one, self.packed = stream, bz2.BZ2Decompressor(), b""
+        self.begun = False  # whether a stream has begun and not ended
+
+    def read(self, size: int, /) -> bytes:
+        while True:
+            if self.one.eof:
+                self.packed, self.one, self.begun = self.one.unused_data, bz2.BZ2Decompressor(), False
+            if not self.packed and self.one.needs_input:
+                self.packed = self.stream.read(BLOCK)
+                if not self.packed and self.begun:
+                    raise EOFError("the file ends within a stream of bzip2")
+                if not self.packed:
+                    return b""
+            self.begun = True
+            text, self.packed = self.one.decompress(self.packed, size), b""
+            if text:
+                return text
 
 
 def is_packed(path: str) -> bool:

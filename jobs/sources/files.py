@@ -3,6 +3,7 @@
 Listing needs no JVM, so that a run without new files starts no Spark. Checksums and rows are read on the executors.
 """
 
+import itertools
 import json
 import posixpath
 import re
@@ -27,7 +28,7 @@ from headgate.jobs.sources.policy import type_of
 from headgate.jobs.sources.readers import LINE, PLACES, read
 from headgate.jobs.sources.rows import mark, schema_of, text_schema, typed, with_identity
 from headgate.transforms.rows import FILE, FILE_DATE, REJECTED, ROW_ID, local_frame, quoted, row_id, struct_of
-from headgate.words import did_you_mean
+from headgate.words import cell, did_you_mean
 
 SHOWN = 5  # names of a folder that a hint tells
 
@@ -53,12 +54,14 @@ def list_files(landing: str, source: FileSource, as_of: date | None) -> Listed:
     loose = re.compile(regex_of(source.path.replace(DATE_PLACE, "*")), re.IGNORECASE)
     folder = posixpath.join(root, posixpath.dirname(re.split(r"[*{]", source.path)[0]))
     deep = "/" in source.path[len(re.split(r"[*{]", source.path)[0]) :]
+    named = not source.path.endswith("*")
     found, missed = [], []
-    for info in files.get_file_info(fs.FileSelector(folder, recursive=deep, allow_not_found=True)):
+    for info in entries(files, folder, deep):
         path = posixpath.relpath(info.path, root)
         match = pattern.match(path)
         if info.type != fs.FileType.File or not match:
             missed += [path] if info.type == fs.FileType.File and loose.match(path) else []
+            missed += [f"{path}/"] if info.type == fs.FileType.Directory and match and named else []
             continue
         day, problem = None, None
         try:
@@ -71,12 +74,22 @@ def list_files(landing: str, source: FileSource, as_of: date | None) -> Listed:
     return Listed(sorted(found, key=lambda f: f.path), sorted(missed))
 
 
+def entries(files: fs.FileSystem, folder: str, deep: bool) -> list[fs.FileInfo]:
+    """Return what lies in a folder; raises `InputMissing` for a name that is no text."""
+    found: list[fs.FileInfo] = files.get_file_info(fs.FileSelector(folder, recursive=deep, allow_not_found=True))
+    try:
+        return [info for info in found if info.path]  # read here: a path is decoded when it is asked for
+    except UnicodeDecodeError as e:
+        name = e.object.decode("utf-8", "backslashreplace")
+        raise InputMissing(f"{folder}: a name in it is not UTF-8: {cell(name)}; rename it") from e
+
+
 def nearest(landing: str, pattern: str) -> str:
     """Return a hint at what lies where no file matches a pattern: the nearest name in the last folder that is there."""
     files, root = open_landing(landing)
     folder = root
     for name in pattern.split("/"):
-        there = {f.base_name: f for f in files.get_file_info(fs.FileSelector(folder, allow_not_found=True))}
+        there = {f.base_name: f for f in entries(files, folder, deep=False)}
         found = there.get(name)
         if found is None or found.type != fs.FileType.Directory:
             break
@@ -151,9 +164,29 @@ def how_written(landing: str, source: FileSource) -> dict[str, Any]:
 
 def columns_before(files: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
     """The columns of the file that was taken up last; of files of one run, of the one whose path comes last."""
-    ordered = sorted(files, key=lambda f: (f["base"], f["path"]))
-    known = [f["columns"] for f in ordered if f.get("columns") and not f.get("problem")]
-    return json.loads(known[-1]) if known else None
+    known = [json.loads(f["columns"]) for f in in_order(files)]
+    return known[-1] if known else None
+
+
+def columns_known(files: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The columns of all files that were taken up, each of the type that the table has."""
+    known: dict[str, str] = {}
+    for _, run in itertools.groupby(in_order(files), key=lambda f: f["base"]):
+        for file in run:
+            known = with_columns_of(known, json.loads(file["columns"]))
+        known = {name: "string" if kind == "void" else kind for name, kind in known.items()}
+    return known
+
+
+def in_order(files: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    taken = [f for f in files if f.get("columns") and not f.get("problem")]
+    return sorted(taken, key=lambda f: (f["base"], f["path"]))
+
+
+def with_columns_of(known: Mapping[str, str], columns: Mapping[str, str]) -> dict[str, str]:
+    """The columns known so far, then those of another file; where types differ, the first one holds both."""
+    new = {name: kind for name, kind in columns.items() if known.get(name, "void") == "void"}
+    return {**known, **new}
 
 
 def assert_unchanged(landing: str, files: Iterable[LandedFile]) -> None:
@@ -174,16 +207,16 @@ def read_files(
     source: FileSource,
     table: str,
     files: list[LandedFile],
-    reference: Mapping[str, str] | None = None,
+    known: Mapping[str, str],
 ) -> DataFrame:
     """The rows of the files with identity, file and day; what cannot be read comes as a rejected row.
 
-    Columns are those of the schema (else of `reference`, the file taken up last), then those that files add
+    Columns are those of the schema (else `known`, those of the files before), then those that files add
     (`on_other_columns: evolve`), then `_row_id`, `_file`, `_file_date`, `_hg_rejected`. A file that is set aside comes
     as one rejected row. Raises `InputMissing` if there is nothing that tells the columns.
     """
     readable = [f for f in files if f.problem is None]
-    schema = columns_of(source, readable, reference)
+    schema = columns_of(source, readable, known)
     if not schema.fields:
         raise InputMissing("\n".join(f"{f.path}: {f.problem or 'it does not tell its columns'}" for f in files))
     if source.format == "delta" and readable:
@@ -197,15 +230,15 @@ def read_files(
     return result.unionByName(set_aside(spark, table, aside), allowMissingColumns=True) if aside else result
 
 
-def columns_of(source: FileSource, files: Sequence[LandedFile], reference: Mapping[str, str] | None) -> T.StructType:
-    """The columns that files come with: those of the schema or the reference, then what they add."""
-    kinds: dict[str, T.DataType] = {}
-    if source.columns:
-        kinds = {f.name: f.dataType for f in schema_of(source)}
-    for columns in ([] if source.columns else [reference or {}]) + [f.columns or {} for f in files]:
-        for name, kind in columns.items():
-            if name not in kinds or (isinstance(kinds[name], T.NullType) and kind):
-                kinds[name] = type_of(kind) if kind else T.StringType()
+def columns_of(source: FileSource, files: Sequence[LandedFile], known: Mapping[str, str]) -> T.StructType:
+    """The columns that files come with: those of the schema, else those known before, then what they add."""
+    kinds = {f.name: f.dataType for f in schema_of(source)} if source.columns else {}
+    found: Mapping[str, str] = {} if source.columns else known
+    for file in files:
+        found = with_columns_of(found, file.columns or {})
+    for name, kind in found.items():
+        if name not in kinds:
+            kinds[name] = type_of(known.get(name) or kind or "string")
     held = {n: T.StringType() if isinstance(k, T.NullType) else k for n, k in kinds.items()}
     return T.StructType([T.StructField(n, k) for n, k in held.items()])
 

@@ -166,6 +166,9 @@ AVRO_TYPES: dict[str, T.DataType] = {
 }
 
 
+UNHELD = ("time-millis", "time-micros", "duration", "timestamp-nanos", "local-timestamp-nanos", "big-decimal")
+
+
 def avro_type(kind: Any) -> str:
     """The type of a field, as DDL; a name in <> where there is none."""
     found = held_by_avro(kind)
@@ -184,8 +187,8 @@ def held_by_avro(kind: Any) -> T.DataType | None:
         return T.DecimalType(precision, scale) if precision <= 38 else None
     if logical is not None and logical in AVRO_TYPES:
         return AVRO_TYPES[logical]
-    if logical is not None:
-        return None
+    if logical in UNHELD:
+        return None  # of other logical types Avro's specification says that readers take the plain type
     if plain == "array":
         element = held_by_avro(kind["items"])
         return None if element is None else T.ArrayType(element)

@@ -17,18 +17,21 @@ from headgate.words import cell
 WHOLE = {"tinyint": 3, "smallint": 5, "int": 10, "bigint": 20}  # digits
 
 
-def apply_file_policy(source: FileSource, file: LandedFile, reference: Mapping[str, str] | None) -> LandedFile:
+def apply_file_policy(
+    source: FileSource, file: LandedFile, reference: Mapping[str, str] | None, known: Mapping[str, str] | None = None
+) -> LandedFile:
     """The file as the source's policy takes it; raises `FileRefused` where that is to refuse.
 
-    reference: the columns of the file taken up last, for a source without a schema.
+    reference: the columns of the file taken up last, for a source without a schema. known: those of all files so far,
+    each of the type that the table has.
     """
     problem, option = file.problem, "on_bad_file"
     empty = source.format in TEXT and not file.columns and not file.records
     if problem is None and file.columns is not None and not empty:
         declared = columns_of_ddl(source.columns) if source.columns else {}
         expected = declared if source.columns else reference
-        shown = partial(quoted, declared)
-        problem = wrong_name(file.columns, expected or {}, shown) or wrong_type(file.columns, expected or {}, shown)
+        shown, there = partial(quoted, declared), {**(known or expected or {}), **declared}
+        problem = wrong_name(file.columns, there, shown) or wrong_type(file.columns, there, shown)
         if problem is None and expected is not None:
             problem, option = other_columns(source, file.columns, list(expected), shown), "on_other_columns"
     policy = getattr(source, option)
@@ -73,10 +76,31 @@ def wrong_type(found: Mapping[str, str], expected: Mapping[str, str], shown: Cal
     for name, kind in found.items():
         if kind.startswith("<"):
             return f"its column {shown(name)} is {named_type(kind[1:-1])}, which no table can hold"
+        alike = alike_in(type_of(kind)) if "struct<" in kind else None
+        if alike is not None:
+            one, other = map(cell, alike)
+            return f"its column {shown(name)} has members {one} and {other}, of which a table can hold one alone"
         wanted = expected.get(name, "")
         if kind and wanted not in ("", "void", kind) and not fits(type_of(kind), type_of(wanted)):
             return f"its column {shown(name)} is {named_type(kind)}, where {named_type(wanted)} is expected"
     return None
+
+
+def alike_in(kind: T.DataType) -> tuple[str, str] | None:
+    """Return two members of one struct in a type whose names are the same, or differ only in case."""
+    inside: list[T.DataType] = []
+    if isinstance(kind, T.StructType):
+        known: dict[str, str] = {}
+        for f in kind:
+            if f.name.lower() in known:
+                return known[f.name.lower()], f.name
+            known[f.name.lower()] = f.name
+        inside = [f.dataType for f in kind]
+    elif isinstance(kind, T.MapType):
+        inside = [kind.keyType, kind.valueType]
+    elif isinstance(kind, T.ArrayType):
+        inside = [kind.elementType]
+    return next(filter(None, map(alike_in, inside)), None)
 
 
 def named_type(kind: str) -> str:

@@ -12,7 +12,7 @@ from pyspark.sql import types as T
 
 from headgate.jobs.config.models import FileSource
 from headgate.jobs.sources.readers import CORRUPT, LINE, PROBLEM
-from headgate.transforms.parsing import Marks, parsed, text_type, within, without_ntz
+from headgate.transforms.parsing import Marks, holds_days, outside, parsed, text_type, trimmed, without_ntz
 from headgate.transforms.rows import (
     FILE,
     REJECTED,
@@ -73,7 +73,7 @@ def typed(rows: DataFrame, schema: T.StructType, source: Any) -> DataFrame:
     texts = {f.name: F.col(quoted(f.name)) for f in schema}
     others = [f for f in schema if not isinstance(f.dataType, T.StringType)]
     for f in others if csv else ():
-        texts[f.name] = F.when(F.trim(texts[f.name]) != "", texts[f.name])
+        texts[f.name] = F.when(trimmed(texts[f.name]) != "", texts[f.name])
     rows, made = with_values(rows, [parsed(texts[f.name], f.dataType, marks) for f in others])
     marked = []
     for f, value in zip(others, made, strict=True):
@@ -97,12 +97,11 @@ def with_identity(rows: DataFrame, table: str, schema: T.StructType, source: Any
         F.when(malformed, mark("malformed_record", {"text": F.col(CORRUPT), "problem": F.col(PROBLEM)})),
         F.col(REJECTED) if REJECTED in rows.columns else F.lit(None).cast(REJECTED_TYPE),
     ]
-    days = [f for f in schema if isinstance(f.dataType, T.DateType | T.TimestampType)]
+    days = [f for f in schema if holds_days(f.dataType)]
     for f in days:
-        value, kind = F.col(quoted(f.name)), f.dataType.simpleString()
+        value = F.col(quoted(f.name))
         evidence = {"column": F.lit(f.name), "text": value.cast("string")}
-        out = value.isNotNull() & within(value, kind).isNull()
-        marks.append(F.when(out, mark("unsupported_date", evidence)))
+        marks.append(F.when(outside(value, f.dataType), mark("unsupported_date", evidence)))
     declared = schema_of(source) if getattr(source, "columns", None) else ()
     for f in declared:
         if not f.nullable:

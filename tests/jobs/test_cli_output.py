@@ -72,6 +72,23 @@ def test_csv_is_read_back_as_it_was(answers):
     ]
 
 
+def test_csv_tells_an_empty_text_from_a_null(answers):
+    assert answers("select '' as a, null as b, 'x,\"y' as c, ' ' as d", "--csv") == 'a,b,c,d\n"",,"x,""y", \n'
+    assert answers("select null as a", "--csv") == 'a\n""\n'
+
+
+def test_json_is_that_of_any_reader(answers):
+    text = answers("select 'nan'::double as a, [1e0, '-inf'::double] as b, {'c': 'inf'::float} as c", "--json")
+    assert json.loads(text, parse_constant=pytest.fail) == [
+        {"a": "NaN", "b": [1.0, "-Infinity"], "c": {"c": "Infinity"}}
+    ]
+
+
+def test_days_that_python_does_not_hold_are_told(here, answers):  # noqa: F811
+    code, _, error = here("sql", "select date '10000-01-01' as d")
+    assert code == 2 and "outside the years 1 to 9999; cast it to VARCHAR" in error
+
+
 def test_wide_rows_are_shown_one_value_a_line_and_cells_of_a_table_are_cut(answers, monkeypatch):
     narrow = answers("select id, text from t order by id")
     assert "x" * 59 + "…" in narrow and "x" * 60 not in narrow and len(narrow.splitlines()) == 3

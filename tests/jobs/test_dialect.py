@@ -1,6 +1,11 @@
 """Records of text files: a slow reference by the written rules, against the quick reader, in blocks of any size."""
 
+import bz2
+import gzip
+import io
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,13 +119,25 @@ def test_a_quote_that_closes_nowhere_is_given_up_after_the_longest_line():
 
 @pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", "x.csv.bz2", "x.csv.zst"])
 def test_packed_files_are_opened_by_their_name(tmp_path, name):
-    import bz2
-    import gzip
-    import io
-
-    import pyarrow as pa
-
     pack = {"gz": gzip.compress, "bz2": bz2.compress, "csv": bytes}
     pack["zst"] = lambda data: pa.compress(data, "zstd", asbytes=True)
     (tmp_path / name).write_bytes(pack[name.rsplit(".", 1)[1]](b"id\n1\n"))
-    assert dialect.unpacked(io.FileIO(tmp_path / name), name).read() == b"id\n1\n"
+    assert dialect.unpacked(io.FileIO(tmp_path / name), name).read(100) == b"id\n1\n"
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, gzip.compress, lambda data: pa.compress(data, "zstd", asbytes=True)])
+def test_what_follows_a_packed_stream_is_another_one_or_damage(pack):
+    name = {bz2.compress: "x.bz2", gzip.compress: "x.gz"}.get(pack, "x.zst")
+
+    def text(packed):
+        stream, found = dialect.unpacked(io.BytesIO(packed), name), b""
+        while block := stream.read(3):
+            found += block
+        return found
+
+    first, second = pack(b"id\n1\n"), pack(b"2\n")
+    assert text(first + second) == b"id\n1\n2\n" and text(b"") == b""
+    damaged = bytes([second[0] ^ 1]) + second[1:]
+    for rest in (b"garbage", damaged, second[:1], second[:-1]):
+        with pytest.raises(dialect.DAMAGED):
+            text(first + rest)

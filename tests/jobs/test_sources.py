@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from headgate.jobs.sources.policy import apply_file_policy
 from headgate.jobs.sources.readers import read_part
 from headgate.transforms.rows import struct_of
 from headgate.transforms.step import NoSuchColumn
-from tests.lakes import again, lake_of, ledger, rows, write_pipeline
+from tests.lakes import again, lake_of, land, ledger, rows, write_pipeline
 
 PLAIN = "id INT, v STRING"
 
@@ -94,16 +95,30 @@ def test_text_is_read_as_it_was_written(spark, tmp_path):
         ("date_format: dd/MM", "tells no whole day"),
         ("date_format: dd/MM/YYYY", "unknown letter 'Y'"),
         ("timestamp_format: 'dd/MM/yyyy hh:mm'", "needs 'a'"),
+        ("date_format: ddd/MM/yyyy", "has 3 'd' in a row; allowed: one to 2"),
+        ("date_format: 'dd/MM/yyyy #'", "has '#', which has no meaning"),
+        ("timestamp_format: 'yyyy-MM-ddTHH:mm'", "unknown letter 'T'"),
+        ("timestamp_format: yyyy-MM-dd'T", "has a quote that does not close"),
+        ("path: ./a.csv", "'./a.csv' has a part that is empty or '.', which no name of a file has; write 'a.csv'"),
+        ("path: ''", "'' has a part that is empty"),
         ("timestamp_format: 'yyyy-MM-dd HH:mm:ss.SSSSSSSSS'", "six S"),
         ("schema: '_row_id INT'", "column '_row_id': this name is reserved"),
         ("schema: '_HG_x INT'", "column '_HG_x': this name is reserved"),
+        ("schema: 'a TIME'", "column 'a': no table can hold time"),
+        ("format: jsonl, schema: 'a STRUCT<time: STRING, b: ARRAY<VARIANT>>'", "column 'a': no table can hold variant"),
+        ("schema: 'a ARRAY<INT>'", "column 'a': a value of csv is no ARRAY<INT>"),
+        ("format: jsonl, schema: 'a MAP<INT, STRING>'", "column 'a': the names of members are texts"),
+        ("schema: 'a DECIMAL(50, 2)'", r"there is no type 'DECIMAL\(50, 2\)': a decimal has 1 to 38 digits"),
+        ("schema: 'a DECIMAL(5, 9)'", "no more of them behind the point"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(tmp_path, options, told):
     from headgate.jobs.config.pipeline import load_pipeline
 
     schema = "" if "schema" in options else f"schema: '{PLAIN}', "
-    text = f"pipeline: p\ntables:\n  t:\n    source: {{format: csv, path: a.csv, {schema}{options}}}\n    suite: null\n"
+    others = {"path": "a.csv", "format": "csv"}
+    more = "".join(f"{name}: {value}, " for name, value in others.items() if f" {name}:" not in f" {options}")
+    text = f"pipeline: p\ntables:\n  t:\n    source: {{{more}{schema}{options}}}\n    suite: null\n"
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(UsageError, match=told):
         load_pipeline(tmp_path / "p.yaml")
@@ -159,17 +174,31 @@ def test_what_nearly_matches_a_pattern_is_told(tmp_path):
     landing.mkdir()
     for name in ("x_2024-01-01.csv", "X_2024-01-02.CSV", "x_latest.csv", "y.txt"):
         (landing / name).write_text("id,v\n1,x\n")
+    (landing / "x_2024-01-03.csv").mkdir()
     text = f"pipeline: p\ntables:\n  t:\n    source: {{format: csv, path: 'x_{{date}}.csv', schema: '{PLAIN}'}}\n"
     (tmp_path / "p.yaml").write_text(text + "    suite: null\n")
     pipeline, environment = load_pipeline(tmp_path / "p.yaml"), Environment(landing=str(landing))
     plan = plan_table(pipeline, environment, lake_of(tmp_path), "t", None)
     assert [f.path for f in plan.fresh] == ["x_2024-01-01.csv"]
-    assert [n.split()[0] for n in plan.notes] == ["X_2024-01-02.CSV", "x_latest.csv"]
+    assert [n.split()[0] for n in plan.notes] == ["X_2024-01-02.CSV", "x_2024-01-03.csv/", "x_latest.csv"]
+    assert "it is a folder; 'x_{date}.csv/*' names the files in it" in plan.notes[1]
     (landing / "x_2024-01-01.csv").unlink()
     with pytest.raises(InputMissing, match=r"no file matches .* in .*nowhere: there is no such folder"):
         plan_table(pipeline, Environment(landing=str(tmp_path / "nowhere")), lake_of(tmp_path), "t", None)
     with pytest.raises(InputMissing, match=r"no file matches .*x_latest\.csv is not taken up"):
         plan_table(pipeline, environment, lake_of(tmp_path), "t", None)
+
+
+def test_a_name_that_is_not_utf_8_is_told(tmp_path):
+    from headgate.jobs.sources.files import list_files, nearest
+
+    (tmp_path / "a.csv").write_text("id\n1\n")
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.csv", "w") as file:
+        file.write("id\n2\n")
+    source = FileSource(format="csv", path="*.csv", schema="id INT")
+    for list_them in (lambda: list_files(str(tmp_path), source, None), lambda: nearest(str(tmp_path), "b.csv")):
+        with pytest.raises(InputMissing, match=r"a name in it is not UTF-8: ‹.*caf\\xe9\.csv›; rename it"):
+            list_them()
 
 
 def parts_of(folder: Path, name: str, kind: str, fields: dict[str, str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -220,6 +249,12 @@ def test_names_of_members_are_written_as_spark_reads_them(tmp_path):
     pq.write_table(table, tmp_path / "a.parquet")
     found = inspection.inspect_file(str(tmp_path), "a.parquet", "parquet")
     assert found["columns"] == {"s": "struct<`first-name`:string,`a b`:bigint>"}
+
+
+def test_logical_types_of_avro_that_nobody_knows_are_the_plain_ones():
+    assert formats.avro_type({"type": "string", "logicalType": "mine"}) == "string"
+    assert formats.avro_type(["null", {"type": "array", "items": "int", "logicalType": "mine"}]) == "array<int>"
+    assert formats.avro_type({"type": "long", "logicalType": "time-micros"}).startswith("<")
 
 
 def test_what_a_text_file_can_be_instead(tmp_path):
@@ -299,3 +334,78 @@ def test_new_files_may_come_with_a_changed_one(spark, tmp_path):
     (landing / "b.csv").write_text("id,v\n3,z\n")
     build(spark, tmp_path, source)
     assert rows(tmp_path) == [(1, "xx"), (3, "z")]
+
+
+def parquet_file(folder: Path, name: str, **columns: Any) -> None:
+    (folder / "landing").mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns), folder / "landing" / name)
+
+
+def test_columns_that_files_add_keep_the_type_and_the_name_that_they_came_with(spark, tmp_path):
+    long, whole = pa.int64(), pa.int32()
+    source = "format: parquet, path: '*.parquet', on_other_columns: evolve"
+    parquet_file(tmp_path, "1.parquet", a=pa.array([1], long), n=pa.nulls(1))
+    parquet_file(tmp_path, "2.parquet", a=pa.array([2], whole), c=["007"])
+    build(spark, tmp_path, source)
+    parquet_file(tmp_path, "3.parquet", a=pa.array([1 << 40], long), c=pa.nulls(1))
+    build(spark, tmp_path, source)
+    assert rows(tmp_path, "a, n, c") == [(1, None, None), (2, None, "007"), (1 << 40, None, None)]
+    refused = {
+        "c": "‹c› is int, where string",
+        "n": "‹n› is int, where string",
+        "C": "‹C› differs from ‹c› only in the",
+    }
+    for name, told in refused.items():
+        parquet_file(tmp_path, "4.parquet", a=pa.array([4], long), **{name: pa.array([7], whole)})
+        with pytest.raises(InputMissing, match=f"4.parquet: its column {told}"):
+            build(spark, tmp_path, source)
+
+
+@pytest.mark.parametrize(
+    ("format", "files", "told"),
+    [
+        (
+            "csv",
+            {"1.csv": "id,v,w\n", "2.csv": "id,v,W\n"},
+            r"2\.csv: its column ‹W› differs from ‹w› only in the case",
+        ),
+        ("jsonl", {"1.jsonl": '{"w": 1}\n', "2.jsonl": '{"W": 1}\n'}, r"2\.jsonl: its column ‹W› differs from ‹w›"),
+        ("parquet", {"1.parquet": {"w": [7]}, "2.parquet": {"w": ["007"]}}, r"2\.parquet: its column ‹w› is string, w"),
+    ],
+)
+def test_columns_that_files_of_one_run_add_are_the_same_ones(spark, tmp_path, format, files, told):
+    for name, content in files.items():
+        if isinstance(content, str):
+            land(tmp_path, name, content)
+        else:
+            parquet_file(tmp_path, name, id=pa.array([1], pa.int32()), **content)
+    with pytest.raises(InputMissing, match=told):
+        build(spark, tmp_path, f"format: {format}, path: '*.{format}', schema: '{PLAIN}', on_other_columns: evolve")
+
+
+def test_days_in_arrays_that_no_reader_can_hold_go_to_the_ledger(spark, tmp_path):
+    days = pa.array([[1], [1, 4_000_000], None], pa.list_(pa.int32())).cast(pa.list_(pa.date32()))
+    parquet_file(tmp_path, "a.parquet", id=[1, 2, 3], days=days)
+    build(spark, tmp_path, "format: parquet, path: a.parquet")
+    assert rows(tmp_path, "id, days") == [(1, [dt.date(1970, 1, 2)]), (3, None)]
+    (entry,) = ledger(tmp_path)
+    assert entry["reason"] == "unsupported_date" and entry["evidence"]["text"] == "[1970-01-02, +12921-08-18]"
+
+
+def test_members_of_a_struct_that_differ_only_in_case_are_refused(spark, tmp_path):
+    kind = pa.struct([("a", pa.int32()), ("A", pa.int32())])
+    parquet_file(tmp_path, "a.parquet", s=pa.array([[{"a": 1, "A": 2}]], pa.list_(kind)))
+    with pytest.raises(InputMissing, match=r"a\.parquet: its column ‹s› has members ‹a› and ‹A›"):
+        build(spark, tmp_path, "format: parquet, path: a.parquet")
+
+
+def test_an_expression_that_fails_on_a_row_is_named(spark, tmp_path):
+    land(tmp_path, "a.csv", "id,v\n1,12d\n")
+    steps = "    steps: [{derive: {columns: {n: cast(v as int)}}}]\n"
+    source = f"    source: {{format: csv, path: a.csv, schema: '{PLAIN}'}}\n"
+    write_pipeline(tmp_path, f"  t:\n{source}{steps}    suite: null\n")
+    with pytest.raises(UsageError) as refused:
+        again(spark, tmp_path)
+    said = str(refused.value)
+    assert said.startswith("table 't': the expression 'cast(v as int)' fails on one of its rows: ‹[CAST_INVALID_INPUT]")
+    assert "12d" in said and "12d" not in outward(said)

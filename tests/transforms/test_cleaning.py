@@ -2,13 +2,16 @@ from datetime import datetime
 from decimal import Decimal
 
 import pytest
+from pyspark.sql import functions as F
 
 from headgate.transforms.balancing.split import SplitByHash
 from headgate.transforms.cleaning.bounds import CheckBounds, CheckOutliersIqr, RejectRows
-from headgate.transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns
+from headgate.transforms.cleaning.columns import Cast, Derive, DropColumns, Rename, SelectColumns, type_of
+from headgate.transforms.cleaning.mapping import MapColumns, MappedColumn
 from headgate.transforms.cleaning.text import NormalizeText
 from headgate.transforms.cleaning.times import LocalToUtc
 from headgate.transforms.cleaning.units import ConvertUnits, UnitChange, factor_and_offset
+from headgate.transforms.cleaning.urls import NormalizeUrl
 from headgate.transforms.step import StepError, follow
 from headgate.transforms.steps import options_of
 from tests.conftest import assert_rows, plain_rows
@@ -36,6 +39,100 @@ def test_cast_may_empty_the_cell_instead(spark):
     assert changed(out, "id") == {(1,): [], (2,): [("n", "cast")]}
 
 
+LONG = 2**63 - 1
+EXACT = {  # type -> other type -> SQL value -> what it is of the other type, as text
+    "double": {
+        "bigint": {"9223372036854775807e0": None, "-9223372036854775808e0": str(-(2**63)), "1.7e0": None, "-0e0": "0"},
+        "varchar(3)": {"1e0": "1.0", "10e0": None},
+    },
+    "bigint": {"double": {f"{LONG}L": None, "4L": "4.0"}, "float": {"16777217L": None, "16777216L": "1.6777216E7"}},
+    "binary": {"string": {"X'61'": "a", "X'FF'": None}},
+    "array<string>": {"array<int>": {"array('1', null)": "[1, null]", "array('1', 'x')": None}},
+    "array<double>": {"array<int>": {"array(1e0)": "[1]", "array(1e0, 1.7e0)": None}},
+    "map<string,string>": {
+        "map<string,date>": {"map('a', '2024-02-29')": "{a -> 2024-02-29}", "map('a', '2024')": None}
+    },
+    "struct<a:string,b:array<string>>": {
+        "struct<a:int,b:array<int>>": {"struct('1', array('2'))": "{1, [2]}", "struct('1', array('x'))": None},
+        "string": {"struct('1', null)": "{1, null}"},
+    },
+}
+
+
+def test_a_value_of_another_type_is_converted_exactly_or_not_at_all(spark):
+    for have, others in EXACT.items():
+        for kind, wanted in others.items():
+            values = ", ".join(f"(cast({value} as {have}), '{value.replace(chr(39), '')}')" for value in wanted)
+            df = spark.sql(f"select * from values {values} as t(v, name)")
+            step = Cast(columns={"v": kind})
+            found = step.converted(F.col("v"), df.schema["v"].dataType, type_of(kind), "v").cast("string")
+            given = {value.replace("'", ""): text for value, text in wanted.items()}
+            assert dict(df.select("name", found).collect()) == given, (have, kind)
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "told"),
+    [
+        (
+            ConvertUnits(columns={"v": UnitChange(from_unit="mile", to_unit="km")}),
+            "string",
+            "'v' is string, not a number",
+        ),
+        (NormalizeText(columns=("v",)), "int", "'v' is int, not a text"),
+        (NormalizeUrl(columns=("v",)), "binary", "'v' is binary, not a text"),
+        (LocalToUtc(columns={"v": "u"}, time_zone="UTC"), "int", "'v' is int, not a text, a date or a timestamp"),
+        (
+            MapColumns(columns={"n": MappedColumn(of="v", unit="mile", to_unit="km")}),
+            "date",
+            "n: 'v' is date, not a num",
+        ),
+        (MapColumns(columns={"n": MappedColumn(of="v", time_zone="UTC")}), "int", "n: local_to_utc: 'v' is int"),
+        (
+            MapColumns(columns={"n": MappedColumn(of="v", type="date")}),
+            "int",
+            "n: 'v' is int, which cannot be converted",
+        ),
+    ],
+)
+def test_columns_of_other_types_than_a_step_works_on_are_refused(step, kind, told):
+    with pytest.raises(StepError) as e:
+        follow(step, {"v": kind}, {})
+    assert told in str(e.value)
+    assert follow(step, {"v": None}, {})
+
+
+@pytest.mark.parametrize(
+    ("have", "kind", "told"),
+    [
+        ("bigint", "date", "'v' is bigint, which cannot be converted to date; such a value becomes one of: number, b"),
+        ("date", "int", "one of: date, timestamp, string"),
+        ("string", "array<int>", "'v' is string, which cannot be converted to array<int>"),
+        ("array<int>", "int", "one of: array, string"),
+        ("boolean", "timestamp", "one of: boolean, number, string"),
+    ],
+)
+def test_types_that_have_nothing_to_do_with_each_other_are_refused(have, kind, told):
+    with pytest.raises(StepError) as e:
+        follow(Cast(columns={"v": kind}), {"v": have}, {})
+    assert told in str(e.value)
+
+
+def test_members_of_structs_and_keys_of_maps_are_not_converted(spark):
+    df = frame(spark, "v struct<a:int,b:int>, m map<string,int>", ((1, 2), {"1": 1}))
+    for column, kind in {"v": "struct<b:int,a:int>", "m": "map<int,int>"}.items():
+        with pytest.raises(StepError, match="its members or keys are others"):
+            applied(Cast(columns={column: kind}), df)
+
+
+def test_a_derived_time_that_not_every_reader_can_hold_is_marked(spark):
+    df = frame(spark, "id int, ms bigint", (1, 1705312800), (2, 1705312800000), (3, None))
+    out = applied(Derive(columns={"at": "timestamp_seconds(ms)", "days": "array(date_add(date'2024-01-01', id))"}), df)
+    assert plain_rows(kept(out).selectExpr("id", "cast(at as string)")) == [(1, "2024-01-15 10:00:00"), (3, None)]
+    evidence = {"column": "at", "text": "+56009-03-18 16:00:00"}
+    assert_rows(rejected(out, "id"), ["id", "reason", "evidence"], [(2, "unsupported_date", evidence)])
+    assert_rows(out, ["id", "size(days)"], [(1, 1), (2, 1), (3, 1)])
+
+
 def test_first_failing_column_gives_the_reason(spark):
     df = frame(spark, "a string, b string", ("x", "y"))
     out = applied(Cast(columns={"a": "int", "b": "int"}), df)
@@ -60,6 +157,8 @@ def test_columns_are_renamed_selected_dropped_and_derived(spark):
         (Derive(columns={"x": "rand()"}), "which is random"),
         (Derive(columns={"x": "sum(a) over (partition by b)"}), "other rows"),
         (CheckBounds(columns={"a": (2, 1)}), "wrong way round"),
+        (RejectRows(where="concat('a', 'b')", reason="x"), "where: 'concat('a', 'b')' is string, not a predicate"),
+        (MapColumns(columns={"d": MappedColumn(value=1, type="date")}), "d: 'value' is date, which does not hold 1"),
         (LocalToUtc(columns={"a": "u"}, time_zone="America/New_Yrok"), "did you mean 'America/New_York'?"),
         (LocalToUtc(columns={"a": "u"}), "exactly one of"),
         (LocalToUtc(columns={"a": "u"}, time_zone="UTC", timestamp_format="dd/MM/yyyy HH:mm[ XXX]"), "optional zone"),

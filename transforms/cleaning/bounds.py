@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from headgate.transforms.cleaning.expressions import checked, times_in
+from headgate.transforms.cleaning.expressions import checked, times_in, type_after
 from headgate.transforms.kinds import (
     EXACT,
     EXACT_DOUBLES,
@@ -226,6 +226,9 @@ class RejectRows(Step):
         if self.reason in REASONS:
             raise StepError(f"reason: '{self.reason}' is a code of headgate's own steps; choose another")
         checked(self.where, list(have), times_in(have))
+        kind = type_after(self.where, have)
+        if kind not in (None, "boolean"):
+            raise StepError(f"where: '{self.where}' is {kind}, not a predicate")
         return have
 
     def check(self, df: DataFrame, context: Context) -> None:

@@ -9,10 +9,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from headgate.transforms.cleaning.conversion import converted, require_convertible
 from headgate.transforms.cleaning.expressions import checked, times_in, type_after
 from headgate.transforms.cleaning.markers import MARKERS
 from headgate.transforms.kinds import require_type, simple
-from headgate.transforms.parsing import Marks, check_pattern, parsed, within, without_ntz
+from headgate.transforms.parsing import Marks, check_pattern, holds_days, outside, trimmed, without_ntz
 from headgate.transforms.rows import (
     FILE,
     FILE_DATE,
@@ -38,12 +39,15 @@ class Cast(Step):
     markers: whether texts that other programs write for a missing value ("?", "N/A", "NULL"; any case) are read as null
         (default false); each is noted in `_changed`.
     Texts are read strictly: all of a text must be a value of the type, held exactly (see `transforms/parsing.py`).
-    A value of another type is invalid where the type would round or cut it: 1.7 as int, 10:30 as date. Doubles are
-    rounded to floats. Nulls stay null; `NaN` becomes the floating-point NaN, and is invalid in other numbers.
+    A value of another type is invalid where the type would round or cut it: 1.7 as int, 10:30 as date, bytes that are
+    not UTF-8 as text; so is an array, map or struct that holds such a value. Doubles and decimals are rounded to
+    floats. Nulls stay null; `NaN` becomes the floating-point NaN, and is invalid in other numbers. Types that have
+    nothing to do with each other, as a number and a date, are refused.
     Cost: one pass, no shuffle.
     """
 
     name: ClassVar[str] = "cast"
+    revision: ClassVar[int] = 2
     columns: Mapping[str, str]
     invalid: Literal["reject", "null"] = "reject"
     decimal: str = "."
@@ -56,18 +60,20 @@ class Cast(Step):
         check_pattern("date_format", self.date_format, time=False)
         check_pattern("timestamp_format", self.timestamp_format, time=True)
         require_columns(self.columns, have)
-        for kind in self.columns.values():
+        for column, kind in self.columns.items():
             require_type(kind)
+            if (known := have[column]) is not None:
+                require_convertible(column, known, simple(kind))
         return {**have, **{column: simple(kind) for column, kind in self.columns.items()}}
 
     def apply(self, df: DataFrame) -> DataFrame:
         have = {f.name: f.dataType for f in df.schema.fields}
         if self.markers:
             texts = {c: F.col(quoted(c)) for c in self.columns if isinstance(have[c], T.StringType)}
-            marked = {c: F.coalesce(F.lower(F.trim(t)).isin(*sorted(MARKERS)), F.lit(False)) for c, t in texts.items()}
+            marked = {c: F.coalesce(F.lower(trimmed(t)).isin(*sorted(MARKERS)), F.lit(False)) for c, t in texts.items()}
             df = change_cells(df, self.id, {c: F.when(~marked[c], t) for c, t in texts.items()}, marked)
         kinds = {c: without_ntz(type_of(t)) for c, t in self.columns.items()}
-        converted = {c: self.converted(F.col(quoted(c)), have[c], kind) for c, kind in kinds.items()}
+        converted = {c: self.converted(F.col(quoted(c)), have[c], kind, c) for c, kind in kinds.items()}
         df, made = with_values(df, list(converted.values()))
         converted = dict(zip(converted, made, strict=True))
         invalid = {c: F.col(quoted(c)).isNotNull() & v.isNull() for c, v in converted.items()}
@@ -83,26 +89,15 @@ class Cast(Step):
             rejections.append(Rejection(when, "wrong_type", evidence))
         return drop_values(reject(df, self.id, *rejections).withColumns(converted), made)
 
-    def converted(self, value: Column, have: T.DataType, kind: T.DataType) -> Column:
+    def converted(self, value: Column, have: T.DataType, kind: T.DataType, column: str) -> Column:
         """The value in another type; null where that cannot hold it."""
-        if isinstance(have, T.StringType):
-            marks = Marks(
-                decimal=self.decimal,
-                thousands=self.thousands,
-                date_format=self.date_format,
-                timestamp_format=self.timestamp_format,
-            )
-            return parsed(value, kind, marks)
-        new = value.try_cast(kind)
-        nested = isinstance(have, T.ArrayType | T.MapType | T.StructType | T.BinaryType)
-        if nested or have == kind or isinstance(kind, T.StringType):
-            return new
-        if isinstance(kind, T.FloatType):
-            return F.when(~new.isin(float("inf"), float("-inf")) | (new.cast("double") == value), new)
-        same = F.when(new.try_cast(have).eqNullSafe(value), new)
-        if isinstance(have, T.BooleanType):
-            return new
-        return within(same, kind.simpleString()) if isinstance(kind, T.DateType | T.TimestampType) else same
+        marks = Marks(
+            decimal=self.decimal,
+            thousands=self.thousands,
+            date_format=self.date_format,
+            timestamp_format=self.timestamp_format,
+        )
+        return converted(value, have, kind, marks, column)
 
 
 def type_of(text: str) -> T.DataType:
@@ -179,10 +174,12 @@ class Derive(Step):
     columns: new column -> expression, such as `arr_delay > 15`. All expressions see the columns before the step.
     Only scalar functions that give the same for the same row in every run are allowed: no aggregate, window or
     subquery, nothing random, no clock. A column that is there already is replaced, without a note in `_changed`.
-    Nulls and NaN follow Spark SQL. Cost: one pass, no shuffle.
+    Nulls and NaN follow Spark SQL. A row whose new date or time is outside the years 1 to 9999, which not every reader
+    can hold, is marked with its text as evidence. Cost: one pass, no shuffle.
     """
 
     name: ClassVar[str] = "derive"
+    revision: ClassVar[int] = 2
     columns: Mapping[str, str]
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
@@ -205,4 +202,11 @@ class Derive(Step):
                 raise StepError(f"{column}: {e}") from e
 
     def apply(self, df: DataFrame) -> DataFrame:
-        return df.withColumns({c: F.expr(e) for c, e in self.columns.items()})
+        made = df.withColumns({c: F.expr(e) for c, e in self.columns.items()})
+        kinds = {f.name: f.dataType for f in made.schema if f.name in self.columns and holds_days(f.dataType)}
+        if not kinds:
+            return made
+        far = {c: outside(F.col(quoted(c)), kind) for c, kind in kinds.items()}
+        shown = {c: {"column": F.lit(c), "text": F.col(quoted(c)).cast("string")} for c in kinds}
+        marked = reject(made, self.id, *(Rejection(far[c], "unsupported_date", shown[c]) for c in kinds))
+        return marked.withColumns({c: F.when(~far[c], F.col(quoted(c))) for c in kinds})

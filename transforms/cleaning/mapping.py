@@ -10,9 +10,21 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from headgate.transforms.cleaning.columns import Cast, type_of
+from headgate.transforms.cleaning.conversion import require_convertible
 from headgate.transforms.cleaning.times import LocalToUtc
 from headgate.transforms.cleaning.units import UnitChange, factor_and_offset
-from headgate.transforms.kinds import as_text, constant, is_plain, key_texts, named_values, require_type, simple
+from headgate.transforms.kinds import (
+    as_text,
+    constant,
+    held,
+    is_number,
+    is_plain,
+    is_text,
+    key_texts,
+    named_values,
+    require_type,
+    simple,
+)
 from headgate.transforms.parsing import Marks, check_pattern, parsed, without_ntz
 from headgate.transforms.rows import (
     FILE,
@@ -81,6 +93,7 @@ class MapColumns(Step):
     """
 
     name: ClassVar[str] = "map_columns"
+    revision: ClassVar[int] = 2
     columns: Mapping[str, Mapped]
     others: Literal["keep", "drop"] = "keep"
     invalid: Literal["reject", "null"] = "reject"
@@ -115,7 +128,9 @@ class MapColumns(Step):
         if column.of is None:
             if column.codes or column.unit or column.to_unit or column.time_zone:
                 raise StepError("value: a constant has no codes, unit or time_zone")
-            return simple(column.type) if column.type else constant_type(column.value)
+            of_constant = simple(column.type) if column.type else constant_type(column.value)
+            held(column.value, of_constant, "value")
+            return of_constant
         require_columns([column.of], have)
         if (column.unit is None) != (column.to_unit is None):
             raise StepError("give unit and to_unit together, or neither")
@@ -125,11 +140,15 @@ class MapColumns(Step):
         if kind is not None and not is_plain(kind):
             raise StepError(f"'{column.of}' is {kind}, not a plain value")
         if column.unit and column.to_unit:
+            if kind is not None and column.codes is None and not is_number(kind) and not is_text(kind):
+                raise StepError(f"'{column.of}' is {kind}, not a number")
             factor_and_offset(UnitChange(from_unit=column.unit, to_unit=column.to_unit))
             return "double"
         if column.time_zone is not None:
-            local(column).columns_after({"local": None}, {})
+            local(column, column.of).columns_after({column.of: "string" if column.codes is not None else kind}, {})
             return "timestamp"
+        if column.type is not None and kind is not None:
+            require_convertible(column.of, "string" if column.codes is not None else kind, simple(column.type))
         return simple(column.type) if column.type else "string" if column.codes is not None else kind
 
     def check(self, df: DataFrame, context: Context) -> None:
@@ -182,8 +201,8 @@ def made_names(made: list[Column]) -> list[str]:
     return [f"_hg_value_{i}" for i in range(len(made))]
 
 
-def local(column: MappedColumn) -> LocalToUtc:
-    return LocalToUtc(columns={"local": "utc"}, time_zone=column.time_zone, timestamp_format=column.timestamp_format)
+def local(column: MappedColumn, name: str = "local") -> LocalToUtc:
+    return LocalToUtc(columns={name: "utc"}, time_zone=column.time_zone, timestamp_format=column.timestamp_format)
 
 
 def with_codes(column: MappedColumn, value: Column, kind: str) -> Column:
@@ -220,7 +239,7 @@ def converted(column: MappedColumn, value: Column, kind: T.DataType) -> Column:
         date_format=column.date_format,
         timestamp_format=column.timestamp_format,
     )
-    return cast.converted(value, kind, without_ntz(type_of(column.type)))
+    return cast.converted(value, kind, without_ntz(type_of(column.type)), column.of or "")
 
 
 def constant_type(value: object) -> str:

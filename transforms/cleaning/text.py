@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from headgate.transforms.batches import by_batches
+from headgate.transforms.kinds import need_texts
 from headgate.transforms.rows import change_cells, quoted
 from headgate.transforms.step import Columns, Step, require_columns
 
@@ -37,6 +38,7 @@ class NormalizeText(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
+        need_texts(have, self.name, self.columns)
         return {**have, **dict.fromkeys(self.columns, "string")}
 
     def apply(self, df: DataFrame) -> DataFrame:

@@ -10,7 +10,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from headgate.transforms.parsing import WITH_ZONE, Marks, check_pattern, parsed, within
+from headgate.transforms.kinds import TIMES, is_text, known_kinds
+from headgate.transforms.parsing import WITH_ZONE, Marks, check_pattern, parsed, trimmed, within
 from headgate.transforms.rows import Rejection, drop_values, quoted, reject, with_values
 from headgate.transforms.step import Columns, Step, StepError, require_columns
 from headgate.words import did_you_mean
@@ -32,6 +33,7 @@ class LocalToUtc(Step):
     """
 
     name: ClassVar[str] = "local_to_utc"
+    revision: ClassVar[int] = 2
     columns: Mapping[str, str]
     time_zone: str | None = None
     time_zone_column: str | None = None
@@ -45,6 +47,9 @@ class LocalToUtc(Step):
         check_pattern("timestamp_format", self.timestamp_format, time=True)
         if self.timestamp_format and has_zone(self.timestamp_format) and "[" in self.timestamp_format:
             raise StepError("timestamp_format: an optional zone ('[…]') cannot be told from none")
+        for column, kind in known_kinds(have, self.columns):
+            if not is_text(kind) and kind not in ("date", *TIMES):
+                raise StepError(f"{self.name}: '{column}' is {kind}, not a text, a date or a timestamp")
         if self.time_zone_column:
             require_columns([self.time_zone_column], have)
         elif self.time_zone:
@@ -82,7 +87,7 @@ class LocalToUtc(Step):
             return shifted
         if self.timestamp_format is not None:
             return clock if has_zone(self.timestamp_format) else shifted
-        return F.when(F.trim(local).rlike(WITH_ZONE), clock).otherwise(shifted)
+        return F.when(trimmed(local).rlike(WITH_ZONE), clock).otherwise(shifted)
 
 
 def has_zone(pattern: str) -> bool:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from headgate.transforms.kinds import need_kinds
 from headgate.transforms.rows import quoted
 from headgate.transforms.step import Columns, Step, StepError, require_columns
 
@@ -26,7 +27,7 @@ class ConvertUnits(Step):
 
     columns: column -> {from_unit, to_unit, into}. Units are written as in pint (`degF`, `mile/hour`, `hPa`).
     The result is a double; nulls stay null, NaN stays NaN. Units of different dimension, or related by anything
-    but a factor and an offset, raise `StepError`. Cost: one pass, no shuffle.
+    but a factor and an offset, raise `StepError`, as do columns that are no numbers. Cost: one pass, no shuffle.
     """
 
     name: ClassVar[str] = "convert_units"
@@ -34,6 +35,7 @@ class ConvertUnits(Step):
 
     def columns_after(self, have: Columns, tables: Mapping[str, Columns]) -> Columns:
         require_columns(self.columns, have)
+        need_kinds(have, self.name, self.columns, numbers=True)
         for change in self.columns.values():
             factor_and_offset(change)
         names = {c: change.into or c for c, change in self.columns.items()}
