@@ -30,7 +30,7 @@ def fitted(levels, **options):
     inverse = inverse.ravel()
     n = np.bincount(inverse).astype(float)
     agree = (patterns >= 3).sum(1) >= 1
-    return model.fit(patterns, n * agree, n * ~agree, [3] * 6, **options), patterns, inverse
+    return model.fit(patterns, n * agree, n * ~agree, [3] * patterns.shape[1], **options), patterns, inverse
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -44,6 +44,44 @@ def test_near_non_matches_are_no_matches():
     found, patterns, inverse = fitted(levels)
     p = model.probability(found.score(patterns)[inverse])
     assert p[same].mean() > 0.8 and p[~same].sum() < 30
+
+
+def test_pairs_of_one_household_are_no_matches():
+    r = np.random.default_rng(1)
+
+    def drawn(n, same):  # of eight comparisons, of which three often hold nothing
+        x = r.random((n, 8))
+        found = np.where(x < same, 3, np.where(x < np.array(same) + 0.03, 2, 1))
+        return np.where(r.random((n, 8)) < [0.2] * 3 + [0] * 5, 0, found).astype(np.int8)
+
+    levels = np.vstack([drawn(40_000, [0.01] * 8), drawn(3000, [0.01] * 3 + [0.99] * 5), drawn(300, [0.9] * 8)])
+    found, patterns, inverse = fitted(levels)
+    p = model.probability(found.score(patterns)[inverse])
+    assert p[-300:].mean() > 0.8 and p[:-300].sum() < 60
+
+
+def test_that_matches_moved_makes_no_group_of_them():
+    r = np.random.default_rng(1)
+    moved = np.where(r.random((60, 6)) < [0.02] * 2 + [0.99] * 4, 3, 1).astype(np.int8)
+    found, patterns, inverse = fitted(np.vstack([made()[0], moved]))
+    assert model.probability(found.score(patterns)[inverse])[-60:].mean() > 0.9
+
+
+def test_one_text_tells_matches_by_what_chance_does_not():
+    by_chance = [1_000_000, 25_000, 7400, 3000, 2100, 740, 260, 100, 35, 12, 4, 2]
+    same = np.array([0, 0, 0, 0, 0, 0, 30, 60, 150, 250, 300, 600, 100])
+    levels = np.arange(1, 14, dtype=np.int8)[:, None]
+    blocked = np.r_[by_chance, 0] + same
+    found = model.fit(levels, blocked.astype(float), np.zeros(13), [13])
+    assert found.matches == pytest.approx(same.sum(), rel=0.1)
+    p = model.probability(found.score(levels))
+    assert p[8:].min() > 0.5 > p[:6].max() and (np.diff(p) > -0.01).all()
+
+
+def test_the_model_is_taken_that_is_rated_best():
+    levels, _ = made(street=1000)
+    least, most = (fitted(levels, rate=lambda m, way=way: way * m.matches)[0].matches for way in (-1, 1))
+    assert least < most
 
 
 def test_the_order_of_patterns_does_not_matter():

@@ -218,7 +218,9 @@ class LinkRecords(Estimator):
         counts = pairs.counts(started=False)
         if not counts.blocked.sum():
             counts = nothing_seen(size)
-        found = model.fit(counts.patterns, counts.blocked, counts.background, equal, most=most)
+        # Where a record has one partner at most, that rivals share its chances tells groups from matches.
+        rate = (lambda m: pairs.judge(m, alone=True).f1) if alone else None
+        found = model.fit(counts.patterns, counts.blocked, counts.background, equal, most=most, rate=rate)
         if self.labels is not None:
             try:
                 taught = supervised.fit(found, *pairs.labelled())
@@ -240,6 +242,7 @@ class LinkRecords(Estimator):
             most=most,
             start=counts.start,
             floors=floors,
+            rate=rate,
         )
         led = pairs.judge(second, alone=True)
         if led.f1 < result.f1 + model.GAIN:

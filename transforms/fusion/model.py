@@ -10,10 +10,15 @@ dependence between comparisons (two restaurants of one street agree in street, c
 Fifield and Imai (2019) for missing levels and counts of patterns.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from headgate.transforms.fusion.levels import CUTS
+from headgate.transforms.fusion.one_text import beyond_chance
+from headgate.transforms.fusion.subclasses import of_one_thing
 
 Floats = npt.NDArray[np.float64]
 Levels = npt.NDArray[np.int8]
@@ -26,6 +31,8 @@ PRIOR = 0.5  # weight of the prior shape of a match, as a share of the matches t
 SMALL = 0.5  # pseudo-pairs per comparison and class
 SURE = 0.99  # expected F1 from which on a model with more classes is not looked for
 LARGEST = 400.0  # bits, either way
+GROUPS = 3  # times that pairs of one group are parted from the matches, at most
+KEPT = 0.1  # of the others, the share that must stay matches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +99,7 @@ def fit(
     most: float | None = None,
     start: Floats | None = None,
     floors: dict[int, Floats] | None = None,
+    rate: Callable[[Model], float] | None = None,
 ) -> Model:
     """Learn a model from counts of distinct patterns.
 
@@ -111,12 +119,29 @@ def fit(
     patterns, blocked, background = patterns[order], blocked[order].astype(float), background[order].astype(float)
     start = None if start is None else start[order]
     mixture = Mixture(patterns, blocked, background, equal, most=most, start=start, floors=floors)
+    if start is None and patterns.shape[1] == 1 and equal[0] == len(CUTS) + 2:
+        known = mixture.of_one_text()
+        if known is not None:
+            return known
     few, many = BACKGROUNDS
+    by = (lambda m: expected_f1(m.score(patterns), blocked)) if rate is None else rate
     found: list[tuple[float, Model]] = []
     for classes in sorted({mixture.told_apart(c) for c in (few, int(np.clip(2 * patterns.shape[1], few, many)))}):
         if max((f1 for f1, _ in found), default=0.0) < SURE:
-            found += [(round(expected_f1(m.score(patterns), blocked), 6), m) for m in mixture.learned(classes)]
-    return max(found, key=lambda f: f[0])[1]
+            found += [(round(by(m), 6), m) for m in mixture.learned(classes)]
+    best = max(found, key=lambda f: f[0])[1]
+    for _ in range(GROUPS):
+        member = mixture.group_apart(best)
+        if member is None:
+            break
+        parted = mixture.parted(member)
+        if not parted:
+            break
+        whole = [m for m in parted if mixture.group_apart(m) is None]
+        best = [*whole, *parted][0]
+        if whole:
+            break
+    return best
 
 
 def expected_f1(score: Floats, pairs: Floats) -> float:
@@ -140,7 +165,7 @@ class Mixture:
         start: Floats | None,
         floors: dict[int, Floats] | None,
     ) -> None:
-        self.blocked, self.weight, self.most = blocked, blocked + background, most
+        self.patterns, self.blocked, self.weight, self.most = patterns, blocked, blocked + background, most
         self.space = float(self.weight.sum())
         sizes = patterns.max(axis=0).astype(int) + 1
         self.sizes = np.array([max(s, len((floors or {}).get(j, ()))) for j, s in enumerate(sizes)])
@@ -187,6 +212,37 @@ class Mixture:
             if guided.matches >= 1 or classes == 1:
                 return [guided, self.settled(member, 0.0)[1]]
             classes //= 2
+
+    def of_one_text(self) -> Model | None:
+        """Return the model of a single text; None where it tells no chance from matches."""
+        share = beyond_chance(self.counted(self.weight))
+        if share is None:
+            return None
+        matches = np.where(self.blocked > 0, share[self.place[:, 0]], 0.0)
+        return self.settled(np.column_stack([matches, 1 - matches]), 0.0)[1]
+
+    def group_apart(self, model: Model) -> Floats | None:
+        """Return the membership by a model, with a class more of its matches that are pairs of one group alone.
+
+        None where there are no such ones.
+        """
+        odds = np.column_stack(
+            [p + _sum(t, self.patterns) for p, t in zip(model.prior, (model.match, *model.background), strict=True)]
+        )
+        member = np.exp2(odds - odds.max(axis=1, keepdims=True))
+        member[self.blocked == 0, 0] = 0
+        member /= np.maximum(member.sum(axis=1, keepdims=True), 1e-300)
+        closer = of_one_thing(self, member[:, 0])
+        if closer is None:
+            return None
+        group = member[:, 0] * (1 - closer)
+        return np.column_stack([member[:, 0] * closer, member[:, 1:], group])
+
+    def parted(self, member: Floats) -> list[Model]:
+        """Return the models that come of a membership and keep its matches: with the prior shape, and without."""
+        least = KEPT * float(self.weight @ member[:, 0])
+        found = (self.settled(member, prior)[1] for prior in (PRIOR, 0.0))
+        return [m for m in found if m.matches >= least]
 
     def settled(self, member: Floats, prior: float) -> tuple[Floats, Model]:
         """Learn from the membership of patterns in classes (the matches first) until the expected matches settle.
