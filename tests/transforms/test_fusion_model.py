@@ -25,12 +25,12 @@ def made(seed=0, matches=300, pairs=40_000, street=0):
     return np.vstack(levels).astype(np.int8), np.r_[np.zeros(pairs + street, bool), np.ones(matches, bool)]
 
 
-def fitted(levels, **options):
+def fitted(levels, unseen=1, **options):
     patterns, inverse = np.unique(levels, axis=0, return_inverse=True)
     inverse = inverse.ravel()
     n = np.bincount(inverse).astype(float)
     agree = (patterns >= 3).sum(1) >= 1
-    return model.fit(patterns, n * agree, n * ~agree, [3] * patterns.shape[1], **options), patterns, inverse
+    return model.fit(patterns, n * agree, n * ~agree * unseen, [3] * patterns.shape[1], **options), patterns, inverse
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -55,7 +55,7 @@ def test_pairs_of_one_household_are_no_matches():
         return np.where(r.random((n, 8)) < [0.2] * 3 + [0] * 5, 0, found).astype(np.int8)
 
     levels = np.vstack([drawn(40_000, [0.01] * 8), drawn(3000, [0.01] * 3 + [0.99] * 5), drawn(300, [0.9] * 8)])
-    found, patterns, inverse = fitted(levels)
+    found, patterns, inverse = fitted(levels, unseen=25)
     p = model.probability(found.score(patterns)[inverse])
     assert p[-300:].mean() > 0.8 and p[:-300].sum() < 60
 
