@@ -71,9 +71,8 @@ def halves(counts: Counts, inside: Floats) -> Floats | None:
     for _ in range(ROUNDS):
         logs = []
         for part in (n * closer, n * (1 - closer)):
-            whole = np.zeros(len(inside))
-            whole[there] = part
-            shares = np.log(counts.shares(counts.counted(whole) + 0.1))
+            sums = np.bincount(place.ravel(), np.repeat(part, place.shape[1]), len(counts.null))
+            shares = np.log(counts.shares(np.where(counts.null, 0, sums) + 0.1))
             shares[counts.null] = 0
             logs.append(shares[place].sum(axis=1) + np.log(max(part.sum(), 1e-9)))
         closer = 1 / (1 + np.exp(np.clip(logs[1] - logs[0], -50, 50)))
