@@ -138,7 +138,10 @@ def fit(
         if not parted:
             break
         whole = [m for m in parted if mixture.group_apart(m) is None]
-        best = [*whole, *parted][0]
+        apart = [*whole, *parted][0]
+        if rate is not None and rate(apart) < rate(best):
+            break
+        best = apart
         if whole:
             break
     return best
