@@ -8,7 +8,7 @@ from headgate.transforms.fusion import model, supervised
 from headgate.transforms.fusion.clusters import DECIDED, components, one_to_one, parts
 from headgate.transforms.fusion.groups import whole_groups
 from headgate.transforms.fusion.levels import Column, Frequencies, first_equal
-from headgate.transforms.fusion.scoring import PARTS, summary
+from headgate.transforms.fusion.scoring import PARTS, Counted, differ_in, summary
 from headgate.transforms.fusion.truth import Accuracy, Claims, Confusion, Distance, learn
 from headgate.transforms.fusion.values import Comparison, choose, normal_form, worded
 
@@ -44,6 +44,22 @@ def test_near_non_matches_are_no_matches():
     found, patterns, inverse = fitted(levels)
     p = model.probability(found.score(patterns)[inverse])
     assert p[same].mean() > 0.8 and p[~same].sum() < 30
+
+
+def test_columns_in_which_links_differ_are_told():
+    """Most telling first, of pairs that have both values and score as links; rare values tell nothing."""
+
+    class ByFirst:
+        def score(self, patterns):
+            return np.where(patterns[:, 0] > 1, 5.0, -5.0)
+
+        def weights(self, patterns):
+            raise NotImplementedError
+
+    patterns = np.array([[2, 1, 1, 1], [2, 1, 2, 0], [2, 2, 0, 0], [1, 2, 2, 2]], np.int8)
+    counts = Counted(patterns=patterns, blocked=np.array([29.0, 41, 30, 900]), background=np.zeros(4))
+    assert differ_in(counts, ByFirst(), 0.5, ["same", "born", "email", "few"]) == [("born", 0.7)]
+    assert differ_in(counts, ByFirst(), 1.0, ["same", "born", "email", "few"]) == []
 
 
 def test_pairs_of_one_household_are_no_matches():

@@ -93,6 +93,22 @@ def test_links_of_one_source(spark, monkeypatch):
     assert sorted(map(repr, again)) == sorted(map(repr, found)), "in Spark as at once, in any partitioning"
 
 
+def test_links_of_families_are_doubted(spark):
+    """Nobody is there twice: what agrees most are brothers, and the summary says in what these differ."""
+    r, said = random.Random(5), []
+    names = ["Ada", "Bela", "Cyr", "Dora", "Egon", "Fay", "Gus", "Hal"]
+    words = [f"{letter}olm" for letter in "abcdefghijklmnop"]
+    homes = [(f"{r.randrange(90)} {r.choice(words)} {r.choice(words)}", r.choice(words)) for _ in range(120)]
+    rows = [
+        (f"{i}-{first}", first, *home, f"{r.randrange(10**9):09d}")
+        for i, home in enumerate(homes)
+        for first in r.sample(names, 2)
+    ]
+    found = run(LinkRecords(key=("key",)), frame(spark, PERSON, *rows), said)
+    assert any(row["linked"] for row in found), "else there is nothing to doubt"
+    assert any("differ, where both have values, for the most part in ‹name› (" in s for s in said), said
+
+
 @pytest.mark.parametrize(("sources", "parts", "batch"), [(1, 1, 7), (2, 30, 1000)])
 def test_neighbours_in_order_meet_wherever_rows_lie(spark, sources, parts, batch):
     """Numbers by size and names by letters, ties by id, over the borders of parts and of batches."""

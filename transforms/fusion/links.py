@@ -14,7 +14,7 @@ from headgate.transforms.fusion.levels import first_equal
 from headgate.transforms.fusion.matching import Found, MatchRecords, blocked
 from headgate.transforms.fusion.records import Records, element_of, made_ready
 from headgate.transforms.fusion.repeats import repeats_itself
-from headgate.transforms.fusion.scoring import LINK, Counted, Pairs, Scored
+from headgate.transforms.fusion.scoring import LINK, Counted, Pairs, Scored, differ_in
 from headgate.transforms.fusion.values import Kind
 from headgate.transforms.kinds import is_plain
 from headgate.transforms.rows import SOURCE, SPLIT, is_own
@@ -172,9 +172,16 @@ class LinkRecords(Estimator):
         alone = self.one_partner(records, pairs, context)
         if not pairs.blocks.found:
             context.warn("no two records share a key that few others have: there are no links")
-        found, first, second = self.learn(records, pairs, alone, context)
+        found, first, second, counts = self.learn(records, pairs, alone, context)
         cut = self.threshold if self.threshold is not None else found.cut
         self.tell(records, pairs.blocks, found, cut, context)
+        differing = differ_in(counts, second or first, cut, [c.column for c in records.comparisons])
+        if differing:
+            shown = ", ".join(f"{cell(column)} ({share:.0%})" for column, share in differing)
+            context.warn(
+                f"pairs that score as links differ, where both have values, for the most part in {shown}: where such "
+                "columns tell things apart, the links are of groups (a household, an album), not of one thing"
+            )
         learned = Knowledge(
             sources=records.sources,
             sizes=records.sizes,
@@ -210,8 +217,9 @@ class LinkRecords(Estimator):
 
     def learn(
         self, records: Records, pairs: Pairs, alone: bool, context: Context
-    ) -> tuple[Scored, model.Model | supervised.Supervised, model.Model | None]:
-        """Judge the pairs, and return what they say, what scored them, and what did so with the lead over rivals."""
+    ) -> tuple[Scored, model.Model | supervised.Supervised, model.Model | None, Counted]:
+        """Judge the pairs, and return what they say, what scored them, what did so with the lead over rivals, and
+        the counts of what was scored."""
         size = len(records.comparisons)
         equal = [first_equal(c.kind) for c in records.comparisons]
         most = most_matches(records.sizes) if alone else None
@@ -226,30 +234,30 @@ class LinkRecords(Estimator):
                 taught = supervised.fit(found, *pairs.labelled())
             except ValueError as e:
                 raise StepError(f"labels: {e}") from e
-            return pairs.judge(taught, alone=alone), taught, None
+            return pairs.judge(taught, alone=alone), taught, None, counts
         result = pairs.judge(found, alone=alone)
         if not alone or result.f1 >= model.UNSURE or len(records.sizes) != 2 or not pairs.blocks.found:
-            return result, found, None
+            return result, found, None, counts
         # The columns alone do not tell all: so may, of a record with one partner, how far a candidate leads its rivals.
         pairs.add_lead()
-        counts = pairs.counts(started=True)
+        led_counts = pairs.counts(started=True)
         floors = {size: model.gap_floor((records.sizes[0], records.sizes[1]))}
         second = model.fit(
-            counts.patterns,
-            counts.blocked,
-            counts.background,
+            led_counts.patterns,
+            led_counts.blocked,
+            led_counts.background,
             [*equal, 5],
             most=most,
-            start=counts.start,
+            start=led_counts.start,
             floors=floors,
             rate=rate,
         )
         led = pairs.judge(second, alone=True)
         if led.f1 < result.f1 + model.GAIN:
             pairs.drop_lead()
-            return pairs.judge(found, alone=True), found, None
+            return pairs.judge(found, alone=True), found, None, counts
         context.warn("the columns alone leave many pairs unsure: a pair's lead over its rivals counts as well")
-        return led, found, second
+        return led, found, second, led_counts
 
     def tell(self, records: Records, blocks: Blocks, found: Scored, cut: float, context: Context) -> None:
         """Say what blocking did and missed, and what is expected of the links."""

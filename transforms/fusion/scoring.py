@@ -24,6 +24,9 @@ PATTERNS = 30_000  # distinct patterns at most that the model is fitted to
 PARTS = 1_000_000  # of a probability when many are added up: whole numbers have one sum in any order
 ASKED = 1 << 62  # in the mask of a pair: labelled or decided by people, whether or not keys proposed it
 STEPS = 1_000  # of a probability, for the choice of the cut
+TOLD = 30  # pairs from which a share is told
+MOSTLY = 0.5  # of them, the share that is worth a word
+NAMED = 3  # columns
 SHOWN = -8.0  # bits from which on a pair is a row: what stands against two records being one counts too
 LINK = {
     "source_a": "string",
@@ -156,6 +159,21 @@ def count_patterns(pairs: DataFrame, size: int, found: int, unseen: float, *, st
     levels = as_levels(table["pattern"].combine_chunks(), size)
     blocked, at_random, sure_of = (table[c].to_numpy().astype(float) for c in ("blocked", "drawn", "sure"))
     return counted_from(levels, blocked, at_random, sure_of if started else None, found, unseen)
+
+
+def differ_in(counts: Counted, scorer: Scorer, cut: float, columns: Sequence[str]) -> list[tuple[str, float]]:
+    """Return the columns in which most pairs that score as links differ, and their share, the most telling first.
+
+    Pairs in which a value is missing do not count, nor do columns in which fewer than `TOLD` of them have values.
+    """
+    linked = counts.blocked * (scorer.score(counts.patterns) >= np.log2(cut / (1 - cut)) if cut < 1 else 0)
+    found = []
+    for j, column in enumerate(columns):
+        levels = counts.patterns[:, j]
+        there, differ = linked[levels > 0].sum(), linked[levels == 1].sum()
+        if there >= TOLD and differ > MOSTLY * there:
+            found.append((column, float(differ / there)))
+    return sorted(found, key=lambda c: -c[1])[:NAMED]
 
 
 def learnt_share(found: int) -> int:
