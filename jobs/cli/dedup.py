@@ -55,7 +55,13 @@ def dedup(
     from headgate.jobs.cli.one_table import Request
 
     step, options = chosen_step(ctx, dedup, given)
-    build(place, Request("dedup", source, into, listed(key), schema or "", delimiter, where), step, options, json_)
+    build(
+        place,
+        Request("dedup", source, into, listed(key, "--key"), schema or "", delimiter, where),
+        step,
+        options,
+        json_,
+    )
 
 
 def build(place: Place, request: "Request", step: str, options: Mapping[str, Any], json_: bool) -> None:

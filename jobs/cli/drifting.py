@@ -63,8 +63,8 @@ def drift(
         raise UsageError(f"table '{table}' has one version; compare splits by --splits train:test")
     chosen = (int(numbers[1]), int(numbers[2])) if numbers else (newest - 1, newest)
     sides = drifts.sides_of(lake, table, None if pair else chosen, (pair[1], pair[2]) if pair else None)
-    strata = drifts.columns_of(sides, listed(by), "--by") if by else []
-    names = drifts.columns_of(sides, listed(columns), "--columns")
+    strata = drifts.columns_of(sides, listed(by, "--by"), "--by") if by else []
+    names = drifts.columns_of(sides, listed(columns, "--columns"), "--columns")
     rows = drifts.drift(sides, names, strata)
     area = drifts.told_apart(sides, names) if auc else None
     if json_:

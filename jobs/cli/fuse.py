@@ -80,7 +80,7 @@ def fuse(
     from headgate.jobs.cli.fusing import Fusion
 
     if suggest:
-        propose(place, inputs, listed(key), delimiter, json_)
+        propose(place, inputs, listed(key, "--key"), delimiter, json_)
         return
     if into is None:
         raise UsageError("--into: name the table of golden records")
@@ -89,12 +89,12 @@ def fuse(
         Fusion(
             inputs=inputs,
             into=into,
-            key=listed(key),
+            key=listed(key, "--key"),
             labels=labels,
             decisions=decisions,
             one_to_one=one_to_one,
             threshold=threshold,
-            columns=listed(columns),
+            columns=listed(columns, "--columns"),
             mapping=mapping,
             refit=refit,
             rule=rule,

@@ -76,14 +76,14 @@ def impute(
 
     options = given_options(ctx, impute, "columns", given)
     if group is not None:
-        options["by"] = listed(group)
+        options["by"] = listed(group, "--group-by")
     alone = [option for option in ("by", "method", "masking", "share", "rounds", "sample") if option in options]
     if draws and alone:
         raise UsageError(f"--draws cannot be combined with --{alone[0].replace('by', 'group-by')}")
     environment = place.environment()
     lake = places.lake_of(environment, needed=False)
-    request = front.Request("impute", source, into, listed(key), schema or "", delimiter, where)
-    asked = imputing.Asked(columns=listed(columns), options=options, hidden=hidden, draws=draws or 0)
+    request = front.Request("impute", source, into, listed(key, "--key"), schema or "", delimiter, where)
+    asked = imputing.Asked(columns=listed(columns, "--columns"), options=options, hidden=hidden, draws=draws or 0)
     plan = imputing.pipeline_of(request, asked, lake)
     for notice in plan.notices:
         click.echo(notice, err=True)

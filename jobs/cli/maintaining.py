@@ -60,7 +60,7 @@ def optimize(
 
     if sort and zorder:
         raise UsageError("optimize: give --sort or --zorder, not both")
-    columns = listed(sort or zorder)
+    columns = listed(sort or zorder, "--sort" if sort else "--zorder")
     if columns and not tables:
         raise UsageError("optimize: --sort and --zorder need a TABLE")
     order = Order(tuple(columns), zorder is not None) if columns else None

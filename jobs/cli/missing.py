@@ -37,7 +37,7 @@ def missing(
     """
     from headgate.jobs.explore.missing import missing as look
 
-    report = look(place.lake(), table, listed(columns), by, over, release)
+    report = look(place.lake(), table, listed(columns, "--columns"), by, over, release)
     if json_:
         click.echo(json_text(report))
         return

@@ -134,9 +134,9 @@ def duration(ctx: click.Context, param: click.Parameter, value: str) -> timedelt
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON for scripts (default: a table).")
 
 
-def listed(text: str | None) -> list[str]:
-    """Return the words of an option that takes several, separated by commas; none of one that is not given."""
+def listed(text: str | None, option: str) -> list[str]:
+    """Return the names that an option lists, separated by commas; none of one that is not given."""
     found = [word.strip() for word in (text or "").split(",") if word.strip()]
     if text and not found:
-        raise UsageError(f"'{text}' names nothing: give names, separated by commas")
+        raise UsageError(f"{option}: name at least one column")
     return found

@@ -69,7 +69,7 @@ def rebalance(
     given = {name: value for name, value in options.items() if value is not None}
     build(
         place,
-        Request(given=source, by=listed(by), key=listed(key), unit=unit, schema=schema or "", **given),  # type: ignore[arg-type]
+        Request(given=source, by=listed(by, "--by"), key=listed(key, "--key"), unit=unit, schema=schema or "", **given),  # type: ignore[arg-type]
         json_,
     )
 

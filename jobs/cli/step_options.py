@@ -105,7 +105,7 @@ def chosen_step(ctx: click.Context, command: StepCommand, given: Mapping[str, An
     if len(chosen) != 1:
         raise UsageError(f"give exactly one of {' and '.join(f'--{c}' for c in command.steps)}")
     choice = chosen[0]
-    columns = listed(given[choice])
+    columns = listed(given[choice], f"--{choice}")
     if not columns:
         raise UsageError(f"--{choice}: name at least one column")
     return command.steps[choice], {"columns": columns, **given_options(ctx, command, choice, given)}
@@ -122,7 +122,7 @@ def given_options(ctx: click.Context, command: StepCommand, choice: str, given: 
         if name not in mine:
             other = next(c for c, s in command.steps.items() if name in fields_of(s))
             raise UsageError(f"{option.opts[0]} can only be combined with --{other}")
-        options[name] = listed(given[name]) if kind_of(mine[name].kind)[1] else given[name]
+        options[name] = listed(given[name], option.opts[0]) if kind_of(mine[name].kind)[1] else given[name]
     return options
 
 

@@ -592,4 +592,4 @@ def test_doctor_says_what_it_found_and_fails_where_anything_needed_is_missing(tm
 def test_a_list_of_names_that_names_nothing_is_refused(tmp_path, here):
     write_deltalake(Lake(str(tmp_path / "lake")).path("t"), pa.table({"id": [1]}))
     code, _, error = here("optimize", "t", "--sort", " , ")
-    assert (code, error) == (2, "headgate: ' , ' names nothing: give names, separated by commas\n")
+    assert (code, error) == (2, "headgate: --sort: name at least one column\n")
