@@ -195,7 +195,7 @@ EVOLVING = """
 def test_columns_that_come_and_go_keep_the_content_right(spark, tmp_path):
     write_pipeline(tmp_path, EVOLVING)
     for name, text in {
-        "1": "id,v\n1,a\n", "2": "id,v,w\n2,b,x\n", "3": "id,v\n3,gone\n", "4": "id,v,W\n4,d,y\n"
+        "1": "id,v\n1,a\n", "2": "id,v,w\n2,b,x\n", "3": "id,v\n3,gone\n", "4": "id,v,w\n4,d,y\n"
     }.items():  # fmt: skip
         land(tmp_path, f"t/{name}.csv", text)
         again(spark, tmp_path)
