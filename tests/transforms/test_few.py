@@ -55,7 +55,7 @@ def linked(records, **options):
         records, None, None, **{"cap": None, "per_record": 60, "minhash": 0, "neighbours": 0, "seed": 7} | options
     )
     alone = step.one_partner(records, pairs, said)
-    found, first, second = step.learn(records, pairs, alone, said)
+    found, first, second, _ = step.learn(records, pairs, alone, said)
     scorer, names = second or first, parts_of(records.comparisons, lead=second is not None)
     rows = pairs.shown(scorer, names, found.cut, alone=alone).to_pylist()
     return {(r["key_a"], r["key_b"]) for r in rows if r["linked"]}, rows, pairs
