@@ -114,6 +114,7 @@ def test_verdicts_equal_the_stock_engine(spark, referee):
     assert any(outcomes) and not all(outcomes)
 
 
+@pytest.mark.slow
 def test_verdicts_equal_on_a_table_of_nulls_and_on_an_empty_one(spark, referee):
     # Half of the uses on each: together they are all there.
     skipped = ("z_scores", "outliers")  # they raise, and in the stock engine take others with them

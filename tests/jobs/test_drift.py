@@ -72,6 +72,7 @@ def test_versions_are_compared_by_column(drift):
     assert abs(rows["y"]["ks"] - stats.ks_2samp(one, other).statistic) < 1e-12
 
 
+@pytest.mark.slow
 def test_the_command_and_the_expectation_measure_the_same(spark, tmp_path):
     random = np.random.default_rng(5)
     for version, n in ((0, 971), (1, 640)):

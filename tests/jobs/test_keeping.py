@@ -661,6 +661,7 @@ def test_each_rows_own_joins_decide_which_of_its_cells_go(brought, emptied):
     assert found == emptied and emptying.places("v", rows) == {}
 
 
+@pytest.mark.slow
 def test_only_cells_that_came_of_an_erased_row_are_emptied(spark, tmp_path, capsys):
     """Rows may share an id, as those whose key is NaN: each loses what its own joins brought.
 

@@ -163,6 +163,7 @@ def test_a_run_of_its_pipeline_and_it_keep_each_other_out(lake, monkeypatch):
     assert optimize(lake, ["t"])[0]["version"] == 4
 
 
+@pytest.mark.slow
 def test_files_keep_their_size_when_they_are_ordered(lake):
     commit(lake.path("t"), 2, Change("WRITE", written(Path(lake.path("t")), "p3", many_rows()), (), ("t", 3), {}))
     size, order = 100_000, Order(("i",))

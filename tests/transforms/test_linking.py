@@ -224,6 +224,7 @@ def test_people_decide_and_labels_teach(spark):
         run(LinkRecords(key=("key",), labels="known"), df, known=unknown)
 
 
+@pytest.mark.slow
 def test_all_partners_that_people_gave_a_record_are_linked(spark, monkeypatch):
     df = frame(spark, f"{SOURCE} string, {PERSON}", *(("b" if p[0][0] == "q" else "a", *p) for p in persons(20, 10)))
     pairs = "key_a string, key_b string, same boolean, source_a string, source_b string"

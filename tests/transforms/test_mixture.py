@@ -62,6 +62,7 @@ def test_a_source_called_null_is_told_from_none(spark):
         applied(MixSources(by=("s",), shares={"null": 1.0}, budget=4), df)
 
 
+@pytest.mark.slow
 def test_a_mixture_is_as_asked_source_by_source_in_any_partitioning(spark, tmp_path):
     df, totals = corpus(spark, {"en": 3000, "zh": 800, "code": 400})
     shares = {"en": 0.5, "zh": 0.3, "code": 0.2}

@@ -55,6 +55,7 @@ def test_quantiles_are_those_of_all_values(spark, monkeypatch, rows, few):
     assert spreads_of(df, [(F.col(c), SHARES) for c in data]) == {(): found[()]}
 
 
+@pytest.mark.slow
 def test_a_sketch_that_misleads_changes_no_answer(spark, monkeypatch):
     data = columns(20_000)["plain"]
     df = spark.createDataFrame(pa.table({"x": data})).withColumn("k", F.lit("a"))

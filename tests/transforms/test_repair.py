@@ -140,6 +140,7 @@ def test_sources_that_err_weigh_less(spark):
     assert {r[0] for r in plain_rows(weighed, "time")} == {"right"}
 
 
+@pytest.mark.slow
 def test_of_many_claims_the_weights_of_sources_are_learned_from_some_groups(spark, tmp_path, monkeypatch):
     rows = [(i, f"f{i}", f"t{i}", s) for i in range(30) for s in ("a", "b", "d")]
     rows += [(i, f"f{i}", f"wrong{i}", "c") for i in range(30)]

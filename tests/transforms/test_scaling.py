@@ -149,6 +149,7 @@ def test_what_is_missing_infinite_constant_or_empty_is_defined(spark):
         assert [found[i]["empty"] for i in (10, 11, 12, 13)] == [None] * 4, kind
 
 
+@pytest.mark.slow
 def test_numbers_that_no_double_holds_are_scaled_as_others_and_come_back(spark):
     near = [0, 1, 2, 3, 7, 8, 9, 17]
     big = [(n, n + 2**60, Decimal(n + 10**20) + Decimal("0.25"), "ab"[n % 2]) for n in near]
