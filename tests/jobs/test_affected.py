@@ -89,7 +89,8 @@ def named(row: str) -> str:
     return row.replace('"part/', '"whole/').replace('"later/', '"later_whole/')
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 3, 4])
 def test_what_changed_alone_gives_what_a_full_build_gives(spark, tmp_path, monkeypatch, seed):
     choose = random.Random(seed)
     if seed == 3:

@@ -348,7 +348,7 @@ def test_an_empty_table_is_blocked_by_its_floor(spark, tmp_path):
     assert lake_of(tmp_path).published("t") is None
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "parquet", "delta"])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", pytest.param("delta", marks=pytest.mark.slow)])
 def test_other_formats_are_taken_up_once(spark, tmp_path, kind):
     rows = spark.createDataFrame([(1, "x"), (2, None)], "id INT, v STRING").coalesce(1)
     target = tmp_path / "landing" / "t"

@@ -75,7 +75,7 @@ MORE = {
 }
 EXAMPLES = OPTIONS | MORE
 WITHOUT_SPLIT = {"split_by_hash", "split_by_time", "split_by_column", "split_exactly"}  # they make the column
-FEW = ("normalize_text", "impute_mean", "drop_near_duplicates", "sample_strata")  # a row, a fit, a table, a mixture
+FEW = ("normalize_text", "impute_mean", "sample_strata")  # a row, a fit, a mixture
 DAY = datetime.datetime(2024, 1, 1)
 WORDS = ["a", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "and", "runs", "home"]
 
