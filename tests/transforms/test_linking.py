@@ -177,13 +177,9 @@ def test_few_records_are_linked_as_many_are(spark, monkeypatch):
     known += [("p7", "q7", True), ("p7", "q7", False)]
     tables = {"decided": decided, "known": spark.createDataFrame(known, pairs)}
     monkeypatch.setattr(model, "UNSURE", 2.0)
+    monkeypatch.setattr(model, "GAIN", -2.0)  # the lead counts, whatever it tells
     options = [
-        {
-            "decisions": "decided",
-            "minhash": 3,
-            "columns": {"street": "text"},
-            "one_to_one": True,
-        },  # the lead tells more
+        {"decisions": "decided", "minhash": 3, "columns": {"street": "text"}, "one_to_one": True},
         {"labels": "known", "one_to_one": False, "neighbours": 2},
         {},
     ]
